@@ -1,0 +1,1 @@
+//! The method: lengths, strategies and, over ranks, the exchange.

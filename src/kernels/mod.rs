@@ -1,0 +1,1 @@
+//! Attention with regions, and the few fused operations around it. Kernels know only tensors.

@@ -1,0 +1,1 @@
+//! Llama and Qwen as Burn modules, their weights, tokenizers and generation.
