@@ -1,1 +1,3 @@
 //! Llama and Qwen as Burn modules, their weights, tokenizers and generation.
+
+pub mod chat_template;
