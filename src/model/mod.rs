@@ -1,5 +1,6 @@
 //! Llama and Qwen as Burn modules, their weights, tokenizers and generation.
 
+pub mod chat_template;
 mod attention;
 mod block;
 mod cache;

@@ -1,0 +1,3 @@
+//! Tokenizers, chat templates and the split of a prompt, against real models' files.
+
+mod chat_template;
