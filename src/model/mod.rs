@@ -1,3 +1,5 @@
 //! Llama and Qwen as Burn modules, their weights, tokenizers and generation.
 
 pub mod chat_template;
+pub mod text_stream;
+pub mod tokenizer;
