@@ -1,14 +1,18 @@
 //! Llama and Qwen as Burn modules, their weights, tokenizers and generation.
 
-pub mod chat_template;
 mod attention;
 mod block;
 mod cache;
+pub mod chat_template;
 mod config;
 mod decoder;
+pub mod generation_config;
 mod mlp;
 mod norm;
 mod rope;
+pub mod sampler;
+pub mod text_stream;
+pub mod tokenizer;
 
 pub use attention::{Attention, Projections};
 pub use block::Block;
