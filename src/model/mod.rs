@@ -11,8 +11,10 @@ mod mlp;
 mod norm;
 mod rope;
 pub mod sampler;
+pub mod source;
 pub mod text_stream;
 pub mod tokenizer;
+pub mod weights;
 
 pub use attention::{Attention, Projections};
 pub use block::Block;

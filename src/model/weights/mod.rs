@@ -1,0 +1,26 @@
+//! Weights: from files to parameters.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `checkpoint` | [`Checkpoint`]: the tensors of a folder, a `.safetensors` or a `.gguf` file, read lazily |
+//! | `safetensors`, `index` | a file's header and a folder's shard index, checked before they are believed |
+//! | `plan`, `load` | a module's parameters compared with the tensors, then filled: [`load`] |
+//! | `elements`, `mapped` | conversions between element types; memory-mapped files |
+
+mod checkpoint;
+mod elements;
+mod error;
+pub mod index;
+mod load;
+mod mapped;
+mod plan;
+mod progress;
+pub mod safetensors;
+
+pub use checkpoint::{Checkpoint, SINGLE_FILE, StoredType, TensorInfo};
+pub use error::WeightsError;
+pub use load::{load, module_path};
+pub use plan::{Mismatch, Missing, Unexpected, WrongShape, WrongType};
+pub use progress::Progress;
+
+pub(crate) use checkpoint::listing;
