@@ -67,7 +67,7 @@ mod tests {
 
     fn values(merged: AttentionOutput) -> (Vec<f32>, f32) {
         (
-            merged.out.into_data().to_vec().unwrap(),
+            merged.out.into_data().try_to_vec().unwrap(),
             merged.lse.into_scalar(),
         )
     }
