@@ -149,7 +149,7 @@ impl ModelSource {
         })
     }
 
-    #[cfg(any())]
+    #[cfg(feature = "gguf")]
     fn gguf(path: &Path) -> Result<Self, SourceError> {
         let checkpoint = Checkpoint::open(path)?;
         let gguf = checkpoint
@@ -173,7 +173,7 @@ impl ModelSource {
         })
     }
 
-    #[cfg(not(any()))]
+    #[cfg(not(feature = "gguf"))]
     fn gguf(path: &Path) -> Result<Self, SourceError> {
         Err(WeightsError::NoGguf { path: path.into() }.into())
     }
@@ -211,7 +211,7 @@ impl ModelSource {
     /// No such file; a file too long to be a tokenizer; of a GGUF file, a vocabulary that cannot be
     /// expressed as one.
     pub fn tokenizer(&self) -> Result<Vec<u8>, SourceError> {
-        #[cfg(any())]
+        #[cfg(feature = "gguf")]
         if let Some(gguf) = self.checkpoint.as_ref().and_then(Checkpoint::gguf) {
             let tokenizer = gguf.tokenizer().map_err(|source| WeightsError::Gguf {
                 path: self.path.clone(),

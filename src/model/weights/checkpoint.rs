@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-#[cfg(any())]
+#[cfg(feature = "gguf")]
 use std::sync::Arc;
 
 use burn::store::burn_pack::{Error as PackError, Tensor as PackTensor};
@@ -73,7 +73,7 @@ pub(super) enum Data {
         from: FloatDType,
     },
     /// Blocks of a GGUF file.
-    #[cfg(any())]
+    #[cfg(feature = "gguf")]
     Gguf(super::gguf::BlockTensor),
     /// Nothing that can be read.
     Unreadable,
@@ -89,7 +89,7 @@ pub struct Checkpoint {
     path: PathBuf,
     tensors: Vec<(TensorInfo, Data)>,
     by_name: HashMap<String, usize>,
-    #[cfg(any())]
+    #[cfg(feature = "gguf")]
     gguf: Option<Arc<super::gguf::Gguf>>,
 }
 
@@ -201,7 +201,7 @@ impl Checkpoint {
         Ok(Self::new(folder, tensors))
     }
 
-    #[cfg(any())]
+    #[cfg(feature = "gguf")]
     fn gguf_file(path: &Path, file: MappedFile) -> Result<Self, WeightsError> {
         let (gguf, tensors) = super::gguf::open(&file).map_err(|source| WeightsError::Gguf {
             path: path.into(),
@@ -212,7 +212,7 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    #[cfg(not(any()))]
+    #[cfg(not(feature = "gguf"))]
     fn gguf_file(path: &Path, _: MappedFile) -> Result<Self, WeightsError> {
         Err(WeightsError::NoGguf { path: path.into() })
     }
@@ -227,7 +227,7 @@ impl Checkpoint {
             path: path.into(),
             tensors,
             by_name,
-            #[cfg(any())]
+            #[cfg(feature = "gguf")]
             gguf: None,
         }
     }
@@ -248,7 +248,7 @@ impl Checkpoint {
     }
 
     /// The metadata of the GGUF file this was opened from; `None` for safetensors.
-    #[cfg(any())]
+    #[cfg(feature = "gguf")]
     pub fn gguf(&self) -> Option<&super::gguf::Gguf> {
         self.gguf.as_deref()
     }
@@ -312,7 +312,7 @@ impl Data {
                 .slice(range.clone())
                 .and_then(|source| elements::convert(source, *from, to))
                 .ok_or_else(|| "its bytes are not inside the file".to_string()),
-            #[cfg(any())]
+            #[cfg(feature = "gguf")]
             Self::Gguf(blocks) => blocks.read(to),
             Self::Unreadable => Err("its type cannot be read".to_string()),
         }

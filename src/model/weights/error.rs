@@ -126,7 +126,7 @@ pub enum WeightsError {
         message: String,
     },
     /// A GGUF file that does not hold, or that cannot be expressed as a Hugging Face model.
-    #[cfg(any())]
+    #[cfg(feature = "gguf")]
     #[error("{}: {source}", path.display())]
     Gguf {
         /// The file.
@@ -135,7 +135,7 @@ pub enum WeightsError {
         source: super::gguf::GgufError,
     },
     /// A GGUF file, and this build cannot read them.
-    #[cfg(not(any()))]
+    #[cfg(not(feature = "gguf"))]
     #[error("{}: is a GGUF file and this build has no GGUF reader; build with `--features gguf`", path.display())]
     NoGguf {
         /// The file.

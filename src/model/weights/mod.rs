@@ -6,10 +6,16 @@
 //! | `safetensors`, `index` | a file's header and a folder's shard index, checked before they are believed |
 //! | `plan`, `load` | a module's parameters compared with the tensors, then filled: [`load`] |
 //! | `elements`, `mapped` | conversions between element types; memory-mapped files |
+//! | `gguf` | GGUF files as Hugging Face tensors, config and tokenizer (feature `gguf`) |
+//! | `convert` | a GGUF file to a Hugging Face folder (feature `gguf`) |
 
 mod checkpoint;
+#[cfg(feature = "gguf")]
+mod convert;
 mod elements;
 mod error;
+#[cfg(feature = "gguf")]
+pub mod gguf;
 pub mod index;
 mod load;
 mod mapped;
@@ -18,6 +24,8 @@ mod progress;
 pub mod safetensors;
 
 pub use checkpoint::{Checkpoint, SINGLE_FILE, StoredType, TensorInfo};
+#[cfg(feature = "gguf")]
+pub use convert::{ConvertError, ConvertReport, convert};
 pub use error::WeightsError;
 pub use load::{load, module_path};
 pub use plan::{Mismatch, Missing, Unexpected, WrongShape, WrongType};
