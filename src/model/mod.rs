@@ -1,4 +1,6 @@
 //! Llama and Qwen as Burn modules, their weights, tokenizers and generation.
 
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod source;
 pub mod weights;
