@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::FloatDType;
 use burn_apb::model::source::{ModelSource, SourceError};
 use burn_apb::model::weights::gguf::GgufError;
-use burn_apb::model::weights::{Checkpoint, ConvertError, StoredType, WeightsError, convert};
+use burn_apb::model::weights::{Checkpoint, ConvertError, FolderError, StoredType, WeightsError, convert};
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
@@ -520,7 +520,7 @@ fn a_conversion_that_fails_leaves_nothing() {
     fs::write(full.join("precious.txt"), "x").unwrap();
     let error = convert(&model.path, &full, FloatDType::F32, &mut |_| {}).unwrap_err();
     assert!(
-        matches!(&error, ConvertError::InTheWay { found, .. } if found.contains("precious.txt")),
+        matches!(&error, ConvertError::Folder(FolderError::InTheWay { found, .. }) if found.contains("precious.txt")),
         "{error}"
     );
 

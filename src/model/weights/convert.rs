@@ -1,7 +1,7 @@
 //! A GGUF file to a Hugging Face folder.
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::FloatDType;
@@ -9,6 +9,7 @@ use serde_json::{Value as Json, json};
 
 use super::checkpoint::Checkpoint;
 use super::error::WeightsError;
+use super::folder::{FolderError, write_folder, write_json};
 use super::progress::Progress;
 use super::{SINGLE_FILE, elements};
 
@@ -39,22 +40,9 @@ pub enum ConvertError {
         /// The file.
         path: PathBuf,
     },
-    /// Something is in the way.
-    #[error("{}: expected a new or empty folder, found {found}; remove it or choose another name", path.display())]
-    InTheWay {
-        /// The target.
-        path: PathBuf,
-        /// What stands there.
-        found: String,
-    },
-    /// Writing failed. Nothing is left behind.
-    #[error("{}: cannot be written: {source}{}; nothing was kept", path.display(), if source.kind() == io::ErrorKind::StorageFull { " (free some space or choose another disk)" } else { "" })]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
-    },
+    /// The target. Nothing is left behind.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
 }
 
 /// Converts the GGUF file at `gguf` to a Hugging Face folder at `out`: `model.safetensors` of
@@ -72,7 +60,21 @@ pub fn convert(
     dtype: FloatDType,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<ConvertReport, ConvertError> {
-    let (path, out) = (gguf.as_ref(), out.as_ref());
+    let out = out.as_ref();
+    let mut report = write_folder(out, |folder| {
+        convert_into(gguf.as_ref(), folder, dtype, progress)
+    })?;
+    report.path = out.into();
+    Ok(report)
+}
+
+/// Converts into a folder that exists and is nobody else's yet.
+pub(crate) fn convert_into(
+    path: &Path,
+    folder: &Path,
+    dtype: FloatDType,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<ConvertReport, ConvertError> {
     let checkpoint = Checkpoint::open(path)?;
     let gguf = checkpoint
         .gguf()
@@ -94,115 +96,28 @@ pub fn convert(
             gguf.tokenizer_config().map_err(wrong)?,
         ),
     ];
-
-    write_folder(out, |folder| {
-        for (name, json) in &texts {
-            write_json(&folder.join(name), json)?;
-        }
-        let source = path
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default();
-        write_tensors(
-            &folder.join(SINGLE_FILE),
-            &checkpoint,
-            dtype,
-            &source,
-            progress,
-        )
-    })?;
+    for (name, json) in &texts {
+        write_json(&folder.join(name), json)?;
+    }
+    let source = path
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    write_tensors(
+        &folder.join(SINGLE_FILE),
+        &checkpoint,
+        dtype,
+        &source,
+        progress,
+    )?;
     let parameters = checkpoint
         .tensors()
         .map(|info| info.elements() as u64)
         .sum();
     Ok(ConvertReport {
-        path: out.into(),
+        path: folder.into(),
         tensors: checkpoint.tensors().len(),
         parameters,
-    })
-}
-
-/// Lets `write` fill a folder that then appears at `out` in one step.
-pub(crate) fn write_folder<E: From<ConvertError>>(
-    out: &Path,
-    write: impl FnOnce(&Path) -> Result<(), E>,
-) -> Result<(), E> {
-    let failed = |source| ConvertError::Io {
-        path: out.into(),
-        source,
-    };
-    refuse_occupied(out)?;
-    let name = out
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_else(|| "model".into());
-    let parent = match out.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    fs::create_dir_all(parent).map_err(failed)?;
-    // Beside the target, because renaming works within one file system only. Removed when dropped.
-    let prefix = format!(".{name}.");
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(&prefix).suffix(".partial");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // The result is an ordinary folder, not a private one.
-        builder.permissions(fs::Permissions::from_mode(0o777));
-    }
-    let folder = builder.tempdir_in(parent).map_err(failed)?;
-    write(folder.path())?;
-    sync_folder(folder.path()).map_err(failed)?;
-    refuse_occupied(out)?;
-    if out.exists() {
-        fs::remove_dir(out).map_err(failed)?;
-    }
-    fs::rename(folder.path(), out).map_err(failed)?;
-    // Nothing is left under the temporary name, so there is nothing to remove.
-    let _ = folder.keep();
-    sync_folder(parent).map_err(failed)?;
-    Ok(())
-}
-
-fn refuse_occupied(out: &Path) -> Result<(), ConvertError> {
-    let in_the_way = |found: String| ConvertError::InTheWay {
-        path: out.into(),
-        found,
-    };
-    match fs::read_dir(out) {
-        Ok(mut entries) => match entries.next() {
-            None => Ok(()),
-            Some(_) => Err(in_the_way(super::listing(out))),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(_) if out.exists() => Err(in_the_way("a file".into())),
-        Err(source) => Err(ConvertError::Io {
-            path: out.into(),
-            source,
-        }),
-    }
-}
-
-/// Makes a folder's entries durable, where the system has such a thing.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    if cfg!(unix) {
-        File::open(path)?.sync_all()
-    } else {
-        Ok(())
-    }
-}
-
-pub(crate) fn write_json(path: &Path, json: &Json) -> Result<(), ConvertError> {
-    let write = || {
-        let mut file = BufWriter::new(File::create(path)?);
-        serde_json::to_writer_pretty(&mut file, json)?;
-        file.write_all(b"\n")?;
-        file.into_inner()?.sync_all()
-    };
-    write().map_err(|source| ConvertError::Io {
-        path: path.into(),
-        source,
     })
 }
 
@@ -214,9 +129,11 @@ fn write_tensors(
     source: &str,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<(), ConvertError> {
-    let failed = |source| ConvertError::Io {
-        path: path.into(),
-        source,
+    let failed = |source| {
+        ConvertError::Folder(FolderError::Io {
+            path: path.into(),
+            source,
+        })
     };
     let (header, total) = header(checkpoint, dtype, source)?;
     let mut file = BufWriter::with_capacity(BUFFER, File::create(path).map_err(failed)?);
