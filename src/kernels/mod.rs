@@ -44,6 +44,7 @@ mod rotate;
 mod silu_mul;
 
 pub use attention::{AttentionOutput, attention};
+pub use cpu::simd_name;
 pub use error::KernelError;
 pub use linear::{linear, linear_reference};
 pub use merge::merge;

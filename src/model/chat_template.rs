@@ -115,6 +115,28 @@ impl ChatTemplate {
         }))
     }
 
+    /// The template of a model whose files are in memory: the text of a `chat_template.jinja` goes
+    /// before the one in the text of a `tokenizer_config.json`; `None` where there is neither.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_folder`](Self::from_folder), without the path.
+    pub fn from_texts(
+        jinja: Option<&str>,
+        tokenizer_config: Option<&str>,
+    ) -> Result<Option<Self>, ChatTemplateError> {
+        let config = tokenizer_config.map(TokenizerConfig::parse).transpose()?;
+        let source = jinja.or(config.as_ref().and_then(|c| c.chat_template.as_deref()));
+        let Some(source) = source else {
+            return Ok(None);
+        };
+        let template = Self::parse(source)?;
+        Ok(Some(Self {
+            special_tokens: config.map(|c| c.special_tokens).unwrap_or_default(),
+            ..template
+        }))
+    }
+
     /// The template in the text of a `tokenizer_config.json`; `None` where it has none.
     ///
     /// # Errors

@@ -7,8 +7,12 @@ pub mod chat_template;
 mod config;
 mod decoder;
 pub mod generation_config;
+#[cfg(feature = "hub")]
+pub mod hub;
+mod language_model;
 mod mlp;
 mod norm;
+pub mod prompt;
 mod rope;
 pub mod sampler;
 pub mod source;
@@ -24,5 +28,6 @@ pub use config::{
     MAX_WIDTH,
 };
 pub use decoder::{Decoder, ForwardError};
+pub use language_model::{LanguageModel, ModelError, load_decoder};
 pub use mlp::Mlp;
 pub use rope::{Rope, RopeConfig, RopeScaling, RopeTables};

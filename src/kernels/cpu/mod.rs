@@ -19,6 +19,7 @@ mod x86;
 use burn_flex::{Flex, FlexTensor};
 
 use self::simd::Level;
+
 use super::Regions;
 use super::extension::{AttentionPrimitives, Kernels};
 
@@ -58,4 +59,9 @@ fn linear(x: FlexTensor, weight: FlexTensor, bias: Option<FlexTensor>) -> FlexTe
         true => linear::linear(x, &weight, bias.as_ref(), Level::best()),
         false => linear::linear_elsewhere(x, weight, bias),
     }
+}
+
+/// The instruction set that the CPU kernels use on this machine.
+pub fn simd_name() -> &'static str {
+    Level::best().name()
 }

@@ -190,8 +190,13 @@ fn allowed(source: Source, origin: &Origin) -> bool {
     }
 }
 
-/// `burn-apb/models` in the first of `APB_CACHE`, `XDG_CACHE_HOME`, `~/.cache` that there is.
-fn models_folder() -> Result<PathBuf, HubError> {
+/// Where fetched models are kept: `burn-apb/models` in the first of `APB_CACHE`, `XDG_CACHE_HOME`,
+/// `~/.cache` that there is.
+///
+/// # Errors
+///
+/// [`HubError::NoCache`] when none of them is set.
+pub fn models_folder() -> Result<PathBuf, HubError> {
     let set = |name: &str| {
         std::env::var_os(name)
             .filter(|value| !value.is_empty())
