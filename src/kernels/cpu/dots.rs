@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use super::attention::{DOT_LANES, Piece};
-use super::scratch;
+use super::scratch::Scratch;
 use super::simd::{Elem, Job, Simd};
 
 /// Keys taken at a time: their scores, for all lanes, stay in the first level cache.
@@ -34,8 +34,9 @@ impl<E: Elem> Job for Dots<'_, E> {
         let piece = &self.0;
         let head_dim = piece.problem.head_dim();
         let area = DOT_LANES * head_dim;
-        scratch::with([area, area, DOT_LANES * BLOCK_KEYS], |areas| {
-            let [queries, sums, scores] = areas;
+        let scratch = Scratch::new([area, area, DOT_LANES * BLOCK_KEYS]);
+        let [queries, sums, scores] = scratch.areas;
+        {
             let mut state = State {
                 queries,
                 sums,
@@ -72,7 +73,7 @@ impl<E: Elem> Job for Dots<'_, E> {
                 let row = sums.add(lane * head_dim);
                 piece.finish(lane, row, state.shift[lane], state.total[lane]);
             }
-        });
+        }
     }
 }
 

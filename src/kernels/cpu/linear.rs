@@ -7,7 +7,7 @@ use burn::tensor::DType;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::scratch::{self, LINE};
+use super::scratch::{LINE, Scratch};
 use super::simd::{Elem, Job, Level, Simd};
 use super::tile::{PANEL, Rows, for_rows, product};
 use super::view::{Output, Shared, View, contiguous, to_f32};
@@ -135,7 +135,9 @@ fn stream<X: Elem, W: Elem>(
 ) {
     let (d_input, d_output) = (weight.d_input, weight.d_output);
     let padded = rows.next_power_of_two();
-    scratch::with([padded * d_input, rows * d_output], |[wide, sums]| {
+    let scratch = Scratch::new([padded * d_input, rows * d_output]);
+    let [wide, sums] = scratch.areas;
+    {
         // SAFETY: the areas have the lengths asked for, and every chunk writes columns of its own.
         unsafe {
             for (i, x) in x.iter().enumerate() {
@@ -173,7 +175,7 @@ fn stream<X: Elem, W: Elem>(
                 }
             }
         }
-    });
+    }
 }
 
 impl<W: Elem> Job for Stream<W> {
@@ -262,8 +264,9 @@ fn multiply<X: Elem, W: Elem>(
     let panels = d_output.div_ceil(width);
     let at_once = (PACKED_FLOATS / panel_len.max(1)).clamp(1, panels);
     let threads = rayon::current_num_threads();
-    scratch::with([at_once * panel_len], |[packed]| {
-        let packed = Shared(packed);
+    let scratch = Scratch::new([at_once * panel_len]);
+    let packed = Shared(scratch.areas[0]);
+    {
         let mut first = 0;
         while first < panels {
             let count = at_once.min(panels - first);
@@ -308,7 +311,7 @@ fn multiply<X: Elem, W: Elem>(
                 });
             first += count;
         }
-    });
+    }
 }
 
 /// One panel: `PANEL` vectors of columns, transposed to `[d_input, columns]`.
@@ -382,7 +385,9 @@ impl<X: Elem> Job for Tile<'_, X> {
         }
         // Other types are widened some rows at a time.
         let (d_input, rows) = (self.d_input, self.rows);
-        scratch::with([PIECE_ROWS * d_input], |[wide]| {
+        let scratch = Scratch::new([PIECE_ROWS * d_input]);
+        let [wide] = scratch.areas;
+        {
             let mut row = 0;
             while row < rows {
                 let count = PIECE_ROWS.min(rows - row);
@@ -404,7 +409,7 @@ impl<X: Elem> Job for Tile<'_, X> {
                 self.out = self.out.wrapping_add(count * self.d_output);
                 row += count;
             }
-        });
+        }
     }
 }
 

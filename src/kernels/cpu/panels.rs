@@ -7,10 +7,13 @@
 
 use core::ops::Range;
 
+use burn::tensor::DType;
+
 use super::attention::Piece;
+use super::scratch::Scratch;
 use super::simd::{Elem, Job, Simd};
 use super::tile::{Rows, for_rows, product};
-use super::{scratch, view::View};
+use super::view::View;
 
 /// Keys of a tile: with a panel of weights they fill the first level cache.
 const TILE_KEYS: usize = 96;
@@ -28,9 +31,6 @@ struct Panel {
     shift: *mut f32,
     /// Sum of weights.
     total: *mut f32,
-    /// Keys that some lane sees, and keys that every lane sees.
-    seen: Range<usize>,
-    seen_by_all: Range<usize>,
 }
 
 /// Keys and values of a tile in f32.
@@ -40,144 +40,130 @@ struct Tile {
     key_stride: isize,
     values: *const f32,
     value_stride: isize,
+    count: usize,
+    head_dim: usize,
 }
 
 impl<E: Elem, const C: usize> Job for Panels<'_, E, C> {
     type Output = ();
 
+    // No closures around vector code anywhere here: they would be compiled without its instructions.
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let piece = &self.0;
-        let problem = piece.problem;
-        let head_dim = problem.head_dim();
+        let (k, v) = (&piece.problem.k, &piece.problem.v);
+        let head_dim = piece.problem.head_dim();
         let width = C * S::LANES;
-        let lanes = piece.lanes();
-        let count = lanes.div_ceil(width);
-        let area = head_dim * width;
-        let in_place =
-            |view: &View<E, 4>| E::dtype() == burn::tensor::DType::F32 && view.strides[3] == 1;
-        let copied = |view: &View<E, 4>| match in_place(view) {
-            true => 0,
-            false => TILE_KEYS * head_dim,
+        let panels = piece.lanes().div_ceil(width);
+        let state = panels * head_dim * width;
+        let copied = |view| {
+            if in_place(view) {
+                0
+            } else {
+                TILE_KEYS * head_dim
+            }
         };
-        let lengths = [
-            count * area,
-            count * area,
-            count * width,
-            count * width,
+        let scratch = Scratch::new([
+            state,
+            state,
+            panels * width,
+            panels * width,
             TILE_KEYS * width,
             2 * width,
             S::LANES * head_dim,
-            copied(&problem.k),
-            copied(&problem.v),
-        ];
-        scratch::with(lengths, |areas| {
-            let [
-                queries,
-                sums,
-                shift,
-                total,
-                weights,
-                bounds,
-                rows,
-                keys,
-                values,
-            ] = areas;
-            pack_queries::<S, E>(piece, count * C, width, queries, rows);
-            for i in 0..count * area {
-                sums.add(i).write(0.0);
-            }
-            for i in 0..count * width {
-                shift.add(i).write(f32::MIN);
-                total.add(i).write(0.0);
-            }
-            let panel = |index: usize| {
-                let first = piece.lane(index * width).0;
-                let last = piece.lane(lanes.min((index + 1) * width) - 1).0;
-                let mut seen = usize::MAX..0;
-                let mut seen_by_all = 0..usize::MAX;
-                for keys in (first..=last).map(|row| piece.visible(row)) {
-                    seen_by_all = seen_by_all.start.max(keys.start)..seen_by_all.end.min(keys.end);
-                    if !keys.is_empty() {
-                        seen = seen.start.min(keys.start)..seen.end.max(keys.end);
-                    }
-                }
-                Panel {
-                    queries: queries.add(index * area),
-                    sums: sums.add(index * area),
+            copied(k),
+            copied(v),
+        ]);
+        let [
+            queries,
+            sums,
+            shift,
+            total,
+            weights,
+            bounds,
+            rows,
+            keys,
+            values,
+        ] = scratch.areas;
+        pack_queries::<S, E>(piece, panels * C, width, queries, rows);
+        core::slice::from_raw_parts_mut(sums, state).fill(0.0);
+        core::slice::from_raw_parts_mut(shift, panels * width).fill(f32::MIN);
+        core::slice::from_raw_parts_mut(total, panels * width).fill(0.0);
+
+        let mut start = piece.keys.start;
+        while start < piece.keys.end {
+            let end = piece.keys.end.min(start + TILE_KEYS);
+            let at = [piece.batch, piece.kv_head, start, 0];
+            let (keys, key_stride) = rows_in_f32::<S, E>(k, at, end - start, keys);
+            let (values, value_stride) = rows_in_f32::<S, E>(v, at, end - start, values);
+            for index in 0..panels {
+                let (seen, seen_by_all) = seen_by_panel(piece, index * width, width);
+                let panel = Panel {
+                    queries: queries.add(index * head_dim * width),
+                    sums: sums.add(index * head_dim * width),
                     shift: shift.add(index * width),
                     total: total.add(index * width),
-                    seen,
-                    seen_by_all,
-                }
-            };
-            let mut start = piece.keys.start;
-            while start < piece.keys.end {
-                let end = piece.keys.end.min(start + TILE_KEYS);
-                let (k, v) = (&problem.k, &problem.v);
-                let at = |view: &View<E, 4>| view.at([piece.batch, piece.kv_head, start, 0]);
-                let tile = |view: &View<E, 4>, copy: *mut f32| match in_place(view) {
-                    true => (at(view).cast::<f32>(), view.strides[2]),
-                    false => {
-                        widen::<S, E>(view, at(view), end - start, head_dim, copy);
-                        (copy.cast_const(), head_dim as isize)
-                    }
                 };
-                let (tile_keys, key_stride) = tile(k, keys);
-                let (tile_values, value_stride) = tile(v, values);
-                for index in 0..count {
-                    let panel = panel(index);
-                    let from = panel.seen.start.max(start);
-                    let to = panel.seen.end.min(end);
-                    if from >= to {
+                for (range, masked) in segments(start..end, seen, seen_by_all) {
+                    if range.is_empty() {
                         continue;
                     }
-                    let all_from = panel.seen_by_all.start.clamp(from, to);
-                    let all_to = panel.seen_by_all.end.clamp(all_from, to);
-                    let part = |from: usize| Tile {
-                        keys: tile_keys
-                            .wrapping_offset(((from - start) as isize).wrapping_mul(key_stride)),
+                    let skipped = (range.start - start) as isize;
+                    let tile = Tile {
+                        keys: keys.wrapping_offset(skipped.wrapping_mul(key_stride)),
                         key_stride,
-                        values: tile_values
-                            .wrapping_offset(((from - start) as isize).wrapping_mul(value_stride)),
+                        values: values.wrapping_offset(skipped.wrapping_mul(value_stride)),
                         value_stride,
+                        count: range.len(),
+                        head_dim,
                     };
-                    for (range, masked) in [
-                        (from..all_from, true),
-                        (all_from..all_to, false),
-                        (all_to..to, true),
-                    ] {
-                        if range.is_empty() {
-                            continue;
-                        }
-                        let tile = part(range.start);
-                        if masked {
-                            write_bounds(piece, index * width, width, &range, bounds);
-                            step::<S, C, true>(
-                                &panel,
-                                tile,
-                                range.len(),
-                                head_dim,
-                                weights,
-                                bounds,
-                            );
-                        } else {
-                            step::<S, C, false>(
-                                &panel,
-                                tile,
-                                range.len(),
-                                head_dim,
-                                weights,
-                                bounds,
-                            );
-                        }
+                    if masked {
+                        write_bounds(piece, index * width, width, &range, bounds);
+                        step::<S, C, true>(&panel, tile, weights, bounds);
+                    } else {
+                        step::<S, C, false>(&panel, tile, weights, bounds);
                     }
                 }
-                start = end;
             }
-            hand_over::<S, E>(piece, count * C, width, [sums, shift, total, rows]);
-        });
+            start = end;
+        }
+        hand_over::<S, E>(piece, panels * C, width, [sums, shift, total, rows]);
     }
+}
+
+/// The keys that some lane of a panel sees, and those that every lane sees.
+fn seen_by_panel<E: Elem>(
+    piece: &Piece<'_, E>,
+    first: usize,
+    width: usize,
+) -> (Range<usize>, Range<usize>) {
+    let rows = piece.lane(first).0..=piece.lane(piece.lanes().min(first + width) - 1).0;
+    let mut seen = usize::MAX..0;
+    let mut seen_by_all = 0..usize::MAX;
+    for keys in rows.map(|row| piece.visible(row)) {
+        seen_by_all = seen_by_all.start.max(keys.start)..seen_by_all.end.min(keys.end);
+        if !keys.is_empty() {
+            seen = seen.start.min(keys.start)..seen.end.max(keys.end);
+        }
+    }
+    (seen, seen_by_all)
+}
+
+/// A tile's keys that a panel needs, and whether each run of them has to be masked.
+fn segments(
+    tile: Range<usize>,
+    seen: Range<usize>,
+    seen_by_all: Range<usize>,
+) -> [(Range<usize>, bool); 3] {
+    let from = seen.start.max(tile.start);
+    let to = seen.end.min(tile.end).max(from);
+    let all_from = seen_by_all.start.clamp(from, to);
+    let all_to = seen_by_all.end.clamp(all_from, to);
+    [
+        (from..all_from, true),
+        (all_from..all_to, false),
+        (all_to..to, true),
+    ]
 }
 
 /// Queries to panels `[head_dim, lanes]`, scaled; lanes beyond the last are zero.
@@ -238,6 +224,28 @@ unsafe fn transpose_rows<S: Simd>(
     }
 }
 
+/// Whether rows of a view can be used where they lie.
+fn in_place<E: Elem>(view: &View<E, 4>) -> bool {
+    E::dtype() == DType::F32 && view.strides[3] == 1
+}
+
+/// Rows of a view in f32, and their stride: where they lie, or else copied.
+#[inline(always)]
+unsafe fn rows_in_f32<S: Simd, E: Elem>(
+    view: &View<E, 4>,
+    at: [usize; 4],
+    rows: usize,
+    copy: *mut f32,
+) -> (*const f32, isize) {
+    let src = view.at(at);
+    if in_place(view) {
+        return (src.cast(), view.strides[2]);
+    }
+    let head_dim = view.shape[3];
+    widen::<S, E>(view, src, rows, head_dim, copy);
+    (copy, head_dim as isize)
+}
+
 /// Copies rows of a view to f32, one after the other.
 #[inline(always)]
 unsafe fn widen<S: Simd, E: Elem>(
@@ -287,8 +295,6 @@ unsafe fn write_bounds<E: Elem>(
 unsafe fn step<S: Simd, const C: usize, const MASKED: bool>(
     panel: &Panel,
     tile: Tile,
-    keys: usize,
-    head_dim: usize,
     weights: *mut f32,
     bounds: *const f32,
 ) {
@@ -307,13 +313,12 @@ unsafe fn step<S: Simd, const C: usize, const MASKED: bool>(
     let mut scores = Scores::<S, C, MASKED> {
         panel,
         tile,
-        head_dim,
         weights,
         shift,
         from,
         to,
     };
-    for_rows::<S>(keys, &mut scores);
+    for_rows::<S>(tile.count, &mut scores);
     let shift = scores.shift;
 
     let mut factor = [S::zero(); C];
@@ -324,7 +329,7 @@ unsafe fn step<S: Simd, const C: usize, const MASKED: bool>(
         S::store(panel.shift.add(c * S::LANES), shift[c]);
     }
     let mut at = weights;
-    for _ in 0..keys {
+    for _ in 0..tile.count {
         for c in 0..C {
             let p = at.wrapping_add(c * S::LANES);
             let weight = S::exp2(S::sub(S::load(p), shift[c]));
@@ -340,20 +345,18 @@ unsafe fn step<S: Simd, const C: usize, const MASKED: bool>(
     let mut sums = Sums::<S, C, MASKED> {
         panel,
         tile,
-        keys,
         weights,
         factor,
         from,
         to,
     };
-    for_rows::<S>(head_dim, &mut sums);
+    for_rows::<S>(tile.head_dim, &mut sums);
 }
 
 /// Scores of blocks of keys, and their maximum.
 struct Scores<'a, S: Simd, const C: usize, const MASKED: bool> {
     panel: &'a Panel,
     tile: Tile,
-    head_dim: usize,
     weights: *mut f32,
     shift: [S::V; C],
     from: [S::V; C],
@@ -368,7 +371,7 @@ impl<S: Simd, const C: usize, const MASKED: bool> Rows<S> for Scores<'_, S, C, M
             .tile
             .keys
             .wrapping_offset((row as isize).wrapping_mul(stride));
-        let acc = product::<S, R, C>(self.head_dim, keys, stride, 1, self.panel.queries);
+        let acc = product::<S, R, C>(self.tile.head_dim, keys, stride, 1, self.panel.queries);
         let mut dst = self.weights.wrapping_add(row.wrapping_mul(C * S::LANES));
         for (r, scores) in acc.iter().enumerate() {
             for c in 0..C {
@@ -390,7 +393,6 @@ impl<S: Simd, const C: usize, const MASKED: bool> Rows<S> for Scores<'_, S, C, M
 struct Sums<'a, S: Simd, const C: usize, const MASKED: bool> {
     panel: &'a Panel,
     tile: Tile,
-    keys: usize,
     weights: *const f32,
     factor: [S::V; C],
     from: [S::V; C],
@@ -403,7 +405,7 @@ impl<S: Simd, const C: usize, const MASKED: bool> Rows<S> for Sums<'_, S, C, MAS
         let values = self.tile.values.wrapping_add(row);
         let stride = self.tile.value_stride;
         let acc = match MASKED {
-            false => product::<S, R, C>(self.keys, values, 1, stride, self.weights),
+            false => product::<S, R, C>(self.tile.count, values, 1, stride, self.weights),
             true => self.masked_product::<R>(values),
         };
         let mut dst = self.panel.sums.wrapping_add(row.wrapping_mul(C * S::LANES));
@@ -424,7 +426,7 @@ impl<S: Simd, const C: usize, const MASKED: bool> Sums<'_, S, C, MASKED> {
     unsafe fn masked_product<const R: usize>(&self, values: *const f32) -> [[S::V; C]; R] {
         let mut acc = [[S::zero(); C]; R];
         let (mut values, mut weights) = (values, self.weights);
-        for key in 0..self.keys {
+        for key in 0..self.tile.count {
             let at = S::splat(key as f32);
             for c in 0..C {
                 let weight = S::load(weights.wrapping_add(c * S::LANES));

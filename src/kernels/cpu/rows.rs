@@ -155,13 +155,9 @@ impl<E: Elem> Job for Gate<'_, E> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let len = self.up.len();
-        let silu = |gate: S::V| {
-            let power = S::exp2(S::mul(gate, S::splat(-core::f32::consts::LOG2_E)));
-            S::div(gate, S::add(power, S::splat(1.0)))
-        };
         let mut i = 0;
         while len - i >= S::LANES {
-            let gate = silu(E::load::<S>(self.gate.add(i)));
+            let gate = silu::<S>(E::load::<S>(self.gate.add(i)));
             let up = E::load::<S>(self.up.as_ptr().add(i));
             E::store::<S>(self.out.add(i), S::mul(gate, up));
             i += S::LANES;
@@ -171,13 +167,20 @@ impl<E: Elem> Job for Gate<'_, E> {
         for (lane, i) in (i..len).enumerate() {
             rest[lane] = (*self.gate.add(i)).widen();
         }
-        let gate = silu(S::load(rest.as_ptr()));
+        let gate = silu::<S>(S::load(rest.as_ptr()));
         S::store(rest.as_mut_ptr(), gate);
         for (lane, i) in (i..len).enumerate() {
             let x = E::narrow(rest[lane] * self.up[i].widen());
             self.out.add(i).write(x);
         }
     }
+}
+
+/// `x / (1 + exp(-x))`.
+#[inline(always)]
+unsafe fn silu<S: Simd>(x: S::V) -> S::V {
+    let power = S::exp2(S::mul(x, S::splat(-core::f32::consts::LOG2_E)));
+    S::div(x, S::add(power, S::splat(1.0)))
 }
 
 /// [`rotate`](crate::kernels::rotate()) on Flex.

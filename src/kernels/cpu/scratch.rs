@@ -5,7 +5,7 @@ use std::cell::Cell;
 /// One cache line, which is also the widest vector.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([f32; LINE]);
+struct Line(#[allow(dead_code)] [f32; LINE]);
 
 /// Floats of a cache line.
 pub(super) const LINE: usize = 16;
@@ -14,28 +14,37 @@ thread_local! {
     static KEPT: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
 }
 
-/// Runs `work` with pointers to areas of the given lengths in floats, each on a cache line of its own.
-/// What they hold is not specified.
-#[inline]
-pub(super) fn with<const N: usize, T>(
-    lengths: [usize; N],
-    work: impl FnOnce([*mut f32; N]) -> T,
-) -> T {
-    let lines = lengths.map(|length| length.div_ceil(LINE));
-    let total = lines.iter().sum();
-    // Taken, not borrowed: should a thread come here twice, it works with fresh memory.
-    let mut kept = KEPT.take();
-    if kept.len() < total {
-        kept.clear();
-        kept.resize(total, Line([0.0; LINE]));
+/// Working memory of this thread, which gets it back when this is dropped.
+pub(super) struct Scratch<const N: usize> {
+    /// The areas, each on a cache line of its own. What they hold is not specified.
+    pub areas: [*mut f32; N],
+    memory: Vec<Line>,
+}
+
+impl<const N: usize> Scratch<N> {
+    /// Areas of the given lengths in floats.
+    #[inline]
+    pub(super) fn new(lengths: [usize; N]) -> Self {
+        let lines = lengths.map(|length| length.div_ceil(LINE));
+        let total = lines.iter().sum();
+        // Taken, not borrowed: should a thread come here twice, it works with fresh memory.
+        let mut memory = KEPT.take();
+        if memory.len() < total {
+            memory.clear();
+            memory.resize(total, Line([0.0; LINE]));
+        }
+        let mut next = memory.as_mut_ptr().cast::<f32>();
+        let areas = lines.map(|lines| {
+            let area = next;
+            next = next.wrapping_add(lines * LINE);
+            area
+        });
+        Self { areas, memory }
     }
-    let mut next = kept.as_mut_ptr().cast::<f32>();
-    let areas = lines.map(|lines| {
-        let area = next;
-        next = next.wrapping_add(lines * LINE);
-        area
-    });
-    let result = work(areas);
-    KEPT.set(kept);
-    result
+}
+
+impl<const N: usize> Drop for Scratch<N> {
+    fn drop(&mut self) {
+        KEPT.set(core::mem::take(&mut self.memory));
+    }
 }

@@ -121,13 +121,23 @@ impl Simd for Avx512 {
             t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
         }
         // Now quarters of 4 x 4: r[4 i + j] holds column j of every 128-bit lane, rows 4 i ...
-        let pd = |x| _mm512_castps_pd(x);
-        let ps = |x| _mm512_castpd_ps(x);
         for i in 0..4 {
-            r[4 * i] = ps(_mm512_unpacklo_pd(pd(t[4 * i]), pd(t[4 * i + 2])));
-            r[4 * i + 1] = ps(_mm512_unpackhi_pd(pd(t[4 * i]), pd(t[4 * i + 2])));
-            r[4 * i + 2] = ps(_mm512_unpacklo_pd(pd(t[4 * i + 1]), pd(t[4 * i + 3])));
-            r[4 * i + 3] = ps(_mm512_unpackhi_pd(pd(t[4 * i + 1]), pd(t[4 * i + 3])));
+            r[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(
+                _mm512_castps_pd(t[4 * i]),
+                _mm512_castps_pd(t[4 * i + 2]),
+            ));
+            r[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(
+                _mm512_castps_pd(t[4 * i]),
+                _mm512_castps_pd(t[4 * i + 2]),
+            ));
+            r[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(
+                _mm512_castps_pd(t[4 * i + 1]),
+                _mm512_castps_pd(t[4 * i + 3]),
+            ));
+            r[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(
+                _mm512_castps_pd(t[4 * i + 1]),
+                _mm512_castps_pd(t[4 * i + 3]),
+            ));
         }
         for j in 0..4 {
             let even_low = _mm512_shuffle_f32x4::<0x88>(r[j], r[4 + j]);
@@ -250,13 +260,23 @@ impl Simd for Avx2 {
             t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
             t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
         }
-        let pd = |x| _mm256_castps_pd(x);
-        let ps = |x| _mm256_castpd_ps(x);
         for i in 0..2 {
-            r[4 * i] = ps(_mm256_unpacklo_pd(pd(t[4 * i]), pd(t[4 * i + 2])));
-            r[4 * i + 1] = ps(_mm256_unpackhi_pd(pd(t[4 * i]), pd(t[4 * i + 2])));
-            r[4 * i + 2] = ps(_mm256_unpacklo_pd(pd(t[4 * i + 1]), pd(t[4 * i + 3])));
-            r[4 * i + 3] = ps(_mm256_unpackhi_pd(pd(t[4 * i + 1]), pd(t[4 * i + 3])));
+            r[4 * i] = _mm256_castpd_ps(_mm256_unpacklo_pd(
+                _mm256_castps_pd(t[4 * i]),
+                _mm256_castps_pd(t[4 * i + 2]),
+            ));
+            r[4 * i + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(
+                _mm256_castps_pd(t[4 * i]),
+                _mm256_castps_pd(t[4 * i + 2]),
+            ));
+            r[4 * i + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(
+                _mm256_castps_pd(t[4 * i + 1]),
+                _mm256_castps_pd(t[4 * i + 3]),
+            ));
+            r[4 * i + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(
+                _mm256_castps_pd(t[4 * i + 1]),
+                _mm256_castps_pd(t[4 * i + 3]),
+            ));
         }
         for j in 0..4 {
             t[j] = _mm256_permute2f128_ps::<0x20>(r[j], r[4 + j]);

@@ -1,0 +1,243 @@
+//! Rates of the CPU kernels beside what the machine gives: `cargo bench --bench kernels [filter]`.
+//!
+//! Medians of repeated runs, printed as tables. Attention and linear layers stand beside a plain f32
+//! matrix product, few-row layers beside a parallel read of the same memory.
+
+use std::time::Instant;
+
+use burn::tensor::module::attention as burn_attention;
+use burn::tensor::{DType, Device, Distribution, Tensor, activation};
+use burn_apb::kernels::{Regions, attention, linear, rms_norm, rotate, silu_mul};
+use rayon::prelude::*;
+
+/// SmolLM2-135M: the shapes that the CPU targets are set on.
+const HEADS: usize = 9;
+const KV_HEADS: usize = 3;
+const HEAD_DIM: usize = 64;
+
+fn main() {
+    let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
+    let wanted = |name: &str| {
+        filter
+            .as_ref()
+            .is_none_or(|filter| name.contains(filter.as_str()))
+    };
+    let bandwidth = read_bandwidth();
+    let gemm = matmul_rate(2048, 2048, 2048);
+    println!(
+        "{} threads, memory read {bandwidth:.1} GB/s, f32 2048^3 by Burn {gemm:.0} GFLOP/s",
+        rayon::current_num_threads()
+    );
+    if wanted("attention") {
+        prefill_attention(gemm);
+    }
+    if wanted("decode") {
+        decode_attention(bandwidth);
+    }
+    if wanted("linear") {
+        many_rows();
+    }
+    if wanted("gemv") {
+        few_rows(bandwidth);
+    }
+    if wanted("rows") {
+        small_operations();
+    }
+}
+
+/// Median seconds of `run`, called until half a second or 25 calls have passed.
+fn median<T>(mut run: impl FnMut() -> T) -> f64 {
+    std::hint::black_box(run());
+    let began = Instant::now();
+    let mut times = Vec::new();
+    while times.len() < 5 || (times.len() < 25 && began.elapsed().as_secs_f64() < 0.5) {
+        let start = Instant::now();
+        std::hint::black_box(run());
+        times.push(start.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+    Tensor::random(shape, Distribution::Normal(0.0, 1.0), &Device::flex())
+}
+
+/// Bytes a second that all threads together read, in 1e9.
+fn read_bandwidth() -> f64 {
+    let data = vec![1u64; 32 << 20];
+    let chunk = data.len() / (4 * rayon::current_num_threads());
+    let seconds = median(|| {
+        data.par_chunks(chunk)
+            .map(|part| {
+                let mut sums = [0u64; 32];
+                for line in part.chunks_exact(32) {
+                    for (sum, x) in sums.iter_mut().zip(line) {
+                        *sum = sum.wrapping_add(*x);
+                    }
+                }
+                sums.iter().fold(0u64, |a, b| a.wrapping_add(*b))
+            })
+            .reduce(|| 0, |a, b| a.wrapping_add(b))
+    });
+    (data.len() * 8) as f64 / seconds / 1e9
+}
+
+fn matmul_rate(m: usize, n: usize, k: usize) -> f64 {
+    let (a, b) = (random([m, k]), random([k, n]));
+    let seconds = median(|| a.clone().matmul(b.clone()));
+    2.0 * (m * n * k) as f64 / seconds / 1e9
+}
+
+fn prefill_attention(gemm: f64) {
+    println!("\ncausal attention, {HEADS}/{KV_HEADS} heads of {HEAD_DIM}, f32");
+    println!("| rows | keys | ms | GFLOP/s | of matmul | Burn's ms | times faster |");
+    println!("|---|---|---|---|---|---|---|");
+    for (rows, keys) in [
+        (512, 512),
+        (2048, 2048),
+        (4096, 4096),
+        (512, 4096),
+        (64, 4096),
+        (16, 2048),
+    ] {
+        let q = random([1, HEADS, rows, HEAD_DIM]);
+        let [k, v] = [(); 2].map(|()| random([1, KV_HEADS, keys, HEAD_DIM]));
+        let seconds =
+            median(|| attention(q.clone(), k.clone(), v.clone(), Regions::causal()).unwrap());
+        let pairs = rows as f64 * (keys as f64 - (rows as f64 - 1.0) / 2.0);
+        let rate = 4.0 * (HEADS * HEAD_DIM) as f64 * pairs / seconds / 1e9;
+        // Burn's has no grouped heads and aligns rows with the first keys.
+        let burn = (rows == keys).then(|| {
+            let repeat = |x: &Tensor<4>| {
+                x.clone()
+                    .unsqueeze_dim::<5>(2)
+                    .repeat_dim(2, HEADS / KV_HEADS)
+                    .reshape([1, HEADS, keys, HEAD_DIM])
+            };
+            let (k, v) = (repeat(&k), repeat(&v));
+            let options = burn::tensor::ops::AttentionModuleOptions {
+                is_causal: true,
+                ..Default::default()
+            };
+            median(|| burn_attention(q.clone(), k.clone(), v.clone(), None, None, options))
+        });
+        println!(
+            "| {rows} | {keys} | {:.2} | {rate:.0} | {:.2} | {} | {} |",
+            seconds * 1e3,
+            rate / gemm,
+            burn.map_or("-".into(), |burn| format!("{:.2}", burn * 1e3)),
+            burn.map_or("-".into(), |burn| format!("{:.1}", burn / seconds)),
+        );
+    }
+}
+
+fn decode_attention(bandwidth: f64) {
+    println!("\nattention of one row in a cache, f32");
+    println!("| keys | us | GB/s | of memory read |");
+    println!("|---|---|---|---|");
+    for keys in [128, 512, 2048, 4096, 65536] {
+        let q = random([1, HEADS, 1, HEAD_DIM]);
+        let [k, v] =
+            [(); 2].map(|()| random([1, KV_HEADS, keys + 64, HEAD_DIM]).narrow(2, 0, keys));
+        let seconds =
+            median(|| attention(q.clone(), k.clone(), v.clone(), Regions::causal()).unwrap());
+        let rate = (2 * KV_HEADS * keys * HEAD_DIM * 4) as f64 / seconds / 1e9;
+        println!(
+            "| {keys} | {:.1} | {rate:.1} | {:.2} |",
+            seconds * 1e6,
+            rate / bandwidth
+        );
+    }
+}
+
+/// A weight as checkpoints store it.
+fn stored(d_input: usize, d_output: usize, dtype: DType) -> Tensor<2> {
+    random([d_output, d_input]).cast(dtype).transpose()
+}
+
+fn many_rows() {
+    println!("\nlinear, many rows, GFLOP/s");
+    println!(
+        "| rows | d_input | d_output | f32 | f16 weight | bf16 weight | Burn, f32 as stored | Burn, f32 plain |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    for rows in [16, 64, 256, 512, 1024, 4096] {
+        for (d_input, d_output) in [(576, 576), (576, 192), (576, 1536), (1536, 576)] {
+            let x = random([rows, d_input]);
+            let rate = |seconds: f64| 2.0 * (rows * d_input * d_output) as f64 / seconds / 1e9;
+            let ours = |dtype| {
+                let weight = stored(d_input, d_output, dtype);
+                rate(median(|| linear(x.clone(), weight.clone(), None).unwrap()))
+            };
+            let weight = stored(d_input, d_output, DType::F32);
+            let burn = rate(median(|| x.clone().matmul(weight.clone())));
+            println!(
+                "| {rows} | {d_input} | {d_output} | {:.0} | {:.0} | {:.0} | {burn:.0} | {:.0} |",
+                ours(DType::F32),
+                ours(DType::F16),
+                ours(DType::BF16),
+                matmul_rate(rows, d_output, d_input),
+            );
+        }
+    }
+}
+
+fn few_rows(bandwidth: f64) {
+    println!("\nlinear, few rows");
+    println!("| rows | d_input | d_output | weight | us | GB/s | of memory read | Burn's us |");
+    println!("|---|---|---|---|---|---|---|---|");
+    let shapes = [
+        (1, 576, 192),
+        (1, 576, 576),
+        (1, 576, 1536),
+        (1, 1536, 576),
+        (1, 576, 49152),
+        (4, 576, 49152),
+        (8, 576, 49152),
+    ];
+    for (rows, d_input, d_output) in shapes {
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let x = random([rows, d_input]);
+            let weight = stored(d_input, d_output, dtype);
+            let seconds = median(|| linear(x.clone(), weight.clone(), None).unwrap());
+            let bytes = d_input * d_output * dtype.size();
+            let rate = bytes as f64 / seconds / 1e9;
+            let burn = match dtype {
+                DType::F32 => {
+                    let seconds = median(|| x.clone().matmul(weight.clone()));
+                    format!("{:.1}", seconds * 1e6)
+                }
+                _ => "-".into(),
+            };
+            println!(
+                "| {rows} | {d_input} | {d_output} | {dtype:?} | {:.1} | {rate:.1} | {:.2} | {burn} |",
+                seconds * 1e6,
+                rate / bandwidth
+            );
+        }
+    }
+}
+
+fn small_operations() {
+    println!("\noperations that go over a tensor once, us");
+    println!("| rows | rms_norm | silu_mul | rotate, {HEADS} heads | Burn's silu and product |");
+    println!("|---|---|---|---|---|");
+    for rows in [1, 512, 4096] {
+        let x = random([1, rows, HEADS * HEAD_DIM]);
+        let gamma = random([HEADS * HEAD_DIM]);
+        let [gate, up] = [(); 2].map(|()| random([1, rows, 1536]));
+        let [cos, sin] = [(); 2].map(|()| random([rows, HEAD_DIM / 2]));
+        let norm = median(|| rms_norm(x.clone(), gamma.clone(), 1e-5).unwrap());
+        let gated = median(|| silu_mul(gate.clone(), up.clone()).unwrap());
+        let rotated = median(|| rotate(x.clone(), cos.clone(), sin.clone(), HEADS).unwrap());
+        let burn = median(|| activation::silu(gate.clone()) * up.clone());
+        println!(
+            "| {rows} | {:.1} | {:.1} | {:.1} | {:.1} |",
+            norm * 1e6,
+            gated * 1e6,
+            rotated * 1e6,
+            burn * 1e6
+        );
+    }
+}
