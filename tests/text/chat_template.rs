@@ -160,6 +160,7 @@ fn hostile_templates_end_with_an_error() {
         "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}".to_owned(),
         "{% for m in messages recursive %}{{ loop(messages) }}{% endfor %}".to_owned(),
         "{% block a %}{{ self.a() }}{% endblock %}".to_owned(),
+        "{{ 1 is divisibleby 0 }}".to_owned(),
         "{% include 'chat_template' %}".to_owned(),
         "{% extends 'chat_template' %}".to_owned(),
         format!("{{{{ {}1{} }}}}", "(".repeat(10_000), ")".repeat(10_000)),

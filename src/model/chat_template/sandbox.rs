@@ -370,7 +370,18 @@ fn environment(meter: &Arc<Meter>, fuel: u64, now: SystemTime) -> Environment<'s
         environment.remove_filter(filter);
     }
     environment.add_global(NO_FOLD, 1);
+    // The engine counts `none` as an empty list; templates ask this before they take a length.
+    environment.add_test("iterable", |value: &Value| {
+        !value.is_none() && value.try_iter().is_ok()
+    });
 
+    // The engine's own panics on zero.
+    environment.add_test("divisibleby", |value: i128, divisor: i128| {
+        match value.checked_rem(divisor) {
+            Some(rest) => Ok(rest == 0),
+            None => Err(invalid(format!("{value} is not divisible by {divisor}"))),
+        }
+    });
     let m = Arc::clone(meter);
     environment.set_formatter(move |out, _state, value| {
         out.write_str(&m.text(value)?).map_err(Error::from)
