@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use burn::tensor::FloatDType;
 use burn_apb::model::source::{ModelSource, SourceError};
 use burn_apb::model::weights::gguf::GgufError;
-use burn_apb::model::weights::{Checkpoint, ConvertError, FolderError, StoredType, WeightsError, convert};
+use burn_apb::model::weights::{
+    Checkpoint, ConvertError, FolderError, StoredType, WeightsError, convert,
+};
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
