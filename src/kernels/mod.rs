@@ -1,1 +1,53 @@
 //! Attention with regions, and the few fused operations around it. Kernels know only tensors.
+//!
+//! | operation | function | plain-tensor reference |
+//! |---|---|---|
+//! | attention over `[passing \| anchor \| local]` keys, with its normaliser | [`attention()`] | [`reference::attention`] |
+//! | one attention out of parts | [`merge()`] | plain tensors already |
+//! | linear layer on weights as stored | [`linear()`] | [`linear_reference`] |
+//! | root mean square normalisation | [`rms_norm()`] | [`rms_norm_reference`] |
+//! | `silu(gate) * up` | [`silu_mul()`] | [`silu_mul_reference`] |
+//! | half-split rotary embedding | [`rotate()`] | [`rotate_reference`] |
+//!
+//! Which implementation runs is decided by the tensors' device, at every call:
+//!
+//! | device | implementation |
+//! |---|---|
+//! | Flex (CPU) | tiles and vector instructions, below |
+//! | CubeCL runtimes (wgpu, CUDA), with or without fusion | plain backend operations, in tiles of rows |
+//! | with autodiff, or any other backend | the plain-tensor references, differentiable |
+//!
+//! On Flex, with AVX-512, AVX2 or portable code chosen at run time:
+//!
+//! | operation | case | code |
+//! |---|---|---|
+//! | attention | up to 8 rows x heads of a group | dot products; each key and value read once a group |
+//! | attention | more | panels of rows x heads, transposed; key/value tiles shared by the group |
+//! | attention | few tiles for the threads | as above, keys split over threads, parts merged |
+//! | linear | up to 8 rows, weight stored `[d_output, d_input]` | row dot products, weight read once |
+//! | linear | more rows, weight stored `[d_output, d_input]` | packed panels of the weight |
+//! | linear | weight stored otherwise | Burn's matrix product |
+//!
+//! f16 and bf16 are widened to f32 tile by tile; sums are always f32.
+
+mod attention;
+mod cpu;
+mod error;
+mod extension;
+mod linear;
+mod merge;
+mod portable;
+pub mod reference;
+mod regions;
+mod rms_norm;
+mod rotate;
+mod silu_mul;
+
+pub use attention::{AttentionOutput, attention};
+pub use error::KernelError;
+pub use linear::{linear, linear_reference};
+pub use merge::merge;
+pub use regions::Regions;
+pub use rms_norm::{rms_norm, rms_norm_reference};
+pub use rotate::{rotate, rotate_reference};
+pub use silu_mul::{silu_mul, silu_mul_reference};

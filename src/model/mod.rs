@@ -1,6 +1,28 @@
 //! Llama and Qwen as Burn modules, their weights, tokenizers and generation.
 
-#[cfg(feature = "hub")]
-pub mod hub;
+mod attention;
+mod block;
+mod cache;
+pub mod chat_template;
+mod config;
+mod decoder;
+pub mod generation_config;
+mod mlp;
+mod norm;
+mod rope;
+pub mod sampler;
 pub mod source;
+pub mod text_stream;
+pub mod tokenizer;
 pub mod weights;
+
+pub use attention::{Attention, Projections};
+pub use block::Block;
+pub use cache::{CacheFull, KvCache};
+pub use config::{
+    Architecture, ConfigError, DecoderConfig, MAX_CONTEXT, MAX_COUNT, MAX_HEAD_DIM, MAX_VOCAB_SIZE,
+    MAX_WIDTH,
+};
+pub use decoder::{Decoder, ForwardError};
+pub use mlp::Mlp;
+pub use rope::{Rope, RopeConfig, RopeScaling, RopeTables};

@@ -1,0 +1,106 @@
+//! The one attention operation.
+
+use burn::backend::Dispatch;
+use burn::tensor::{DType, Tensor};
+
+use super::extension::{AttentionPrimitives, Kernels, accelerated};
+use super::{KernelError, Regions, reference};
+
+/// What attention gives: the mixed values, and the normaliser that lets parts be [merged](super::merge).
+#[derive(Debug, Clone)]
+pub struct AttentionOutput {
+    /// `[batch, heads, seq_q, head_dim]`, dtype of the queries; 0 in rows without a visible key.
+    ///
+    /// On the CPU the memory runs `[batch, seq_q, heads, head_dim]`, so that
+    /// `out.swap_dims(1, 2).reshape([batch, seq_q, heads * head_dim])` copies nothing.
+    pub out: Tensor<4>,
+    /// `[batch, heads, seq_q]`, f32: natural logarithm of the sum of `exp(score)`; -inf in rows
+    /// without a visible key.
+    pub lse: Tensor<3>,
+}
+
+/// `softmax(q k^T / sqrt(head_dim)) v` over the keys that `regions` lets each row see.
+///
+/// Query head `h` uses key/value head `h / (heads / kv_heads)`; keys and values are never repeated,
+/// and nothing of `seq_q x seq_kv` elements is held. Views (a slice of a preallocated cache, swapped
+/// dimensions) are read in place on the CPU. Arithmetic is f32 whatever the dtype.
+///
+/// # Shapes
+///
+/// - `q`: `[batch, heads, seq_q, head_dim]`
+/// - `k`, `v`: `[batch, kv_heads, seq_kv, head_dim]`, same dtype as `q` (f32, f16 or bf16)
+///
+/// # Errors
+///
+/// [`KernelError`] when shapes, dtypes, heads or regions do not fit.
+pub fn attention(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    regions: Regions,
+) -> Result<AttentionOutput, KernelError> {
+    check(&q, &k, &v, regions)?;
+    if !accelerated(&[&q.device(), &k.device(), &v.device()]) {
+        return Ok(reference::attention(q, k, v, regions));
+    }
+    let AttentionPrimitives { out, lse } = Dispatch::attend(
+        q.into_dispatch(),
+        k.into_dispatch(),
+        v.into_dispatch(),
+        regions,
+    );
+    Ok(AttentionOutput {
+        out: Tensor::from_dispatch(out),
+        lse: Tensor::from_dispatch(lse),
+    })
+}
+
+fn check(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, regions: Regions) -> Result<(), KernelError> {
+    let [batch, heads, seq_q, head_dim] = q.dims();
+    let [_, kv_heads, seq_kv, _] = k.dims();
+    let expected = [batch, kv_heads, seq_kv, head_dim];
+    for (argument, found) in [("k", k.dims()), ("v", v.dims())] {
+        if found != expected {
+            return Err(KernelError::Shape {
+                operation: "attention",
+                argument,
+                expected: format!(
+                    "[batch, kv_heads, seq_kv, head_dim] = {expected:?}, beside q {:?}",
+                    q.dims()
+                ),
+                found: found.to_vec(),
+            });
+        }
+    }
+    if head_dim == 0 {
+        return Err(KernelError::Shape {
+            operation: "attention",
+            argument: "q",
+            expected: "a head_dim above 0".into(),
+            found: q.dims().to_vec(),
+        });
+    }
+    if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
+        return Err(KernelError::Heads { heads, kv_heads });
+    }
+    let dtype = q.dtype();
+    if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
+        return Err(KernelError::DType {
+            operation: "attention",
+            argument: "q",
+            expected: "f32, f16 or bf16",
+            found: dtype,
+        });
+    }
+    for (argument, found) in [("k", k.dtype()), ("v", v.dtype())] {
+        if found != dtype {
+            return Err(KernelError::DType {
+                operation: "attention",
+                argument,
+                expected: "the dtype of q",
+                found,
+            });
+        }
+    }
+    regions.validate(seq_q, seq_kv)
+}

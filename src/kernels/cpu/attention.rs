@@ -1,0 +1,345 @@
+//! Attention on Flex: how a problem is cut into pieces for the threads, and joined again.
+
+use core::ops::Range;
+
+use burn::tensor::{DType, Shape};
+use burn_flex::{Flex, FlexTensor, Layout};
+use rayon::prelude::*;
+
+use super::dots::Dots;
+use super::panels::Panels;
+use super::simd::{Elem, Level};
+use super::view::{Output, Shared, View, row_major};
+use crate::kernels::Regions;
+use crate::kernels::extension::AttentionPrimitives;
+
+/// Lanes (rows times the heads of a group) up to which dot products serve better than panels.
+pub(super) const DOT_LANES: usize = 8;
+/// Lanes of a piece of work: enough to reuse a tile of keys and values, few enough that queries and
+/// accumulators stay in the second level cache.
+const PIECE_LANES: usize = 384;
+/// Pieces for each thread, so that uneven ones even out.
+const PIECES_PER_THREAD: usize = 4;
+/// Keys below which splitting them over threads costs more than it gains.
+const SPLIT_KEYS: usize = 256;
+/// Multiply-adds below which waking other threads costs more than it gains.
+const PARALLEL_WORK: usize = 1 << 19;
+
+/// A problem whose arguments have been checked.
+pub(super) struct Problem<E> {
+    pub q: View<E, 4>,
+    pub k: View<E, 4>,
+    pub v: View<E, 4>,
+    pub regions: Regions,
+    /// Query heads of a key/value head.
+    pub group: usize,
+    out: Shared<E>,
+    lse: Shared<f32>,
+}
+
+/// Rows and keys of one key/value head, and where their result goes.
+pub(super) struct Piece<'a, E> {
+    pub problem: &'a Problem<E>,
+    pub batch: usize,
+    pub kv_head: usize,
+    pub rows: Range<usize>,
+    pub keys: Range<usize>,
+    /// Where sums go that have to be merged with those over other keys: `head_dim` sums, the
+    /// shift and the total of each lane. Without it the piece covers all keys of its rows.
+    partial: Option<Shared<f32>>,
+}
+
+impl<E: Elem> Problem<E> {
+    pub(super) fn head_dim(&self) -> usize {
+        self.q.shape[3]
+    }
+
+    /// The keys that a row sees.
+    pub(super) fn visible(&self, row: usize) -> Range<usize> {
+        self.regions
+            .visible_keys(row, self.q.shape[2], self.k.shape[2])
+    }
+
+    /// The keys that any of the rows sees.
+    fn visible_to_any(&self, rows: Range<usize>) -> Range<usize> {
+        let mut union = usize::MAX..0;
+        for keys in rows.map(|row| self.visible(row)) {
+            if !keys.is_empty() {
+                union = union.start.min(keys.start)..union.end.max(keys.end);
+            }
+        }
+        if union.start > union.end { 0..0 } else { union }
+    }
+
+    /// Writes a row of output from its sums of weighted values, shift (in bits) and total weight.
+    ///
+    /// # Safety
+    ///
+    /// `sums` has `head_dim` elements; no other thread writes this row.
+    unsafe fn write(
+        &self,
+        batch: usize,
+        head: usize,
+        row: usize,
+        sums: *const f32,
+        shift: f32,
+        total: f32,
+    ) {
+        let [_, heads, seq_q, head_dim] = self.q.shape;
+        let factor = if total == 0.0 { 0.0 } else { total.recip() };
+        // Rows lie together, so that the heads of a row can be reshaped into one without a copy.
+        let out = self
+            .out
+            .at(((batch * seq_q + row) * heads + head) * head_dim);
+        let sums = core::slice::from_raw_parts(sums, head_dim);
+        for (i, sum) in sums.iter().enumerate() {
+            out.add(i).write(E::narrow(sum * factor));
+        }
+        // A total of 0 gives -inf.
+        let lse = (shift + total.log2()) * core::f32::consts::LN_2;
+        self.lse.at((batch * heads + head) * seq_q + row).write(lse);
+    }
+}
+
+impl<E: Elem> Piece<'_, E> {
+    pub(super) fn lanes(&self) -> usize {
+        self.rows.len() * self.problem.group
+    }
+
+    /// Row and query head of a lane: the heads of a group lie side by side, row after row.
+    pub(super) fn lane(&self, lane: usize) -> (usize, usize) {
+        let group = self.problem.group;
+        (
+            self.rows.start + lane / group,
+            self.kv_head * group + lane % group,
+        )
+    }
+
+    /// The keys of this piece that a row sees.
+    pub(super) fn visible(&self, row: usize) -> Range<usize> {
+        let keys = self.problem.visible(row);
+        let start = keys.start.clamp(self.keys.start, self.keys.end);
+        start..keys.end.clamp(start, self.keys.end)
+    }
+
+    /// Hands over the result of a lane: sums of weighted values, the shift of its scores in bits, and
+    /// the total weight.
+    ///
+    /// # Safety
+    ///
+    /// `sums` has `head_dim` elements; a lane is handed over once.
+    pub(super) unsafe fn finish(&self, lane: usize, sums: *const f32, shift: f32, total: f32) {
+        let head_dim = self.problem.head_dim();
+        match self.partial {
+            Some(partial) => {
+                let partial = partial.at(lane * (head_dim + 2));
+                core::ptr::copy_nonoverlapping(sums, partial, head_dim);
+                partial.add(head_dim).write(shift);
+                partial.add(head_dim + 1).write(total);
+            }
+            None => {
+                let (row, head) = self.lane(lane);
+                self.problem
+                    .write(self.batch, head, row, sums, shift, total);
+            }
+        }
+    }
+}
+
+/// [`attention`](crate::kernels::attention()) on Flex.
+pub(super) fn attend(
+    q: FlexTensor,
+    k: FlexTensor,
+    v: FlexTensor,
+    regions: Regions,
+    level: Level,
+) -> AttentionPrimitives<Flex> {
+    match q.dtype() {
+        DType::F16 => attend_as::<half::f16>(q, k, v, regions, level),
+        DType::BF16 => attend_as::<half::bf16>(q, k, v, regions, level),
+        _ => attend_as::<f32>(q, k, v, regions, level),
+    }
+}
+
+fn attend_as<E: Elem>(
+    q: FlexTensor,
+    k: FlexTensor,
+    v: FlexTensor,
+    regions: Regions,
+    level: Level,
+) -> AttentionPrimitives<Flex> {
+    let (q, k, v) = (View::new(&q), View::new(&k), View::new(&v));
+    let [batch, heads, seq_q, head_dim] = q.shape;
+    let kv_heads = k.shape[1];
+    let mut out = Output::<E>::new(batch * heads * seq_q * head_dim);
+    let mut lse = Output::<f32>::new(batch * heads * seq_q);
+    let problem = Problem {
+        q,
+        k,
+        v,
+        regions,
+        group: heads / kv_heads,
+        out: out.ptr(),
+        lse: lse.ptr(),
+    };
+    solve(&problem, level);
+
+    let strides = [seq_q * heads * head_dim, head_dim, heads * head_dim, 1];
+    let layout = Layout::new(
+        Shape::new(q.shape),
+        strides.map(|stride| stride as isize).to_vec(),
+        0,
+    );
+    // SAFETY: `solve` wrote every row of every head.
+    unsafe {
+        AttentionPrimitives {
+            out: out.finish(layout),
+            lse: lse.finish(row_major([batch, heads, seq_q])),
+        }
+    }
+}
+
+fn solve<E: Elem>(problem: &Problem<E>, level: Level) {
+    let [batch, heads, seq_q, head_dim] = problem.q.shape;
+    let [_, kv_heads, seq_kv, _] = problem.k.shape;
+    if batch * heads * seq_q == 0 {
+        return;
+    }
+    let group = problem.group;
+    let adjacent = problem.k.strides[3] == 1 && problem.v.strides[3] == 1;
+    let dots = seq_q * group <= DOT_LANES && adjacent && head_dim.is_multiple_of(level.lanes());
+
+    let work = [batch, heads, seq_q, seq_kv, head_dim]
+        .into_iter()
+        .fold(1usize, usize::saturating_mul);
+    let threads = match work < PARALLEL_WORK {
+        true => 1,
+        false => rayon::current_num_threads(),
+    };
+    let wanted = if threads == 1 {
+        1
+    } else {
+        threads * PIECES_PER_THREAD
+    };
+
+    // Rows are cut first: smaller tiles where there would be too few, down to one panel.
+    let heads_alone = batch * kv_heads;
+    let panel_rows = (super::tile::PANEL * level.lanes()).div_ceil(group);
+    let tile = (PIECE_LANES / group).max(1);
+    let tile = match dots {
+        true => seq_q,
+        false => tile
+            .min(seq_q.div_ceil(wanted.div_ceil(heads_alone)))
+            .next_multiple_of(panel_rows)
+            .min(seq_q),
+    };
+    let tiles = seq_q.div_ceil(tile);
+    // Then keys, where the rows are still too few.
+    let splits = wanted
+        .div_ceil(heads_alone * tiles)
+        .min(seq_kv.div_ceil(SPLIT_KEYS))
+        .max(1);
+
+    let lanes = tile * group;
+    let partial_len = lanes * (head_dim + 2);
+    let partials = match splits {
+        1 => 0,
+        _ => heads_alone * tiles * splits * partial_len,
+    };
+    let mut partials = Output::<f32>::new(partials);
+    let partials = partials.ptr();
+
+    let place = |unit: usize| {
+        let (head, tile_index) = (unit % heads_alone, unit / heads_alone);
+        // Under a causal limit the last rows see most keys: they start first.
+        let start = (tiles - 1 - tile_index) * tile;
+        (
+            head / kv_heads,
+            head % kv_heads,
+            start..seq_q.min(start + tile),
+        )
+    };
+    let piece = |index: usize| {
+        let (unit, split) = (index / splits, index % splits);
+        let (batch, kv_head, rows) = place(unit);
+        let seen = problem.visible_to_any(rows.clone());
+        let share = seen.len().div_ceil(splits);
+        let start = (seen.start + split * share).min(seen.end);
+        let piece = Piece {
+            problem,
+            batch,
+            kv_head,
+            rows,
+            keys: start..seen.end.min(start + share),
+            partial: (splits > 1).then(|| Shared(partials.at(index * partial_len))),
+        };
+        if dots {
+            level.run(Dots(piece))
+        } else if piece.lanes() <= level.lanes() {
+            level.run(Panels::<E, 1>(piece))
+        } else {
+            level.run(Panels::<E, { super::tile::PANEL }>(piece))
+        }
+    };
+    let join = |unit: usize| {
+        if splits > 1 {
+            let (batch, kv_head, rows) = place(unit);
+            let base = partials.at(unit * splits * partial_len);
+            // SAFETY: all pieces of the unit have left their sums there.
+            unsafe { merge(problem, batch, kv_head, rows, base, partial_len, splits) }
+        }
+    };
+    let units = heads_alone * tiles;
+    if threads == 1 || units * splits == 1 {
+        (0..units * splits).for_each(piece);
+        (0..units).for_each(join);
+    } else {
+        (0..units * splits)
+            .into_par_iter()
+            .with_max_len(1)
+            .for_each(piece);
+        (0..units).for_each(join);
+    }
+}
+
+/// Merges what the pieces of a unit found over their keys.
+///
+/// # Safety
+///
+/// `base` holds `splits` areas of `partial_len` floats as [`Piece::finish`] leaves them.
+unsafe fn merge<E: Elem>(
+    problem: &Problem<E>,
+    batch: usize,
+    kv_head: usize,
+    rows: Range<usize>,
+    base: *mut f32,
+    partial_len: usize,
+    splits: usize,
+) {
+    let head_dim = problem.head_dim();
+    let mut lane = 0;
+    for row in rows {
+        for head in kv_head * problem.group..(kv_head + 1) * problem.group {
+            let part = |split: usize| base.add(split * partial_len + lane * (head_dim + 2));
+            let mut top = f32::MIN;
+            for split in 0..splits {
+                top = top.max(*part(split).add(head_dim));
+            }
+            // The first part collects the others.
+            let sums = core::slice::from_raw_parts_mut(part(0), head_dim + 2);
+            let weight = (sums[head_dim] - top).exp2();
+            let mut total = sums[head_dim + 1] * weight;
+            sums[..head_dim].iter_mut().for_each(|sum| *sum *= weight);
+            for split in 1..splits {
+                let other = core::slice::from_raw_parts(part(split), head_dim + 2);
+                let weight = (other[head_dim] - top).exp2();
+                total += other[head_dim + 1] * weight;
+                for (sum, x) in sums[..head_dim].iter_mut().zip(other) {
+                    *sum += x * weight;
+                }
+            }
+            problem.write(batch, head, row, sums.as_ptr(), top, total);
+            lane += 1;
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Operations that go over a tensor once: normalisation, the gate, the rotation.
+
+use burn::tensor::DType;
+use burn_flex::{FlexTensor, Layout};
+use rayon::prelude::*;
+
+use super::simd::{Elem, Job, Level, Simd};
+use super::view::{Output, Shared, View, contiguous, row_major, to_f32};
+
+/// Elements below which waking other threads costs more than it gains.
+const PARALLEL_ELEMENTS: usize = 1 << 15;
+/// Elements that a thread takes at a time.
+const CHUNK: usize = 1 << 14;
+
+/// Calls a generic function with a tensor's element type.
+macro_rules! by_dtype {
+    ($dtype:expr, $function:ident($($argument:expr),*)) => {
+        match $dtype {
+            DType::F16 => $function::<half::f16>($($argument),*),
+            DType::BF16 => $function::<half::bf16>($($argument),*),
+            _ => $function::<f32>($($argument),*),
+        }
+    };
+}
+
+/// Runs `work` on ranges that cover `0..count`, each of about `CHUNK / weight` items.
+fn in_chunks(count: usize, weight: usize, work: impl Fn(usize, usize) + Sync) {
+    let chunk = (CHUNK / weight.max(1)).max(1);
+    let chunks = count.div_ceil(chunk);
+    let run = |index: usize| work(index * chunk, count.min((index + 1) * chunk));
+    if chunks <= 1 || count.saturating_mul(weight) < PARALLEL_ELEMENTS {
+        (0..chunks).for_each(run);
+    } else {
+        (0..chunks).into_par_iter().for_each(run);
+    }
+}
+
+/// [`rms_norm`](crate::kernels::rms_norm()) on Flex.
+pub(super) fn normalise(x: FlexTensor, gamma: &FlexTensor, eps: f64, level: Level) -> FlexTensor {
+    by_dtype!(x.dtype(), normalise_as(x, gamma, eps, level))
+}
+
+fn normalise_as<E: Elem>(x: FlexTensor, gamma: &FlexTensor, eps: f64, level: Level) -> FlexTensor {
+    let x = contiguous(x);
+    let gamma = to_f32(gamma);
+    let width = gamma.len();
+    let shape = x.layout().shape().clone();
+    let len = shape.num_elements();
+    let start = x.layout().start_offset();
+    let src = &x.storage::<E>()[start..start + len];
+    let mut out = Output::<E>::new(len);
+    let to = out.ptr();
+    in_chunks(len / width.max(1), width, |from, end| {
+        level.run(Normalise {
+            x: &src[from * width..end * width],
+            gamma: &gamma,
+            eps: eps as f32,
+            out: to.at(from * width),
+        });
+    });
+    // SAFETY: every row was written.
+    unsafe { out.finish(Layout::contiguous(shape)) }
+}
+
+struct Normalise<'a, E> {
+    x: &'a [E],
+    gamma: &'a [f32],
+    eps: f32,
+    out: *mut E,
+}
+
+impl<E: Elem> Job for Normalise<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let width = self.gamma.len();
+        let whole = width - width % S::LANES;
+        for row in 0..self.x.len() / width {
+            let x = self.x.as_ptr().add(row * width);
+            let out = self.out.add(row * width);
+            let mut squares = [S::zero(); 2];
+            let mut i = 0;
+            while i < whole {
+                let v = E::load::<S>(x.add(i));
+                let which = (i / S::LANES) % 2;
+                squares[which] = S::fma(v, v, squares[which]);
+                i += S::LANES;
+            }
+            let mut sum = S::sum(S::add(squares[0], squares[1]));
+            for i in whole..width {
+                sum += (*x.add(i)).widen() * (*x.add(i)).widen();
+            }
+            let factor = (sum / width as f32 + self.eps).sqrt().recip();
+            let mut i = 0;
+            while i < whole {
+                let v = S::mul(E::load::<S>(x.add(i)), S::splat(factor));
+                let gamma = S::load(self.gamma.as_ptr().add(i));
+                E::store::<S>(out.add(i), S::mul(v, gamma));
+                i += S::LANES;
+            }
+            for i in whole..width {
+                let v = (*x.add(i)).widen() * factor * self.gamma[i];
+                out.add(i).write(E::narrow(v));
+            }
+        }
+    }
+}
+
+/// [`silu_mul`](crate::kernels::silu_mul()) on Flex, in the memory of `gate` where nothing else uses it.
+pub(super) fn gate(gate: FlexTensor, up: FlexTensor, level: Level) -> FlexTensor {
+    by_dtype!(gate.dtype(), gate_as(gate, up, level))
+}
+
+fn gate_as<E: Elem>(gate: FlexTensor, up: FlexTensor, level: Level) -> FlexTensor {
+    let (mut gate, up) = (contiguous(gate), contiguous(up));
+    let shape = gate.layout().shape().clone();
+    let len = shape.num_elements();
+    let start = up.layout().start_offset();
+    let up = &up.storage::<E>()[start..start + len];
+    let start = gate.layout().start_offset();
+    let run = |gate: Shared<E>, out: Shared<E>| {
+        in_chunks(len, 1, |from, end| {
+            level.run(Gate {
+                gate: gate.at(from),
+                up: &up[from..end],
+                out: out.at(from),
+            });
+        });
+    };
+    if let Some(storage) = gate.try_storage_mut::<E>() {
+        let gate = Shared(storage[start..start + len].as_mut_ptr());
+        run(gate, gate);
+    } else {
+        let src = &gate.storage::<E>()[start..start + len];
+        let mut out = Output::<E>::new(len);
+        let to = out.ptr();
+        run(Shared(src.as_ptr().cast_mut()), to);
+        // SAFETY: every element was written.
+        return unsafe { out.finish(Layout::contiguous(shape)) };
+    }
+    gate
+}
+
+/// `out` may be `gate`.
+struct Gate<'a, E> {
+    gate: *const E,
+    up: &'a [E],
+    out: *mut E,
+}
+
+impl<E: Elem> Job for Gate<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let len = self.up.len();
+        let silu = |gate: S::V| {
+            let power = S::exp2(S::mul(gate, S::splat(-core::f32::consts::LOG2_E)));
+            S::div(gate, S::add(power, S::splat(1.0)))
+        };
+        let mut i = 0;
+        while len - i >= S::LANES {
+            let gate = silu(E::load::<S>(self.gate.add(i)));
+            let up = E::load::<S>(self.up.as_ptr().add(i));
+            E::store::<S>(self.out.add(i), S::mul(gate, up));
+            i += S::LANES;
+        }
+        // The rest through a vector of its own, so that all elements are computed alike.
+        let mut rest = [0f32; 16];
+        for (lane, i) in (i..len).enumerate() {
+            rest[lane] = (*self.gate.add(i)).widen();
+        }
+        let gate = silu(S::load(rest.as_ptr()));
+        S::store(rest.as_mut_ptr(), gate);
+        for (lane, i) in (i..len).enumerate() {
+            let x = E::narrow(rest[lane] * self.up[i].widen());
+            self.out.add(i).write(x);
+        }
+    }
+}
+
+/// [`rotate`](crate::kernels::rotate()) on Flex.
+pub(super) fn rotate(
+    x: FlexTensor,
+    cos: FlexTensor,
+    sin: FlexTensor,
+    heads: usize,
+    level: Level,
+) -> FlexTensor {
+    by_dtype!(x.dtype(), rotate_as(x, cos, sin, heads, level))
+}
+
+fn rotate_as<E: Elem>(
+    x: FlexTensor,
+    cos: FlexTensor,
+    sin: FlexTensor,
+    heads: usize,
+    level: Level,
+) -> FlexTensor {
+    // Any order of rows will do, but a row's elements lie side by side.
+    let x = match x.layout().strides()[2] {
+        1 => x,
+        _ => x.to_contiguous(),
+    };
+    let (cos, sin) = (contiguous(cos), contiguous(sin));
+    let (cos, sin) = (View::<f32, 2>::new(&cos), View::<f32, 2>::new(&sin));
+    let x = View::<E, 3>::new(&x);
+    let [batch, seq, width] = x.shape;
+    let half = width / heads / 2;
+    let mut out = Output::<E>::new(batch * seq * width);
+    let to = out.ptr();
+    for b in 0..batch {
+        in_chunks(seq, width, |from, end| {
+            for row in from..end {
+                level.run(Rotate {
+                    x: x.at([b, row, 0]),
+                    cos: cos.at([row, 0]),
+                    sin: sin.at([row, 0]),
+                    half,
+                    heads,
+                    out: to.at(((b * heads) * seq + row) * 2 * half),
+                    head_stride: seq * 2 * half,
+                });
+            }
+        });
+    }
+    // SAFETY: every row of every head was written.
+    unsafe { out.finish(row_major([batch, heads, seq, 2 * half])) }
+}
+
+/// One row of all heads.
+struct Rotate<E> {
+    x: *const E,
+    cos: *const f32,
+    sin: *const f32,
+    half: usize,
+    heads: usize,
+    out: *mut E,
+    head_stride: usize,
+}
+
+impl<E: Elem> Job for Rotate<E> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let half = self.half;
+        for head in 0..self.heads {
+            let x = self.x.add(head * 2 * half);
+            let out = self.out.add(head * self.head_stride);
+            let mut i = 0;
+            while half - i >= S::LANES {
+                let (first, second) = (E::load::<S>(x.add(i)), E::load::<S>(x.add(half + i)));
+                let (cos, sin) = (S::load(self.cos.add(i)), S::load(self.sin.add(i)));
+                let low = S::sub(S::mul(first, cos), S::mul(second, sin));
+                let high = S::add(S::mul(second, cos), S::mul(first, sin));
+                E::store::<S>(out.add(i), low);
+                E::store::<S>(out.add(half + i), high);
+                i += S::LANES;
+            }
+            for i in i..half {
+                let (first, second) = ((*x.add(i)).widen(), (*x.add(half + i)).widen());
+                let (cos, sin) = (*self.cos.add(i), *self.sin.add(i));
+                out.add(i).write(E::narrow(first * cos - second * sin));
+                out.add(half + i)
+                    .write(E::narrow(second * cos + first * sin));
+            }
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! Vectors of f32 for the widest instructions the processor has, chosen at run time.
+
+/// Operations on a vector of `LANES` f32. Kernels are generic over this and compiled once for
+/// each implementation.
+///
+/// # Safety
+///
+/// Every function needs the instructions of its implementation; pointers need `LANES` elements,
+/// aligned to one element.
+pub(super) trait Simd: Copy + 'static {
+    /// A vector.
+    type V: Copy;
+    /// One truth value a lane.
+    type M: Copy;
+    /// Lanes of a vector.
+    const LANES: usize;
+    /// Rows of accumulators, three vectors each, that the registers hold.
+    const ROWS: usize;
+
+    unsafe fn splat(x: f32) -> Self::V;
+    unsafe fn load(p: *const f32) -> Self::V;
+    unsafe fn store(p: *mut f32, v: Self::V);
+    unsafe fn load_f16(p: *const u16) -> Self::V;
+    unsafe fn load_bf16(p: *const u16) -> Self::V;
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b + c`.
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The larger; `b` where either is NaN.
+    unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
+    /// `2^n * x` for whole `n` in `-127..=128`; 0 and infinity at the ends.
+    unsafe fn scale(x: Self::V, n: Self::V) -> Self::V;
+    /// To the nearest whole number, for magnitudes below `2^22`.
+    unsafe fn round(x: Self::V) -> Self::V;
+    /// `x` limited to `-127..=128`; NaN stays.
+    unsafe fn clamp_exponent(x: Self::V) -> Self::V;
+    /// `from <= x < to`.
+    unsafe fn within(x: Self::V, from: Self::V, to: Self::V) -> Self::M;
+    /// `a` where `m`, else `b`.
+    unsafe fn select(m: Self::M, a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn sum(v: Self::V) -> f32;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self::V {
+        Self::splat(0.0)
+    }
+
+    /// The largest lane; not specified where a lane is NaN.
+    #[inline(always)]
+    unsafe fn largest(v: Self::V) -> f32 {
+        let mut lanes = [0f32; 16];
+        Self::store(lanes.as_mut_ptr(), v);
+        lanes[..Self::LANES]
+            .iter()
+            .fold(f32::NEG_INFINITY, |a, b| a.max(*b))
+    }
+
+    /// `2^x`, to about 1e-7 of it; 0 below -127, NaN stays.
+    #[inline(always)]
+    unsafe fn exp2(x: Self::V) -> Self::V {
+        let x = Self::clamp_exponent(x);
+        let n = Self::round(x);
+        let f = Self::sub(x, n);
+        let mut p = Self::splat(EXP2[0]);
+        for coefficient in &EXP2[1..] {
+            p = Self::fma(p, f, Self::splat(*coefficient));
+        }
+        Self::scale(p, n)
+    }
+
+    /// Writes the transpose of `LANES` rows of `LANES` elements.
+    #[inline(always)]
+    unsafe fn transpose<E: Elem>(
+        src: *const E,
+        src_stride: usize,
+        dst: *mut f32,
+        dst_stride: usize,
+    ) {
+        for row in 0..Self::LANES {
+            let src = src.wrapping_add(row.wrapping_mul(src_stride));
+            for column in 0..Self::LANES {
+                let x = (*src.add(column)).widen();
+                *dst.wrapping_add(column.wrapping_mul(dst_stride)).add(row) = x;
+            }
+        }
+    }
+}
+
+/// Coefficients of `2^f` in falling order: `(2^f - 1) / f` interpolated on Chebyshev nodes over
+/// -0.5..0.5. Errs by 1e-8 of the result, below f32's own rounding.
+const EXP2: [f32; 7] = [
+    1.545_316_3e-4,
+    1.339_086_3e-3,
+    9.618_083e-3,
+    5.550_357e-2,
+    2.402_265e-1,
+    core::f32::consts::LN_2,
+    1.0,
+];
+
+/// An element type that tensors hold and kernels widen to f32.
+pub(super) trait Elem: burn::tensor::Element + bytemuck::Pod + Send + Sync {
+    /// # Safety
+    ///
+    /// As [`Simd`].
+    unsafe fn load<S: Simd>(p: *const Self) -> S::V;
+    fn widen(self) -> f32;
+    fn narrow(x: f32) -> Self;
+
+    /// # Safety
+    ///
+    /// As [`Simd`].
+    #[inline(always)]
+    unsafe fn store<S: Simd>(p: *mut Self, v: S::V) {
+        let mut lanes = [0f32; 16];
+        S::store(lanes.as_mut_ptr(), v);
+        for (lane, x) in lanes.iter().enumerate().take(S::LANES) {
+            *p.add(lane) = Self::narrow(*x);
+        }
+    }
+}
+
+impl Elem for f32 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const Self) -> S::V {
+        S::load(p)
+    }
+    #[inline(always)]
+    unsafe fn store<S: Simd>(p: *mut Self, v: S::V) {
+        S::store(p, v)
+    }
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    fn narrow(x: f32) -> Self {
+        x
+    }
+}
+
+impl Elem for half::f16 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const Self) -> S::V {
+        S::load_f16(p.cast())
+    }
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+    #[inline(always)]
+    fn narrow(x: f32) -> Self {
+        Self::from_f32(x)
+    }
+}
+
+impl Elem for half::bf16 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const Self) -> S::V {
+        S::load_bf16(p.cast())
+    }
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+    #[inline(always)]
+    fn narrow(x: f32) -> Self {
+        Self::from_f32(x)
+    }
+}
+
+/// A piece of work compiled for every instruction set. `run` must be `#[inline(always)]`, and so
+/// must all it calls, or the instructions of `S` do not reach it.
+pub(super) trait Job {
+    type Output;
+    /// # Safety
+    ///
+    /// The processor must have the instructions of `S`.
+    unsafe fn run<S: Simd>(self) -> Self::Output;
+}
+
+/// An instruction set that this processor has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Level(Set);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Set {
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    Portable,
+}
+
+impl Level {
+    /// All instruction sets of this processor, best first.
+    pub(super) fn available() -> Vec<Self> {
+        let mut levels = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = std::is_x86_feature_detected!("avx2")
+                && std::is_x86_feature_detected!("fma")
+                && std::is_x86_feature_detected!("f16c");
+            if avx2
+                && std::is_x86_feature_detected!("avx512f")
+                && std::is_x86_feature_detected!("avx512bw")
+                && std::is_x86_feature_detected!("avx512dq")
+                && std::is_x86_feature_detected!("avx512vl")
+            {
+                levels.push(Self(Set::Avx512));
+            }
+            if avx2 {
+                levels.push(Self(Set::Avx2));
+            }
+        }
+        levels.push(Self(Set::Portable));
+        levels
+    }
+
+    /// The best instruction set of this processor.
+    pub(super) fn best() -> Self {
+        static BEST: std::sync::OnceLock<Level> = std::sync::OnceLock::new();
+        *BEST.get_or_init(|| Self::available()[0])
+    }
+
+    /// Lanes of a vector.
+    pub(super) fn lanes(self) -> usize {
+        struct Lanes;
+        impl Job for Lanes {
+            type Output = usize;
+            #[inline(always)]
+            unsafe fn run<S: Simd>(self) -> usize {
+                S::LANES
+            }
+        }
+        self.run(Lanes)
+    }
+
+    /// Runs `job` with these instructions.
+    #[inline]
+    pub(super) fn run<J: Job>(self, job: J) -> J::Output {
+        // SAFETY: a level is only made where the processor has its instructions.
+        unsafe {
+            match self.0 {
+                #[cfg(target_arch = "x86_64")]
+                Set::Avx512 => super::x86::avx512(job),
+                #[cfg(target_arch = "x86_64")]
+                Set::Avx2 => super::x86::avx2(job),
+                Set::Portable => job.run::<Portable>(),
+            }
+        }
+    }
+}
+
+/// Plain arrays, which the compiler turns into whatever the target always has.
+#[derive(Clone, Copy)]
+pub(super) struct Portable;
+
+const WIDTH: usize = 4;
+type Lanes = [f32; WIDTH];
+
+#[inline(always)]
+fn each(f: impl Fn(usize) -> f32) -> Lanes {
+    core::array::from_fn(f)
+}
+
+impl Simd for Portable {
+    type V = Lanes;
+    type M = [bool; WIDTH];
+    const LANES: usize = WIDTH;
+    const ROWS: usize = 4;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Lanes {
+        [x; WIDTH]
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Lanes {
+        p.cast::<Lanes>().read_unaligned()
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: Lanes) {
+        p.cast::<Lanes>().write_unaligned(v)
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u16) -> Lanes {
+        let bits = p.cast::<[u16; WIDTH]>().read_unaligned();
+        each(|i| half::f16::from_bits(bits[i]).to_f32())
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> Lanes {
+        let bits = p.cast::<[u16; WIDTH]>().read_unaligned();
+        each(|i| f32::from_bits((bits[i] as u32) << 16))
+    }
+    #[inline(always)]
+    unsafe fn add(a: Lanes, b: Lanes) -> Lanes {
+        each(|i| a[i] + b[i])
+    }
+    #[inline(always)]
+    unsafe fn sub(a: Lanes, b: Lanes) -> Lanes {
+        each(|i| a[i] - b[i])
+    }
+    #[inline(always)]
+    unsafe fn mul(a: Lanes, b: Lanes) -> Lanes {
+        each(|i| a[i] * b[i])
+    }
+    #[inline(always)]
+    unsafe fn div(a: Lanes, b: Lanes) -> Lanes {
+        each(|i| a[i] / b[i])
+    }
+    #[inline(always)]
+    unsafe fn fma(a: Lanes, b: Lanes, c: Lanes) -> Lanes {
+        // Two roundings: a fused one is a library call where the target lacks the instruction.
+        each(|i| a[i] * b[i] + c[i])
+    }
+    #[inline(always)]
+    unsafe fn max(a: Lanes, b: Lanes) -> Lanes {
+        each(|i| if a[i] > b[i] { a[i] } else { b[i] })
+    }
+    #[inline(always)]
+    unsafe fn scale(x: Lanes, n: Lanes) -> Lanes {
+        each(|i| x[i] * f32::from_bits(((n[i] as i32).wrapping_add(127) as u32) << 23))
+    }
+    #[inline(always)]
+    unsafe fn round(x: Lanes) -> Lanes {
+        // Adding 1.5 * 2^23 leaves no bits below one.
+        const SHIFT: f32 = 12_582_912.0;
+        each(|i| (x[i] + SHIFT) - SHIFT)
+    }
+    #[inline(always)]
+    unsafe fn clamp_exponent(x: Lanes) -> Lanes {
+        // `clamp` keeps NaN, as the limits of the other sets do.
+        each(|i| x[i].clamp(-127.0, 128.0))
+    }
+    #[inline(always)]
+    unsafe fn within(x: Lanes, from: Lanes, to: Lanes) -> [bool; WIDTH] {
+        core::array::from_fn(|i| from[i] <= x[i] && x[i] < to[i])
+    }
+    #[inline(always)]
+    unsafe fn select(m: [bool; WIDTH], a: Lanes, b: Lanes) -> Lanes {
+        each(|i| if m[i] { a[i] } else { b[i] })
+    }
+    #[inline(always)]
+    unsafe fn sum(v: Lanes) -> f32 {
+        (v[0] + v[2]) + (v[1] + v[3])
+    }
+}

@@ -1,0 +1,269 @@
+//! AVX-512 and AVX2.
+
+use core::arch::x86_64::*;
+
+use super::simd::{Elem, Job, Simd};
+
+/// # Safety
+///
+/// The processor must have the enabled features.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+pub(super) unsafe fn avx512<J: Job>(job: J) -> J::Output {
+    job.run::<Avx512>()
+}
+
+/// # Safety
+///
+/// The processor must have the enabled features.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn avx2<J: Job>(job: J) -> J::Output {
+    job.run::<Avx2>()
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Avx512;
+
+impl Simd for Avx512 {
+    type V = __m512;
+    type M = __mmask16;
+    const LANES: usize = 16;
+    const ROWS: usize = 8;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> __m512 {
+        _mm512_set1_ps(x)
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> __m512 {
+        _mm512_loadu_ps(p)
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: __m512) {
+        _mm512_storeu_ps(p, v)
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u16) -> __m512 {
+        _mm512_cvtph_ps(_mm256_loadu_si256(p.cast()))
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> __m512 {
+        let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+    }
+    #[inline(always)]
+    unsafe fn add(a: __m512, b: __m512) -> __m512 {
+        _mm512_add_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn sub(a: __m512, b: __m512) -> __m512 {
+        _mm512_sub_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn mul(a: __m512, b: __m512) -> __m512 {
+        _mm512_mul_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn div(a: __m512, b: __m512) -> __m512 {
+        _mm512_div_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
+        _mm512_fmadd_ps(a, b, c)
+    }
+    #[inline(always)]
+    unsafe fn max(a: __m512, b: __m512) -> __m512 {
+        _mm512_max_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn scale(x: __m512, n: __m512) -> __m512 {
+        _mm512_scalef_ps(x, n)
+    }
+    #[inline(always)]
+    unsafe fn round(x: __m512) -> __m512 {
+        _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x)
+    }
+    #[inline(always)]
+    unsafe fn clamp_exponent(x: __m512) -> __m512 {
+        // `scale` saturates by itself; only -inf must not meet itself in `x - round(x)`.
+        _mm512_max_ps(
+            _mm512_set1_ps(-200.0),
+            _mm512_min_ps(_mm512_set1_ps(200.0), x),
+        )
+    }
+    #[inline(always)]
+    unsafe fn within(x: __m512, from: __m512, to: __m512) -> __mmask16 {
+        let above = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(from, x);
+        _mm512_mask_cmp_ps_mask::<_CMP_LT_OQ>(above, x, to)
+    }
+    #[inline(always)]
+    unsafe fn select(m: __mmask16, a: __m512, b: __m512) -> __m512 {
+        _mm512_mask_blend_ps(m, b, a)
+    }
+    #[inline(always)]
+    unsafe fn sum(v: __m512) -> f32 {
+        let halves = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
+        Avx2::sum(halves)
+    }
+    #[inline(always)]
+    unsafe fn transpose<E: Elem>(
+        src: *const E,
+        src_stride: usize,
+        dst: *mut f32,
+        dst_stride: usize,
+    ) {
+        let mut r = [_mm512_setzero_ps(); 16];
+        for (i, row) in r.iter_mut().enumerate() {
+            *row = E::load::<Self>(src.wrapping_add(i.wrapping_mul(src_stride)));
+        }
+        let mut t = r;
+        for i in 0..8 {
+            t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+            t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+        }
+        // Now quarters of 4 x 4: r[4 i + j] holds column j of every 128-bit lane, rows 4 i ...
+        let pd = |x| _mm512_castps_pd(x);
+        let ps = |x| _mm512_castpd_ps(x);
+        for i in 0..4 {
+            r[4 * i] = ps(_mm512_unpacklo_pd(pd(t[4 * i]), pd(t[4 * i + 2])));
+            r[4 * i + 1] = ps(_mm512_unpackhi_pd(pd(t[4 * i]), pd(t[4 * i + 2])));
+            r[4 * i + 2] = ps(_mm512_unpacklo_pd(pd(t[4 * i + 1]), pd(t[4 * i + 3])));
+            r[4 * i + 3] = ps(_mm512_unpackhi_pd(pd(t[4 * i + 1]), pd(t[4 * i + 3])));
+        }
+        for j in 0..4 {
+            let even_low = _mm512_shuffle_f32x4::<0x88>(r[j], r[4 + j]);
+            let even_high = _mm512_shuffle_f32x4::<0x88>(r[8 + j], r[12 + j]);
+            let odd_low = _mm512_shuffle_f32x4::<0xdd>(r[j], r[4 + j]);
+            let odd_high = _mm512_shuffle_f32x4::<0xdd>(r[8 + j], r[12 + j]);
+            t[j] = _mm512_shuffle_f32x4::<0x88>(even_low, even_high);
+            t[8 + j] = _mm512_shuffle_f32x4::<0xdd>(even_low, even_high);
+            t[4 + j] = _mm512_shuffle_f32x4::<0x88>(odd_low, odd_high);
+            t[12 + j] = _mm512_shuffle_f32x4::<0xdd>(odd_low, odd_high);
+        }
+        for (i, column) in t.iter().enumerate() {
+            Self::store(dst.wrapping_add(i.wrapping_mul(dst_stride)), *column);
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Avx2;
+
+impl Simd for Avx2 {
+    type V = __m256;
+    type M = __m256;
+    const LANES: usize = 8;
+    const ROWS: usize = 4;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> __m256 {
+        _mm256_set1_ps(x)
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> __m256 {
+        _mm256_loadu_ps(p)
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: __m256) {
+        _mm256_storeu_ps(p, v)
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u16) -> __m256 {
+        _mm256_cvtph_ps(_mm_loadu_si128(p.cast()))
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> __m256 {
+        let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+    }
+    #[inline(always)]
+    unsafe fn add(a: __m256, b: __m256) -> __m256 {
+        _mm256_add_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn sub(a: __m256, b: __m256) -> __m256 {
+        _mm256_sub_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn mul(a: __m256, b: __m256) -> __m256 {
+        _mm256_mul_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn div(a: __m256, b: __m256) -> __m256 {
+        _mm256_div_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
+        _mm256_fmadd_ps(a, b, c)
+    }
+    #[inline(always)]
+    unsafe fn max(a: __m256, b: __m256) -> __m256 {
+        _mm256_max_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn scale(x: __m256, n: __m256) -> __m256 {
+        let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+        _mm256_mul_ps(x, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased)))
+    }
+    #[inline(always)]
+    unsafe fn round(x: __m256) -> __m256 {
+        _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x)
+    }
+    #[inline(always)]
+    unsafe fn clamp_exponent(x: __m256) -> __m256 {
+        // The second operand is the result where one is NaN, so NaN stays.
+        _mm256_max_ps(
+            _mm256_set1_ps(-127.0),
+            _mm256_min_ps(_mm256_set1_ps(128.0), x),
+        )
+    }
+    #[inline(always)]
+    unsafe fn within(x: __m256, from: __m256, to: __m256) -> __m256 {
+        _mm256_and_ps(
+            _mm256_cmp_ps::<_CMP_LE_OQ>(from, x),
+            _mm256_cmp_ps::<_CMP_LT_OQ>(x, to),
+        )
+    }
+    #[inline(always)]
+    unsafe fn select(m: __m256, a: __m256, b: __m256) -> __m256 {
+        _mm256_blendv_ps(b, a, m)
+    }
+    #[inline(always)]
+    unsafe fn sum(v: __m256) -> f32 {
+        let halves = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+        let pairs = _mm_add_ps(halves, _mm_movehl_ps(halves, halves));
+        let total = _mm_add_ss(pairs, _mm_movehdup_ps(pairs));
+        _mm_cvtss_f32(total)
+    }
+    #[inline(always)]
+    unsafe fn transpose<E: Elem>(
+        src: *const E,
+        src_stride: usize,
+        dst: *mut f32,
+        dst_stride: usize,
+    ) {
+        let mut r = [_mm256_setzero_ps(); 8];
+        for (i, row) in r.iter_mut().enumerate() {
+            *row = E::load::<Self>(src.wrapping_add(i.wrapping_mul(src_stride)));
+        }
+        let mut t = r;
+        for i in 0..4 {
+            t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+            t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+        }
+        let pd = |x| _mm256_castps_pd(x);
+        let ps = |x| _mm256_castpd_ps(x);
+        for i in 0..2 {
+            r[4 * i] = ps(_mm256_unpacklo_pd(pd(t[4 * i]), pd(t[4 * i + 2])));
+            r[4 * i + 1] = ps(_mm256_unpackhi_pd(pd(t[4 * i]), pd(t[4 * i + 2])));
+            r[4 * i + 2] = ps(_mm256_unpacklo_pd(pd(t[4 * i + 1]), pd(t[4 * i + 3])));
+            r[4 * i + 3] = ps(_mm256_unpackhi_pd(pd(t[4 * i + 1]), pd(t[4 * i + 3])));
+        }
+        for j in 0..4 {
+            t[j] = _mm256_permute2f128_ps::<0x20>(r[j], r[4 + j]);
+            t[4 + j] = _mm256_permute2f128_ps::<0x31>(r[j], r[4 + j]);
+        }
+        for (i, column) in t.iter().enumerate() {
+            Self::store(dst.wrapping_add(i.wrapping_mul(dst_stride)), *column);
+        }
+    }
+}

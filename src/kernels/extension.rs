@@ -1,0 +1,91 @@
+//! The operations as one extension of Burn's backends.
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, DispatchDevice, ExtensionType, backend_extension};
+use burn::tensor::Device;
+
+use super::{Regions, portable};
+
+/// Attention's two results as primitives of a backend.
+#[derive(ExtensionType)]
+pub struct AttentionPrimitives<B: Backend> {
+    /// `[batch, heads, seq_q, head_dim]`.
+    pub out: FloatTensor<B>,
+    /// `[batch, heads, seq_q]`, f32.
+    pub lse: FloatTensor<B>,
+}
+
+/// What a backend does for [`kernels`](super). The defaults are correct on every backend; `Flex`
+/// replaces all of them. Arguments have been checked by the functions of [`kernels`](super).
+#[backend_extension(
+    Flex,
+    Cube: cfg(any(feature = "wgpu", feature = "cuda")),
+    Fusion: cfg(any(feature = "wgpu", feature = "cuda"))
+)]
+pub trait Kernels: Backend {
+    /// See [`attention`](super::attention()).
+    #[fusion(default)]
+    fn attend(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        regions: Regions,
+    ) -> AttentionPrimitives<Self> {
+        portable::attend::<Self>(q, k, v, regions)
+    }
+
+    /// See [`linear`](super::linear()), without bias.
+    #[fusion(default)]
+    fn linear_plain(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        portable::linear::<Self>(x, weight, None)
+    }
+
+    /// See [`linear`](super::linear()), with bias.
+    #[fusion(default)]
+    fn linear_bias(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        portable::linear::<Self>(x, weight, Some(bias))
+    }
+
+    /// See [`rms_norm`](super::rms_norm()).
+    #[fusion(default)]
+    fn normalise(x: FloatTensor<Self>, gamma: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
+        portable::normalise::<Self>(x, gamma, eps)
+    }
+
+    /// See [`silu_mul`](super::silu_mul()).
+    #[fusion(default)]
+    fn gate(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        portable::gate::<Self>(gate, up)
+    }
+
+    /// See [`rotate`](super::rotate()).
+    #[fusion(default)]
+    fn rotate_half(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        heads: usize,
+    ) -> FloatTensor<Self> {
+        portable::rotate_half::<Self>(x, cos, sin, heads)
+    }
+}
+
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+impl Kernels for burn_cubecl::CubeBackend {}
+
+/// Whether the extension serves these devices. Elsewhere, and wherever gradients are recorded, the
+/// references in plain tensors run, so that every operation works and is differentiable.
+pub(super) fn accelerated(devices: &[&Device]) -> bool {
+    devices.iter().all(|device| match device.as_dispatch() {
+        DispatchDevice::Flex(_) => true,
+        #[cfg(any(feature = "wgpu", feature = "cuda"))]
+        DispatchDevice::Cube(_) => true,
+        // More variants exist when another crate of the build turns on more backends.
+        #[allow(unreachable_patterns)]
+        _ => false,
+    })
+}

@@ -1,0 +1,249 @@
+//! The operations from plain backend operations: correct on every runtime, not the fastest.
+
+use core::ops::Range;
+
+use burn::backend::tensor::{BoolTensor, FloatTensor};
+use burn::backend::{Backend, TensorMetadata, get_or_init_device_settings};
+use burn::tensor::{DType, FloatDType, Shape, Slice};
+
+use super::Regions;
+use super::extension::AttentionPrimitives;
+
+/// Scores held at a time by [`attend`]: 64 MiB in f32.
+const SCORE_BUDGET: usize = 16 << 20;
+
+/// Attention in tiles of rows, each against the keys that any of its rows sees.
+pub(super) fn attend<B: Backend>(
+    q: FloatTensor<B>,
+    k: FloatTensor<B>,
+    v: FloatTensor<B>,
+    regions: Regions,
+) -> AttentionPrimitives<B> {
+    let dtype = float_dtype(q.dtype());
+    let device = q.device();
+    let [batch, heads, seq_q, head_dim] = q.shape().dims();
+    let seq_kv = k.shape()[2];
+    let k = B::float_cast(k, FloatDType::F32);
+    let v = B::float_cast(v, FloatDType::F32);
+    let row_scores = batch.saturating_mul(heads).saturating_mul(seq_kv);
+    let tile = (SCORE_BUDGET / row_scores.max(1)).clamp(1, seq_q.max(1));
+
+    let (mut outs, mut lses) = (Vec::new(), Vec::new());
+    let mut start = 0;
+    while start < seq_q {
+        // Rows without any key come first, and have a tile of their own.
+        let visible = |row| regions.visible_keys(row, seq_q, seq_kv);
+        let blind = visible(start).is_empty();
+        let mut end = start + 1;
+        while end < seq_q && end < start + tile && visible(end).is_empty() == blind {
+            end += 1;
+        }
+        if blind {
+            let rows = end - start;
+            outs.push(B::float_full(
+                Shape::new([batch, heads, rows, head_dim]),
+                0.0f32.into(),
+                &device,
+                FloatDType::F32,
+            ));
+            lses.push(B::float_full(
+                Shape::new([batch, heads, rows]),
+                f32::NEG_INFINITY.into(),
+                &device,
+                FloatDType::F32,
+            ));
+        } else {
+            let (out, lse) = attend_rows::<B>(&q, &k, &v, regions, start..end);
+            outs.push(out);
+            lses.push(lse);
+        }
+        start = end;
+    }
+    if outs.is_empty() {
+        let empty = |shape| B::float_zeros(shape, &device, FloatDType::F32);
+        outs.push(empty(Shape::new([batch, heads, 0, head_dim])));
+        lses.push(empty(Shape::new([batch, heads, 0])));
+    }
+    AttentionPrimitives {
+        out: B::float_cast(join::<B>(outs, 2), dtype),
+        lse: join::<B>(lses, 2),
+    }
+}
+
+/// One tile of rows, all of which see a key.
+fn attend_rows<B: Backend>(
+    q: &FloatTensor<B>,
+    k: &FloatTensor<B>,
+    v: &FloatTensor<B>,
+    regions: Regions,
+    rows: Range<usize>,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let [batch, heads, seq_q, head_dim] = q.shape().dims();
+    let [_, kv_heads, seq_kv, _] = k.shape().dims();
+    let visible: Vec<_> = rows
+        .clone()
+        .map(|row| regions.visible_keys(row, seq_q, seq_kv))
+        .collect();
+    let first = visible.iter().map(|keys| keys.start).min().unwrap_or(0);
+    let last = visible.iter().map(|keys| keys.end).max().unwrap_or(0);
+    let (count, keys) = (rows.len(), last - first);
+
+    // The heads of a group stand side by side, so a reshape shares each key head among them.
+    let grouped = Shape::new([batch, kv_heads, heads / kv_heads * count, head_dim]);
+    let q = B::float_slice(q.clone(), &along(2, rows));
+    let q = B::float_reshape(B::float_cast(q, FloatDType::F32), grouped);
+    let q = B::float_mul_scalar(q, (1.0 / (head_dim as f64).sqrt()).into());
+    let k = B::float_slice(k.clone(), &along(2, first..last));
+    let v = B::float_slice(v.clone(), &along(2, first..last));
+    let scores = B::float_matmul(q, B::float_swap_dims(k, 2, 3));
+    let scores = B::float_reshape(scores, Shape::new([batch, heads, count, keys]));
+    let scores = match hidden::<B>(&visible, first..last, &scores) {
+        Some(mask) => B::float_mask_fill(scores, mask, f32::NEG_INFINITY.into()),
+        None => scores,
+    };
+    let top = B::float_max_dim(scores.clone(), 3);
+    let weights = B::float_exp(B::float_sub(scores, top.clone()));
+    let total = B::float_sum_dim(weights.clone(), 3);
+    let lse = B::float_add(top, B::float_log(total.clone()));
+    let grouped = Shape::new([batch, kv_heads, heads / kv_heads * count, keys]);
+    let out = B::float_matmul(B::float_reshape(weights, grouped), v);
+    let out = B::float_reshape(out, Shape::new([batch, heads, count, head_dim]));
+    (
+        B::float_div(out, total),
+        B::float_reshape(lse, Shape::new([batch, heads, count])),
+    )
+}
+
+/// True where a row does not see a key, expanded to the scores; `None` when every row sees all.
+fn hidden<B: Backend>(
+    visible: &[Range<usize>],
+    keys: Range<usize>,
+    scores: &FloatTensor<B>,
+) -> Option<BoolTensor<B>> {
+    if visible.iter().all(|seen| *seen == keys) {
+        return None;
+    }
+    let device = scores.device();
+    let settings = get_or_init_device_settings::<B>(&device);
+    let bounds = |bound: fn(&Range<usize>) -> usize| {
+        let values: Vec<i32> = visible.iter().map(|seen| bound(seen) as i32).collect();
+        let data = burn::tensor::TensorData::new(values, [visible.len(), 1]);
+        B::int_from_data(data.convert_dtype(settings.int_dtype.into()), &device)
+    };
+    let shape = Shape::new([visible.len(), keys.len()]);
+    let positions = B::int_arange(
+        keys.start as i64..keys.end as i64,
+        &device,
+        settings.int_dtype,
+    );
+    let positions = B::int_reshape(positions, Shape::new([1, keys.len()]));
+    let positions = B::int_expand(positions, shape.clone());
+    let start = B::int_expand(bounds(|seen| seen.start), shape.clone());
+    let end = B::int_expand(bounds(|seen| seen.end), shape.clone());
+    let before = B::int_lower(positions.clone(), start, settings.bool_dtype);
+    let after = B::int_greater_equal(positions, end, settings.bool_dtype);
+    let mask = B::bool_or(before, after);
+    let mask = B::bool_reshape(mask, Shape::new([1, 1, visible.len(), keys.len()]));
+    Some(B::bool_expand(mask, scores.shape()))
+}
+
+/// `x weight + bias` in the dtype of `x`.
+pub(super) fn linear<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    bias: Option<FloatTensor<B>>,
+) -> FloatTensor<B> {
+    let dtype = float_dtype(x.dtype());
+    let mut shape = x.shape();
+    let rank = shape.num_dims();
+    let [d_input, d_output] = weight.shape().dims();
+    let rows = shape.iter().take(rank - 1).product();
+    let x = B::float_reshape(x, Shape::new([rows, d_input]));
+    let mut out = B::float_matmul(x, B::float_cast(weight, dtype));
+    if let Some(bias) = bias {
+        let bias = B::float_reshape(B::float_cast(bias, dtype), Shape::new([1, d_output]));
+        out = B::float_add(out, bias);
+    }
+    shape[rank - 1] = d_output;
+    B::float_reshape(out, shape)
+}
+
+/// Root mean square normalisation in f32.
+pub(super) fn normalise<B: Backend>(
+    x: FloatTensor<B>,
+    gamma: FloatTensor<B>,
+    eps: f64,
+) -> FloatTensor<B> {
+    let dtype = float_dtype(x.dtype());
+    let rank = x.shape().num_dims();
+    let mut broadcast = Shape::new([1; 1]);
+    for _ in 1..rank {
+        broadcast.push(1);
+    }
+    broadcast[rank - 1] = gamma.shape()[0];
+    let x = B::float_cast(x, FloatDType::F32);
+    let mean = B::float_mean_dim(B::float_mul(x.clone(), x.clone()), rank - 1);
+    let scaled = B::float_div(x, B::float_sqrt(B::float_add_scalar(mean, eps.into())));
+    let gamma = B::float_reshape(B::float_cast(gamma, FloatDType::F32), broadcast);
+    B::float_cast(B::float_mul(scaled, gamma), dtype)
+}
+
+/// `silu(gate) * up` in f32.
+pub(super) fn gate<B: Backend>(gate: FloatTensor<B>, up: FloatTensor<B>) -> FloatTensor<B> {
+    let dtype = float_dtype(gate.dtype());
+    let gate = B::float_cast(gate, FloatDType::F32);
+    let up = B::float_cast(up, FloatDType::F32);
+    let silu = B::float_mul(gate.clone(), B::sigmoid(gate));
+    B::float_cast(B::float_mul(silu, up), dtype)
+}
+
+/// Half-split rotation in f32.
+pub(super) fn rotate_half<B: Backend>(
+    x: FloatTensor<B>,
+    cos: FloatTensor<B>,
+    sin: FloatTensor<B>,
+    heads: usize,
+) -> FloatTensor<B> {
+    let dtype = float_dtype(x.dtype());
+    let [batch, seq, width] = x.shape().dims();
+    let half = width / heads / 2;
+    let x = B::float_cast(x, FloatDType::F32);
+    let x = B::float_reshape(x, Shape::new([batch, seq, heads, 2 * half]));
+    let x = B::float_swap_dims(x, 1, 2);
+    let first = B::float_slice(x.clone(), &along(3, 0..half));
+    let second = B::float_slice(x, &along(3, half..2 * half));
+    let table = Shape::new([1, 1, seq, half]);
+    let cos = B::float_reshape(cos, table.clone());
+    let sin = B::float_reshape(sin, table);
+    let rotated = vec![
+        B::float_sub(
+            B::float_mul(first.clone(), cos.clone()),
+            B::float_mul(second.clone(), sin.clone()),
+        ),
+        B::float_add(B::float_mul(second, cos), B::float_mul(first, sin)),
+    ];
+    B::float_cast(B::float_cat(rotated, 3), dtype)
+}
+
+/// Slices of a rank 4 tensor that restrict one dimension.
+fn along(dim: usize, range: Range<usize>) -> [Slice; 4] {
+    let mut slices = [Slice::full(); 4];
+    slices[dim] = Slice::from(range);
+    slices
+}
+
+fn join<B: Backend>(mut parts: Vec<FloatTensor<B>>, dim: usize) -> FloatTensor<B> {
+    match parts.len() {
+        1 => parts.swap_remove(0),
+        _ => B::float_cat(parts, dim),
+    }
+}
+
+/// The float dtypes that the public functions let through.
+fn float_dtype(dtype: DType) -> FloatDType {
+    match dtype {
+        DType::F16 => FloatDType::F16,
+        DType::BF16 => FloatDType::BF16,
+        _ => FloatDType::F32,
+    }
+}
