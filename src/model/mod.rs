@@ -7,6 +7,8 @@ pub mod chat_template;
 mod config;
 mod decoder;
 pub mod generation_config;
+#[cfg(feature = "hub")]
+pub mod hub;
 mod mlp;
 mod norm;
 mod rope;
