@@ -302,6 +302,44 @@ fn lists_everything_that_does_not_fit_at_once() {
 }
 
 #[test]
+fn a_tensor_of_another_type_is_refused_before_anything_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let tensors = tensors(true);
+    let bytes: Vec<Vec<u8>> = tensors
+        .iter()
+        .map(|(_, _, v)| v.iter().flat_map(|x| x.to_le_bytes()).collect())
+        .collect();
+    let views = tensors.iter().zip(&bytes).map(|((name, shape, _), data)| {
+        let dtype = if name == "model.norm.weight" {
+            Dtype::I32
+        } else {
+            Dtype::F32
+        };
+        (
+            name.clone(),
+            TensorView::new(dtype, shape.clone(), data).unwrap(),
+        )
+    });
+    let path = folder.path().join("model.safetensors");
+    serialize_to_file(views, None::<HashMap<String, String>>, &path).unwrap();
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    let mut read = false;
+    let loaded = load(
+        model(true),
+        &checkpoint,
+        FloatDType::F32,
+        module_path,
+        &mut |_| read = true,
+    );
+    let Err(WeightsError::Mismatch(mismatch)) = loaded else {
+        panic!("integers were loaded as weights");
+    };
+    assert_eq!(mismatch.types[0].tensor, "model.norm.weight");
+    assert_eq!(mismatch.types[0].found, "I32");
+    assert!(!read);
+}
+
+#[test]
 fn harmless_extras_are_two_and_no_more() {
     let mut extra = tensors(true);
     extra.push((

@@ -1,6 +1,7 @@
 //! What belongs to a model beside its weights, from a Hugging Face folder or a GGUF file alike.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -116,10 +117,7 @@ impl ModelSource {
         if !path.exists() {
             return Err(SourceError::NotFound { path: path.into() });
         }
-        if !path
-            .extension()
-            .is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
-        {
+        if !is_gguf(path) {
             return Err(SourceError::NotAFolder { path: path.into() });
         }
         Self::gguf(path)
@@ -239,6 +237,22 @@ impl ModelSource {
             None => Ok(Checkpoint::open(&self.path)?),
         }
     }
+}
+
+/// Whether a file calls itself GGUF, by its name or by its first bytes.
+fn is_gguf(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    // Only of a regular file: a pipe would wait for a writer.
+    let mut begins = || {
+        path.is_file()
+            && File::open(path)
+                .and_then(|mut file| file.read_exact(&mut magic))
+                .is_ok()
+            && &magic == b"GGUF"
+    };
+    path.extension()
+        .is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
+        || begins()
 }
 
 /// The text of a file, at most `limit` bytes of it; `None` if there is no such file.

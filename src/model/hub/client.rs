@@ -26,7 +26,7 @@ const STALL: Duration = Duration::from_secs(60);
 const RETRIES: usize = 3;
 
 /// Files beside the weights that are fetched where the model has them.
-const WANTED: [&str; 9] = [
+const WANTED: [&str; 8] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -35,7 +35,6 @@ const WANTED: [&str; 9] = [
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
-    "chat_template.json",
 ];
 
 /// A Hugging Face hub and the cache of what was fetched from it.

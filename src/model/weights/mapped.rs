@@ -58,6 +58,15 @@ impl MappedFile {
         })
     }
 
+    /// Bytes that are in memory already, as if they were a file at `path`.
+    #[cfg(feature = "gguf")]
+    pub(crate) fn in_memory(path: &Path, bytes: &[u8]) -> Self {
+        Self {
+            path: path.into(),
+            bytes: bytes::Bytes::copy_from_slice(bytes),
+        }
+    }
+
     /// Where the file lies.
     pub(crate) fn path(&self) -> &Path {
         &self.path

@@ -22,6 +22,7 @@ mod sentencepiece;
 mod tokenizer;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 pub(super) use blocks::BlockTensor;
 pub use error::GgufError;
@@ -161,7 +162,11 @@ pub(super) fn open(file: &MappedFile) -> Result<(Gguf, Vec<(TensorInfo, Data)>),
 
 /// A tensor's rows and their length, checked for the reordering they need.
 fn rows_of(described: &Described, interleaved: Option<usize>) -> Result<(usize, usize), GgufError> {
-    let elements: usize = described.shape.iter().product();
+    let elements = described
+        .shape
+        .iter()
+        .try_fold(1usize, |n, &dim| n.checked_mul(dim))
+        .unwrap_or(usize::MAX);
     let innermost = described.shape.last().copied().unwrap_or(1);
     // A bias is reordered element by element, so each is a row.
     let cols = if interleaved.is_some() && described.shape.len() == 1 {
@@ -204,8 +209,20 @@ fn factors(file: &MappedFile, described: &Described) -> Result<Vec<f32>, GgufErr
     Ok(bytemuck::pod_collect_to_vec(&bytes))
 }
 
-/// Metadata by type; every wrong one is named.
 impl Gguf {
+    /// Reads what the GGUF file that `bytes` is, the whole of it, says about its model; tensors'
+    /// names, shapes and places are checked, their data not touched.
+    ///
+    /// [`Checkpoint::open`](super::Checkpoint::open) is the way to read tensors.
+    ///
+    /// # Errors
+    ///
+    /// A [`GgufError`] for the first thing that does not hold.
+    pub fn parse(bytes: &[u8]) -> Result<Self, GgufError> {
+        let file = MappedFile::in_memory(Path::new("memory"), bytes);
+        open(&file).map(|(gguf, _)| gguf)
+    }
+
     /// The family of the model.
     pub fn architecture(&self) -> Architecture {
         self.architecture

@@ -1,0 +1,393 @@
+//! Damaged and hostile weights: each is refused with an error that names the file and says what to
+//! do, none causes a panic, and none makes the program ask for memory by the file's word.
+//!
+//! `tests/hostile/` holds one file for each rule, written by `tests/hostile/make.py`; what depends
+//! on a whole folder is made here. The seeds of the fuzz targets run through the same functions.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use burn::tensor::FloatDType;
+use burn_apb::model::weights::index::Index;
+use burn_apb::model::weights::safetensors::Header;
+use burn_apb::model::weights::{Checkpoint, WeightsError};
+use safetensors::tensor::{Dtype, TensorView, serialize};
+
+/// No file here is longer than 100 KiB, and nothing may cost more than a small multiple of that.
+const LARGEST_REQUEST: usize = 2 << 20;
+
+/// The system's allocator, remembering the largest single request.
+struct Watched;
+
+static LARGEST: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call is handed to the system's allocator as it came.
+unsafe impl GlobalAlloc for Watched {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        LARGEST.fetch_max(size, Ordering::Relaxed);
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Watched = Watched;
+
+fn assert_modest(what: &Path) {
+    let largest = LARGEST.load(Ordering::Relaxed);
+    assert!(
+        largest <= LARGEST_REQUEST,
+        "{largest} bytes were asked for at {}",
+        what.display()
+    );
+}
+
+fn files(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let mut files: Vec<PathBuf> = match fs::read_dir(&folder) {
+        Ok(entries) => entries.map(|entry| entry.unwrap().path()).collect(),
+        // The published crate leaves the fuzz targets out.
+        Err(_) if !folder.parent().unwrap().exists() => return Vec::new(),
+        Err(error) => panic!("{}: {error}", folder.display()),
+    };
+    files.sort();
+    assert!(!files.is_empty(), "{} is empty", folder.display());
+    files
+}
+
+/// What the user reads has the file's name and more than that.
+fn assert_helpful(error: &WeightsError, name: &str) {
+    let text = error.to_string();
+    assert!(text.contains(name), "the file is not named: {text}");
+    assert!(text.len() > name.len() + 20, "{text}");
+}
+
+/// Reads every tensor of a checkpoint; a damaged one may hold tensors nobody asked for.
+fn read_all(checkpoint: &Checkpoint) {
+    for info in checkpoint.tensors() {
+        if let Ok(tensor) = checkpoint.tensor(&info.name, FloatDType::F32) {
+            tensor.into_bytes().unwrap();
+        }
+    }
+}
+
+#[test]
+fn every_hostile_safetensors_file_is_refused() {
+    for path in files("tests/hostile/safetensors") {
+        let folder = tempfile::tempdir().unwrap();
+        fs::copy(&path, folder.path().join("model.safetensors")).unwrap();
+        let error = Checkpoint::open(folder.path()).expect_err(&path.display().to_string());
+        assert!(
+            matches!(error, WeightsError::Header { .. }),
+            "{}: {error}",
+            path.display()
+        );
+        assert_helpful(&error, "model.safetensors");
+        assert_modest(&path);
+    }
+}
+
+#[test]
+fn every_hostile_index_is_refused() {
+    for path in files("tests/hostile/index") {
+        let folder = tempfile::tempdir().unwrap();
+        fs::copy(&path, folder.path().join("model.safetensors.index.json")).unwrap();
+        // What some of the names would lead to, were they followed.
+        fs::write(folder.path().join("pytorch_model.bin"), "x").unwrap();
+        let error = Checkpoint::open(folder.path()).expect_err(&path.display().to_string());
+        assert!(
+            matches!(
+                error,
+                WeightsError::Index { .. } | WeightsError::ShardMissing { .. }
+            ),
+            "{}: {error}",
+            path.display()
+        );
+        assert_helpful(&error, "model.safetensors.index.json");
+        assert_modest(&path);
+    }
+}
+
+#[cfg(feature = "gguf")]
+#[test]
+fn every_hostile_gguf_file_is_refused() {
+    for path in files("tests/hostile/gguf") {
+        let folder = tempfile::tempdir().unwrap();
+        fs::copy(&path, folder.path().join("model.gguf")).unwrap();
+        let error = Checkpoint::open(folder.path().join("model.gguf"))
+            .expect_err(&path.display().to_string());
+        assert!(
+            matches!(error, WeightsError::Gguf { .. }),
+            "{}: {error}",
+            path.display()
+        );
+        assert_helpful(&error, "model.gguf");
+        assert_modest(&path);
+    }
+}
+
+/// Bytes of a safetensors file with f32 tensors of two elements.
+fn shard(names: &[&str]) -> Vec<u8> {
+    let data = [0u8; 8];
+    let views = names.iter().map(|name| {
+        (
+            (*name).to_string(),
+            TensorView::new(Dtype::F32, vec![2], &data).unwrap(),
+        )
+    });
+    serialize(views, None::<HashMap<String, String>>).unwrap()
+}
+
+/// A folder with shards `x` and `y` and an index.
+fn sharded(index: &[(&str, &str)], shards: &[(&str, &[u8])]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let map: serde_json::Map<String, serde_json::Value> = index
+        .iter()
+        .map(|(t, s)| ((*t).to_string(), (*s).into()))
+        .collect();
+    let index = serde_json::json!({ "weight_map": map }).to_string();
+    fs::write(folder.path().join("model.safetensors.index.json"), index).unwrap();
+    for (name, bytes) in shards {
+        fs::write(folder.path().join(name), bytes).unwrap();
+    }
+    folder
+}
+
+const INDEX: [(&str, &str); 2] = [("a", "x.safetensors"), ("b", "y.safetensors")];
+
+#[test]
+fn shards_that_do_not_belong_together_are_refused() {
+    let (a, b, ab) = (shard(&["a"]), shard(&["b"]), shard(&["a", "b"]));
+    let error =
+        |shards: &[(&str, &[u8])]| Checkpoint::open(sharded(&INDEX, shards).path()).unwrap_err();
+    let good: [(&str, &[u8]); 2] = [("x.safetensors", &a), ("y.safetensors", &b)];
+    read_all(&Checkpoint::open(sharded(&INDEX, &good).path()).unwrap());
+
+    let missing = error(&[("x.safetensors", &a)]);
+    assert!(
+        matches!(&missing, WeightsError::ShardMissing { shards, .. } if shards == &["y.safetensors"]),
+        "{missing}"
+    );
+    assert!(
+        missing.to_string().contains("1 shard that is not"),
+        "{missing}"
+    );
+
+    let lacks = error(&[("x.safetensors", &a), ("y.safetensors", &a)]);
+    let WeightsError::ShardDisagrees { faults, .. } = &lacks else {
+        panic!("{lacks}")
+    };
+    assert_eq!(
+        faults,
+        &[
+            "y.safetensors holds `a`, which the index does not place there",
+            "y.safetensors lacks `b`"
+        ]
+    );
+
+    // The same tensor in two shards.
+    let twice = error(&[("x.safetensors", &a), ("y.safetensors", &ab)]);
+    assert!(
+        matches!(twice, WeightsError::ShardDisagrees { .. }),
+        "{twice}"
+    );
+
+    let empty = error(&[("x.safetensors", &a), ("y.safetensors", b"")]);
+    assert!(matches!(empty, WeightsError::Header { .. }), "{empty}");
+    assert_helpful(&empty, "y.safetensors");
+    let folder = sharded(&INDEX, &good[..1]);
+    fs::create_dir(folder.path().join("y.safetensors")).unwrap();
+    let error = Checkpoint::open(folder.path()).unwrap_err();
+    assert!(matches!(error, WeightsError::NotAFile { .. }), "{error}");
+}
+
+/// Every length a broken download can leave.
+#[test]
+fn every_truncation_of_a_shard_is_refused() {
+    let whole = shard(&["a", "b"]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    for len in 0..whole.len() {
+        fs::write(&path, &whole[..len]).unwrap();
+        let error = Checkpoint::open(&path).expect_err("a truncated file");
+        assert!(
+            matches!(error, WeightsError::Header { .. }),
+            "{len}: {error}"
+        );
+        assert_helpful(&error, "model.safetensors");
+    }
+    fs::write(&path, &whole).unwrap();
+    read_all(&Checkpoint::open(&path).unwrap());
+    assert_modest(&path);
+}
+
+#[test]
+fn places_without_weights_are_refused() {
+    let missing = Checkpoint::open("/nowhere/at/all").unwrap_err();
+    assert!(
+        matches!(missing, WeightsError::NotFound { .. }),
+        "{missing}"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let error = || Checkpoint::open(folder.path()).unwrap_err().to_string();
+    assert!(error().contains("an empty folder"), "{}", error());
+    fs::write(folder.path().join("pytorch_model.bin"), "x").unwrap();
+    assert!(
+        error().contains("pytorch_model.bin") && error().contains("save_pretrained"),
+        "{}",
+        error()
+    );
+    let other = Checkpoint::open(folder.path().join("pytorch_model.bin")).unwrap_err();
+    assert!(
+        matches!(other, WeightsError::UnknownFormat { .. }),
+        "{other}"
+    );
+    fs::create_dir(folder.path().join("model.safetensors")).unwrap();
+    let found = Checkpoint::open(folder.path()).unwrap_err();
+    assert!(
+        matches!(
+            found,
+            WeightsError::NotAFile {
+                found: "a folder",
+                ..
+            }
+        ),
+        "{found}"
+    );
+}
+
+#[test]
+fn tensors_are_asked_for_by_name_and_type() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = [0u8; 8];
+    let view = |dtype, shape: Vec<usize>| TensorView::new(dtype, shape, &data).unwrap();
+    let tensors = [
+        ("model.embed.weight", view(Dtype::F32, vec![2])),
+        ("model.steps", view(Dtype::I64, vec![1])),
+    ];
+    fs::write(
+        folder.path().join("model.safetensors"),
+        serialize(tensors, None::<HashMap<String, String>>).unwrap(),
+    )
+    .unwrap();
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    let error = |name: &str, dtype| checkpoint.tensor(name, dtype).unwrap_err().to_string();
+    let unknown = error("model.embed.weigth", FloatDType::F32);
+    assert!(unknown.contains("`model.embed.weight`"), "{unknown}");
+    assert!(error("model.steps", FloatDType::F32).contains("I64"));
+    assert!(error("model.embed.weight", FloatDType::F64).contains("F64"));
+}
+
+/// Every byte of a good file turned into others: read or refused, never a panic, never much memory.
+fn mutate(good: &[u8], mut run: impl FnMut(&[u8])) {
+    for at in 0..good.len() {
+        for value in [
+            0,
+            1,
+            0x7f,
+            0xff,
+            good[at] ^ 1,
+            good[at] ^ 0x80,
+            good[at].wrapping_add(1),
+        ] {
+            let mut bytes = good.to_vec();
+            bytes[at] = value;
+            run(&bytes);
+        }
+    }
+}
+
+fn seed(path: &str) -> Option<Vec<u8>> {
+    fs::read(
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("fuzz/corpus")
+            .join(path),
+    )
+    .ok()
+}
+
+#[test]
+fn no_single_byte_makes_a_safetensors_header_dangerous() {
+    let good = seed("safetensors_header/good").unwrap_or_else(|| shard(&["a", "b"]));
+    let mut accepted = 0;
+    mutate(&good, |bytes| {
+        let ours = Header::parse(bytes, bytes.len() as u64);
+        let theirs = safetensors::SafeTensors::read_metadata(bytes);
+        accepted += usize::from(ours.is_ok());
+        assert!(
+            ours.is_err() || theirs.is_ok(),
+            "accepted what safetensors refuses: {}",
+            bytes.escape_ascii()
+        );
+    });
+    assert!(accepted > 0, "a changed letter of a name is no mistake");
+    assert_modest(Path::new("safetensors_header/good"));
+}
+
+#[cfg(feature = "gguf")]
+#[test]
+fn no_single_byte_makes_a_gguf_file_dangerous() {
+    use burn_apb::model::weights::gguf::Gguf;
+
+    for name in ["good", "good_sentencepiece"] {
+        let Some(good) = seed(&format!("gguf/{name}")) else {
+            return;
+        };
+        let header = good.len() - 384;
+        for len in 0..good.len() {
+            assert!(Gguf::parse(&good[..len]).is_err(), "{name} cut at {len}");
+        }
+        let mut accepted = 0;
+        mutate(&good[..header], |bytes| {
+            let bytes = [bytes, &good[header..]].concat();
+            if let Ok(gguf) = Gguf::parse(&bytes) {
+                accepted += 1;
+                let _ = (
+                    gguf.config(),
+                    gguf.tokenizer(),
+                    gguf.tokenizer_config(),
+                    gguf.generation_config(),
+                );
+            }
+        });
+        assert!(accepted > 0, "a changed letter of a token is no mistake");
+        assert_modest(Path::new(name));
+    }
+}
+
+/// The seeds of the fuzz targets, through what the targets run.
+#[test]
+fn the_seeds_of_the_fuzz_targets_run() {
+    let mut accepted = 0;
+    for path in files("fuzz/corpus/safetensors_header") {
+        let bytes = fs::read(&path).unwrap();
+        accepted += usize::from(Header::parse(&bytes, bytes.len() as u64).is_ok());
+    }
+    for path in files("fuzz/corpus/safetensors_index") {
+        accepted += usize::from(Index::parse(&fs::read(&path).unwrap()).is_ok());
+    }
+    #[cfg(feature = "gguf")]
+    for path in files("fuzz/corpus/gguf") {
+        use burn_apb::model::weights::gguf::Gguf;
+        if let Ok(gguf) = Gguf::parse(&fs::read(&path).unwrap()) {
+            gguf.config().unwrap();
+            gguf.tokenizer().unwrap();
+            accepted += 1;
+        }
+    }
+    let published = !Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").exists();
+    // Of the hostile ones, `shard_missing` is a good index of a folder that lacks a shard.
+    let good = if cfg!(feature = "gguf") { 7 } else { 4 };
+    assert!(accepted == good || published, "{accepted}");
+}
