@@ -391,3 +391,21 @@ fn the_seeds_of_the_fuzz_targets_run() {
     let good = if cfg!(feature = "gguf") { 7 } else { 4 };
     assert!(accepted == good || published, "{accepted}");
 }
+
+#[test]
+fn the_seeds_of_the_text_fuzz_targets_run() {
+    use burn_apb::model::DecoderConfig;
+    use burn_apb::model::chat_template::{ChatMessage, ChatTemplate, RenderOptions};
+
+    for path in files("fuzz/corpus/config") {
+        let text = fs::read_to_string(&path).unwrap();
+        let config = DecoderConfig::from_json(&text);
+        assert!(config.is_ok(), "{}: {config:?}", path.display());
+    }
+    let messages = [ChatMessage::new("user", "Why is the sky blue?")];
+    for path in files("fuzz/corpus/chat_template") {
+        let template = ChatTemplate::parse(&fs::read_to_string(&path).unwrap());
+        let text = template.and_then(|t| t.render(&messages, &RenderOptions::default()));
+        assert!(text.is_ok(), "{}: {text:?}", path.display());
+    }
+}
