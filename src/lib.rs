@@ -1,7 +1,33 @@
-//! Long prompts, answered fast, from Rust: Llama and Qwen models on [Burn](burn), prefilled with
-//! full attention today and with APB over ranks next.
+//! Long prompts, answered fast, from Rust: Llama and Qwen models on [Burn](burn).
 //!
-//! Data flows one way: [`model`] knows nothing of [`apb`], [`kernels`] know only tensors.
+//! A model is loaded from a Hugging Face folder or a GGUF file, a document is prefilled once, and
+//! questions about it are answered exactly.
+//!
+//! ```no_run
+//! use burn::tensor::Device;
+//! use burn_apb::apb::answer;
+//! use burn_apb::model::LanguageModel;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let model = LanguageModel::load("SmolLM2-135M-Instruct", &Device::flex())?;
+//! let document = std::fs::read_to_string("report.txt")?;
+//! println!("{}", answer(&model, &document, "What was decided?")?.text);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | to | use |
+//! |---|---|
+//! | load a model | [`model::LanguageModel`] |
+//! | answer with options, stream, cancel | [`apb::answer_with`], [`apb::AnswerOptions`], [`apb::Observer`] |
+//! | prefill once and ask several questions, in tokens | [`apb::Session`] |
+//! | use the decoder as a Burn module | [`model::DecoderConfig`], [`model::Decoder`], [`model::KvCache`] |
+//! | load weights into a module of your own | [`model::weights`] |
+//! | attention with regions and its companions | [`kernels`] |
+//!
+//! Data flows one way: [`apb`] uses [`model`], both use [`kernels`], and kernels know only tensors.
+//! Nothing of the size of sequence times sequence is ever materialised; logits exist only for rows
+//! that are sampled; weights stay memory-mapped where their type is the one computed in.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(missing_docs)]

@@ -46,6 +46,7 @@ mod silu_mul;
 mod workers;
 
 pub use attention::{AttentionOutput, attention};
+pub use cpu::simd_name;
 pub use error::KernelError;
 pub use linear::{linear, linear_reference};
 pub use merge::merge;

@@ -1,1 +1,81 @@
-fn main() {}
+//! The `apb` command line: one file a command, words as in the library.
+
+mod args;
+mod commands;
+mod error;
+mod interrupt;
+mod memory;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{bench, completions, convert, demo, doctor, fetch, generate, trace};
+use crate::error::CliError;
+use crate::output::Output;
+
+/// Long prompts, answered fast: Llama and Qwen models on Burn
+///
+/// Exit codes: 0 done, 1 the task failed, 2 the command or a file it was given cannot be used,
+/// 3 a device, a library or the network is missing.
+#[derive(Parser)]
+#[command(name = "apb", version, propagate_version = true)]
+struct Cli {
+    /// Print one JSON object on stdout
+    #[arg(long, global = true)]
+    json: bool,
+    /// No progress and no notes on stderr
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Demo(demo::Args),
+    Fetch(fetch::Args),
+    Convert(convert::Args),
+    Generate(generate::Args),
+    Trace(trace::Args),
+    #[command(subcommand)]
+    Bench(bench::Command),
+    Doctor(doctor::Args),
+    Completions(completions::Args),
+}
+
+fn main() -> ExitCode {
+    // clap ends the process itself with code 2 on a usage error.
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("APB_LOG")
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
+        )
+        .with_writer(std::io::stderr)
+        .without_time()
+        .init();
+    let output = Output::new(cli.json, cli.quiet);
+    match run(&cli.command, &output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("apb: {error}");
+            error.exit_code()
+        }
+    }
+}
+
+fn run(command: &Command, output: &Output) -> Result<(), CliError> {
+    match command {
+        Command::Demo(args) => demo::run(args, output),
+        Command::Fetch(args) => fetch::run(args, output),
+        Command::Convert(args) => convert::run(args, output),
+        Command::Generate(args) => generate::run(args, output),
+        Command::Trace(args) => trace::run(args, output),
+        Command::Bench(command) => bench::run(command, output),
+        Command::Doctor(args) => doctor::run(args, output),
+        Command::Completions(args) => completions::run(args),
+    }
+}

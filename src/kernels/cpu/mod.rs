@@ -60,6 +60,11 @@ fn linear(x: FlexTensor, weight: FlexTensor, bias: Option<FlexTensor>) -> FlexTe
     }
 }
 
+/// The instruction set that the CPU kernels use on this machine.
+pub fn simd_name() -> &'static str {
+    Level::best().name()
+}
+
 #[cfg(test)]
 mod tests {
     use burn::tensor::{DType, Device, Distribution, Tensor};

@@ -229,6 +229,17 @@ impl Level {
         *BEST.get_or_init(|| Self::available()[0])
     }
 
+    /// Its name for people.
+    pub(super) fn name(self) -> &'static str {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512 => "AVX-512",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2 => "AVX2",
+            Set::Portable => "portable",
+        }
+    }
+
     /// Lanes of a vector.
     pub(super) fn lanes(self) -> usize {
         struct Lanes;

@@ -1,0 +1,201 @@
+//! Flags that several commands share.
+
+use std::path::PathBuf;
+
+use burn::tensor::{Device, FloatDType};
+use burn_apb::apb::Method;
+use clap::ValueEnum;
+
+use crate::error::CliError;
+
+/// Where and how to compute.
+#[derive(clap::Args, Debug, Clone)]
+pub struct Compute {
+    /// Device to compute on: cpu, cuda, cuda:INDEX or wgpu
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: DeviceName,
+    /// Dtype of weights and cache [default: f32 on the CPU, bf16 on CUDA, f32 on wgpu]
+    #[arg(long, value_enum, value_name = "DTYPE")]
+    dtype: Option<DtypeName>,
+}
+
+/// How to prefill.
+#[derive(clap::Args, Debug, Clone)]
+pub struct Strategy {
+    /// Prefill strategy: full, ring, ulysses, star or apb
+    #[arg(long, default_value = "full", value_name = "METHOD")]
+    pub method: Method,
+    /// Ranks to split the document over
+    #[arg(long, default_value_t = 1, value_name = "H")]
+    pub ranks: usize,
+    /// Rows of one prefill pass
+    #[arg(long, value_name = "ROWS", default_value_t = burn_apb::apb::DEFAULT_PREFILL_CHUNK)]
+    pub chunk: usize,
+}
+
+impl Strategy {
+    /// The method that will really be computed.
+    pub fn resolve(&self) -> Result<Method, CliError> {
+        if self.chunk == 0 {
+            return Err(CliError::usage("--chunk is 0; a pass has at least 1 row"));
+        }
+        self.method.on_ranks(self.ranks).map_err(CliError::usage)
+    }
+}
+
+/// How to choose the next token; what is not given comes from the model's `generation_config.json`.
+#[derive(clap::Args, Debug, Clone)]
+pub struct Sampling {
+    /// Most tokens to generate
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub max_tokens: usize,
+    /// Always take the most likely token
+    #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p", "seed"])]
+    pub greedy: bool,
+    /// Flatness of the distribution; 0 is greedy
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    pub temperature: Option<f32>,
+    /// Keep the K most likely tokens
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// Keep the most likely tokens that make up this probability
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub top_p: Option<f32>,
+    /// Keep tokens at least this probable, relative to the most likely
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub min_p: Option<f32>,
+    /// Divide the logits of tokens already seen by this
+    #[arg(long, value_name = "R", allow_negative_numbers = true)]
+    pub repetition_penalty: Option<f32>,
+    /// Seed of the random numbers
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+}
+
+/// A model and what it is read as.
+#[derive(clap::Args, Debug, Clone)]
+pub struct Model {
+    /// A Hugging Face folder, a GGUF file, a hub id (org/name[@revision]) or a listed name
+    #[arg(long, value_name = "DIR|ID")]
+    pub model: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DeviceName {
+    Cpu,
+    Cuda(usize),
+    Wgpu,
+}
+
+impl std::str::FromStr for DeviceName {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let bad =
+            || format!("`{name}` is no device; use cpu, cuda, cuda:0 (or another index) or wgpu");
+        match name.split_once(':') {
+            None if name == "cpu" => Ok(Self::Cpu),
+            None if name == "cuda" => Ok(Self::Cuda(0)),
+            None if name == "wgpu" => Ok(Self::Wgpu),
+            Some(("cuda", index)) => index.parse().map(Self::Cuda).map_err(|_| bad()),
+            _ => Err(bad()),
+        }
+    }
+}
+
+impl std::fmt::Display for DeviceName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(index) => write!(f, "cuda:{index}"),
+            Self::Wgpu => f.write_str("wgpu"),
+        }
+    }
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DtypeName {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl From<DtypeName> for FloatDType {
+    fn from(name: DtypeName) -> Self {
+        match name {
+            DtypeName::F32 => Self::F32,
+            DtypeName::F16 => Self::F16,
+            DtypeName::Bf16 => Self::BF16,
+        }
+    }
+}
+
+impl Compute {
+    /// The device asked for.
+    ///
+    /// A GPU is looked for before it is used: Burn aborts where a driver is missing.
+    pub fn device(&self) -> Result<Device, CliError> {
+        match self.device {
+            DeviceName::Cpu => Ok(Device::flex()),
+            DeviceName::Cuda(index) => cuda(index),
+            DeviceName::Wgpu => wgpu(),
+        }
+    }
+
+    /// The dtype asked for, or the device's usual one.
+    pub fn dtype(&self) -> FloatDType {
+        match (self.dtype, self.device) {
+            (Some(dtype), _) => dtype.into(),
+            (None, DeviceName::Cuda(_)) => FloatDType::BF16,
+            (None, _) => FloatDType::F32,
+        }
+    }
+
+    /// The device's name as it is written on the command line.
+    pub fn device_name(&self) -> String {
+        self.device.to_string()
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(index: usize) -> Result<Device, CliError> {
+    use burn::tensor::DeviceType;
+    let found = Device::enumerate(DeviceType::Cuda).into_iter().count();
+    if index < found {
+        Ok(Device::cuda(index))
+    } else {
+        Err(CliError::environment(format!(
+            "no CUDA device {index}: {found} found; `apb doctor` says what is missing"
+        )))
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(_: usize) -> Result<Device, CliError> {
+    Err(CliError::environment(
+        "this apb was built without CUDA; build it with `cargo install --path . --features cuda`",
+    ))
+}
+
+#[cfg(feature = "wgpu")]
+fn wgpu() -> Result<Device, CliError> {
+    use burn::tensor::{DeviceKind, DeviceType};
+    if Device::enumerate(DeviceType::Wgpu)
+        .into_iter()
+        .next()
+        .is_some()
+    {
+        Ok(Device::wgpu(DeviceKind::DefaultDevice))
+    } else {
+        Err(CliError::environment(
+            "no WebGPU adapter found; install a Vulkan driver (`apb doctor` says more)",
+        ))
+    }
+}
+
+#[cfg(not(feature = "wgpu"))]
+fn wgpu() -> Result<Device, CliError> {
+    Err(CliError::environment(
+        "this apb was built without WebGPU; build it with `cargo install --path . --features wgpu`",
+    ))
+}

@@ -1,0 +1,260 @@
+//! `apb bench`: times from one run, medians over several.
+
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use burn::tensor::DType;
+use burn_apb::apb::{Session, SessionConfig};
+use burn_apb::model::sampler::{Sampler, SamplerConfig};
+use burn_apb::model::{KvCache, LanguageModel};
+use serde_json::{Value, json};
+
+use crate::args::{Compute, Model, Strategy};
+use crate::commands::{demo, generate};
+use crate::error::CliError;
+use crate::output::Output;
+use crate::{interrupt, memory};
+
+/// Measure speed and memory
+#[derive(clap::Subcommand, Debug)]
+pub enum Command {
+    /// Prefill of real tokens, then decoding
+    Prefill(Prefill),
+}
+
+/// Flags of `apb bench prefill`.
+#[derive(clap::Args, Debug)]
+pub struct Prefill {
+    #[command(flatten)]
+    model: Model,
+    /// Text to take the tokens from [default: the text that ships with apb]
+    #[arg(long, value_name = "FILE")]
+    document: Option<PathBuf>,
+    /// Document lengths, in tokens
+    #[arg(
+        long,
+        value_name = "N,..",
+        value_delimiter = ',',
+        default_value = "512,2048,4096"
+    )]
+    tokens: Vec<usize>,
+    /// Tokens to decode after each prefill
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    decode: usize,
+    /// Runs of each length; medians are printed
+    #[arg(long, value_name = "N", default_value = "5")]
+    runs: std::num::NonZeroUsize,
+    #[command(flatten)]
+    strategy: Strategy,
+    #[command(flatten)]
+    compute: Compute,
+}
+
+/// Medians of one length.
+struct Row {
+    tokens: usize,
+    prefill_seconds: Vec<f64>,
+    decode_rates: Vec<f64>,
+    /// Weights, cache and one layer's activations.
+    needed_bytes: usize,
+    peak_bytes: Option<u64>,
+}
+
+/// Runs the command.
+pub fn run(command: &Command, output: &Output) -> Result<(), CliError> {
+    match command {
+        Command::Prefill(args) => prefill(args, output),
+    }
+}
+
+fn prefill(args: &Prefill, output: &Output) -> Result<(), CliError> {
+    let method = args.strategy.resolve()?;
+    let device = args.compute.device()?;
+    let model = generate::load(&args.model, &args.compute, &device, output)?;
+    let text = match &args.document {
+        Some(path) => generate::read_text(path, "document")?,
+        None => demo::DOCUMENT.to_owned(),
+    };
+    let ids = model
+        .tokenizer
+        .encode(&text, false)
+        .map_err(CliError::failed)?;
+    let longest = args.tokens.iter().copied().max().unwrap_or(0);
+    if args.tokens.contains(&0) || longest >= ids.len() {
+        return Err(CliError::usage(format!(
+            "--tokens goes from 1 to {}, one less than the document's tokens",
+            ids.len().saturating_sub(1)
+        )));
+    }
+
+    interrupt::listen();
+    let runs = args.runs.get();
+    let bar = output.progress("measuring", "runs");
+    let total = (args.tokens.len() * runs) as u64;
+    let mut rows = Vec::new();
+    for &tokens in &args.tokens {
+        memory::reset_peak();
+        let mut row = Row {
+            tokens,
+            prefill_seconds: Vec::new(),
+            decode_rates: Vec::new(),
+            needed_bytes: needed_bytes(
+                &model,
+                tokens + args.decode,
+                args.strategy.chunk.min(tokens),
+            ),
+            peak_bytes: None,
+        };
+        for _ in 0..runs {
+            if interrupt::poll().is_break() {
+                return Err(CliError::failed("cancelled"));
+            }
+            let (seconds, rate) = once(&model, &ids[..=tokens], args)?;
+            row.prefill_seconds.push(seconds);
+            row.decode_rates.extend(rate);
+            bar.update(
+                (rows.len() * runs + row.prefill_seconds.len()) as u64,
+                total,
+            );
+        }
+        row.peak_bytes = memory::peak_bytes();
+        rows.push(row);
+    }
+    bar.finish();
+
+    let parameters = model.config.num_parameters();
+    let json_rows: Vec<Value> = rows
+        .iter()
+        .map(|row| row.json(method.name(), &model))
+        .collect();
+    let summary = json!({
+        "model": args.model.model, "parameters": parameters, "device": args.compute.device_name(),
+        "dtype": format!("{:?}", model.dtype), "runs": runs, "rows": json_rows,
+    });
+    output.result(&summary, |w| print(w, &rows))
+}
+
+/// Prefills all but the last of `ids`, then decodes from it: prefill seconds, tokens decoded a second.
+fn once(
+    model: &LanguageModel,
+    ids: &[u32],
+    args: &Prefill,
+) -> Result<(f64, Option<f64>), CliError> {
+    let (document, question) = ids.split_at(ids.len() - 1);
+    let config = SessionConfig::new(ids.len() + args.decode + 1)
+        .with_dtype(model.dtype)
+        .with_chunk(args.strategy.chunk);
+    let mut session = Session::new(&model.decoder, &model.config, config, &model.device);
+    let started = Instant::now();
+    session
+        .prefill(document, |_, _| ControlFlow::Continue(()))
+        .map_err(CliError::failed)?;
+    let prefill_seconds = started.elapsed().as_secs_f64();
+    if args.decode == 0 {
+        return Ok((prefill_seconds, None));
+    }
+    let mut sampler = Sampler::new(SamplerConfig::default()).map_err(CliError::failed)?;
+    let completion = session
+        .ask(question, &mut sampler, &[], args.decode + 1, |_| {
+            ControlFlow::Continue(())
+        })
+        .map_err(CliError::failed)?;
+    Ok((prefill_seconds, completion.decode_tokens_per_second()))
+}
+
+/// What a prefill must hold: weights, cache and the activations of one layer for one pass.
+fn needed_bytes(model: &LanguageModel, capacity: usize, rows: usize) -> usize {
+    let c = &model.config;
+    let size = DType::from(model.dtype).size();
+    let q = c.num_attention_heads * c.head_dim;
+    let kv = c.num_key_value_heads * c.head_dim;
+    // Residual, normed input and block output; q, k, v before and after RoPE; the attention's
+    // output; gate, up and their product.
+    let layer = 3 * c.hidden_size + 2 * (q + 2 * kv) + q + 3 * c.intermediate_size;
+    (c.num_parameters() + rows * layer) * size + KvCache::bytes(c, 1, capacity, model.dtype.into())
+}
+
+/// Floating-point operations of a causal prefill (method: linear layers and attention).
+fn prefill_flops(model: &LanguageModel, tokens: usize) -> f64 {
+    let c = &model.config;
+    let q = c.num_attention_heads * c.head_dim;
+    let kv = c.num_key_value_heads * c.head_dim;
+    let linear = 2 * c.hidden_size * (2 * q + 2 * kv + 3 * c.intermediate_size);
+    let n = tokens as f64;
+    c.num_hidden_layers as f64 * (n * linear as f64 + 4.0 * q as f64 * n * n / 2.0)
+}
+
+fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match sorted.len() {
+        0 => None,
+        n if n % 2 == 1 => Some(sorted[middle]),
+        _ => Some((sorted[middle - 1] + sorted[middle]) / 2.0),
+    }
+}
+
+impl Row {
+    fn seconds(&self) -> f64 {
+        median(&self.prefill_seconds).unwrap_or(f64::NAN)
+    }
+
+    fn memory_ratio(&self) -> Option<f64> {
+        self.peak_bytes
+            .map(|peak| peak as f64 / self.needed_bytes as f64)
+    }
+
+    fn json(&self, method: &str, model: &LanguageModel) -> Value {
+        json!({
+            "method": method, "ranks": 1, "tokens": self.tokens,
+            "prefill_seconds": self.seconds(), "prefill_seconds_all": self.prefill_seconds,
+            "prefill_tokens_per_second": self.tokens as f64 / self.seconds(),
+            "prefill_gflops": prefill_flops(model, self.tokens) / self.seconds() / 1e9,
+            "decode_tokens_per_second": median(&self.decode_rates),
+            "decode_tokens_per_second_all": self.decode_rates,
+            "peak_bytes": self.peak_bytes, "needed_bytes": self.needed_bytes,
+            "peak_over_needed": self.memory_ratio(),
+        })
+    }
+}
+
+fn print(w: &mut dyn Write, rows: &[Row]) -> std::io::Result<()> {
+    const MIB: f64 = 1_048_576.0;
+    writeln!(
+        w,
+        "{:>8} {:>10} {:>10} {:>12} {:>10} {:>12} {:>6}",
+        "tokens", "prefill s", "tok/s", "decode tok/s", "peak MiB", "needed MiB", "ratio"
+    )?;
+    for row in rows {
+        let or_dash = |value: Option<f64>, digits: usize| {
+            value.map_or_else(|| "-".into(), |v| format!("{v:.digits$}"))
+        };
+        writeln!(
+            w,
+            "{:>8} {:>10.3} {:>10.0} {:>12} {:>10} {:>12.0} {:>6}",
+            row.tokens,
+            row.seconds(),
+            row.tokens as f64 / row.seconds(),
+            or_dash(median(&row.decode_rates), 1),
+            or_dash(row.peak_bytes.map(|b| b as f64 / MIB), 0),
+            row.needed_bytes as f64 / MIB,
+            or_dash(row.memory_ratio(), 2),
+        )?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn medians() {
+        assert_eq!(median(&[]), None);
+        assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), Some(2.5));
+    }
+}

@@ -1,0 +1,23 @@
+//! `apb completions`: shell completions.
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+use crate::error::CliError;
+
+/// Print completions for a shell
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// The shell
+    shell: Shell,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<(), CliError> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut crate::Cli::command(), "apb", &mut script);
+    use std::io::Write;
+    std::io::stdout()
+        .write_all(&script)
+        .map_err(CliError::failed)
+}

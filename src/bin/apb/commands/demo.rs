@@ -1,0 +1,96 @@
+//! `apb demo`: a small model, a real document, a question.
+
+use burn_apb::apb::AnswerOptions;
+use burn_apb::model::hub;
+use burn_apb::model::sampler::SamplerConfig;
+use serde_json::json;
+
+use crate::args::{Compute, Model, Strategy};
+use crate::commands::generate;
+use crate::error::CliError;
+use crate::output::Output;
+
+/// Newton's Opticks, fourth edition (1730), in the public domain.
+pub const DOCUMENT: &str = include_str!("../../../../examples/data/opticks.txt");
+/// The listed model that the demo runs.
+const MODEL: &str = "smollm2-135m";
+/// Where the treatise begins, behind the edition's credits.
+const TITLE: &str = "OPTICKS:";
+/// Tokens of the answer at most.
+const MAX_TOKENS: usize = 48;
+
+/// Fetch a small model, prefill a document that ships with apb, answer a question about it
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Tokens of the document to prefill
+    #[arg(long, value_name = "N", default_value_t = 2000)]
+    tokens: usize,
+    /// The question
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "Who wrote this treatise about light and colours?"
+    )]
+    query: String,
+    #[command(flatten)]
+    strategy: Strategy,
+    #[command(flatten)]
+    compute: Compute,
+}
+
+/// Runs the command.
+pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
+    args.strategy.resolve()?;
+    let device = args.compute.device()?;
+    let bar = output.progress("fetching", "B");
+    let fetched = hub::fetch(MODEL, None, &mut |p| {
+        bar.update(p.done, p.total);
+    })?;
+    bar.finish();
+    let model = Model {
+        model: fetched.path.clone(),
+    };
+    let model = generate::load(&model, &args.compute, &device, output)?;
+
+    let start = DOCUMENT.find(TITLE).unwrap_or(0);
+    let document = first_tokens(&model.tokenizer, &DOCUMENT[start..], args.tokens)?;
+    let words = document.split_whitespace().count();
+    output.note(format!(
+        "model     SmolLM2-135M-Instruct ({})\ndocument  Newton's Opticks, the first {words} words\nquestion  {}\n",
+        fetched.source, args.query
+    ));
+    let options = AnswerOptions {
+        system: None,
+        max_tokens: MAX_TOKENS,
+        sampler: Some(SamplerConfig::default()),
+        chunk: args.strategy.chunk,
+        allow_long: false,
+    };
+    let answer = generate::ask(&model, document, &args.query, &options, output)?;
+    if output.is_json() {
+        let methods = json!({ answer.method.name(): generate::to_json(&answer) });
+        return output.result(
+            &json!({ "model": fetched.path, "source": fetched.source.to_string(), "query": args.query, "methods": methods }),
+            |_| Ok(()),
+        );
+    }
+    output.note(format!("\n{}", generate::summary(&answer)));
+    Ok(())
+}
+
+/// The beginning of `text` that has about `tokens` tokens, cut at a line's end.
+fn first_tokens<'t>(
+    tokenizer: &burn_apb::model::tokenizer::Tokenizer,
+    text: &'t str,
+    tokens: usize,
+) -> Result<&'t str, CliError> {
+    let ids = tokenizer.encode(text, false).map_err(CliError::failed)?;
+    let kept = &ids[..tokens.min(ids.len())];
+    let beginning = tokenizer.decode(kept, false).map_err(CliError::failed)?;
+    let mut end = beginning.len().min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let end = text[..end].rfind('\n').map_or(end, |line| line + 1);
+    Ok(&text[..end])
+}

@@ -1,0 +1,241 @@
+//! `apb doctor`: what this build and this machine can do, and how to get what is missing.
+
+use std::io::Write;
+
+use burn::tensor::DType;
+use serde_json::{Value, json};
+
+use crate::error::CliError;
+use crate::output::Output;
+
+/// Say what this machine can run, what is missing and how to get it
+#[derive(clap::Args, Debug)]
+pub struct Args {}
+
+/// The outcome of one check.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Ok,
+    /// Not there, and not needed for the main job.
+    Missing,
+    Broken,
+}
+
+struct Check {
+    name: &'static str,
+    state: State,
+    found: String,
+    /// What to do about it; empty when there is nothing to do.
+    advice: &'static str,
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Missing => "missing",
+            Self::Broken => "broken",
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(_: &Args, output: &Output) -> Result<(), CliError> {
+    let checks = [
+        version(),
+        cpu(),
+        memory(),
+        feature_gpu(
+            "cuda",
+            cfg!(feature = "cuda"),
+            cuda_found,
+            "cargo install --path . --features cuda",
+        ),
+        feature_gpu(
+            "wgpu",
+            cfg!(feature = "wgpu"),
+            wgpu_found,
+            "cargo install --path . --features wgpu",
+        ),
+        feature(
+            "gguf",
+            cfg!(feature = "gguf"),
+            "cargo install --path . --features gguf",
+        ),
+        feature(
+            "hub",
+            cfg!(feature = "hub"),
+            "cargo install --path . --features hub",
+        ),
+        python(),
+        cache(),
+    ];
+    let broken = checks.iter().any(|check| check.state == State::Broken);
+    let rows: Vec<Value> = checks
+        .iter()
+        .map(|c| json!({ "name": c.name, "state": c.state.name(), "found": c.found, "advice": c.advice }))
+        .collect();
+    output.result(&json!({ "checks": rows }), |w| print(w, &checks))?;
+    if broken {
+        return Err(CliError::environment(
+            "something that apb needs is broken; see above",
+        ));
+    }
+    Ok(())
+}
+
+fn print(w: &mut dyn Write, checks: &[Check]) -> std::io::Result<()> {
+    for check in checks {
+        writeln!(
+            w,
+            "{:<8} {:<8} {}",
+            check.name,
+            check.state.name(),
+            check.found
+        )?;
+        if !check.advice.is_empty() {
+            writeln!(w, "{:18}{}", "", check.advice)?;
+        }
+    }
+    Ok(())
+}
+
+fn version() -> Check {
+    Check {
+        name: "apb",
+        state: State::Ok,
+        found: format!("{} ({})", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH),
+        advice: "",
+    }
+}
+
+fn cpu() -> Check {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let simd = burn_apb::kernels::simd_name();
+    Check {
+        name: "cpu",
+        state: State::Ok,
+        found: format!("{threads} threads, {simd}, computes in {:?}", DType::F32),
+        advice: "",
+    }
+}
+
+fn memory() -> Check {
+    let available = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| {
+            let line = text.lines().find(|l| l.starts_with("MemAvailable:"))?;
+            line.split_whitespace().nth(1)?.parse::<f64>().ok()
+        });
+    match available {
+        Some(kib) => Check {
+            name: "memory",
+            state: State::Ok,
+            found: format!("{:.1} GiB available", kib / f64::from(1 << 20)),
+            advice: "",
+        },
+        None => Check {
+            name: "memory",
+            state: State::Missing,
+            found: "this system does not say how much is available".into(),
+            advice: "",
+        },
+    }
+}
+
+fn feature(name: &'static str, built: bool, advice: &'static str) -> Check {
+    Check {
+        name,
+        state: if built { State::Ok } else { State::Missing },
+        found: if built {
+            "built in".into()
+        } else {
+            "not in this build".into()
+        },
+        advice: if built { "" } else { advice },
+    }
+}
+
+fn feature_gpu(
+    name: &'static str,
+    built: bool,
+    found: fn() -> usize,
+    advice: &'static str,
+) -> Check {
+    if !built {
+        return feature(name, built, advice);
+    }
+    match found() {
+        0 => Check {
+            name,
+            state: State::Missing,
+            found: "built in, no device found".into(),
+            advice: "install the device's driver; on NVIDIA also the CUDA toolkit's NVRTC and headers (CUDA_PATH)",
+        },
+        devices => Check {
+            name,
+            state: State::Ok,
+            found: format!("{devices} devices"),
+            advice: "",
+        },
+    }
+}
+
+fn cuda_found() -> usize {
+    #[cfg(feature = "cuda")]
+    return burn::tensor::Device::enumerate(burn::tensor::DeviceType::Cuda)
+        .into_iter()
+        .count();
+    #[cfg(not(feature = "cuda"))]
+    0
+}
+
+fn wgpu_found() -> usize {
+    #[cfg(feature = "wgpu")]
+    return burn::tensor::Device::enumerate(burn::tensor::DeviceType::Wgpu)
+        .into_iter()
+        .count();
+    #[cfg(not(feature = "wgpu"))]
+    0
+}
+
+fn python() -> Check {
+    let pip = std::process::Command::new("python3")
+        .args(["-m", "pip", "--version"])
+        .output();
+    match pip {
+        Ok(done) if done.status.success() => Check {
+            name: "python3",
+            state: State::Ok,
+            found: String::from_utf8_lossy(&done.stdout)
+                .trim()
+                .chars()
+                .take(60)
+                .collect(),
+            advice: "",
+        },
+        _ => Check {
+            name: "python3",
+            state: State::Missing,
+            found: "no python3 with pip".into(),
+            advice: "only needed to fetch a listed model where the hub cannot be reached",
+        },
+    }
+}
+
+fn cache() -> Check {
+    match burn_apb::model::hub::models_folder() {
+        Ok(folder) => Check {
+            name: "cache",
+            state: State::Ok,
+            found: folder.display().to_string(),
+            advice: "",
+        },
+        Err(error) => Check {
+            name: "cache",
+            state: State::Broken,
+            found: error.to_string(),
+            advice: "set APB_CACHE to a folder that can be written",
+        },
+    }
+}

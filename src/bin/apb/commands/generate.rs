@@ -1,0 +1,241 @@
+//! `apb generate`: prefills a document and answers a question about it.
+
+use std::io::{Read, Write};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::path::PathBuf;
+
+use burn::tensor::Device;
+use burn_apb::apb::{Answer, AnswerOptions, Observer, answer_with};
+use burn_apb::model::generation_config::GenerationConfig;
+use burn_apb::model::sampler::SamplerConfig;
+use burn_apb::model::{LanguageModel, hub};
+use serde_json::{Value, json};
+
+use crate::args::{Compute, Model, Sampling, Strategy};
+use crate::error::CliError;
+use crate::output::{Output, Progress};
+use crate::{interrupt, memory};
+
+/// Largest document that is read, in bytes: about a hundred million tokens.
+const MAX_DOCUMENT_BYTES: u64 = 1 << 29;
+
+/// Prefill a document and answer a question about it
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    model: Model,
+    /// The document, UTF-8 text; - reads standard input
+    #[arg(long, value_name = "FILE|-")]
+    document: PathBuf,
+    /// The question
+    #[arg(long, value_name = "TEXT")]
+    query: String,
+    /// System prompt, in place of the template's own
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    /// Go on when the document is longer than the context the model was made for
+    #[arg(long)]
+    allow_long: bool,
+    #[command(flatten)]
+    sampling: Sampling,
+    #[command(flatten)]
+    strategy: Strategy,
+    #[command(flatten)]
+    compute: Compute,
+}
+
+/// Runs the command.
+pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
+    args.strategy.resolve()?;
+    let device = args.compute.device()?;
+    let document = read_text(&args.document, "document")?;
+    if args.query.trim().is_empty() {
+        return Err(CliError::usage(
+            "the question is empty; pass it with --query \"...\"",
+        ));
+    }
+    let model = load(&args.model, &args.compute, &device, output)?;
+    let options = AnswerOptions {
+        system: args.system.clone(),
+        max_tokens: args.sampling.max_tokens,
+        sampler: Some(sampler(&args.sampling, &model.generation)),
+        chunk: args.strategy.chunk,
+        allow_long: args.allow_long,
+    };
+    let answer = ask(&model, &document, &args.query, &options, output)?;
+    if output.is_json() {
+        return output.result(&to_json(&answer), |_| Ok(()));
+    }
+    output.note(summary(&answer));
+    Ok(())
+}
+
+/// Loads a model from a folder, a GGUF file or, when there is no such path, the hub.
+pub fn load(
+    model: &Model,
+    compute: &Compute,
+    device: &Device,
+    output: &Output,
+) -> Result<LanguageModel, CliError> {
+    let path = if model.model.exists() {
+        model.model.clone()
+    } else {
+        let bar = output.progress("fetching", "B");
+        let path = hub::resolve(&model.model.to_string_lossy(), &mut |p| {
+            bar.update(p.done, p.total);
+        })?;
+        bar.finish();
+        path
+    };
+    let bar = output.progress("loading", "B");
+    let model = LanguageModel::load_with(path, compute.dtype(), device, &mut |p| {
+        bar.update(p.done, p.total);
+    })?;
+    bar.finish();
+    Ok(model)
+}
+
+/// Reads a text file, or standard input for `-`; not UTF-8 and too large are refused.
+pub fn read_text(path: &Path, what: &str) -> Result<String, CliError> {
+    let name = path.display();
+    let mut bytes = Vec::new();
+    let read = if path.as_os_str() == "-" {
+        std::io::stdin()
+            .lock()
+            .take(MAX_DOCUMENT_BYTES + 1)
+            .read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(path)
+            .and_then(|file| file.take(MAX_DOCUMENT_BYTES + 1).read_to_end(&mut bytes))
+    };
+    read.map_err(|e| CliError::usage(format!("cannot read the {what} {name}: {e}")))?;
+    if bytes.len() as u64 > MAX_DOCUMENT_BYTES {
+        return Err(CliError::usage(format!(
+            "the {what} {name} is larger than {MAX_DOCUMENT_BYTES} bytes; split it"
+        )));
+    }
+    String::from_utf8(bytes).map_err(|e| {
+        CliError::usage(format!(
+            "the {what} {name} is not UTF-8: byte {} cannot be read; convert it, for example with \
+             `iconv -t utf-8`",
+            e.utf8_error().valid_up_to()
+        ))
+    })
+}
+
+/// The flags over the model's own defaults; with neither, greedy.
+pub fn sampler(flags: &Sampling, defaults: &GenerationConfig) -> SamplerConfig {
+    let mut config = if flags.greedy {
+        SamplerConfig::default()
+    } else {
+        SamplerConfig::from(defaults)
+    };
+    if let Some(temperature) = flags.temperature {
+        config.temperature = temperature;
+    }
+    config.top_k = flags.top_k.unwrap_or(config.top_k);
+    config.top_p = flags.top_p.unwrap_or(config.top_p);
+    config.min_p = flags.min_p.unwrap_or(config.min_p);
+    config.repetition_penalty = flags
+        .repetition_penalty
+        .unwrap_or(config.repetition_penalty);
+    config.seed = flags.seed.unwrap_or(config.seed);
+    config
+}
+
+/// Answers with a progress bar while the document is prefilled, and streams the answer to stdout
+/// unless JSON was asked for.
+pub fn ask(
+    model: &LanguageModel,
+    document: &str,
+    question: &str,
+    options: &AnswerOptions,
+    output: &Output,
+) -> Result<Answer, CliError> {
+    interrupt::listen();
+    let mut terminal = Terminal {
+        bar: output.progress("prefill", "tokens"),
+        stream: !output.is_json(),
+        broken: None,
+    };
+    let answer = answer_with(model, document, question, options, &mut terminal);
+    terminal.bar.finish();
+    if let Some(error) = terminal.broken {
+        return Err(CliError::failed(error));
+    }
+    let answer = answer?;
+    if terminal.stream {
+        writeln!(std::io::stdout()).map_err(CliError::failed)?;
+    }
+    Ok(answer)
+}
+
+struct Terminal {
+    bar: Progress,
+    stream: bool,
+    broken: Option<std::io::Error>,
+}
+
+impl Observer for Terminal {
+    fn prefilled(&mut self, done: usize, total: usize) -> ControlFlow<()> {
+        self.bar.update(done as u64, total as u64);
+        if done == total {
+            self.bar.finish();
+        }
+        interrupt::poll()
+    }
+
+    fn text(&mut self, text: &str) -> ControlFlow<()> {
+        if self.stream {
+            let mut stdout = std::io::stdout().lock();
+            if let Err(error) = stdout
+                .write_all(text.as_bytes())
+                .and_then(|()| stdout.flush())
+            {
+                self.broken = Some(error);
+                return ControlFlow::Break(());
+            }
+        }
+        interrupt::poll()
+    }
+}
+
+/// The keys of the command contract.
+pub fn to_json(answer: &Answer) -> Value {
+    json!({
+        "text": answer.text,
+        "tokens": answer.completion.tokens,
+        "stop_reason": answer.completion.stop_reason.name(),
+        "document_tokens": answer.document_tokens,
+        "query_tokens": answer.query_tokens,
+        "exact_split": answer.exact_split,
+        "method": answer.method.name(),
+        "ranks": 1,
+        "anchor": 0,
+        "passing": 0,
+        "prefill_seconds": answer.prefill_seconds,
+        "prefill_tokens_per_second": answer.prefill_tokens_per_second(),
+        "query_seconds": answer.completion.query_time.as_secs_f64(),
+        "decode_tokens_per_second": answer.completion.decode_tokens_per_second(),
+        "peak_bytes": memory::peak_bytes(),
+    })
+}
+
+/// One line about speed and memory.
+pub fn summary(answer: &Answer) -> String {
+    let decode = answer
+        .completion
+        .decode_tokens_per_second()
+        .map_or_else(String::new, |rate| format!(", decode {rate:.1} tok/s"));
+    let peak = memory::peak_bytes()
+        .map_or_else(String::new, |bytes| format!(", peak {} MiB", bytes >> 20));
+    format!(
+        "{}: prefill {} tokens in {:.2} s ({:.0} tok/s), {} tokens answered{decode}{peak}",
+        answer.method,
+        answer.document_tokens,
+        answer.prefill_seconds,
+        answer.prefill_tokens_per_second(),
+        answer.completion.tokens.len(),
+    )
+}

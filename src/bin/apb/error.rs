@@ -1,0 +1,130 @@
+//! Errors of the command line and their exit codes.
+
+use std::error::Error;
+use std::fmt;
+use std::process::ExitCode;
+
+use burn_apb::apb::{AnswerError, SessionError};
+use burn_apb::model::ModelError;
+use burn_apb::model::hub::HubError;
+use burn_apb::model::weights::{ConvertError, FolderError};
+
+/// The exit codes of `apb`; 0 is success.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The task failed.
+    Failed = 1,
+    /// The command, or a file it was given, cannot be used.
+    Usage = 2,
+    /// A device, a library or the network is missing.
+    Environment = 3,
+}
+
+/// An error on its way to the user.
+#[derive(Debug)]
+pub struct CliError {
+    kind: Kind,
+    source: Box<dyn Error + Send + Sync>,
+}
+
+impl CliError {
+    /// The task failed.
+    pub fn failed(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::new(Kind::Failed, source)
+    }
+
+    /// The user can put it right in the command or its files.
+    pub fn usage(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::new(Kind::Usage, source)
+    }
+
+    /// The user can put it right on the machine.
+    pub fn environment(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::new(Kind::Environment, source)
+    }
+
+    fn new(kind: Kind, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self {
+            kind,
+            source: source.into(),
+        }
+    }
+
+    /// Whether the reader of our output went away, as `head` does.
+    pub fn is_broken_pipe(&self) -> bool {
+        let mut next: Option<&(dyn Error + 'static)> = Some(self.source.as_ref());
+        while let Some(error) = next {
+            if let Some(io) = error.downcast_ref::<std::io::Error>()
+                && io.kind() == std::io::ErrorKind::BrokenPipe
+            {
+                return true;
+            }
+            next = error.source();
+        }
+        false
+    }
+
+    /// The exit code.
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.kind as u8)
+    }
+}
+
+impl fmt::Display for CliError {
+    /// The error and what caused it, on one line; a cause already told is not told twice.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut told = self.source.to_string();
+        f.write_str(&told)?;
+        let mut next = self.source.source();
+        while let Some(cause) = next {
+            let text = cause.to_string();
+            if !told.contains(&text) {
+                write!(f, ": {text}")?;
+            }
+            told = text;
+            next = cause.source();
+        }
+        Ok(())
+    }
+}
+
+impl From<ModelError> for CliError {
+    /// A model that cannot be used is a file that cannot be used.
+    fn from(error: ModelError) -> Self {
+        Self::usage(error)
+    }
+}
+
+impl From<HubError> for CliError {
+    /// A model that cannot be reached is the network's or the machine's matter; a name that is
+    /// none, or a folder in the way, the user's.
+    fn from(error: HubError) -> Self {
+        match &error {
+            HubError::Spec { .. } | HubError::Folder(_) => Self::usage(error),
+            _ => Self::environment(error),
+        }
+    }
+}
+
+impl From<ConvertError> for CliError {
+    fn from(error: ConvertError) -> Self {
+        match &error {
+            ConvertError::Folder(FolderError::Io { .. }) => Self::failed(error),
+            _ => Self::usage(error),
+        }
+    }
+}
+
+impl From<AnswerError> for CliError {
+    fn from(error: AnswerError) -> Self {
+        match &error {
+            AnswerError::Model(_) | AnswerError::TooLong { .. } | AnswerError::Sample(_) => {
+                Self::usage(error)
+            }
+            AnswerError::Session(
+                SessionError::Empty { .. } | SessionError::TokenOutOfRange { .. },
+            ) => Self::usage(error),
+            _ => Self::failed(error),
+        }
+    }
+}

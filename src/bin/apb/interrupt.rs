@@ -1,0 +1,29 @@
+//! Ctrl-C: the first asks the running task to stop, the second ends the process.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// The shell's convention for a process ended by SIGINT.
+const EXIT_INTERRUPTED: i32 = 130;
+
+/// Starts listening; without a handler Ctrl-C simply ends the process.
+pub fn listen() {
+    let handler = || {
+        if INTERRUPTED.swap(true, Ordering::Relaxed) {
+            std::process::exit(EXIT_INTERRUPTED);
+        }
+    };
+    if let Err(error) = ctrlc::set_handler(handler) {
+        tracing::warn!("Ctrl-C will end the process at once: {error}");
+    }
+}
+
+/// Whether to go on.
+pub fn poll() -> ControlFlow<()> {
+    if INTERRUPTED.load(Ordering::Relaxed) {
+        ControlFlow::Break(())
+    } else {
+        ControlFlow::Continue(())
+    }
+}

@@ -1,0 +1,111 @@
+//! What the user sees: results on stdout, progress on stderr when it is a terminal.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::Value;
+
+use crate::error::CliError;
+
+/// How results are shown.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    json: bool,
+    quiet: bool,
+}
+
+impl Output {
+    /// `json`: one JSON object on stdout; `quiet`: no progress.
+    pub fn new(json: bool, quiet: bool) -> Self {
+        Self { json, quiet }
+    }
+
+    /// Whether the result is JSON.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Prints a result: the JSON object, or what `human` writes.
+    pub fn result(
+        &self,
+        json: &Value,
+        human: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), CliError> {
+        let mut stdout = io::stdout().lock();
+        let written = if self.json {
+            writeln!(stdout, "{json}")
+        } else {
+            human(&mut stdout)
+        };
+        written
+            .and_then(|()| stdout.flush())
+            .map_err(CliError::failed)
+    }
+
+    /// A line of explanation on stderr.
+    pub fn note(&self, text: impl std::fmt::Display) {
+        if !self.quiet {
+            // Nothing sensible is left to do when stderr is closed.
+            let _ = writeln!(io::stderr(), "{text}");
+        }
+    }
+
+    /// A progress bar that counts `unit`s (`B` for bytes); silent unless stderr is a terminal.
+    pub fn progress(&self, what: &'static str, unit: &'static str) -> Progress {
+        let bar = ProgressBar::no_length();
+        if self.quiet || !io::stderr().is_terminal() {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        let counts = if unit == "B" {
+            "{bytes}/{total_bytes} {bytes_per_sec}".to_owned()
+        } else {
+            format!("{{human_pos}}/{{human_len}} {unit} {{per_sec:>10}}")
+        };
+        let template = format!("{what:<10} [{{bar:32}}] {counts}, {{eta}} left");
+        if let Ok(style) = ProgressStyle::with_template(&template) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        Progress { bar }
+    }
+}
+
+/// A progress bar.
+pub struct Progress {
+    bar: ProgressBar,
+}
+
+impl Progress {
+    /// Sets what is done of all there is.
+    pub fn update(&self, done: u64, total: u64) {
+        if self.bar.length() != Some(total) {
+            self.bar.set_length(total);
+            self.bar.enable_steady_tick(Duration::from_millis(200));
+        }
+        self.bar.set_position(done);
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Writes a file beside `path` and renames it into place: complete or absent.
+pub fn write_atomically(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> Result<(), CliError> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let failed = |e: io::Error| CliError::failed(format!("cannot write {}: {e}", path.display()));
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    write(file.as_file_mut()).map_err(failed)?;
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(path).map_err(|e| failed(e.error))?;
+    Ok(())
+}

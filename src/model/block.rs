@@ -1,0 +1,72 @@
+//! One decoder block, in the two halves between which ranks exchange keys and values.
+
+use burn::module::Module;
+use burn::nn::{RmsNorm, RmsNormConfig};
+use burn::tensor::{Device, Tensor};
+
+use super::attention::{Attention, Projections};
+use super::config::DecoderConfig;
+use super::mlp::Mlp;
+use super::norm::normalize;
+use super::rope::RopeTables;
+use crate::kernels::KernelError;
+
+/// Pre-norm attention and MLP with residual connections.
+#[derive(Module, Debug)]
+pub struct Block {
+    /// Norm before the attention.
+    pub input_layernorm: RmsNorm,
+    /// The attention's projections.
+    pub self_attn: Attention,
+    /// Norm before the MLP.
+    pub post_attention_layernorm: RmsNorm,
+    /// The MLP.
+    pub mlp: Mlp,
+}
+
+impl Block {
+    /// Initialises the block with random weights.
+    pub fn new(config: &DecoderConfig, device: &Device) -> Self {
+        let norm = || {
+            RmsNormConfig::new(config.hidden_size)
+                .with_epsilon(config.rms_norm_eps)
+                .init(device)
+        };
+        Self {
+            input_layernorm: norm(),
+            self_attn: Attention::new(config, device),
+            post_attention_layernorm: norm(),
+            mlp: Mlp::new(config, device),
+        }
+    }
+
+    /// The first half: queries, keys and values of hidden rows `[batch, seq, hidden]`.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError`] when the rows do not have the block's width, or `rope` other rows.
+    pub fn project(
+        &self,
+        hidden: Tensor<3>,
+        rope: &RopeTables,
+    ) -> Result<Projections, KernelError> {
+        let normed = normalize(&self.input_layernorm, hidden)?;
+        self.self_attn.project(normed, rope)
+    }
+
+    /// The second half: `hidden` is the block's input, `attention` the joined heads' outputs
+    /// `[batch, seq, heads * head_dim]`. Returns the block's output `[batch, seq, hidden]`.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError`] when the rows do not have the block's widths.
+    pub fn finish(
+        &self,
+        hidden: Tensor<3>,
+        attention: Tensor<3>,
+    ) -> Result<Tensor<3>, KernelError> {
+        let hidden = hidden + self.self_attn.output(attention)?;
+        let normed = normalize(&self.post_attention_layernorm, hidden.clone())?;
+        Ok(hidden + self.mlp.forward(normed)?)
+    }
+}

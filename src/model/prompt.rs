@@ -1,0 +1,520 @@
+//! The prompt as the method needs it: what stands before the document, the document, the question,
+//! and what follows, each in tokens.
+//!
+//! The prompt is what the chat template makes of one user message, the document and the question
+//! with [`SEPARATOR`] between them. The separator counts to the document: tokenizers merge line
+//! ends with a full stop before them, but not with the word after them, so that the question begins
+//! with a token of its own, whatever the document ends with, and one prefilled document takes many
+//! questions.
+
+use super::chat_template::{ChatMessage, ChatTemplate, ChatTemplateError, RenderOptions};
+use super::tokenizer::{Tokenizer, TokenizerError};
+
+/// What stands between the document and the question.
+pub const SEPARATOR: &str = "\n\n";
+
+/// Stand-ins for the document and the question, to find them again in what a template renders. They
+/// hold what a template might change: case, quotes, markup, a backslash, line ends, other scripts.
+const DOCUMENT: &str = "\u{e000}Document \"1\" & <b> \\n 'c'\n\td\u{e9}\u{e001}";
+const QUESTION: &str = "\u{e002}Question \"2\" & </b> \\t 'c'\n\td\u{e9}\u{e003}";
+
+/// A chat template with a place for a document and one for a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromptTemplate {
+    prefix: String,
+    tail: String,
+    /// Whether the template strips white space from the start of a message.
+    strips_start: bool,
+    /// Whether the tokenizer adds its special tokens: without a template, nobody else does.
+    add_special: bool,
+}
+
+/// The text of a prompt in its four pieces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromptParts {
+    /// What stands before the document: the begin-of-text token, the system prompt, the opening of
+    /// the user's turn.
+    pub prefix: String,
+    /// The document and the [`SEPARATOR`].
+    pub document: String,
+    /// The question.
+    pub query: String,
+    /// The end of the user's turn and the opening of the answer.
+    pub tail: String,
+    /// Whether the tokenizer adds special tokens of its own.
+    pub add_special: bool,
+}
+
+/// The tokens of a prompt in its four pieces. One after the other they are the tokens of the whole
+/// text, always.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromptSplit {
+    /// Tokens before the document.
+    pub prefix: Vec<u32>,
+    /// Tokens of the document and the separator.
+    pub document: Vec<u32>,
+    /// Tokens of the question.
+    pub query: Vec<u32>,
+    /// Tokens after the question.
+    pub tail: Vec<u32>,
+    /// Whether every piece begins with a token of its own. Where not, some token holds the end of
+    /// one piece and the beginning of the next, and is counted to the one in which it ends.
+    pub exact: bool,
+    /// The index of the first such token among all.
+    pub first_difference: Option<usize>,
+}
+
+/// The tokens of a question for a document that is prefilled already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuerySplit {
+    /// Tokens of the question.
+    pub query: Vec<u32>,
+    /// Tokens after the question.
+    pub tail: Vec<u32>,
+    /// Whether both begin with a token of their own; then these are the tokens that the whole
+    /// prompt has here.
+    pub exact: bool,
+}
+
+impl PromptTemplate {
+    /// For a base model: nothing around the document and the question but the special tokens of the
+    /// tokenizer.
+    pub fn plain() -> Self {
+        Self {
+            prefix: String::new(),
+            tail: String::new(),
+            strips_start: false,
+            add_special: true,
+        }
+    }
+
+    /// Finds the places for the document and the question in a chat template, with a system prompt
+    /// where one is given. The template always opens the answer; other `options` are passed on.
+    ///
+    /// # Errors
+    ///
+    /// [`PromptError::Template`] where the template does not render, such as one that takes no
+    /// system prompt, and [`PromptError::Altered`] where it does not hold the text it is given, or
+    /// not as it is.
+    pub fn from_chat(
+        template: &ChatTemplate,
+        system: Option<&str>,
+        options: &RenderOptions,
+    ) -> Result<Self, PromptError> {
+        let options = RenderOptions {
+            add_generation_prompt: true,
+            ..options.clone()
+        };
+        let render = |content: &str| {
+            let system = system.map(|text| ChatMessage::new("system", text));
+            let user = ChatMessage::new("user", content);
+            let messages: Vec<ChatMessage> = system.into_iter().chain([user]).collect();
+            template.render(&messages, &options)
+        };
+        let content = format!("{DOCUMENT}{SEPARATOR}{QUESTION}");
+        let rendered = render(&content)?;
+        let mut places = rendered.match_indices(&content);
+        let (Some((start, _)), None) = (places.next(), places.next()) else {
+            return Err(PromptError::Altered);
+        };
+        let prefix = rendered[..start].to_owned();
+        let tail = rendered[start + content.len()..].to_owned();
+
+        let spaced = render(&format!("\n{content}"))?;
+        let strips_start = spaced == rendered;
+        if !strips_start && spaced != format!("{prefix}\n{content}{tail}") {
+            return Err(PromptError::Altered);
+        }
+        Ok(Self {
+            prefix,
+            tail,
+            strips_start,
+            add_special: false,
+        })
+    }
+
+    /// The text before the document.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The text after the question.
+    pub fn tail(&self) -> &str {
+        &self.tail
+    }
+
+    /// Puts a document and a question in their places. White space around the question is dropped,
+    /// that before the document where the template drops it.
+    ///
+    /// # Errors
+    ///
+    /// [`PromptError::EmptyDocument`] and [`PromptError::EmptyQuestion`], also of white space only.
+    pub fn parts(&self, document: &str, question: &str) -> Result<PromptParts, PromptError> {
+        if document.trim().is_empty() {
+            return Err(PromptError::EmptyDocument);
+        }
+        let document = match self.strips_start {
+            true => document.trim_start(),
+            false => document,
+        };
+        Ok(PromptParts {
+            prefix: self.prefix.clone(),
+            document: format!("{document}{SEPARATOR}"),
+            query: checked_question(question)?.to_owned(),
+            tail: self.tail.clone(),
+            add_special: self.add_special,
+        })
+    }
+
+    /// The tokens of a further question to a document that is prefilled already, without encoding
+    /// the document again. `vocab_size` is the model's.
+    ///
+    /// # Errors
+    ///
+    /// [`PromptError::EmptyQuestion`], [`PromptError::Tokenizer`] and
+    /// [`PromptError::BeyondVocabulary`].
+    pub fn split_query(
+        &self,
+        tokenizer: &Tokenizer,
+        question: &str,
+        vocab_size: usize,
+    ) -> Result<QuerySplit, PromptError> {
+        let query = checked_question(question)?;
+        // Encoded behind the separator, as in the whole: some tokenizers treat the start of a text
+        // in a way of its own.
+        let text = [SEPARATOR, query, &self.tail].concat();
+        let ends = [SEPARATOR.len(), SEPARATOR.len() + query.len()];
+        let cut = Cut::new(tokenizer, &text, false, &ends, vocab_size)?;
+        let [_, query, tail] = cut.pieces(ends.len()).try_into().unwrap_or_default();
+        Ok(QuerySplit {
+            query,
+            tail,
+            exact: cut.straddling.is_none(),
+        })
+    }
+}
+
+impl PromptParts {
+    /// The whole prompt.
+    pub fn text(&self) -> String {
+        [
+            self.prefix.as_str(),
+            &self.document,
+            &self.query,
+            &self.tail,
+        ]
+        .concat()
+    }
+
+    /// The tokens of each piece. The whole text is encoded, once, and cut where its pieces meet.
+    /// `vocab_size` is the model's: the rows of its embedding.
+    ///
+    /// # Errors
+    ///
+    /// [`PromptError::Tokenizer`], [`PromptError::BeyondVocabulary`] where the tokenizer gives a
+    /// token that the model has not, [`PromptError::EmptyDocument`] where it gives none for the
+    /// document.
+    pub fn split(
+        &self,
+        tokenizer: &Tokenizer,
+        vocab_size: usize,
+    ) -> Result<PromptSplit, PromptError> {
+        let document = self.prefix.len();
+        let query = document + self.document.len();
+        let tail = query + self.query.len();
+        let ends = [document, query, tail];
+        let cut = Cut::new(tokenizer, &self.text(), self.add_special, &ends, vocab_size)?;
+        let pieces = cut.pieces(ends.len());
+        let [prefix, document, query, tail] = pieces.try_into().unwrap_or_default();
+        if document.is_empty() {
+            return Err(PromptError::EmptyDocument);
+        }
+        Ok(PromptSplit {
+            prefix,
+            document,
+            query,
+            tail,
+            exact: cut.straddling.is_none(),
+            first_difference: cut.straddling,
+        })
+    }
+}
+
+impl PromptSplit {
+    /// All tokens, in order.
+    pub fn ids(&self) -> Vec<u32> {
+        [
+            self.prefix.as_slice(),
+            &self.document,
+            &self.query,
+            &self.tail,
+        ]
+        .concat()
+    }
+
+    /// How many tokens there are in all.
+    pub fn len(&self) -> usize {
+        self.prefix.len() + self.document.len() + self.query.len() + self.tail.len()
+    }
+
+    /// Whether there are none; a split has at least one of the document.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The tokens of a text, and where its pieces begin among them.
+struct Cut {
+    ids: Vec<u32>,
+    starts: Vec<usize>,
+    /// The first token across the end of a piece.
+    straddling: Option<usize>,
+}
+
+impl Cut {
+    /// Encodes `text` and cuts it after the bytes `ends`, which ascend.
+    fn new(
+        tokenizer: &Tokenizer,
+        text: &str,
+        add_special: bool,
+        ends: &[usize],
+        vocab_size: usize,
+    ) -> Result<Self, PromptError> {
+        let encoded = tokenizer.encode_with_spans(text, add_special)?;
+        if let Some(index) = encoded.ids.iter().position(|&id| id as usize >= vocab_size) {
+            return Err(PromptError::BeyondVocabulary {
+                id: encoded.ids[index],
+                index,
+                vocab_size,
+            });
+        }
+        let mut straddling = None;
+        let mut starts = Vec::with_capacity(ends.len());
+        for &end in ends {
+            let first = encoded.spans.partition_point(|&(_, last)| last <= end);
+            let start = first + encoded.special_before;
+            if encoded.spans.get(first).is_some_and(|span| span.0 < end) {
+                straddling = straddling.or(Some(start));
+            }
+            starts.push(start);
+        }
+        Ok(Self {
+            ids: encoded.ids,
+            starts,
+            straddling,
+        })
+    }
+
+    /// The `ends + 1` pieces.
+    fn pieces(&self, ends: usize) -> Vec<Vec<u32>> {
+        let starts = [0].into_iter().chain(self.starts.iter().copied());
+        let stops = self.starts.iter().copied().chain([self.ids.len()]);
+        let pieces = starts.zip(stops).take(ends + 1);
+        pieces
+            .map(|(start, stop)| self.ids.get(start..stop).unwrap_or_default().to_vec())
+            .collect()
+    }
+}
+
+fn checked_question(question: &str) -> Result<&str, PromptError> {
+    match question.trim() {
+        "" => Err(PromptError::EmptyQuestion),
+        question => Ok(question),
+    }
+}
+
+/// Why a prompt cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PromptError {
+    /// The document is empty or white space.
+    #[error("the document is empty: there is nothing to read in it")]
+    EmptyDocument,
+    /// The question is empty or white space.
+    #[error("the question is empty: say what to find out")]
+    EmptyQuestion,
+    /// The chat template does not render.
+    #[error(transparent)]
+    Template(#[from] ChatTemplateError),
+    /// The chat template gives the user's text back changed, several times or not at all.
+    #[error(
+        "the chat template does not hold the user's text once and unchanged, so the document cannot \
+         be told apart from the rest; use another template, or none"
+    )]
+    Altered,
+    /// The text cannot be encoded.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// A token of the text is not in the model's vocabulary.
+    #[error(
+        "token {index} of the prompt has the id {id}, but the model has {vocab_size} tokens: the \
+         tokenizer is another model's"
+    )]
+    BeyondVocabulary {
+        /// The id.
+        id: u32,
+        /// Its place in the prompt.
+        index: usize,
+        /// How many tokens the model has.
+        vocab_size: usize,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tokenizer::samples;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn chat(source: &str) -> Result<PromptTemplate, PromptError> {
+        let template = ChatTemplate::parse(source)
+            .unwrap()
+            .with_special_token("bos_token", "<s>");
+        PromptTemplate::from_chat(&template, Some("Be brief."), &RenderOptions::default())
+    }
+
+    const KEEPS: &str = "{{ bos_token }}{% for m in messages %}[{{ m.role }}]\n{{ m.content }}\
+                         <|end|>{% endfor %}{% if add_generation_prompt %}[a]\n{% endif %}";
+
+    #[test]
+    fn a_chat_template_is_taken_apart() {
+        let template = chat(KEEPS).unwrap();
+        assert_eq!(template.prefix(), "<s>[system]\nBe brief.<|end|>[user]\n");
+        assert_eq!(template.tail(), "<|end|>[a]\n");
+        let parts = template.parts(" A text.\n", "\tWhat?\n").unwrap();
+        assert_eq!(parts.document, " A text.\n\n\n");
+        assert_eq!(parts.query, "What?");
+        assert!(!parts.add_special);
+    }
+
+    #[test]
+    fn what_the_template_strips_is_stripped() {
+        for filter in [" | trim", ".strip()", ".lstrip()"] {
+            let source = KEEPS.replace("m.content", &format!("m.content{filter}"));
+            let parts = chat(&source)
+                .unwrap()
+                .parts("\n A text. \n", "What?")
+                .unwrap();
+            assert_eq!(parts.document, "A text. \n\n\n", "{filter}");
+        }
+    }
+
+    #[test]
+    fn templates_that_change_the_text_are_refused() {
+        for change in [
+            "m.content | upper",
+            "m.content | tojson",
+            "m.content | replace('\\n', ' ')",
+            "m.content | e",
+            "m.content[:10]",
+            "m.content ~ m.content",
+            "m.role",
+            "' '.join(m.content.split())",
+            "m.content if m.content[0] != '\\n' else 'x' ~ m.content",
+        ] {
+            let error = chat(&KEEPS.replace("m.content", change)).unwrap_err();
+            assert!(matches!(error, PromptError::Altered), "{change}: {error}");
+        }
+        let error = chat("{{ raise_exception('no system prompt') }}").unwrap_err();
+        assert!(error.to_string().contains("no system prompt"));
+    }
+
+    #[test]
+    fn empty_texts_are_refused() {
+        let template = PromptTemplate::plain();
+        for empty in ["", " ", "\n\t\u{a0}\u{3000}"] {
+            let error = template.parts(empty, "What?").unwrap_err();
+            assert!(matches!(error, PromptError::EmptyDocument));
+            let error = template.parts("A text.", empty).unwrap_err();
+            assert!(matches!(error, PromptError::EmptyQuestion));
+            let tokenizer = samples::byte_level();
+            let error = template.split_query(&tokenizer, empty, 301).unwrap_err();
+            assert!(matches!(error, PromptError::EmptyQuestion));
+        }
+    }
+
+    #[test]
+    fn pieces_are_cut_where_they_meet() {
+        let tokenizer = samples::byte_level();
+        let template = chat(KEEPS).unwrap();
+        let parts = template.parts("A th.", "What?").unwrap();
+        let split = parts.split(&tokenizer, 301).unwrap();
+        assert_eq!(split.ids(), tokenizer.encode(&parts.text(), false).unwrap());
+        assert_eq!(split.len(), split.ids().len());
+        let text = |ids: &[u32]| tokenizer.decode(ids, false).unwrap();
+        assert_eq!(text(&split.prefix), parts.prefix);
+        assert_eq!(text(&split.document), "A th.\n\n");
+        assert_eq!(text(&split.query), "What?");
+        assert_eq!(text(&split.tail), parts.tail);
+        assert_eq!((split.exact, split.first_difference), (true, None));
+        assert_eq!(split.prefix[0], 261);
+        assert_eq!(split.tail[0], 300);
+
+        let again = template.split_query(&tokenizer, " What?", 301).unwrap();
+        assert_eq!((again.query, again.tail), (split.query, split.tail));
+        assert!(again.exact);
+
+        let error = parts.split(&tokenizer, 300).unwrap_err();
+        assert!(
+            matches!(error, PromptError::BeyondVocabulary { id: 300, .. }),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_base_model_gets_the_tokenizers_special_tokens() {
+        let tokenizer = samples::byte_level();
+        let parts = PromptTemplate::plain().parts("A th.", "What?").unwrap();
+        let split = parts.split(&tokenizer, 301).unwrap();
+        assert_eq!(split.prefix, [261]);
+        assert_eq!(
+            split.ids(),
+            tokenizer.encode("A th.\n\nWhat?", true).unwrap()
+        );
+        assert!(split.tail.is_empty() && split.exact);
+        let again = PromptTemplate::plain().split_query(&tokenizer, "What?", 301);
+        assert_eq!(again.unwrap().query, split.query);
+    }
+
+    /// The line end that opens the user's turn and the document's own make one token.
+    #[test]
+    fn a_token_across_two_pieces_is_said_so() {
+        let tokenizer = samples::byte_level();
+        let parts = chat(KEEPS).unwrap().parts("\nA th.", "What?").unwrap();
+        let split = parts.split(&tokenizer, 301).unwrap();
+        assert!(!split.exact);
+        assert_eq!(split.first_difference, Some(split.prefix.len()));
+        assert_eq!(split.ids(), tokenizer.encode(&parts.text(), false).unwrap());
+        assert_eq!(
+            tokenizer.decode(&split.document[..1], false).unwrap(),
+            "\n\n"
+        );
+    }
+
+    proptest! {
+        /// Whatever the texts, the pieces are the whole; and where the split is exact, each piece
+        /// is its own text.
+        #[test]
+        fn pieces_are_the_whole(
+            document in "[a-c\u{e9}\u{20ac} .\nth]{1,20}",
+            question in "[a-c\u{e9}\u{20ac} .\nth]{1,10}",
+            plain: bool,
+            fallback: bool,
+        ) {
+            prop_assume!(!document.trim().is_empty() && !question.trim().is_empty());
+            let tokenizer = if fallback { samples::byte_fallback() } else { samples::byte_level() };
+            let template = if plain { PromptTemplate::plain() } else { chat(KEEPS).unwrap() };
+            let parts = template.parts(&document, &question).unwrap();
+            let split = parts.split(&tokenizer, 1000).unwrap();
+            let whole = tokenizer.encode(&parts.text(), parts.add_special).unwrap();
+            prop_assert_eq!(split.ids(), whole);
+            if split.exact && !fallback {
+                let text = |ids: &[u32]| tokenizer.decode(ids, plain).unwrap();
+                prop_assert_eq!(text(&split.document), parts.document);
+                prop_assert_eq!(text(&split.query), parts.query);
+                let again = template.split_query(&tokenizer, &question, 1000).unwrap();
+                prop_assert_eq!((again.query, again.tail), (split.query, split.tail));
+            }
+        }
+    }
+}

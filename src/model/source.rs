@@ -1,0 +1,385 @@
+//! What belongs to a model beside its weights, from a Hugging Face folder or a GGUF file alike.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::weights::{Checkpoint, WeightsError, listing};
+
+/// The longest configuration or chat template that is read, in bytes.
+pub const MAX_CONFIG_LEN: u64 = 64 << 20;
+
+/// The longest tokenizer that is read, in bytes. Those of Gemma and Llama 3 are 33 and 17 MiB.
+pub const MAX_TOKENIZER_LEN: u64 = 256 << 20;
+
+/// Why a model could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// The path does not exist.
+    #[error("{}: no such file or folder; check the spelling, or fetch the model first with `apb fetch`", path.display())]
+    NotFound {
+        /// The path that was asked for.
+        path: PathBuf,
+    },
+    /// A folder that holds no model.
+    #[error("{}: expected a model's folder with config.json, tokenizer.json and model.safetensors, found {found}", path.display())]
+    NotAModel {
+        /// The folder.
+        path: PathBuf,
+        /// What the folder holds.
+        found: String,
+    },
+    /// A file that is no model by itself.
+    #[error("{}: expected a model's folder or a .gguf file, found another file; give the folder that holds config.json", path.display())]
+    NotAFolder {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A model without a tokenizer that this crate reads.
+    #[error("{}: expected tokenizer.json, found {found}; save it with transformers' `AutoTokenizer.from_pretrained(..).save_pretrained(..)`", path.display())]
+    NoTokenizer {
+        /// The folder.
+        path: PathBuf,
+        /// What the folder holds.
+        found: String,
+    },
+    /// A file longer than any real one of its kind.
+    #[error("{}: expected at most {limit} bytes, found {found}; this is not the file its name says", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The longest that is read, in bytes.
+        limit: u64,
+        /// Its length in bytes.
+        found: u64,
+    },
+    /// Text that is not UTF-8.
+    #[error("{}: expected UTF-8 text, found another encoding from byte {at} on; fetch the file again", path.display())]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// Where the text ends.
+        at: usize,
+    },
+    /// A file that ought to be JSON.
+    #[error("{}: expected JSON, found something else ({message}); fetch the file again", path.display())]
+    NotJson {
+        /// The file.
+        path: PathBuf,
+        /// What the JSON reader said.
+        message: String,
+    },
+    /// A file that cannot be read.
+    #[error("{}: cannot be read: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The weights.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+}
+
+/// A model's files: configuration, tokenizer, chat template, weights.
+///
+/// The configurations are kept as the text they stand in, so that whoever reads one can say where
+/// it is wrong. Of a GGUF file they are derived, in Hugging Face spelling.
+#[derive(Debug, Clone)]
+pub struct ModelSource {
+    path: PathBuf,
+    config: String,
+    tokenizer_config: Option<String>,
+    generation_config: Option<String>,
+    chat_template: Option<String>,
+    checkpoint: Option<Checkpoint>,
+}
+
+impl ModelSource {
+    /// Opens a Hugging Face folder or a `.gguf` file.
+    ///
+    /// Of a folder, only the small text files are read; weights and tokenizer are opened when they
+    /// are asked for.
+    ///
+    /// # Errors
+    ///
+    /// No such path; a folder without `config.json` (what it holds is listed); a text file that is
+    /// too long or not UTF-8; a GGUF file that does not hold or is not a Llama or Qwen.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, SourceError> {
+        let path = path.as_ref();
+        if path.is_dir() {
+            return Self::folder(path);
+        }
+        if !path.exists() {
+            return Err(SourceError::NotFound { path: path.into() });
+        }
+        if !path
+            .extension()
+            .is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
+        {
+            return Err(SourceError::NotAFolder { path: path.into() });
+        }
+        Self::gguf(path)
+    }
+
+    fn folder(path: &Path) -> Result<Self, SourceError> {
+        let read = |name: &str| text(&path.join(name), MAX_CONFIG_LEN);
+        let Some(config) = read("config.json")? else {
+            return Err(SourceError::NotAModel {
+                path: path.into(),
+                found: listing(path),
+            });
+        };
+        let tokenizer_config = read("tokenizer_config.json")?;
+        let chat_template = match (read("chat_template.jinja")?, &tokenizer_config) {
+            (Some(template), _) => Some(template),
+            (None, Some(config)) => template_in(config, &path.join("tokenizer_config.json"))?,
+            (None, None) => None,
+        };
+        Ok(Self {
+            path: path.into(),
+            config,
+            tokenizer_config,
+            generation_config: read("generation_config.json")?,
+            chat_template,
+            checkpoint: None,
+        })
+    }
+
+    #[cfg(feature = "gguf")]
+    fn gguf(path: &Path) -> Result<Self, SourceError> {
+        let checkpoint = Checkpoint::open(path)?;
+        let gguf = checkpoint
+            .gguf()
+            .ok_or_else(|| SourceError::NotAFolder { path: path.into() })?;
+        let wrong = |source| WeightsError::Gguf {
+            path: path.into(),
+            source,
+        };
+        let (config, tokenizer_config) = (
+            gguf.config().map_err(wrong)?,
+            gguf.tokenizer_config().map_err(wrong)?,
+        );
+        Ok(Self {
+            path: path.into(),
+            config: config.to_string(),
+            tokenizer_config: Some(tokenizer_config.to_string()),
+            generation_config: Some(gguf.generation_config().to_string()),
+            chat_template: gguf.chat_template().map(String::from),
+            checkpoint: Some(checkpoint),
+        })
+    }
+
+    #[cfg(not(feature = "gguf"))]
+    fn gguf(path: &Path) -> Result<Self, SourceError> {
+        Err(WeightsError::NoGguf { path: path.into() }.into())
+    }
+
+    /// The folder or file this was opened from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// `config.json`.
+    pub fn config(&self) -> &str {
+        &self.config
+    }
+
+    /// `tokenizer_config.json`.
+    pub fn tokenizer_config(&self) -> Option<&str> {
+        self.tokenizer_config.as_deref()
+    }
+
+    /// `generation_config.json`.
+    pub fn generation_config(&self) -> Option<&str> {
+        self.generation_config.as_deref()
+    }
+
+    /// The chat template: `chat_template.jinja`, or the one in `tokenizer_config.json` (of a list,
+    /// the one called `default`).
+    pub fn chat_template(&self) -> Option<&str> {
+        self.chat_template.as_deref()
+    }
+
+    /// `tokenizer.json`.
+    ///
+    /// # Errors
+    ///
+    /// No such file; a file too long to be a tokenizer; of a GGUF file, a vocabulary that cannot be
+    /// expressed as one.
+    pub fn tokenizer(&self) -> Result<Vec<u8>, SourceError> {
+        #[cfg(feature = "gguf")]
+        if let Some(gguf) = self.checkpoint.as_ref().and_then(Checkpoint::gguf) {
+            let tokenizer = gguf.tokenizer().map_err(|source| WeightsError::Gguf {
+                path: self.path.clone(),
+                source,
+            })?;
+            return Ok(tokenizer.to_string().into_bytes());
+        }
+        match text(&self.path.join("tokenizer.json"), MAX_TOKENIZER_LEN)? {
+            Some(text) => Ok(text.into_bytes()),
+            None => Err(SourceError::NoTokenizer {
+                path: self.path.clone(),
+                found: listing(&self.path),
+            }),
+        }
+    }
+
+    /// The weights; see [`Checkpoint::open`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Checkpoint::open`].
+    pub fn checkpoint(&self) -> Result<Checkpoint, SourceError> {
+        match &self.checkpoint {
+            Some(checkpoint) => Ok(checkpoint.clone()),
+            None => Ok(Checkpoint::open(&self.path)?),
+        }
+    }
+}
+
+/// The text of a file, at most `limit` bytes of it; `None` if there is no such file.
+fn text(path: &Path, limit: u64) -> Result<Option<String>, SourceError> {
+    let failed = |source| SourceError::Io {
+        path: path.into(),
+        source,
+    };
+    let metadata = match std::fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    if !metadata.is_file() {
+        return Err(WeightsError::NotAFile {
+            path: path.into(),
+            found: "a folder, device or pipe",
+        }
+        .into());
+    }
+    if metadata.len() > limit {
+        return Err(SourceError::TooLarge {
+            path: path.into(),
+            limit,
+            found: metadata.len(),
+        });
+    }
+    let bytes = std::fs::read(path).map_err(failed)?;
+    String::from_utf8(bytes)
+        .map(Some)
+        .map_err(|error| SourceError::NotUtf8 {
+            path: path.into(),
+            at: error.utf8_error().valid_up_to(),
+        })
+}
+
+/// The chat template inside `tokenizer_config.json`.
+fn template_in(config: &str, path: &Path) -> Result<Option<String>, SourceError> {
+    let config: Value = serde_json::from_str(config).map_err(|error| SourceError::NotJson {
+        path: path.into(),
+        message: error.to_string(),
+    })?;
+    let named = |list: &Vec<Value>, name: &str| {
+        list.iter()
+            .find(|entry| entry["name"] == name)
+            .and_then(|entry| entry["template"].as_str())
+            .map(String::from)
+    };
+    Ok(match &config["chat_template"] {
+        Value::String(template) => Some(template.clone()),
+        Value::Array(list) => named(list, "default"),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            std::fs::write(folder.path().join(name), content).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn reads_a_folder_and_prefers_the_template_file() {
+        let config: &[u8] = br#"{"chat_template":"in the config"}"#;
+        let dir = folder(&[
+            ("config.json", b"{}"),
+            ("tokenizer_config.json", config),
+            ("tokenizer.json", b"{\"a\":1}"),
+        ]);
+        let source = ModelSource::open(dir.path()).unwrap();
+        assert_eq!(source.config(), "{}");
+        assert_eq!(source.chat_template(), Some("in the config"));
+        assert_eq!(source.generation_config(), None);
+        assert_eq!(source.tokenizer().unwrap(), b"{\"a\":1}");
+
+        std::fs::write(dir.path().join("chat_template.jinja"), "in the file").unwrap();
+        assert_eq!(
+            ModelSource::open(dir.path()).unwrap().chat_template(),
+            Some("in the file")
+        );
+    }
+
+    #[test]
+    fn takes_the_default_of_several_templates() {
+        let config: &[u8] = br#"{"chat_template":[{"name":"tools","template":"t"},{"name":"default","template":"d"}]}"#;
+        let dir = folder(&[("config.json", b"{}"), ("tokenizer_config.json", config)]);
+        assert_eq!(
+            ModelSource::open(dir.path()).unwrap().chat_template(),
+            Some("d")
+        );
+    }
+
+    #[test]
+    fn says_what_is_wrong_with_a_folder() {
+        let missing = ModelSource::open("/nowhere/at/all");
+        assert!(matches!(missing, Err(SourceError::NotFound { .. })));
+
+        let dir = folder(&[("notes.txt", b"x")]);
+        let error = ModelSource::open(dir.path()).unwrap_err();
+        assert!(matches!(error, SourceError::NotAModel { .. }));
+        assert!(
+            error.to_string().contains("config.json") && error.to_string().contains("notes.txt"),
+            "{error}"
+        );
+        let file = ModelSource::open(dir.path().join("notes.txt"));
+        assert!(matches!(file, Err(SourceError::NotAFolder { .. })));
+
+        let dir = folder(&[("config.json", b"{\"a\": \"\xff\"}")]);
+        assert!(matches!(
+            ModelSource::open(dir.path()),
+            Err(SourceError::NotUtf8 { at: 7, .. })
+        ));
+
+        let dir = folder(&[("config.json", b"{}"), ("tokenizer_config.json", b"{")]);
+        assert!(matches!(
+            ModelSource::open(dir.path()),
+            Err(SourceError::NotJson { .. })
+        ));
+
+        let dir = folder(&[("config.json", b"{}"), ("tokenizer.model", b"x")]);
+        let error = ModelSource::open(dir.path())
+            .unwrap()
+            .tokenizer()
+            .unwrap_err();
+        assert!(error.to_string().contains("tokenizer.model"), "{error}");
+    }
+
+    #[test]
+    fn refuses_a_file_beyond_the_limit_without_reading_it() {
+        let dir = folder(&[]);
+        let file = std::fs::File::create(dir.path().join("config.json")).unwrap();
+        file.set_len(MAX_CONFIG_LEN + 1).unwrap();
+        assert!(matches!(
+            ModelSource::open(dir.path()),
+            Err(SourceError::TooLarge { .. })
+        ));
+    }
+}

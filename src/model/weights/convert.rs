@@ -1,0 +1,195 @@
+//! A GGUF file to a Hugging Face folder.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use burn::tensor::FloatDType;
+use serde_json::{Value as Json, json};
+
+use super::checkpoint::Checkpoint;
+use super::error::WeightsError;
+use super::folder::{FolderError, write_folder, write_json};
+use super::progress::Progress;
+use super::{SINGLE_FILE, elements};
+
+/// Bytes gathered before they go to the file.
+const BUFFER: usize = 1 << 20;
+
+/// What a conversion wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConvertReport {
+    /// The folder.
+    pub path: PathBuf,
+    /// Number of tensors.
+    pub tensors: usize,
+    /// Number of parameters in them.
+    pub parameters: u64,
+}
+
+/// Why a conversion wrote nothing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConvertError {
+    /// The GGUF file.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// Not a GGUF file.
+    #[error("{}: expected a GGUF file, found other weights, which need no conversion", path.display())]
+    NotGguf {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The target. Nothing is left behind.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+}
+
+/// Converts the GGUF file at `gguf` to a Hugging Face folder at `out`: `model.safetensors` of
+/// `dtype`, `config.json`, `generation_config.json`, `tokenizer.json`, `tokenizer_config.json`.
+///
+/// One tensor is in memory at a time. Everything is written beside `out` first and the finished
+/// folder renamed, so that `out` is either whole or not there.
+///
+/// # Errors
+///
+/// A GGUF file that does not hold or cannot be expressed; an `out` that is not empty; writing.
+pub fn convert(
+    gguf: impl AsRef<Path>,
+    out: impl AsRef<Path>,
+    dtype: FloatDType,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<ConvertReport, ConvertError> {
+    let out = out.as_ref();
+    let mut report = write_folder(out, |folder| {
+        convert_into(gguf.as_ref(), folder, dtype, progress)
+    })?;
+    report.path = out.into();
+    Ok(report)
+}
+
+/// Converts into a folder that exists and is nobody else's yet.
+pub(crate) fn convert_into(
+    path: &Path,
+    folder: &Path,
+    dtype: FloatDType,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<ConvertReport, ConvertError> {
+    let checkpoint = Checkpoint::open(path)?;
+    let gguf = checkpoint
+        .gguf()
+        .ok_or_else(|| ConvertError::NotGguf { path: path.into() })?;
+    let wrong = |source| WeightsError::Gguf {
+        path: path.into(),
+        source,
+    };
+    let mut config = gguf.config().map_err(wrong)?;
+    if let Some(fields) = config.as_object_mut() {
+        fields.insert("torch_dtype".into(), json!(torch_name(dtype)?));
+    }
+    let texts = [
+        ("config.json", config),
+        ("generation_config.json", gguf.generation_config()),
+        ("tokenizer.json", gguf.tokenizer().map_err(wrong)?),
+        (
+            "tokenizer_config.json",
+            gguf.tokenizer_config().map_err(wrong)?,
+        ),
+    ];
+    for (name, json) in &texts {
+        write_json(&folder.join(name), json)?;
+    }
+    let source = path
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    write_tensors(
+        &folder.join(SINGLE_FILE),
+        &checkpoint,
+        dtype,
+        &source,
+        progress,
+    )?;
+    let parameters = checkpoint
+        .tensors()
+        .map(|info| info.elements() as u64)
+        .sum();
+    Ok(ConvertReport {
+        path: folder.into(),
+        tensors: checkpoint.tensors().len(),
+        parameters,
+    })
+}
+
+/// Writes `model.safetensors`, one tensor after another.
+fn write_tensors(
+    path: &Path,
+    checkpoint: &Checkpoint,
+    dtype: FloatDType,
+    source: &str,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<(), ConvertError> {
+    let failed = |source| {
+        ConvertError::Folder(FolderError::Io {
+            path: path.into(),
+            source,
+        })
+    };
+    let (header, total) = header(checkpoint, dtype, source)?;
+    let mut file = BufWriter::with_capacity(BUFFER, File::create(path).map_err(failed)?);
+    file.write_all(&(header.len() as u64).to_le_bytes())
+        .and_then(|()| file.write_all(&header))
+        .map_err(failed)?;
+    let mut done = 0;
+    for info in checkpoint.tensors() {
+        let bytes = checkpoint.tensor(&info.name, dtype)?.into_bytes();
+        let bytes =
+            bytes.map_err(|error| super::checkpoint::read_error(info, error.to_string()))?;
+        file.write_all(&bytes).map_err(failed)?;
+        done += bytes.len() as u64;
+        progress(Progress {
+            item: &info.name,
+            done,
+            total,
+        });
+    }
+    let file = file
+        .into_inner()
+        .map_err(|error| failed(error.into_error()))?;
+    file.sync_all().map_err(failed)
+}
+
+/// The header, padded to eight bytes with spaces, and the number of data bytes behind it.
+fn header(
+    checkpoint: &Checkpoint,
+    dtype: FloatDType,
+    source: &str,
+) -> Result<(Vec<u8>, u64), WeightsError> {
+    let width = elements::width(dtype).ok_or(WeightsError::AskedType { found: dtype })? as u64;
+    let mut header = serde_json::Map::new();
+    header.insert(
+        "__metadata__".into(),
+        json!({ "format": "pt", "source": source }),
+    );
+    let (mut offset, name) = (0u64, format!("{dtype:?}"));
+    for info in checkpoint.tensors() {
+        let end = offset + info.elements() as u64 * width;
+        header.insert(
+            info.name.clone(),
+            json!({ "dtype": name, "shape": info.shape, "data_offsets": [offset, end] }),
+        );
+        offset = end;
+    }
+    let mut bytes = Json::Object(header).to_string().into_bytes();
+    bytes.resize(bytes.len().next_multiple_of(8), b' ');
+    Ok((bytes, offset))
+}
+
+fn torch_name(dtype: FloatDType) -> Result<&'static str, WeightsError> {
+    match dtype {
+        FloatDType::F32 => Ok("float32"),
+        FloatDType::F16 => Ok("float16"),
+        FloatDType::BF16 => Ok("bfloat16"),
+        found => Err(WeightsError::AskedType { found }),
+    }
+}

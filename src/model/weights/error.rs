@@ -1,0 +1,149 @@
+//! What can be wrong with a checkpoint, said with the file, what was expected, what was found and
+//! what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+use burn::tensor::FloatDType;
+
+use super::index::IndexError;
+use super::plan::Mismatch;
+use super::safetensors::HeaderError;
+
+/// Why a checkpoint could not be opened, compared with a module, or read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WeightsError {
+    /// The path does not exist.
+    #[error("{}: no such file or folder; check the spelling, or fetch the model first with `apb fetch`", path.display())]
+    NotFound {
+        /// The path that was asked for.
+        path: PathBuf,
+    },
+    /// A file exists but cannot be opened or mapped.
+    #[error("{}: cannot be opened: {source}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The path is neither a regular file nor, where one is allowed, a folder.
+    #[error("{}: expected a regular file, found {found}", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+        /// What stands there.
+        found: &'static str,
+    },
+    /// A folder without weights that this crate reads.
+    #[error("{}: expected model.safetensors or model.safetensors.index.json with its shards, found {found}", path.display())]
+    NoWeights {
+        /// The folder.
+        path: PathBuf,
+        /// What the folder holds, and what to do when that is a known other format.
+        found: String,
+    },
+    /// A file of a format this crate does not read.
+    #[error("{}: expected a .safetensors or .gguf file, found {found}; convert it, for example with transformers' `save_pretrained(.., safe_serialization=True)`", path.display())]
+    UnknownFormat {
+        /// The file.
+        path: PathBuf,
+        /// Its first bytes, printable.
+        found: String,
+    },
+    /// A safetensors header that does not hold.
+    #[error("{}: {source}; the file is damaged or incomplete: fetch it again", path.display())]
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with its header.
+        source: HeaderError,
+    },
+    /// A shard index that does not hold.
+    #[error("{}: {source}; fetch the index again", path.display())]
+    Index {
+        /// The index file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: IndexError,
+    },
+    /// The index names shards that are not in the folder.
+    #[error("{}: names {} that {} not in the folder: {}; the download is incomplete: fetch the model again", index.display(), plural(shards.len(), "shard"), if shards.len() == 1 { "is" } else { "are" }, shards.join(", "))]
+    ShardMissing {
+        /// The index file.
+        index: PathBuf,
+        /// The missing files' names.
+        shards: Vec<String>,
+    },
+    /// The index and the shards disagree about which tensor lies where.
+    #[error("{}: {}; the shards do not belong to this index: fetch the model again", index.display(), faults.join("; "))]
+    ShardDisagrees {
+        /// The index file.
+        index: PathBuf,
+        /// One line a disagreement.
+        faults: Vec<String>,
+    },
+    /// No tensor of that name.
+    #[error("{}: holds no tensor `{name}`{}", path.display(), nearest.as_ref().map(|n| format!("; the nearest name is `{n}`")).unwrap_or_default())]
+    NoSuchTensor {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The name asked for.
+        name: String,
+        /// The most similar name that exists.
+        nearest: Option<String>,
+    },
+    /// A tensor whose stored type cannot become a float parameter.
+    #[error("{}: tensor `{name}` is stored as {found}, expected {expected}", path.display())]
+    StoredType {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// What can be read.
+        expected: &'static str,
+        /// What is stored.
+        found: String,
+    },
+    /// A parameter type that weights are not loaded in.
+    #[error("weights are loaded as f32, f16 or bf16, not as {found:?}; ask for one of those")]
+    AskedType {
+        /// The type asked for.
+        found: FloatDType,
+    },
+    /// The checkpoint and the module are not of one kind; everything that differs is listed.
+    #[error("{0}")]
+    Mismatch(Box<Mismatch>),
+    /// A tensor's data could not be produced although the checkpoint had been accepted.
+    #[error("{}: tensor `{name}` could not be read: {message}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// What went wrong.
+        message: String,
+    },
+    /// A GGUF file that does not hold, or that cannot be expressed as a Hugging Face model.
+    #[cfg(feature = "gguf")]
+    #[error("{}: {source}", path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: super::gguf::GgufError,
+    },
+    /// A GGUF file, and this build cannot read them.
+    #[cfg(not(feature = "gguf"))]
+    #[error("{}: is a GGUF file and this build has no GGUF reader; build with `--features gguf`", path.display())]
+    NoGguf {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// `1 shard`, `2 shards`.
+pub(super) fn plural(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}

@@ -1,0 +1,117 @@
+//! What can be wrong with a GGUF file.
+
+/// Why a GGUF file was refused.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GgufError {
+    /// Not GGUF at all.
+    #[error("expected a GGUF file, found one that begins with \"{found}\"")]
+    NotGguf {
+        /// The first bytes, printable.
+        found: String,
+    },
+    /// A version this crate does not read.
+    #[error("expected GGUF version 2 or 3, little-endian, found version {found}{}; convert the model again with a current llama.cpp", if found.swap_bytes() < 16 { " (big-endian)" } else { "" })]
+    Version {
+        /// The version in the file.
+        found: u32,
+    },
+    /// The file ends too early.
+    #[error(
+        "{what} ends at byte {needed}, found a file of {file_len} bytes; the file is incomplete: fetch it again"
+    )]
+    Truncated {
+        /// What does not fit.
+        what: String,
+        /// Where it would end, in bytes.
+        needed: u64,
+        /// Length of the file in bytes.
+        file_len: u64,
+    },
+    /// More of something than any real file has.
+    #[error("expected at most {limit} {what}, found {found}; the file is damaged: fetch it again")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// The most that is read.
+        limit: u64,
+        /// What the file says.
+        found: u64,
+    },
+    /// Text that is not UTF-8.
+    #[error(
+        "{what}: expected UTF-8 text, found another encoding; the file is damaged: fetch it again"
+    )]
+    NotUtf8 {
+        /// Where.
+        what: String,
+    },
+    /// A metadata type that GGUF does not have, or arrays of arrays, which no model uses.
+    #[error("metadata `{key}`: expected a GGUF value type, found type {found}")]
+    ValueType {
+        /// The key.
+        key: String,
+        /// The number of the type.
+        found: u32,
+    },
+    /// A key or tensor stands twice.
+    #[error("expected each {what} once, found `{name}` twice; the file is damaged: fetch it again")]
+    Duplicate {
+        /// Key or tensor.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// A tensor's shape, offset or place that cannot be.
+    #[error(
+        "tensor `{name}`: expected {expected}, found {found}; the file is damaged: fetch it again"
+    )]
+    Tensor {
+        /// The tensor.
+        name: String,
+        /// What it has to be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// A quantisation that is not dequantised here.
+    #[error(
+        "tensor `{name}`: expected F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 or Q2_K to Q8_K, found {found}; requantise the model with llama.cpp's llama-quantize, for example to Q8_0"
+    )]
+    Quantization {
+        /// The tensor.
+        name: String,
+        /// The quantisation's name or number.
+        found: String,
+    },
+    /// Metadata the model cannot do without.
+    #[error("metadata `{key}` is missing; convert the model again with a current llama.cpp")]
+    MissingKey {
+        /// The key.
+        key: String,
+    },
+    /// Metadata of another type or an impossible value.
+    #[error("metadata `{key}`: expected {expected}, found {found}")]
+    WrongValue {
+        /// The key.
+        key: String,
+        /// What it has to be.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+    },
+    /// A model of another family.
+    #[error("expected an architecture of llama, qwen2 or qwen3, found {found}")]
+    Architecture {
+        /// The architecture's name.
+        found: String,
+    },
+    /// A feature of the model that this crate does not have.
+    #[error("{what} is not supported: {found}")]
+    Unsupported {
+        /// The feature.
+        what: &'static str,
+        /// What the file asks for.
+        found: String,
+    },
+}

@@ -1,0 +1,290 @@
+//! GGUF files as Hugging Face models: tensors, `config.json`, tokenizer.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `header` | the file's metadata and tensor descriptions, bounded by the file's length: [`Header`] |
+//! | `kind`, `blocks` | stored types, and blocks to elements (dequantised by candle-core) |
+//! | `names` | tensor names and llama.cpp's row order, per architecture |
+//! | `config`, `rope` | `config.json` and `generation_config.json` from metadata |
+//! | `tokenizer`, `sentencepiece` | `tokenizer.json` and `tokenizer_config.json` from metadata |
+//!
+//! candle's own reader is not used: it allocates what the file says before it knows that the file
+//! is that long.
+
+mod blocks;
+mod config;
+mod error;
+mod header;
+mod kind;
+mod names;
+mod rope;
+mod sentencepiece;
+mod tokenizer;
+
+use std::collections::BTreeMap;
+
+pub(super) use blocks::BlockTensor;
+pub use error::GgufError;
+pub use header::{Described, Header, MAX_KEYS, MAX_TENSORS, Value};
+pub use kind::Kind;
+
+use super::checkpoint::{Data, StoredType, TensorInfo};
+use super::mapped::MappedFile;
+use burn::tensor::FloatDType;
+use candle_core::quantized::GgmlDType;
+use rope::Llama3;
+
+/// The tensor with Llama 3's frequency factors.
+const ROPE_FREQS: &str = "rope_freqs.weight";
+
+/// What a GGUF file says about its model beside the tensors.
+#[derive(Debug, Clone)]
+pub struct Gguf {
+    architecture: Architecture,
+    metadata: BTreeMap<String, Value>,
+    /// Rows of the embedding.
+    vocab_size: usize,
+    /// Whether the output projection is the embedding.
+    tied: bool,
+    /// Llama 3's frequency scaling, recovered from its factors.
+    llama3: Option<Llama3>,
+}
+
+/// The families of models that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Architecture {
+    /// Llama 2, 3, 3.1, 3.2, Yi, SmolLM2, Mistral without sliding window.
+    Llama,
+    /// Qwen2 and Qwen2.5.
+    Qwen2,
+    /// Qwen3.
+    Qwen3,
+}
+
+impl Architecture {
+    /// Its name in GGUF metadata and in `model_type`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Llama => "llama",
+            Self::Qwen2 => "qwen2",
+            Self::Qwen3 => "qwen3",
+        }
+    }
+}
+
+/// Reads the header of a mapped GGUF file; tensors are given Hugging Face names.
+pub(super) fn open(file: &MappedFile) -> Result<(Gguf, Vec<(TensorInfo, Data)>), GgufError> {
+    let header = Header::parse(file.bytes())?;
+    let metadata = header.metadata;
+    let architecture = match metadata.get("general.architecture") {
+        Some(Value::Text(name)) => match name.as_str() {
+            "llama" => Architecture::Llama,
+            "qwen2" => Architecture::Qwen2,
+            "qwen3" => Architecture::Qwen3,
+            other => {
+                return Err(GgufError::Architecture {
+                    found: other.to_string(),
+                });
+            }
+        },
+        _ => {
+            return Err(GgufError::MissingKey {
+                key: "general.architecture".into(),
+            });
+        }
+    };
+    let mut gguf = Gguf {
+        architecture,
+        metadata,
+        vocab_size: 0,
+        tied: true,
+        llama3: None,
+    };
+    let (heads, kv_heads) = gguf.heads()?;
+
+    let mut tensors = Vec::with_capacity(header.tensors.len());
+    for described in header.tensors {
+        if described.name == ROPE_FREQS {
+            let factors = factors(file, &described)?;
+            gguf.llama3 = Some(Llama3::recover(&factors, gguf.rope_theta()?)?);
+            continue;
+        }
+        let name = names::hugging_face(&described.name).ok_or_else(|| GgufError::Unsupported {
+            what: "a tensor that Llama and Qwen models do not have",
+            found: described.name.clone(),
+        })?;
+        match name.as_str() {
+            "model.embed_tokens.weight" => gguf.vocab_size = described.shape[0],
+            "lm_head.weight" => gguf.tied = false,
+            _ => {}
+        }
+        let interleaved = match architecture {
+            Architecture::Llama if name.contains(".q_proj.") => Some(heads),
+            Architecture::Llama if name.contains(".k_proj.") => Some(kv_heads),
+            _ => None,
+        };
+        let (rows, cols) = rows_of(&described, interleaved)?;
+        let stored = match described.kind.ggml() {
+            GgmlDType::F32 => StoredType::Float(FloatDType::F32),
+            GgmlDType::F16 => StoredType::Float(FloatDType::F16),
+            GgmlDType::BF16 => StoredType::Float(FloatDType::BF16),
+            _ => StoredType::Quantized(described.kind.name()),
+        };
+        let range = described.start..described.end;
+        let data = Data::Gguf(BlockTensor {
+            file: file.clone(),
+            range,
+            kind: described.kind,
+            rows,
+            cols,
+            interleaved,
+        });
+        tensors.push((
+            TensorInfo {
+                name,
+                shape: described.shape,
+                stored,
+                file: file.path().into(),
+            },
+            data,
+        ));
+    }
+    if gguf.vocab_size == 0 {
+        return Err(GgufError::Unsupported {
+            what: "a model without an embedding",
+            found: "no token_embd.weight".into(),
+        });
+    }
+    Ok((gguf, tensors))
+}
+
+/// A tensor's rows and their length, checked for the reordering they need.
+fn rows_of(described: &Described, interleaved: Option<usize>) -> Result<(usize, usize), GgufError> {
+    let elements: usize = described.shape.iter().product();
+    let innermost = described.shape.last().copied().unwrap_or(1);
+    // A bias is reordered element by element, so each is a row.
+    let cols = if interleaved.is_some() && described.shape.len() == 1 {
+        1
+    } else {
+        innermost
+    };
+    let rows = elements / cols.max(1);
+    if let Some(heads) = interleaved {
+        let fits = heads > 0 && rows.is_multiple_of(heads) && (rows / heads).is_multiple_of(2);
+        if !fits || !(cols as u64).is_multiple_of(described.kind.block_len()) {
+            return Err(GgufError::Tensor {
+                name: described.name.clone(),
+                expected: format!("{heads} heads of an even dimension"),
+                found: format!("{:?} of {}", described.shape, described.kind),
+            });
+        }
+    }
+    Ok((rows, cols))
+}
+
+/// The values of the frequency factors.
+fn factors(file: &MappedFile, described: &Described) -> Result<Vec<f32>, GgufError> {
+    /// Longer than half of any head dimension.
+    const LONGEST: usize = 4096;
+    let wrong = |expected: &str| GgufError::Tensor {
+        name: described.name.clone(),
+        expected: expected.into(),
+        found: format!("{:?} of {}", described.shape, described.kind),
+    };
+    if described.kind.ggml() != GgmlDType::F32
+        || described.shape.len() != 1
+        || described.shape[0] > LONGEST
+    {
+        return Err(wrong("one axis of F32"));
+    }
+    let bytes = file
+        .slice(described.start..described.end)
+        .ok_or_else(|| wrong("bytes inside the file"))?;
+    Ok(bytemuck::pod_collect_to_vec(&bytes))
+}
+
+/// Metadata by type; every wrong one is named.
+impl Gguf {
+    /// The family of the model.
+    pub fn architecture(&self) -> Architecture {
+        self.architecture
+    }
+
+    /// A metadata value by its key in the file.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.metadata.get(key)
+    }
+
+    /// The chat template.
+    pub fn chat_template(&self) -> Option<&str> {
+        match self.get("tokenizer.chat_template") {
+            Some(Value::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The key of the architecture's own metadata, such as `llama.block_count`.
+    fn key(&self, name: &str) -> String {
+        format!("{}.{name}", self.architecture.name())
+    }
+
+    fn wrong(key: &str, expected: &'static str, found: &Value) -> GgufError {
+        let mut found = format!("{found:?}");
+        found.truncate(
+            found
+                .char_indices()
+                .nth(80)
+                .map_or(found.len(), |(at, _)| at),
+        );
+        GgufError::WrongValue {
+            key: key.into(),
+            expected,
+            found,
+        }
+    }
+
+    fn optional_integer(&self, key: &str) -> Result<Option<usize>, GgufError> {
+        let integer = match self.get(key) {
+            None => return Ok(None),
+            Some(Value::Unsigned(n)) => usize::try_from(*n).ok(),
+            Some(Value::Signed(n)) => usize::try_from(*n).ok(),
+            Some(_) => None,
+        };
+        match (integer, self.get(key)) {
+            (None, Some(value)) => Err(Self::wrong(key, "one non-negative integer", value)),
+            (found, _) => Ok(found),
+        }
+    }
+
+    fn integer(&self, key: &str) -> Result<usize, GgufError> {
+        self.optional_integer(key)?
+            .ok_or_else(|| GgufError::MissingKey { key: key.into() })
+    }
+
+    /// A float as the shortest decimal that its stored type reads back: 1e-5 and not 9.9999997e-6.
+    fn optional_float(&self, key: &str) -> Result<Option<f64>, GgufError> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Float(x)) if x.is_finite() => Ok(x.to_string().parse().ok()),
+            Some(Value::Double(x)) if x.is_finite() => Ok(Some(*x)),
+            Some(other) => Err(Self::wrong(key, "one finite float", other)),
+        }
+    }
+
+    fn text(&self, key: &str) -> Result<Option<&str>, GgufError> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Text(text)) => Ok(Some(text)),
+            Some(other) => Err(Self::wrong(key, "a text", other)),
+        }
+    }
+
+    fn flag(&self, key: &str) -> Result<Option<bool>, GgufError> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(*flag)),
+            Some(other) => Err(Self::wrong(key, "true or false", other)),
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Tensor names of llama.cpp and of Hugging Face.
+
+/// Parts of a layer: llama.cpp's name and Hugging Face's.
+const LAYER: [(&str, &str); 11] = [
+    ("attn_norm", "input_layernorm"),
+    ("attn_q", "self_attn.q_proj"),
+    ("attn_k", "self_attn.k_proj"),
+    ("attn_v", "self_attn.v_proj"),
+    ("attn_output", "self_attn.o_proj"),
+    ("attn_q_norm", "self_attn.q_norm"),
+    ("attn_k_norm", "self_attn.k_norm"),
+    ("ffn_norm", "post_attention_layernorm"),
+    ("ffn_gate", "mlp.gate_proj"),
+    ("ffn_up", "mlp.up_proj"),
+    ("ffn_down", "mlp.down_proj"),
+];
+
+/// The Hugging Face name of a tensor of a Llama or Qwen; `None` if such models have none like it.
+pub(super) fn hugging_face(name: &str) -> Option<String> {
+    match name {
+        "token_embd.weight" => return Some("model.embed_tokens.weight".into()),
+        "output_norm.weight" => return Some("model.norm.weight".into()),
+        "output.weight" => return Some("lm_head.weight".into()),
+        _ => {}
+    }
+    let mut parts = name.strip_prefix("blk.")?.split('.');
+    let (layer, part, kind, rest) = (parts.next()?, parts.next()?, parts.next()?, parts.next());
+    // Only the canonical spelling, so that two names cannot become one.
+    let canonical = layer.parse::<u32>().is_ok_and(|n| n.to_string() == layer);
+    if !canonical || !matches!(kind, "weight" | "bias") || rest.is_some() {
+        return None;
+    }
+    let (_, part) = LAYER.iter().find(|(theirs, _)| *theirs == part)?;
+    Some(format!("model.layers.{layer}.{part}.{kind}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tensors_as_hugging_face_does() {
+        let cases = [
+            ("token_embd.weight", Some("model.embed_tokens.weight")),
+            ("output.weight", Some("lm_head.weight")),
+            (
+                "blk.7.attn_q.bias",
+                Some("model.layers.7.self_attn.q_proj.bias"),
+            ),
+            (
+                "blk.12.ffn_norm.weight",
+                Some("model.layers.12.post_attention_layernorm.weight"),
+            ),
+            (
+                "blk.0.attn_k_norm.weight",
+                Some("model.layers.0.self_attn.k_norm.weight"),
+            ),
+            ("blk.07.attn_q.weight", None),
+            ("blk.0.attn_q.weight.x", None),
+            ("blk.0.ffn_gate_exps.weight", None),
+            ("rope_freqs.weight", None),
+        ];
+        for (theirs, ours) in cases {
+            assert_eq!(hugging_face(theirs).as_deref(), ours, "{theirs}");
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Weights: from files to parameters.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `checkpoint` | [`Checkpoint`]: the tensors of a folder, a `.safetensors` or a `.gguf` file, read lazily |
+//! | `safetensors`, `index` | a file's header and a folder's shard index, checked before they are believed |
+//! | `plan`, `load` | a module's parameters compared with the tensors, then filled: [`load`] |
+//! | `elements`, `mapped` | conversions between element types; memory-mapped files |
+//! | `gguf` | GGUF files as Hugging Face tensors, config and tokenizer (feature `gguf`) |
+//! | `convert` | a GGUF file to a Hugging Face folder (feature `gguf`) |
+//! | `folder` | a folder that appears whole or not at all |
+
+mod checkpoint;
+#[cfg(feature = "gguf")]
+mod convert;
+mod elements;
+mod error;
+mod folder;
+#[cfg(feature = "gguf")]
+pub mod gguf;
+pub mod index;
+mod load;
+mod mapped;
+mod plan;
+mod progress;
+pub mod safetensors;
+
+pub use checkpoint::{Checkpoint, SINGLE_FILE, StoredType, TensorInfo};
+#[cfg(feature = "gguf")]
+pub use convert::{ConvertError, ConvertReport, convert};
+pub use error::WeightsError;
+pub use folder::FolderError;
+pub use load::{load, module_path};
+pub use plan::{Mismatch, Missing, Unexpected, WrongShape, WrongType};
+pub use progress::Progress;
+
+pub(crate) use checkpoint::listing;
+#[cfg(all(feature = "hub", feature = "gguf"))]
+pub(crate) use convert::convert_into;
+#[cfg(feature = "hub")]
+pub(crate) use folder::{refuse_occupied, write_folder, write_json};
+#[cfg(feature = "hub")]
+pub(crate) use index::is_plain_file_name;

