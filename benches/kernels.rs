@@ -1,4 +1,4 @@
-//! Rates of the CPU kernels beside what the machine gives: `cargo bench --bench kernels [filter]`.
+//! Rates of the CPU kernels beside what the machine gives: `cargo bench --bench kernels [filter] [cpu]`.
 //!
 //! Medians of repeated runs, printed as tables. Attention and linear layers stand beside a plain f32
 //! matrix product, few-row layers beside a parallel read of the same memory.
@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use burn::tensor::module::attention as burn_attention;
 use burn::tensor::{DType, Device, Distribution, Tensor, activation};
-use burn_apb::kernels::{Regions, attention, linear, rms_norm, rotate, silu_mul};
+use burn_apb::kernels::{Regions, attention, linear, on_workers, rms_norm, rotate, silu_mul};
 use rayon::prelude::*;
 
 /// SmolLM2-135M: the shapes that the CPU targets are set on.
@@ -16,7 +16,13 @@ const KV_HEADS: usize = 3;
 const HEAD_DIM: usize = 64;
 
 fn main() {
-    let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
+    let mut args = std::env::args().skip(1);
+    let filter = args.find(|arg| !arg.starts_with('-') && arg != "cpu");
+    // As a forward pass should: on a thread of the pool.
+    on_workers(|| tables(filter));
+}
+
+fn tables(filter: Option<String>) {
     let wanted = |name: &str| {
         filter
             .as_ref()
@@ -48,6 +54,9 @@ fn main() {
 /// Median seconds of `run`, called until half a second or 25 calls have passed.
 fn median<T>(mut run: impl FnMut() -> T) -> f64 {
     std::hint::black_box(run());
+    if std::env::args().any(|arg| arg == "cpu") {
+        return cpu_seconds(run);
+    }
     let began = Instant::now();
     let mut times = Vec::new();
     while times.len() < 5 || (times.len() < 25 && began.elapsed().as_secs_f64() < 0.5) {
@@ -57,6 +66,29 @@ fn median<T>(mut run: impl FnMut() -> T) -> f64 {
     }
     times.sort_by(f64::total_cmp);
     times[times.len() / 2]
+}
+
+/// CPU seconds of one call, divided by the threads that share it.
+fn cpu_seconds<T>(mut run: impl FnMut() -> T) -> f64 {
+    // Linux keeps nanoseconds on the processor as the first number of each thread's schedstat.
+    let spent = || -> f64 {
+        let tasks = std::fs::read_dir("/proc/self/task").expect("CPU times need Linux");
+        let nanoseconds = tasks.filter_map(|task| {
+            let stat = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+            stat.split(' ').next()?.parse::<f64>().ok()
+        });
+        nanoseconds.sum::<f64>() / 1e9
+    };
+    let began = spent();
+    let mut calls = 0;
+    // Long against the scheduler's tick, which is how often the numbers move.
+    while calls < 2 || spent() - began < 0.4 {
+        for _ in 0..1 + calls / 8 {
+            std::hint::black_box(run());
+            calls += 1;
+        }
+    }
+    (spent() - began) / (calls * rayon::current_num_threads()) as f64
 }
 
 fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {

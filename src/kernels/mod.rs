@@ -28,7 +28,8 @@
 //! | linear | more rows, weight stored `[d_output, d_input]` | packed panels of the weight |
 //! | linear | weight stored otherwise | Burn's matrix product |
 //!
-//! f16 and bf16 are widened to f32 tile by tile; sums are always f32.
+//! f16 and bf16 are widened to f32 tile by tile; sums are always f32. The work is shared by rayon's
+//! threads; [`on_workers`] lets a whole forward pass start them once.
 
 mod attention;
 mod cpu;
@@ -42,6 +43,7 @@ mod regions;
 mod rms_norm;
 mod rotate;
 mod silu_mul;
+mod workers;
 
 pub use attention::{AttentionOutput, attention};
 pub use cpu::simd_name;
@@ -52,3 +54,4 @@ pub use regions::Regions;
 pub use rms_norm::{rms_norm, rms_norm_reference};
 pub use rotate::{rotate, rotate_reference};
 pub use silu_mul::{silu_mul, silu_mul_reference};
+pub use workers::on_workers;

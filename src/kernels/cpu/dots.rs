@@ -36,43 +36,42 @@ impl<E: Elem> Job for Dots<'_, E> {
         let area = DOT_LANES * head_dim;
         let scratch = Scratch::new([area, area, DOT_LANES * BLOCK_KEYS]);
         let [queries, sums, scores] = scratch.areas;
-        {
-            let mut state = State {
-                queries,
-                sums,
-                scores,
-                shift: [f32::MIN; DOT_LANES],
-                total: [0.0; DOT_LANES],
-                head_dim,
-            };
-            state.load_queries(piece);
 
-            let seen = |lane: usize| piece.visible(piece.lane(lane).0);
-            let mut all = piece.keys.clone();
-            for lane in 0..piece.lanes() {
-                let keys = seen(lane);
-                all = all.start.max(keys.start)..all.end.min(keys.end);
-            }
-            if all.is_empty() {
-                all = piece.keys.start..piece.keys.start;
-            }
-            match piece.lanes() {
-                1 => state.take::<S, E, 1>(piece, 0, all.clone()),
-                2 => state.take::<S, E, 2>(piece, 0, all.clone()),
-                3 => state.take::<S, E, 3>(piece, 0, all.clone()),
-                4 => state.take::<S, E, 4>(piece, 0, all.clone()),
-                _ => state.take::<S, E, DOT_LANES>(piece, 0, all.clone()),
-            }
-            // Keys that only some lanes see are few: lane by lane.
-            for lane in 0..piece.lanes() {
-                let keys = seen(lane);
-                state.take::<S, E, 1>(piece, lane, keys.start..keys.end.min(all.start));
-                state.take::<S, E, 1>(piece, lane, keys.start.max(all.end)..keys.end);
-            }
-            for lane in 0..piece.lanes() {
-                let row = sums.add(lane * head_dim);
-                piece.finish(lane, row, state.shift[lane], state.total[lane]);
-            }
+        let mut state = State {
+            queries,
+            sums,
+            scores,
+            shift: [f32::MIN; DOT_LANES],
+            total: [0.0; DOT_LANES],
+            head_dim,
+        };
+        state.load_queries(piece);
+
+        let seen = |lane: usize| piece.visible(piece.lane(lane).0);
+        let mut all = piece.keys.clone();
+        for lane in 0..piece.lanes() {
+            let keys = seen(lane);
+            all = all.start.max(keys.start)..all.end.min(keys.end);
+        }
+        if all.is_empty() {
+            all = piece.keys.start..piece.keys.start;
+        }
+        match piece.lanes() {
+            1 => state.take::<S, E, 1>(piece, 0, all.clone()),
+            2 => state.take::<S, E, 2>(piece, 0, all.clone()),
+            3 => state.take::<S, E, 3>(piece, 0, all.clone()),
+            4 => state.take::<S, E, 4>(piece, 0, all.clone()),
+            _ => state.take::<S, E, DOT_LANES>(piece, 0, all.clone()),
+        }
+        // Keys that only some lanes see are few: lane by lane.
+        for lane in 0..piece.lanes() {
+            let keys = seen(lane);
+            state.take::<S, E, 1>(piece, lane, keys.start..keys.end.min(all.start));
+            state.take::<S, E, 1>(piece, lane, keys.start.max(all.end)..keys.end);
+        }
+        for lane in 0..piece.lanes() {
+            let row = sums.add(lane * head_dim);
+            piece.finish(lane, row, state.shift[lane], state.total[lane]);
         }
     }
 }

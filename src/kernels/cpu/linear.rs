@@ -18,6 +18,8 @@ const STREAM_ROWS: usize = 8;
 const PARALLEL_ELEMENTS: usize = 1 << 16;
 /// Elements of the weight that a thread streams at a time.
 const STREAM_ELEMENTS: usize = 1 << 15;
+/// How far ahead of its use a streamed weight is asked for.
+const PREFETCH_BYTES: usize = 2048;
 /// Floats of a weight packed at a time: 8 MiB.
 const PACKED_FLOATS: usize = 2 << 20;
 /// Floats of packed panels that a thread works with at a time, within its second level cache.
@@ -137,42 +139,41 @@ fn stream<X: Elem, W: Elem>(
     let padded = rows.next_power_of_two();
     let scratch = Scratch::new([padded * d_input, rows * d_output]);
     let [wide, sums] = scratch.areas;
-    {
-        // SAFETY: the areas have the lengths asked for, and every chunk writes columns of its own.
-        unsafe {
-            for (i, x) in x.iter().enumerate() {
-                wide.add(i).write(x.widen());
-            }
-            for i in x.len()..padded * d_input {
-                wide.add(i).write(0.0);
-            }
-            let (wide, sums) = (Shared(wide), Shared(sums));
-            let chunk = (STREAM_ELEMENTS / d_input.max(1))
-                .next_multiple_of(4)
-                .max(4);
-            let run = |index: usize| {
-                let from = index * chunk;
-                level.run(Stream {
-                    x: wide,
-                    rows,
-                    weight,
-                    out: sums,
-                    from,
-                    to: d_output.min(from + chunk),
-                })
-            };
-            let chunks = d_output.div_ceil(chunk);
-            if chunks == 1 || d_input.saturating_mul(d_output) < PARALLEL_ELEMENTS {
-                (0..chunks).for_each(run);
-            } else {
-                (0..chunks).into_par_iter().for_each(run);
-            }
-            for row in 0..rows {
-                for column in 0..d_output {
-                    let i = row * d_output + column;
-                    let bias = bias.map_or(0.0, |bias| bias[column]);
-                    out.at(i).write(X::narrow(*sums.at(i) + bias));
-                }
+
+    // SAFETY: the areas have the lengths asked for, and every chunk writes columns of its own.
+    unsafe {
+        for (i, x) in x.iter().enumerate() {
+            wide.add(i).write(x.widen());
+        }
+        for i in x.len()..padded * d_input {
+            wide.add(i).write(0.0);
+        }
+        let (wide, sums) = (Shared(wide), Shared(sums));
+        let chunk = (STREAM_ELEMENTS / d_input.max(1))
+            .next_multiple_of(4)
+            .max(4);
+        let run = |index: usize| {
+            let from = index * chunk;
+            level.run(Stream {
+                x: wide,
+                rows,
+                weight,
+                out: sums,
+                from,
+                to: d_output.min(from + chunk),
+            })
+        };
+        let chunks = d_output.div_ceil(chunk);
+        if chunks == 1 || d_input.saturating_mul(d_output) < PARALLEL_ELEMENTS {
+            (0..chunks).for_each(run);
+        } else {
+            (0..chunks).into_par_iter().for_each(run);
+        }
+        for row in 0..rows {
+            for column in 0..d_output {
+                let i = row * d_output + column;
+                let bias = bias.map_or(0.0, |bias| bias[column]);
+                out.at(i).write(X::narrow(*sums.at(i) + bias));
             }
         }
     }
@@ -186,29 +187,25 @@ impl<W: Elem> Job for Stream<W> {
         match self.rows {
             1 => self.all::<S, 1, 4>(),
             2 => self.all::<S, 2, 4>(),
-            3 | 4 => self.all::<S, 4, 4>(),
-            _ => self.all::<S, 8, 2>(),
+            3 | 4 => self.all::<S, 4, 2>(),
+            _ => self.all::<S, 8, 1>(),
         }
     }
 }
 
 impl<W: Elem> Stream<W> {
+    /// Row after row of the weight: one stream through memory, which the processor reads ahead best.
     #[inline(always)]
-    unsafe fn all<S: Simd, const M: usize, const N: usize>(&self) {
-        let mut column = self.from;
-        while self.to - column >= N {
-            self.columns::<S, M, N>(column);
-            column += N;
-        }
-        while column < self.to {
-            self.columns::<S, M, 1>(column);
-            column += 1;
+    unsafe fn all<S: Simd, const M: usize, const U: usize>(&self) {
+        for column in self.from..self.to {
+            self.column::<S, M, U>(column);
         }
     }
 
-    /// `N` rows of the weight, which are columns of the output, against `M` rows of `x`.
+    /// A row of the weight, which is a column of the output, against `M` rows of `x`, `U` vectors
+    /// at a time so that sums do not wait for each other.
     #[inline(always)]
-    unsafe fn columns<S: Simd, const M: usize, const N: usize>(&self, column: usize) {
+    unsafe fn column<S: Simd, const M: usize, const U: usize>(&self, column: usize) {
         let Stored {
             ptr,
             stride,
@@ -217,31 +214,44 @@ impl<W: Elem> Stream<W> {
         } = self.weight;
         let weight = ptr.wrapping_add(column.wrapping_mul(stride));
         let x = self.x.0;
-        let mut acc = [[S::zero(); M]; N];
+        let mut acc = [[S::zero(); M]; U];
         let mut i = 0;
-        while d_input - i >= S::LANES {
-            let mut xs = [S::zero(); M];
-            for (m, vector) in xs.iter_mut().enumerate() {
-                *vector = S::load(x.wrapping_add(m.wrapping_mul(d_input).wrapping_add(i)));
-            }
-            for (n, sums) in acc.iter_mut().enumerate() {
-                let w = weight.wrapping_add(n.wrapping_mul(stride).wrapping_add(i));
-                let w = W::load::<S>(w);
-                for (sum, x) in sums.iter_mut().zip(xs) {
+        while d_input - i >= U * S::LANES {
+            S::prefetch(
+                weight
+                    .wrapping_add(i)
+                    .cast::<u8>()
+                    .wrapping_add(PREFETCH_BYTES),
+            );
+            for (u, sums) in acc.iter_mut().enumerate() {
+                let at = i.wrapping_add(u * S::LANES);
+                let w = W::load::<S>(weight.wrapping_add(at));
+                for (m, sum) in sums.iter_mut().enumerate() {
+                    let x = S::load(x.wrapping_add(m.wrapping_mul(d_input).wrapping_add(at)));
                     *sum = S::fma(w, x, *sum);
                 }
             }
+            i += U * S::LANES;
+        }
+        while d_input - i >= S::LANES {
+            let w = W::load::<S>(weight.wrapping_add(i));
+            for (m, sum) in acc[0].iter_mut().enumerate() {
+                let x = S::load(x.wrapping_add(m.wrapping_mul(d_input).wrapping_add(i)));
+                *sum = S::fma(w, x, *sum);
+            }
             i += S::LANES;
         }
-        for (n, sums) in acc.iter().enumerate() {
-            for (m, sum) in sums.iter().enumerate().take(self.rows) {
-                let mut sum = S::sum(*sum);
-                for i in i..d_input {
-                    let w = *weight.wrapping_add(n.wrapping_mul(stride).wrapping_add(i));
-                    sum += w.widen() * *x.wrapping_add(m.wrapping_mul(d_input).wrapping_add(i));
-                }
-                self.out.at(m * d_output + column + n).write(sum);
+        for m in 0..self.rows.min(M) {
+            let mut vector = acc[0][m];
+            for sums in &acc[1..] {
+                vector = S::add(vector, sums[m]);
             }
+            let mut sum = S::sum(vector);
+            for i in i..d_input {
+                let w = (*weight.wrapping_add(i)).widen();
+                sum += w * *x.wrapping_add(m.wrapping_mul(d_input).wrapping_add(i));
+            }
+            self.out.at(m * d_output + column).write(sum);
         }
     }
 }
@@ -266,51 +276,50 @@ fn multiply<X: Elem, W: Elem>(
     let threads = rayon::current_num_threads();
     let scratch = Scratch::new([at_once * panel_len]);
     let packed = Shared(scratch.areas[0]);
-    {
-        let mut first = 0;
-        while first < panels {
-            let count = at_once.min(panels - first);
-            (0..count).into_par_iter().for_each(|panel| {
-                level.run(Pack {
-                    weight,
-                    column: (first + panel) * width,
-                    dst: packed.at(panel * panel_len),
-                });
-            });
 
-            // Groups of panels that stay cached, times pieces of rows.
-            let groups = count.div_ceil((CACHED_FLOATS / panel_len.max(1)).max(1));
-            let group = count.div_ceil(groups);
-            let groups = count.div_ceil(group);
-            let pieces = (threads * PIECES_PER_THREAD)
-                .div_ceil(groups)
-                .min(rows.div_ceil(PIECE_ROWS));
-            // Whole blocks of rows, but for the last.
-            let piece = rows.div_ceil(pieces).next_multiple_of(8);
-            let pieces = rows.div_ceil(piece);
-            (0..groups * pieces)
-                .into_par_iter()
-                .with_max_len(1)
-                .for_each(|index| {
-                    let (group_index, piece_index) = (index / pieces, index % pieces);
-                    let start = piece_index * piece;
-                    let rows = start..rows.min(start + piece);
-                    let panel = group_index * group;
-                    let tile = Tile {
-                        x: &x[rows.start * d_input..rows.end * d_input],
-                        out: out.at(rows.start * d_output),
-                        rows: rows.len(),
-                        packed: packed.at(panel * panel_len),
-                        panels: group.min(count - panel),
-                        column: (first + panel) * width,
-                        d_input,
-                        d_output,
-                        bias,
-                    };
-                    level.run(tile);
-                });
-            first += count;
-        }
+    let mut first = 0;
+    while first < panels {
+        let count = at_once.min(panels - first);
+        (0..count).into_par_iter().for_each(|panel| {
+            level.run(Pack {
+                weight,
+                column: (first + panel) * width,
+                dst: packed.at(panel * panel_len),
+            });
+        });
+
+        // Groups of panels that stay cached, times pieces of rows.
+        let groups = count.div_ceil((CACHED_FLOATS / panel_len.max(1)).max(1));
+        let group = count.div_ceil(groups);
+        let groups = count.div_ceil(group);
+        let pieces = (threads * PIECES_PER_THREAD)
+            .div_ceil(groups)
+            .min(rows.div_ceil(PIECE_ROWS));
+        // Whole blocks of rows, but for the last.
+        let piece = rows.div_ceil(pieces).next_multiple_of(8);
+        let pieces = rows.div_ceil(piece);
+        (0..groups * pieces)
+            .into_par_iter()
+            .with_max_len(1)
+            .for_each(|index| {
+                let (group_index, piece_index) = (index / pieces, index % pieces);
+                let start = piece_index * piece;
+                let rows = start..rows.min(start + piece);
+                let panel = group_index * group;
+                let tile = Tile {
+                    x: &x[rows.start * d_input..rows.end * d_input],
+                    out: out.at(rows.start * d_output),
+                    rows: rows.len(),
+                    packed: packed.at(panel * panel_len),
+                    panels: group.min(count - panel),
+                    column: (first + panel) * width,
+                    d_input,
+                    d_output,
+                    bias,
+                };
+                level.run(tile);
+            });
+        first += count;
     }
 }
 
@@ -387,28 +396,27 @@ impl<X: Elem> Job for Tile<'_, X> {
         let (d_input, rows) = (self.d_input, self.rows);
         let scratch = Scratch::new([PIECE_ROWS * d_input]);
         let [wide] = scratch.areas;
-        {
-            let mut row = 0;
-            while row < rows {
-                let count = PIECE_ROWS.min(rows - row);
-                let len = count * d_input;
-                let src = self.x.as_ptr().add(row * d_input);
-                let mut i = 0;
-                while len - i >= S::LANES {
-                    S::store(wide.add(i), X::load::<S>(src.add(i)));
-                    i += S::LANES;
-                }
-                for i in i..len {
-                    wide.add(i).write((*src.add(i)).widen());
-                }
-                let mut rows = TileRows {
-                    tile: &self,
-                    x: wide,
-                };
-                for_rows::<S>(count, &mut rows);
-                self.out = self.out.wrapping_add(count * self.d_output);
-                row += count;
+
+        let mut row = 0;
+        while row < rows {
+            let count = PIECE_ROWS.min(rows - row);
+            let len = count * d_input;
+            let src = self.x.as_ptr().add(row * d_input);
+            let mut i = 0;
+            while len - i >= S::LANES {
+                S::store(wide.add(i), X::load::<S>(src.add(i)));
+                i += S::LANES;
             }
+            for i in i..len {
+                wide.add(i).write((*src.add(i)).widen());
+            }
+            let mut rows = TileRows {
+                tile: &self,
+                x: wide,
+            };
+            for_rows::<S>(count, &mut rows);
+            self.out = self.out.wrapping_add(count * self.d_output);
+            row += count;
         }
     }
 }

@@ -19,7 +19,6 @@ mod x86;
 use burn_flex::{Flex, FlexTensor};
 
 use self::simd::Level;
-
 use super::Regions;
 use super::extension::{AttentionPrimitives, Kernels};
 
@@ -64,4 +63,130 @@ fn linear(x: FlexTensor, weight: FlexTensor, bias: Option<FlexTensor>) -> FlexTe
 /// The instruction set that the CPU kernels use on this machine.
 pub fn simd_name() -> &'static str {
     Level::best().name()
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{DType, Device, Distribution, Tensor};
+    use burn_flex::{Flex, FlexTensor};
+
+    use super::simd::Level;
+    use super::{attention, linear, rows};
+    use crate::kernels::{
+        Regions, linear_reference, reference, rms_norm_reference, rotate_reference,
+        silu_mul_reference,
+    };
+
+    const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
+
+    fn random<const D: usize>(shape: [usize; D], dtype: DType) -> Tensor<D> {
+        let values: Tensor<D> =
+            Tensor::random(shape, Distribution::Normal(0.0, 1.0), &Device::flex());
+        values.cast(dtype)
+    }
+
+    fn primitive<const D: usize>(tensor: &Tensor<D>) -> FlexTensor {
+        tensor.clone().try_into_primitive::<Flex>().unwrap()
+    }
+
+    /// The largest difference, allowing for the rounding of the result's type.
+    fn check<const D: usize>(got: FlexTensor, expected: Tensor<D>, label: &str) {
+        let dtype = expected.dtype();
+        assert_eq!(got.dtype(), dtype, "{label}");
+        let got = Tensor::<D>::from_primitive::<Flex>(got);
+        let got = got.cast(DType::F32);
+        let expected = expected.cast(DType::F32);
+        let largest: f32 = expected.clone().abs().max().into_scalar();
+        let error: f32 = (got - expected).abs().max().into_scalar();
+        let unit = match dtype {
+            DType::F32 => 3e-6,
+            DType::F16 => 1e-3,
+            _ => 8e-3,
+        };
+        assert!(error <= unit * largest.max(1.0), "{label}: off by {error}");
+    }
+
+    /// The tests of the whole crate see the best instruction set only.
+    #[test]
+    fn every_instruction_set_equals_the_references() {
+        for level in Level::available() {
+            for dtype in DTYPES {
+                let label = format!("{level:?} {dtype:?}");
+                for (heads, rows, head_dim) in [(6, 1, 64), (6, 2, 80), (6, 37, 64), (8, 50, 20)] {
+                    let regions = Regions {
+                        passing: 21,
+                        anchor: 11,
+                        causal: true,
+                    };
+                    let q = random([2, heads, rows, head_dim], dtype);
+                    let [k, v] = [(); 2].map(|()| random([2, 2, 130, head_dim], dtype));
+                    let expected = reference::attention(q.clone(), k.clone(), v.clone(), regions);
+                    let [q, k, v] = [q, k, v].map(|x| primitive(&x));
+                    let got = attention::attend(q, k, v, regions, level);
+                    let label = format!("{label} attention of {rows} rows of {head_dim}");
+                    check(got.out, expected.out, &label);
+                    check(got.lse, expected.lse, &label);
+                }
+                for (rows, d_input, d_output) in
+                    [(1, 100, 90), (3, 70, 33), (7, 64, 9), (45, 70, 101)]
+                {
+                    for weight_dtype in DTYPES {
+                        let x = random([rows, d_input], dtype);
+                        let weight = random([d_output, d_input], weight_dtype).transpose();
+                        let bias = random([d_output], DType::F32);
+                        let expected =
+                            linear_reference(x.clone(), weight.clone(), Some(bias.clone()));
+                        let got = linear::linear(
+                            primitive(&x),
+                            &primitive(&weight),
+                            Some(&primitive(&bias)),
+                            level,
+                        );
+                        let label = format!("{label} linear {rows} x {d_input} x {d_output}");
+                        check(got, expected, &label);
+                    }
+                }
+                let x = random([2, 5, 78], dtype);
+                let y = random([2, 5, 78], dtype);
+                let gamma = random([78], DType::F32);
+                let expected = rms_norm_reference(x.clone(), gamma.clone(), 1e-5);
+                let got = rows::normalise(primitive(&x), &primitive(&gamma), 1e-5, level);
+                check(got, expected, &format!("{label} norm"));
+                let expected = silu_mul_reference(x.clone(), y.clone());
+                let got = rows::gate(primitive(&x), primitive(&y), level);
+                check(got, expected, &format!("{label} gate"));
+                let [cos, sin] = [(); 2].map(|()| random([5, 13], DType::F32));
+                let expected = rotate_reference(x.clone(), cos.clone(), sin.clone(), 3);
+                let got = rows::rotate(primitive(&x), primitive(&cos), primitive(&sin), 3, level);
+                check(got, expected, &format!("{label} rotation"));
+            }
+        }
+    }
+
+    #[test]
+    fn powers_of_two_are_exact_to_a_few_units() {
+        use super::simd::{Job, Simd};
+        struct Exp2(f32);
+        impl Job for Exp2 {
+            type Output = f32;
+            #[inline(always)]
+            unsafe fn run<S: Simd>(self) -> f32 {
+                let mut lanes = [0f32; 16];
+                S::store(lanes.as_mut_ptr(), S::exp2(S::splat(self.0)));
+                lanes[0]
+            }
+        }
+        for level in Level::available() {
+            for i in -12_500..=0 {
+                let x = i as f32 * 0.01;
+                let exact = (x as f64).exp2();
+                let error = (level.run(Exp2(x)) as f64 - exact).abs() / exact;
+                assert!(error < 1.5e-7, "{level:?}: 2^{x} off by {error}");
+            }
+            assert_eq!(level.run(Exp2(f32::NEG_INFINITY)), 0.0);
+            assert_eq!(level.run(Exp2(f32::MIN)), 0.0);
+            assert_eq!(level.run(Exp2(200.0)), f32::INFINITY);
+            assert!(level.run(Exp2(f32::NAN)).is_nan());
+        }
+    }
 }

@@ -42,6 +42,10 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn select(m: Self::M, a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sum(v: Self::V) -> f32;
 
+    /// Asks for a cache line that will be needed; any address will do.
+    #[inline(always)]
+    unsafe fn prefetch(_p: *const u8) {}
+
     #[inline(always)]
     unsafe fn zero() -> Self::V {
         Self::splat(0.0)

@@ -30,6 +30,10 @@ impl Simd for Avx512 {
     const ROWS: usize = 8;
 
     #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        _mm_prefetch::<_MM_HINT_T0>(p.cast())
+    }
+    #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
         _mm512_set1_ps(x)
     }
@@ -164,6 +168,10 @@ impl Simd for Avx2 {
     const LANES: usize = 8;
     const ROWS: usize = 4;
 
+    #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        _mm_prefetch::<_MM_HINT_T0>(p.cast())
+    }
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m256 {
         _mm256_set1_ps(x)
