@@ -119,8 +119,10 @@ fn strings(values: &[&str]) -> Value {
     )
 }
 
+type Metadata = Vec<(String, Value)>;
+
 /// Metadata of a small model with a byte-level vocabulary.
-fn metadata(architecture: &str) -> Vec<(String, Value)> {
+fn metadata(architecture: &str) -> Metadata {
     let key = |name: &str| format!("{architecture}.{name}");
     vec![
         (
@@ -155,7 +157,7 @@ fn metadata(architecture: &str) -> Vec<(String, Value)> {
     ]
 }
 
-fn set(metadata: &mut Vec<(String, Value)>, key: &str, value: Option<Value>) {
+fn set(metadata: &mut Metadata, key: &str, value: Option<Value>) {
     metadata.retain(|(k, _)| k != key);
     metadata.extend(value.map(|v| (key.to_string(), v)));
 }
@@ -394,7 +396,7 @@ fn a_sentencepiece_vocabulary_becomes_a_bpe() {
 
 #[test]
 fn rope_scalings_take_their_hugging_face_names() {
-    let config = |change: &dyn Fn(&mut Vec<(String, Value)>)| {
+    let config = |change: &dyn Fn(&mut Metadata)| {
         let mut metadata = metadata("qwen2");
         change(&mut metadata);
         let model = model(&metadata);

@@ -15,6 +15,7 @@ mod checkpoint;
 mod convert;
 mod elements;
 mod error;
+#[cfg(any(feature = "gguf", feature = "hub"))]
 mod folder;
 #[cfg(feature = "gguf")]
 pub mod gguf;
@@ -29,6 +30,7 @@ pub use checkpoint::{Checkpoint, SINGLE_FILE, StoredType, TensorInfo};
 #[cfg(feature = "gguf")]
 pub use convert::{ConvertError, ConvertReport, convert};
 pub use error::WeightsError;
+#[cfg(any(feature = "gguf", feature = "hub"))]
 pub use folder::FolderError;
 pub use load::{load, module_path};
 pub use plan::{Mismatch, Missing, Unexpected, WrongShape, WrongType};

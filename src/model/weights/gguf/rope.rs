@@ -33,8 +33,9 @@ impl Llama3 {
         let pairs = factors.len();
         let differs = |(i, &found): (usize, &f32)| {
             let expected = scaling.of_pair(i, pairs, rope_theta);
-            // Written so that a factor that is not a number differs.
-            !((f64::from(found) - expected).abs() <= TOLERANCE * expected)
+            // A factor that is not a number is close to none.
+            let close = (f64::from(found) - expected).abs() <= TOLERANCE * expected;
+            !close
         };
         match factors.iter().enumerate().find(|pair| differs(*pair)) {
             None => Ok(scaling),
