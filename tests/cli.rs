@@ -383,22 +383,36 @@ fn smollm2() -> Option<(PathBuf, PathBuf)> {
     if folder.join("model.safetensors").is_file() && gguf.is_file() {
         return Some((folder, gguf));
     }
-    println!("skipped: no SmolLM2 in {} (scripts/fetch-test-data brings it)", data.display());
+    println!(
+        "skipped: no SmolLM2 in {} (scripts/fetch-test-data brings it)",
+        data.display()
+    );
     None
 }
 
 #[test]
 fn a_gguf_file_and_the_folder_converted_from_it_answer_alike() {
-    let Some((folder, gguf)) = smollm2() else { return };
+    let Some((folder, gguf)) = smollm2() else {
+        return;
+    };
     let scene = Scene::new();
     let text = include_str!("../examples/data/opticks.txt");
     let document = scene.file("document.txt", &text[..4000]);
     let answer = |model: &Path| {
         let more = ["--json", "--greedy", "--max-tokens", "32"];
-        json(&scene.generate(model, &document, "Tell me at length what this text is about.", &more))
+        json(&scene.generate(
+            model,
+            &document,
+            "Tell me at length what this text is about.",
+            &more,
+        ))
     };
     let (from_folder, from_gguf) = (answer(&folder), answer(&gguf));
     assert_eq!(from_folder["tokens"], from_gguf["tokens"]);
-    assert_eq!(from_folder["tokens"].as_array().expect("a list").len(), 32, "{from_folder}");
+    assert_eq!(
+        from_folder["tokens"].as_array().expect("a list").len(),
+        32,
+        "{from_folder}"
+    );
     assert_eq!(from_folder["document_tokens"], from_gguf["document_tokens"]);
 }

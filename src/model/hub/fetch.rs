@@ -185,13 +185,13 @@ fn allowed(from: FetchFrom, origin: &Origin) -> bool {
     }
 }
 
-/// Where fetched models are kept: `burn-apb/models` in the first of `APB_CACHE`, `XDG_CACHE_HOME`,
-/// `~/.cache` that there is.
+/// Where models out of packages are kept: `burn-apb/models` in the first of `APB_CACHE`,
+/// `XDG_CACHE_HOME` and `~/.cache` that there is. It is created when something is put there.
 ///
 /// # Errors
 ///
-/// [`HubError::NoCache`] when none of them is set.
-pub fn models_folder() -> Result<PathBuf, HubError> {
+/// [`HubError::NoCache`] where none of the variables is set.
+pub fn cache_dir() -> Result<PathBuf, HubError> {
     let set = |name: &str| {
         std::env::var_os(name)
             .filter(|value| !value.is_empty())

@@ -19,6 +19,6 @@ mod tests;
 pub use client::{Hub, resolve};
 pub use error::HubError;
 pub use fetch::{
-    ALIASES, Alias, FetchReport, Origin, Package, Source, fetch, fetch_with, models_folder,
+    ALIASES, Alias, FetchFrom, FetchReport, Origin, Package, cache_dir, fetch, fetch_with,
 };
 pub use spec::Spec;

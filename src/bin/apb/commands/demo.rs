@@ -43,7 +43,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     args.strategy.resolve()?;
     let device = args.compute.device()?;
     let bar = output.progress("fetching", "B");
-    let fetched = hub::fetch(MODEL, None, &mut |p| {
+    let fetched = hub::fetch(MODEL, None, hub::FetchFrom::Any, &mut |p| {
         bar.update(p.done, p.total);
     })?;
     bar.finish();

