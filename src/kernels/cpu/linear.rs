@@ -185,10 +185,11 @@ impl<W: Elem> Job for Stream<W> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         match self.rows {
-            1 => self.all::<S, 1, 4>(),
-            2 => self.all::<S, 2, 4>(),
-            3 | 4 => self.all::<S, 4, 2>(),
-            _ => self.all::<S, 8, 1>(),
+            1 => self.all::<S, 1, 1, 4>(),
+            2 => self.all::<S, 2, 1, 4>(),
+            3 | 4 => self.all::<S, 4, 1, 2>(),
+            // So many rows of `x` are worth sharing between two rows of the weight.
+            _ => self.all::<S, 8, 2, 1>(),
         }
     }
 }
@@ -196,16 +197,25 @@ impl<W: Elem> Job for Stream<W> {
 impl<W: Elem> Stream<W> {
     /// Row after row of the weight: one stream through memory, which the processor reads ahead best.
     #[inline(always)]
-    unsafe fn all<S: Simd, const M: usize, const U: usize>(&self) {
-        for column in self.from..self.to {
-            self.column::<S, M, U>(column);
+    unsafe fn all<S: Simd, const M: usize, const N: usize, const U: usize>(&self) {
+        let mut column = self.from;
+        while self.to - column >= N {
+            self.columns::<S, M, N, U>(column);
+            column += N;
+        }
+        while column < self.to {
+            self.columns::<S, M, 1, U>(column);
+            column += 1;
         }
     }
 
-    /// A row of the weight, which is a column of the output, against `M` rows of `x`, `U` vectors
+    /// `N` rows of the weight, which are columns of the output, against `M` rows of `x`, `U` vectors
     /// at a time so that sums do not wait for each other.
     #[inline(always)]
-    unsafe fn column<S: Simd, const M: usize, const U: usize>(&self, column: usize) {
+    unsafe fn columns<S: Simd, const M: usize, const N: usize, const U: usize>(
+        &self,
+        column: usize,
+    ) {
         let Stored {
             ptr,
             stride,
@@ -214,44 +224,58 @@ impl<W: Elem> Stream<W> {
         } = self.weight;
         let weight = ptr.wrapping_add(column.wrapping_mul(stride));
         let x = self.x.0;
-        let mut acc = [[S::zero(); M]; U];
+        let mut acc = [[[S::zero(); M]; N]; U];
         let mut i = 0;
         while d_input - i >= U * S::LANES {
-            S::prefetch(
-                weight
-                    .wrapping_add(i)
-                    .cast::<u8>()
-                    .wrapping_add(PREFETCH_BYTES),
-            );
+            for n in 0..N {
+                let w = weight.wrapping_add(n.wrapping_mul(stride).wrapping_add(i));
+                S::prefetch(w.cast::<u8>().wrapping_add(PREFETCH_BYTES));
+            }
             for (u, sums) in acc.iter_mut().enumerate() {
                 let at = i.wrapping_add(u * S::LANES);
-                let w = W::load::<S>(weight.wrapping_add(at));
-                for (m, sum) in sums.iter_mut().enumerate() {
-                    let x = S::load(x.wrapping_add(m.wrapping_mul(d_input).wrapping_add(at)));
-                    *sum = S::fma(w, x, *sum);
-                }
+                self.add_vectors::<S, M, N>(weight, at, sums);
             }
             i += U * S::LANES;
         }
         while d_input - i >= S::LANES {
-            let w = W::load::<S>(weight.wrapping_add(i));
-            for (m, sum) in acc[0].iter_mut().enumerate() {
-                let x = S::load(x.wrapping_add(m.wrapping_mul(d_input).wrapping_add(i)));
-                *sum = S::fma(w, x, *sum);
-            }
+            self.add_vectors::<S, M, N>(weight, i, &mut acc[0]);
             i += S::LANES;
         }
-        for m in 0..self.rows.min(M) {
-            let mut vector = acc[0][m];
-            for sums in &acc[1..] {
-                vector = S::add(vector, sums[m]);
+        for n in 0..N {
+            for m in 0..self.rows.min(M) {
+                let mut vector = acc[0][n][m];
+                for sums in &acc[1..] {
+                    vector = S::add(vector, sums[n][m]);
+                }
+                let mut sum = S::sum(vector);
+                for i in i..d_input {
+                    let w = *weight.wrapping_add(n.wrapping_mul(stride).wrapping_add(i));
+                    let x = *x.wrapping_add(m.wrapping_mul(d_input).wrapping_add(i));
+                    sum += w.widen() * x;
+                }
+                self.out.at(m * d_output + column + n).write(sum);
             }
-            let mut sum = S::sum(vector);
-            for i in i..d_input {
-                let w = (*weight.wrapping_add(i)).widen();
-                sum += w * *x.wrapping_add(m.wrapping_mul(d_input).wrapping_add(i));
+        }
+    }
+
+    /// One vector of each row.
+    #[inline(always)]
+    unsafe fn add_vectors<S: Simd, const M: usize, const N: usize>(
+        &self,
+        weight: *const W,
+        i: usize,
+        sums: &mut [[S::V; M]; N],
+    ) {
+        let (stride, d_input) = (self.weight.stride, self.weight.d_input);
+        let mut ws = [S::zero(); N];
+        for (n, w) in ws.iter_mut().enumerate() {
+            *w = W::load::<S>(weight.wrapping_add(n.wrapping_mul(stride).wrapping_add(i)));
+        }
+        for m in 0..M {
+            let x = S::load(self.x.at(m.wrapping_mul(d_input).wrapping_add(i)));
+            for n in 0..N {
+                sums[n][m] = S::fma(ws[n], x, sums[n][m]);
             }
-            self.out.at(m * d_output + column).write(sum);
         }
     }
 }
