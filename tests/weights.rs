@@ -235,6 +235,70 @@ fn converts_to_the_type_asked_for() {
     ));
 }
 
+/// Converting leaves the converted only: the file's own pages go as soon as they are used.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_was_converted_does_not_stay_in_memory_twice() {
+    const ELEMENTS: usize = 8 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    write(
+        &path,
+        &vec![("a".into(), vec![ELEMENTS], vec![1.5; ELEMENTS])],
+    );
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    // Bytes of this file that are in this process's memory, by the kernel's account.
+    let resident = || -> usize {
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut lines = maps
+            .lines()
+            .skip_while(|line| !line.ends_with(path.to_str().unwrap()));
+        let rss = lines.find(|line| line.starts_with("Rss:")).unwrap();
+        1024 * rss
+            .split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse::<usize>()
+            .unwrap()
+    };
+    let shared = checkpoint
+        .tensor("a", FloatDType::F32)
+        .unwrap()
+        .into_bytes()
+        .unwrap();
+    assert_eq!(
+        shared.iter().filter(|&&byte| byte != 0).count(),
+        2 * ELEMENTS
+    );
+    assert!(
+        resident() >= 4 * ELEMENTS,
+        "the probe does not see the file: {}",
+        resident()
+    );
+    drop(shared);
+    let halves = checkpoint
+        .tensor("a", FloatDType::F16)
+        .unwrap()
+        .into_bytes()
+        .unwrap();
+    assert_eq!(halves.len(), 2 * ELEMENTS);
+    assert!(
+        resident() <= 1 << 20,
+        "{} bytes of the file stayed",
+        resident()
+    );
+    // And what was released reads the same again.
+    let again = checkpoint
+        .tensor("a", FloatDType::F32)
+        .unwrap()
+        .into_bytes()
+        .unwrap();
+    assert_eq!(
+        again.iter().filter(|&&byte| byte != 0).count(),
+        2 * ELEMENTS
+    );
+}
+
 /// Used without being changed: the mapped file must not be written through.
 #[test]
 fn the_file_stays_as_it_is_when_parameters_change() {

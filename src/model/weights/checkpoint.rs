@@ -305,8 +305,23 @@ impl Checkpoint {
 }
 
 impl Data {
-    /// The tensor's elements as `to`, or why not.
+    /// The tensor's elements as `to`, or why not. What was converted from a file does not stay in
+    /// memory beside the result.
     fn read(&self, to: FloatDType) -> Result<Bytes, String> {
+        let elements = self.elements(to)?;
+        let (file, range) = match self {
+            Self::Plain { file, range, .. } => (file, range),
+            #[cfg(feature = "gguf")]
+            Self::Gguf(blocks) => blocks.place(),
+            Self::Unreadable => return Ok(elements),
+        };
+        if !file.bytes().as_ptr_range().contains(&elements.as_ptr()) {
+            file.release(range.clone());
+        }
+        Ok(elements)
+    }
+
+    fn elements(&self, to: FloatDType) -> Result<Bytes, String> {
         match self {
             Self::Plain { file, range, from } => file
                 .slice(range.clone())

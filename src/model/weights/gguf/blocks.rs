@@ -44,6 +44,11 @@ fn source_row(row: usize, head_dim: usize) -> usize {
 }
 
 impl BlockTensor {
+    /// Where the blocks lie.
+    pub(crate) fn place(&self) -> (&MappedFile, &Range<usize>) {
+        (&self.file, &self.range)
+    }
+
     /// The elements as `to`, or why not. Plain elements in order share the mapped file.
     pub(crate) fn read(&self, to: FloatDType) -> Result<Bytes, String> {
         let plain = match self.kind.ggml() {
