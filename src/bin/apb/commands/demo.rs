@@ -29,7 +29,7 @@ pub struct Args {
     #[arg(
         long,
         value_name = "TEXT",
-        default_value = "Who wrote this treatise about light and colours?"
+        default_value = "What is the name of the author of this treatise?"
     )]
     query: String,
     #[command(flatten)]
