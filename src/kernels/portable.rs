@@ -12,7 +12,8 @@ use super::extension::AttentionPrimitives;
 /// Scores held at a time by [`attend`]: 64 MiB in f32.
 const SCORE_BUDGET: usize = 16 << 20;
 
-/// Attention in tiles of rows, each against the keys that any of its rows sees.
+/// Attention in tiles of rows, each against the keys that any of its rows sees. A value that one row of
+/// a tile sees is multiplied by a weight of zero in the others, so it has to be finite.
 pub(super) fn attend<B: Backend>(
     q: FloatTensor<B>,
     k: FloatTensor<B>,

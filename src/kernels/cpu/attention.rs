@@ -224,7 +224,9 @@ fn solve<E: Elem>(problem: &Problem<E>, level: Level) {
 
     // Rows are cut first: smaller tiles where there would be too few, down to one panel.
     let heads_alone = batch * kv_heads;
-    let panel_rows = (super::tile::PANEL * level.lanes()).div_ceil(group);
+    // Rows that fill panels without a rest.
+    let width = super::tile::PANEL * level.lanes();
+    let panel_rows = width / greatest_common_divisor(width, group);
     let tile = (PIECE_LANES / group).max(1);
     let tile = match dots {
         true => seq_q,
@@ -299,6 +301,14 @@ fn solve<E: Elem>(problem: &Problem<E>, level: Level) {
             .with_max_len(1)
             .for_each(piece);
         (0..units).for_each(join);
+    }
+}
+
+fn greatest_common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 {
+        a
+    } else {
+        greatest_common_divisor(b, a % b)
     }
 }
 
