@@ -248,3 +248,71 @@ fn float_dtype(dtype: DType) -> FloatDType {
         _ => FloatDType::F32,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Distribution, Tensor};
+    use burn_flex::{Flex, FlexTensor};
+
+    use super::*;
+    use crate::kernels::{
+        linear_reference, reference, rms_norm_reference, rotate_reference, silu_mul_reference,
+    };
+
+    fn random<const D: usize>(shape: [usize; D]) -> (Tensor<D>, FlexTensor) {
+        let values: Tensor<D> =
+            Tensor::random(shape, Distribution::Normal(0.0, 1.0), &Device::flex());
+        let primitive = values.clone().try_into_primitive::<Flex>().unwrap();
+        (values, primitive)
+    }
+
+    fn check<const D: usize>(got: FlexTensor, expected: Tensor<D>) {
+        let got = Tensor::<D>::from_primitive::<Flex>(got).into_data();
+        let expected = expected.into_data();
+        got.assert_approx_eq::<f32>(&expected, burn::tensor::Tolerance::absolute(1e-5));
+    }
+
+    /// The GPU runtimes inherit these; here they run on the CPU's backend, which overrides them.
+    #[test]
+    fn plain_operations_equal_the_references() {
+        let regions = |passing, anchor, causal| Regions {
+            passing,
+            anchor,
+            causal,
+        };
+        for (rows, keys, regions) in [
+            (30, 50, regions(20, 10, true)),
+            (25, 50, regions(20, 10, true)),
+            (30, 50, regions(20, 10, false)),
+            (12, 5, regions(0, 0, true)),
+            (3, 40, regions(0, 0, true)),
+            (4, 9, regions(0, 0, false)),
+        ] {
+            let (q, q_primitive) = random([2, 6, rows, 16]);
+            let (k, k_primitive) = random([2, 2, keys, 16]);
+            let (v, v_primitive) = random([2, 2, keys, 16]);
+            let expected = reference::attention(q, k, v, regions);
+            let got = attend::<Flex>(q_primitive, k_primitive, v_primitive, regions);
+            check(got.out, expected.out);
+            check(got.lse, expected.lse);
+        }
+
+        let (x, x_primitive) = random([2, 5, 24]);
+        let (y, y_primitive) = random([2, 5, 24]);
+        let (weight, weight_primitive) = random([24, 7]);
+        let (bias, bias_primitive) = random([7]);
+        let got = linear::<Flex>(x_primitive.clone(), weight_primitive, Some(bias_primitive));
+        check(got, linear_reference(x.clone(), weight, Some(bias)));
+        let (gamma, gamma_primitive) = random([24]);
+        let got = normalise::<Flex>(x_primitive.clone(), gamma_primitive, 1e-5);
+        check(got, rms_norm_reference(x.clone(), gamma, 1e-5));
+        let (cos, cos_primitive) = random([5, 6]);
+        let (sin, sin_primitive) = random([5, 6]);
+        let got = rotate_half::<Flex>(x_primitive.clone(), cos_primitive, sin_primitive, 2);
+        check(got, rotate_reference(x.clone(), cos, sin, 2));
+        check(
+            gate::<Flex>(x_primitive, y_primitive),
+            silu_mul_reference(x, y),
+        );
+    }
+}
