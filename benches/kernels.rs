@@ -19,7 +19,7 @@ fn main() {
     let mut args = std::env::args().skip(1);
     let filter = args.find(|arg| !arg.starts_with('-') && arg != "cpu");
     // As a forward pass should: on a thread of the pool.
-    on_workers(|| tables(filter));
+    on_workers(&Device::flex(), || tables(filter));
 }
 
 fn tables(filter: Option<String>) {

@@ -111,12 +111,15 @@ impl Decoder {
             }
             .into());
         }
-        let rope = rope.tables(start..needed, &hidden.device());
-        for layer in 0..self.layers.len() {
-            let attention = self.attend(layer, hidden.clone(), &rope, cache)?;
-            hidden = self.layers[layer].finish(hidden, attention)?;
-        }
-        Ok(self.final_norm(hidden)?)
+        let device = hidden.device();
+        let rope = rope.tables(start..needed, &device);
+        kernels::on_workers(&device, || {
+            for layer in 0..self.layers.len() {
+                let attention = self.attend(layer, hidden.clone(), &rope, cache)?;
+                hidden = self.layers[layer].finish(hidden, attention)?;
+            }
+            Ok(self.final_norm(hidden)?)
+        })
     }
 
     /// Causal attention of a layer over the cache and the rows `[batch, seq, hidden]`, which are
@@ -155,9 +158,9 @@ impl Decoder {
     ///
     /// [`KernelError`] when the rows do not have the model's width.
     pub fn logits(&self, hidden: Tensor<3>) -> Result<Tensor<3>, KernelError> {
-        match &self.lm_head {
+        kernels::on_workers(&hidden.device(), || match &self.lm_head {
             Some(head) => apply(head, hidden),
             None => kernels::linear(hidden, self.embed_tokens.weight.val().transpose(), None),
-        }
+        })
     }
 }
