@@ -62,13 +62,13 @@ impl<E: Elem> Problem<E> {
 
     /// The keys that any of the rows sees.
     fn visible_to_any(&self, rows: Range<usize>) -> Range<usize> {
-        let mut union = usize::MAX..0;
+        let (mut start, mut end) = (usize::MAX, 0);
         for keys in rows.map(|row| self.visible(row)) {
             if !keys.is_empty() {
-                union = union.start.min(keys.start)..union.end.max(keys.end);
+                (start, end) = (start.min(keys.start), end.max(keys.end));
             }
         }
-        if union.start > union.end { 0..0 } else { union }
+        start.min(end)..end
     }
 
     /// Writes a row of output from its sums of weighted values, shift (in bits) and total weight.

@@ -3,14 +3,19 @@
 //! Everything under here is pointers and strides of tensors that have been checked, so whole functions
 //! are unsafe, and what they rely on stands in their documentation.
 #![allow(unsafe_op_in_unsafe_fn)]
+// Kernels walk several short arrays of vectors at once, which reads best by index.
+#![allow(clippy::needless_range_loop)]
 
 mod attention;
 mod dots;
+mod gather;
 mod linear;
+mod packed;
 mod panels;
 mod rows;
 mod scratch;
 mod simd;
+mod stream;
 mod tile;
 mod view;
 #[cfg(target_arch = "x86_64")]
