@@ -103,7 +103,11 @@ pub fn write_atomically(
         _ => Path::new("."),
     };
     let failed = |e: io::Error| CliError::failed(format!("cannot write {}: {e}", path.display()));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    let mut temporary = tempfile::Builder::new();
+    // A temporary file is private; what becomes a result gets the rights of any other new file.
+    #[cfg(unix)]
+    temporary.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = temporary.tempfile_in(folder).map_err(failed)?;
     write(file.as_file_mut()).map_err(failed)?;
     file.as_file().sync_all().map_err(failed)?;
     file.persist(path).map_err(|e| failed(e.error))?;
