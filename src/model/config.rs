@@ -392,9 +392,10 @@ impl<'a> Fields<'a> {
         }
 
         const POSITIVE: std::ops::Range<f64> = f64::MIN_POSITIVE..1e15;
-        let theta = match self.number("rope_theta", 1.0..1e15)? {
+        const THETA: std::ops::Range<f64> = 2.0..1e15;
+        let theta = match self.number("rope_theta", THETA)? {
             Some(theta) => theta,
-            None => inner.number("rope_theta", 1.0..1e15)?.unwrap_or(10_000.0),
+            None => inner.number("rope_theta", THETA)?.unwrap_or(10_000.0),
         };
         let kind = match scaling.get("rope_type").or_else(|| scaling.get("type")) {
             None | Some(Value::Null) => "default",
@@ -629,6 +630,8 @@ mod tests {
             ("num_hidden_layers", json!(2.5)),
             ("rms_norm_eps", json!(-1e-5)),
             ("rope_theta", json!(0)),
+            // Every wavelength would be the same, and YaRN would divide by its logarithm, 0.
+            ("rope_theta", json!(1)),
             ("tie_word_embeddings", json!("yes")),
         ];
         for (field, value) in cases {
