@@ -4,6 +4,7 @@
 //! and answers any number of questions, each of which leaves the cache as it found it.
 
 mod answer;
+pub mod compressor;
 mod config;
 mod session;
 

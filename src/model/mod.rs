@@ -6,6 +6,7 @@ mod cache;
 pub mod chat_template;
 mod config;
 mod decoder;
+mod fingerprint;
 pub mod generation_config;
 #[cfg(feature = "hub")]
 pub mod hub;
@@ -21,6 +22,7 @@ pub mod tokenizer;
 pub mod weights;
 
 pub use attention::{Attention, Projections};
+pub(crate) use attention::{apply, linear};
 pub use block::Block;
 pub use cache::{CacheFull, KvCache};
 pub use config::{
@@ -28,6 +30,7 @@ pub use config::{
     MAX_WIDTH,
 };
 pub use decoder::{Decoder, ForwardError};
+pub use fingerprint::{FINGERPRINT_SLICE, FINGERPRINT_SLICES};
 pub use language_model::{LanguageModel, ModelError, load_decoder};
 pub use mlp::Mlp;
 pub use rope::{Rope, RopeConfig, RopeScaling, RopeTables};

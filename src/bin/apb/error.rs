@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::process::ExitCode;
 
+use burn_apb::apb::compressor::{ConvertHeadsError, HeadsError};
 use burn_apb::apb::{AnswerError, SessionError};
 use burn_apb::model::ModelError;
 use burn_apb::model::hub::HubError;
@@ -112,6 +113,22 @@ impl From<ConvertError> for CliError {
             ConvertError::Folder(FolderError::Io { .. }) => Self::failed(error),
             _ => Self::usage(error),
         }
+    }
+}
+
+impl From<ConvertHeadsError> for CliError {
+    fn from(error: ConvertHeadsError) -> Self {
+        match &error {
+            ConvertHeadsError::Write(_) => Self::failed(error),
+            _ => Self::usage(error),
+        }
+    }
+}
+
+impl From<HeadsError> for CliError {
+    /// Heads that do not fit are a file that cannot be used.
+    fn from(error: HeadsError) -> Self {
+        Self::usage(error)
     }
 }
 

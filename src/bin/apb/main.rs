@@ -11,7 +11,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{bench, completions, convert, demo, doctor, fetch, generate, trace};
+use crate::commands::{
+    bench, completions, convert, convert_heads, demo, doctor, fetch, generate, trace,
+};
 use crate::error::CliError;
 use crate::output::Output;
 
@@ -37,6 +39,7 @@ enum Command {
     Demo(demo::Args),
     Fetch(fetch::Args),
     Convert(convert::Args),
+    ConvertHeads(convert_heads::Args),
     Generate(generate::Args),
     Trace(trace::Args),
     #[command(subcommand)]
@@ -72,6 +75,7 @@ fn run(command: &Command, output: &Output) -> Result<(), CliError> {
         Command::Demo(args) => demo::run(args, output),
         Command::Fetch(args) => fetch::run(args, output),
         Command::Convert(args) => convert::run(args, output),
+        Command::ConvertHeads(args) => convert_heads::run(args, output),
         Command::Generate(args) => generate::run(args, output),
         Command::Trace(args) => trace::run(args, output),
         Command::Bench(command) => bench::run(command, output),

@@ -1,6 +1,6 @@
 //! The tensors of a model's files under their Hugging Face names, read when they are asked for.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -79,6 +79,9 @@ pub(super) enum Data {
     Unreadable,
 }
 
+/// The tensors of a safetensors file and its metadata.
+type Shard = (Vec<(TensorInfo, Data)>, BTreeMap<String, String>);
+
 /// The weights of one model: a folder with `model.safetensors` or with
 /// `model.safetensors.index.json` and shards, one `.safetensors` file, or one `.gguf` file.
 ///
@@ -89,6 +92,7 @@ pub struct Checkpoint {
     path: PathBuf,
     tensors: Vec<(TensorInfo, Data)>,
     by_name: HashMap<String, usize>,
+    metadata: BTreeMap<String, String>,
     #[cfg(feature = "gguf")]
     gguf: Option<Arc<super::gguf::Gguf>>,
 }
@@ -140,8 +144,10 @@ impl Checkpoint {
     }
 
     fn single(path: &Path, file: MappedFile) -> Result<Self, WeightsError> {
-        let tensors = shard(&file)?;
-        Ok(Self::new(path, tensors))
+        let (tensors, metadata) = shard(&file)?;
+        let mut checkpoint = Self::new(path, tensors);
+        checkpoint.metadata = metadata;
+        Ok(checkpoint)
     }
 
     fn sharded(folder: &Path, path: &Path) -> Result<Self, WeightsError> {
@@ -176,7 +182,7 @@ impl Checkpoint {
             .collect();
         let (mut tensors, mut faults) = (Vec::new(), Vec::new());
         for name in index.shards() {
-            for (info, data) in shard(&MappedFile::open(&folder.join(name))?)? {
+            for (info, data) in shard(&MappedFile::open(&folder.join(name))?)?.0 {
                 if promised.remove(&(name.to_string(), info.name.clone())) {
                     tensors.push((info, data));
                 } else {
@@ -227,6 +233,7 @@ impl Checkpoint {
             path: path.into(),
             tensors,
             by_name,
+            metadata: BTreeMap::new(),
             #[cfg(feature = "gguf")]
             gguf: None,
         }
@@ -245,6 +252,24 @@ impl Checkpoint {
     /// One tensor by its Hugging Face name.
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {
         self.by_name.get(name).map(|&at| &self.tensors[at].0)
+    }
+
+    /// The `__metadata__` of the one safetensors file this was opened from; empty for shards, whose
+    /// files may disagree, and for GGUF.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    /// The bytes of a tensor as they lie in its file; `None` for a tensor that is not there or whose
+    /// type cannot be read.
+    pub(crate) fn stored_bytes(&self, name: &str) -> Option<&[u8]> {
+        let (file, range) = match &self.tensors[*self.by_name.get(name)?].1 {
+            Data::Plain { file, range, .. } => (file, range),
+            #[cfg(feature = "gguf")]
+            Data::Gguf(blocks) => blocks.place(),
+            Data::Unreadable => return None,
+        };
+        file.bytes().get(range.clone())
     }
 
     /// The metadata of the GGUF file this was opened from; `None` for safetensors.
@@ -342,8 +367,8 @@ pub(super) fn read_error(info: &TensorInfo, message: String) -> WeightsError {
     }
 }
 
-/// The tensors of one safetensors file.
-fn shard(file: &MappedFile) -> Result<Vec<(TensorInfo, Data)>, WeightsError> {
+/// The tensors of one safetensors file, and its metadata.
+fn shard(file: &MappedFile) -> Result<Shard, WeightsError> {
     let header = Header::parse(file.bytes(), file.bytes().len() as u64).map_err(|source| {
         WeightsError::Header {
             path: file.path().into(),
@@ -375,11 +400,27 @@ fn shard(file: &MappedFile) -> Result<Vec<(TensorInfo, Data)>, WeightsError> {
             data,
         )
     });
-    Ok(tensors.collect())
+    Ok((tensors.collect(), header.metadata))
 }
 
 /// What a folder holds, for a message; with a hint where it is another known format.
 pub(crate) fn listing(folder: &Path) -> String {
+    listing_with(folder, |names| {
+        if let Some(gguf) = names.iter().find(|n| n.ends_with(".gguf")) {
+            format!(" (give {gguf} itself as the model)")
+        } else if names
+            .iter()
+            .any(|n| n.ends_with(".bin") || n.ends_with(".pth"))
+        {
+            " (PyTorch files are not read: save the model as safetensors with transformers' `save_pretrained`)".into()
+        } else {
+            String::new()
+        }
+    })
+}
+
+/// What a folder holds, for a message; with what `hint` says about its sorted file names.
+pub(crate) fn listing_with(folder: &Path, hint: impl FnOnce(&[String]) -> String) -> String {
     const SHOWN: usize = 12;
     let Ok(entries) = std::fs::read_dir(folder) else {
         return "a folder that cannot be listed".into();
@@ -392,16 +433,7 @@ pub(crate) fn listing(folder: &Path) -> String {
     if names.is_empty() {
         return "an empty folder".into();
     }
-    let hint = if let Some(gguf) = names.iter().find(|n| n.ends_with(".gguf")) {
-        format!(" (give {gguf} itself as the model)")
-    } else if names
-        .iter()
-        .any(|n| n.ends_with(".bin") || n.ends_with(".pth"))
-    {
-        " (PyTorch files are not read: save the model as safetensors with transformers' `save_pretrained`)".into()
-    } else {
-        String::new()
-    };
+    let hint = hint(&names);
     let more = names.len().saturating_sub(SHOWN);
     names.truncate(SHOWN);
     let more = if more > 0 {

@@ -5,12 +5,13 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::FloatDType;
-use serde_json::{Value as Json, json};
+use serde_json::json;
 
 use super::checkpoint::Checkpoint;
 use super::error::WeightsError;
 use super::folder::{FolderError, write_folder, write_json};
 use super::progress::Progress;
+use super::safetensors::encode;
 use super::{SINGLE_FILE, elements};
 
 /// Bytes gathered before they go to the file.
@@ -137,9 +138,7 @@ fn write_tensors(
     };
     let (header, total) = header(checkpoint, dtype, source)?;
     let mut file = BufWriter::with_capacity(BUFFER, File::create(path).map_err(failed)?);
-    file.write_all(&(header.len() as u64).to_le_bytes())
-        .and_then(|()| file.write_all(&header))
-        .map_err(failed)?;
+    file.write_all(&header).map_err(failed)?;
     let mut done = 0;
     for info in checkpoint.tensors() {
         let bytes = checkpoint.tensor(&info.name, dtype)?.into_bytes();
@@ -159,30 +158,19 @@ fn write_tensors(
     file.sync_all().map_err(failed)
 }
 
-/// The header, padded to eight bytes with spaces, and the number of data bytes behind it.
+/// What stands before the data, and the number of data bytes.
 fn header(
     checkpoint: &Checkpoint,
     dtype: FloatDType,
     source: &str,
 ) -> Result<(Vec<u8>, u64), WeightsError> {
     let width = elements::width(dtype).ok_or(WeightsError::AskedType { found: dtype })? as u64;
-    let mut header = serde_json::Map::new();
-    header.insert(
-        "__metadata__".into(),
-        json!({ "format": "pt", "source": source }),
-    );
-    let (mut offset, name) = (0u64, format!("{dtype:?}"));
-    for info in checkpoint.tensors() {
-        let end = offset + info.elements() as u64 * width;
-        header.insert(
-            info.name.clone(),
-            json!({ "dtype": name, "shape": info.shape, "data_offsets": [offset, end] }),
-        );
-        offset = end;
-    }
-    let mut bytes = Json::Object(header).to_string().into_bytes();
-    bytes.resize(bytes.len().next_multiple_of(8), b' ');
-    Ok((bytes, offset))
+    let name = format!("{dtype:?}");
+    let tensors = checkpoint.tensors().map(|info| {
+        let byte_len = info.elements() as u64 * width;
+        (info.name.as_str(), name.as_str(), &info.shape[..], byte_len)
+    });
+    Ok(encode(json!({ "format": "pt", "source": source }), tensors))
 }
 
 fn torch_name(dtype: FloatDType) -> Result<&'static str, WeightsError> {

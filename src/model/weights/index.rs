@@ -41,13 +41,15 @@ pub enum IndexError {
     },
     /// A shard that is not a plain file name in the index's own folder.
     #[error(
-        "tensor `{tensor}`: expected the name of a .safetensors file in the index's own folder, found `{shard}`, which would lead elsewhere"
+        "tensor `{tensor}`: expected the name of a {extension} file in the index's own folder, found `{shard}`, which would lead elsewhere"
     )]
     Outside {
         /// The tensor.
         tensor: String,
         /// The name given for its shard.
         shard: String,
+        /// How shards' names end.
+        extension: &'static str,
     },
 }
 
@@ -65,6 +67,11 @@ impl Index {
     ///
     /// An [`IndexError`] for the first rule the index breaks.
     pub fn parse(bytes: &[u8]) -> Result<Self, IndexError> {
+        Self::parse_shards(bytes, ".safetensors")
+    }
+
+    /// [`Self::parse`] for shards whose names end in `extension`.
+    pub(crate) fn parse_shards(bytes: &[u8], extension: &'static str) -> Result<Self, IndexError> {
         if bytes.len() as u64 > MAX_INDEX_LEN {
             return Err(IndexError::TooLarge {
                 found: bytes.len() as u64,
@@ -84,10 +91,11 @@ impl Index {
                     name: tensor.clone(),
                 });
             }
-            if !is_plain_file_name(shard) || !shard.ends_with(".safetensors") {
+            if !is_plain_file_name(shard) || !shard.ends_with(extension) {
                 return Err(IndexError::Outside {
                     tensor: tensor.clone(),
                     shard: shard.clone(),
+                    extension,
                 });
             }
         }

@@ -8,14 +8,16 @@
 //! | `elements`, `mapped` | conversions between element types; memory-mapped files |
 //! | `gguf` | GGUF files as Hugging Face tensors, config and tokenizer (feature `gguf`) |
 //! | `convert` | a GGUF file to a Hugging Face folder (feature `gguf`) |
-//! | `folder` | a folder that appears whole or not at all |
+//! | `folder`, `file` | a folder, a file that appears whole or not at all |
 
 mod checkpoint;
 #[cfg(feature = "gguf")]
 mod convert;
 mod elements;
 mod error;
-#[cfg(any(feature = "gguf", feature = "hub"))]
+#[cfg(feature = "pytorch")]
+mod file;
+#[cfg(any(feature = "gguf", feature = "hub", feature = "pytorch"))]
 mod folder;
 #[cfg(feature = "gguf")]
 pub mod gguf;
@@ -30,13 +32,15 @@ pub use checkpoint::{Checkpoint, SINGLE_FILE, StoredType, TensorInfo};
 #[cfg(feature = "gguf")]
 pub use convert::{ConvertError, ConvertReport, convert};
 pub use error::WeightsError;
-#[cfg(any(feature = "gguf", feature = "hub"))]
+#[cfg(feature = "pytorch")]
+pub(crate) use file::write_file;
+#[cfg(any(feature = "gguf", feature = "hub", feature = "pytorch"))]
 pub use folder::FolderError;
 pub use load::{load, module_path};
 pub use plan::{Mismatch, Missing, Unexpected, WrongShape, WrongType};
 pub use progress::Progress;
 
-pub(crate) use checkpoint::listing;
+pub(crate) use checkpoint::{listing, listing_with};
 #[cfg(all(feature = "hub", feature = "gguf"))]
 pub(crate) use convert::convert_into;
 #[cfg(feature = "hub")]

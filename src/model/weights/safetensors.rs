@@ -12,6 +12,8 @@ use safetensors::Dtype;
 use serde::de::value::{Error as ValueError, StrDeserializer};
 use serde::de::{Deserializer, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, de};
+#[cfg(any(feature = "gguf", feature = "pytorch"))]
+use serde_json::{Value, json};
 
 /// The longest header that is read, in bytes; the limit of the `safetensors` crate.
 pub const MAX_HEADER_LEN: u64 = 100_000_000;
@@ -197,6 +199,33 @@ impl Header {
         let tensors = place(raw.tensors, data_start, file_len - data_start)?;
         Ok(Self { tensors, metadata })
     }
+}
+
+/// What stands before the data of a safetensors file: the length of the header, the header, and
+/// spaces up to eight bytes; and the number of data bytes that the tensors take.
+///
+/// `tensors` are names, element types as safetensors calls them, shapes and lengths in bytes, in the
+/// order of the data.
+#[cfg(any(feature = "gguf", feature = "pytorch"))]
+pub(crate) fn encode<'a>(
+    metadata: Value,
+    tensors: impl Iterator<Item = (&'a str, &'a str, &'a [usize], u64)>,
+) -> (Vec<u8>, u64) {
+    let (mut header, mut offset) = (serde_json::Map::new(), 0u64);
+    header.insert(METADATA.into(), metadata);
+    for (name, dtype, shape, byte_len) in tensors {
+        let end = offset + byte_len;
+        header.insert(
+            name.into(),
+            json!({ "dtype": dtype, "shape": shape, "data_offsets": [offset, end] }),
+        );
+        offset = end;
+    }
+    let mut header = Value::Object(header).to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header);
+    (bytes, offset)
 }
 
 /// Checks each tensor alone, then that together they cover the data exactly.

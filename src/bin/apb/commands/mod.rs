@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod completions;
 pub mod convert;
+pub mod convert_heads;
 pub mod demo;
 pub mod doctor;
 pub mod fetch;
