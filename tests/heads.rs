@@ -230,12 +230,15 @@ fn heads_of_another_model_are_refused_before_a_weight_is_read() {
     );
 }
 
+/// Type and shape of a file's tensors by their names.
+type Tensors = BTreeMap<String, (Dtype, Vec<usize>)>;
+
 /// Heads for `llama-gqa` as a file, edited.
 fn heads_with(
-    edit: impl FnOnce(&mut BTreeMap<String, (Dtype, Vec<usize>)>),
+    edit: impl FnOnce(&mut Tensors),
     metadata: &[(&str, &str)],
 ) -> Result<(), HeadsError> {
-    let mut tensors = BTreeMap::new();
+    let mut tensors = Tensors::new();
     for layer in 0..3 {
         let name = |m| format!("model.layers.{layer}.self_attn.fc{m}.weight");
         tensors.insert(name(1), (Dtype::F32, vec![5, 128]));
@@ -266,7 +269,7 @@ fn heads_that_are_not_a_whole_set_are_refused() {
     heads_with(|_| {}, &[]).unwrap();
     heads_with(|_| {}, &[("format", HEADS_FORMAT), ("width", "5")]).unwrap();
 
-    let fault = |edit: fn(&mut BTreeMap<String, (Dtype, Vec<usize>)>)| match heads_with(edit, &[]) {
+    let fault = |edit: fn(&mut Tensors)| match heads_with(edit, &[]) {
         Err(HeadsError::Fault { fault, .. }) => fault,
         other => panic!("{other:?}"),
     };
@@ -279,8 +282,7 @@ fn heads_that_are_not_a_whole_set_are_refused() {
     );
     assert_eq!(fault(|t| t.clear()), HeadsFault::None);
     for edit in [
-        (|t| t.get_mut(FC1).unwrap().1 = vec![6, 128])
-            as fn(&mut BTreeMap<String, (Dtype, Vec<usize>)>),
+        (|t| t.get_mut(FC1).unwrap().1 = vec![6, 128]) as fn(&mut Tensors),
         |t| t.get_mut(FC1).unwrap().1 = vec![5, 64],
         |t| t.get_mut(FC2).unwrap().1 = vec![2, 6],
         |t| t.get_mut(FC2).unwrap().1 = vec![3, 5],
