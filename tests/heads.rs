@@ -386,6 +386,7 @@ fn pytorch_files_become_the_same_heads() {
         ("shards", FloatDType::BF16, &[]),
         ("views.pt", FloatDType::F32, &[]),
         ("nested.pt", FloatDType::F32, &[]),
+        ("no_checksums.pt", FloatDType::F32, &[]),
         (
             "model.pt",
             FloatDType::F32,
