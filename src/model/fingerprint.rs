@@ -161,6 +161,28 @@ mod tests {
         assert_ne!(found, edited(|text| text, start));
     }
 
+    /// Of a GGUF file the stored blocks count, whatever they stand for.
+    #[cfg(feature = "gguf")]
+    #[test]
+    fn gguf_files_have_fingerprints() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/gguf/good");
+        // The published crate leaves the fuzz targets out.
+        let Ok(bytes) = std::fs::read(path) else {
+            return;
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("model.gguf");
+        let of = |bytes: &[u8]| {
+            std::fs::write(&file, bytes).unwrap();
+            ModelSource::open(&file).unwrap().fingerprint().unwrap()
+        };
+        let found = of(&bytes);
+        assert_eq!(found, of(&bytes));
+        let data = bytes.len() - 384;
+        let changed = [&bytes[..data], &[bytes[data] ^ 1], &bytes[data + 1..]].concat();
+        assert_ne!(found, of(&changed));
+    }
+
     #[test]
     fn slices_are_spread_over_a_tensor() {
         let bytes: Vec<u8> = (0..2001).map(|i| (i % 251) as u8).collect();

@@ -17,8 +17,8 @@ use super::pytorch::{self, PytorchTensor};
 use crate::model::weights::index::IndexError;
 use crate::model::weights::safetensors::encode;
 use crate::model::weights::{
-    Checkpoint, FolderError, SINGLE_FILE, StoredType, TensorInfo, WeightsError, index,
-    listing_with, write_file,
+    Checkpoint, FileError, SINGLE_FILE, StoredType, TensorInfo, WeightsError, index, listing_with,
+    write_file,
 };
 
 /// What a conversion wrote.
@@ -158,7 +158,7 @@ pub enum ConvertHeadsError {
     },
     /// Writing. Nothing is left behind.
     #[error(transparent)]
-    Write(#[from] FolderError),
+    Write(#[from] FileError),
 }
 
 /// Converts the retaining heads in `input` to the safetensors file `out`, which
@@ -225,7 +225,7 @@ pub fn convert_heads(
     let (header, _) = encode(Value::Object(metadata), described);
 
     write_file(out, |file| {
-        let failed = |source| FolderError::Io {
+        let failed = |source| FileError {
             path: out.into(),
             source,
         };
@@ -343,7 +343,7 @@ impl Source {
     fn write(
         &self,
         stored: Stored,
-        write: &mut dyn FnMut(&[u8]) -> Result<(), FolderError>,
+        write: &mut dyn FnMut(&[u8]) -> Result<(), FileError>,
     ) -> Result<(), ConvertHeadsError> {
         match self {
             Self::Pytorch(source) => {

@@ -15,7 +15,7 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use pytorch_reader::{PytorchReader, Tensor};
-use zip::ZipArchive;
+use zip::{ZipArchive, ZipReadOptions};
 
 use super::convert_heads::ConvertHeadsError;
 use super::head_shapes::within_prefix;
@@ -83,10 +83,11 @@ fn refuse_hostile(path: &Path) -> Result<u64, ConvertHeadsError> {
             });
         }
         if name == "data.pkl" || name.ends_with("/data.pkl") {
-            pickles.push(at);
+            // torch.save(.., compute_crc32=False) writes 0 for every entry.
+            pickles.push((at, entry.crc32() == 0));
         }
     }
-    let [at] = pickles.as_slice() else {
+    let &[(at, unchecked)] = pickles.as_slice() else {
         let found = format!(
             "expected one data.pkl in the archive, found {}",
             pickles.len()
@@ -94,7 +95,10 @@ fn refuse_hostile(path: &Path) -> Result<u64, ConvertHeadsError> {
         return Err(failed(&found));
     };
     let mut bytes = Vec::new();
-    let entry = archive.by_index(*at).map_err(|e| failed(&e))?;
+    let options = ZipReadOptions::new().ignore_crc32(unchecked);
+    let entry = archive
+        .by_index_with_options(at, options)
+        .map_err(|e| failed(&e))?;
     entry
         .take(file_len)
         .read_to_end(&mut bytes)

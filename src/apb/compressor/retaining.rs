@@ -2,7 +2,7 @@
 //!
 //! One head a layer, trained beforehand against what real answers attend to (Locret,
 //! <https://arxiv.org/abs/2410.01805>); published for some models, see
-//! [`convert_heads`](super::convert_heads).
+//! [`convert_heads`](super::convert_heads()).
 
 use std::path::Path;
 

@@ -1,17 +1,26 @@
 //! A file that appears whole or not at all.
 
 use std::fs::File;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use super::folder::FolderError;
+/// Why a file was not written. Nothing is left behind.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: cannot be written: {source}{}; nothing was kept", path.display(), if source.kind() == io::ErrorKind::StorageFull { " (free some space or choose another disk)" } else { "" })]
+pub struct FileError {
+    /// The file.
+    pub path: PathBuf,
+    /// What the operating system said.
+    pub source: io::Error,
+}
 
 /// Lets `write` fill a file that then appears at `out` in one step, in the place of the file that
 /// may be there.
-pub(crate) fn write_file<T, E: From<FolderError>>(
+pub(crate) fn write_file<T, E: From<FileError>>(
     out: &Path,
     write: impl FnOnce(&mut File) -> Result<T, E>,
 ) -> Result<T, E> {
-    let failed = |source| FolderError::Io {
+    let failed = |source| FileError {
         path: out.into(),
         source,
     };

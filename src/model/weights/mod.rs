@@ -17,7 +17,7 @@ mod elements;
 mod error;
 #[cfg(feature = "pytorch")]
 mod file;
-#[cfg(any(feature = "gguf", feature = "hub", feature = "pytorch"))]
+#[cfg(any(feature = "gguf", feature = "hub"))]
 mod folder;
 #[cfg(feature = "gguf")]
 pub mod gguf;
@@ -33,8 +33,10 @@ pub use checkpoint::{Checkpoint, SINGLE_FILE, StoredType, TensorInfo};
 pub use convert::{ConvertError, ConvertReport, convert};
 pub use error::WeightsError;
 #[cfg(feature = "pytorch")]
+pub use file::FileError;
+#[cfg(feature = "pytorch")]
 pub(crate) use file::write_file;
-#[cfg(any(feature = "gguf", feature = "hub", feature = "pytorch"))]
+#[cfg(any(feature = "gguf", feature = "hub"))]
 pub use folder::FolderError;
 pub use load::{load, module_path};
 pub use plan::{Mismatch, Missing, Unexpected, WrongShape, WrongType};
