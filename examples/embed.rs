@@ -51,17 +51,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     let device = Device::flex();
     let model = LanguageModel::load(folder, &device)?;
     let scorer = Scorer {
-        head: LinearConfig::new(model.config.hidden_size, 1).init(&device),
+        head: LinearConfig::new(model.text.config.hidden_size, 1).init(&device),
         backbone: model.decoder,
     };
 
     let mut embeddings = Vec::new();
     for text in &texts {
-        let ids = model.tokenizer.encode(text, true)?;
-        let embedding = scorer.embed(&ids, &model.config)?;
+        let ids = model.text.tokenizer.encode(text, true)?;
+        let embedding = scorer.embed(&ids, &model.text.config)?;
         let norm = embedding.clone().square().sum_dim(1).sqrt();
         embeddings.push(embedding / norm);
-        let score = scorer.score(&ids, &model.config)?.into_scalar::<f32>();
+        let score = scorer.score(&ids, &model.text.config)?.into_scalar::<f32>();
         println!("score {score:+.3}  {text}");
     }
     for (i, a) in embeddings.iter().enumerate() {
@@ -76,8 +76,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let record = folder.path().join("scorer.bpk");
     scorer.clone().save_file(&record)?;
     let restored = scorer.load_file(&record);
-    let ids = model.tokenizer.encode(&texts[0], true)?;
-    let again = restored.score(&ids, &model.config)?.into_scalar::<f32>();
+    let ids = model.text.tokenizer.encode(&texts[0], true)?;
+    let again = restored
+        .score(&ids, &model.text.config)?
+        .into_scalar::<f32>();
     println!("score {again:+.3}  {} (restored from a record)", texts[0]);
     Ok(())
 }

@@ -35,3 +35,4 @@
 pub mod apb;
 pub mod kernels;
 pub mod model;
+pub mod ranks;

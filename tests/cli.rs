@@ -309,10 +309,40 @@ fn a_tokenizer_of_another_model_is_noticed() {
 fn flags_that_cannot_be() {
     let scene = Scene::new();
     let document = scene.file("document.txt", "text");
-    let cases: [(&[&str], i32, &[&str]); 8] = [
+    let cases: [(&[&str], i32, &[&str]); 14] = [
         (&["--device", "tpu"], 2, &["tpu", "cuda"]),
         (&["--method", "flash"], 2, &["flash", "full"]),
-        (&["--method", "apb", "--ranks", "4"], 2, &["--method full"]),
+        (
+            &["--method", "apb", "--ranks", "4000"],
+            2,
+            &["ranks", "nearest"],
+        ),
+        (
+            &["--method", "ulysses", "--ranks", "3"],
+            2,
+            &["3 ranks", "4 heads"],
+        ),
+        (
+            &["--method", "apb", "--anchor", "2"],
+            2,
+            &["anchor", "--anchor"],
+        ),
+        (
+            &["--method", "apb", "--compressor", "retaining"],
+            2,
+            &["--heads"],
+        ),
+        (
+            &["--method", "apb", "--no-anchor-query"],
+            2,
+            &["query-aware", "--anchor-query"],
+        ),
+        (
+            &["--method", "apb", "--heads", "nowhere.safetensors"],
+            2,
+            &["nowhere.safetensors"],
+        ),
+        (&["--ring-layout", "zig"], 2, &["zigzag"]),
         (&["--ranks", "0"], 2, &["rank"]),
         (&["--chunk", "0"], 2, &["--chunk"]),
         (&["--top-p", "1.5"], 2, &["top_p"]),

@@ -20,7 +20,7 @@ fn model() -> LanguageModel {
 }
 
 fn session(model: &LanguageModel, config: SessionConfig) -> Session<'_> {
-    Session::new(&model.decoder, &model.config, config, &model.device)
+    Session::new(&model.decoder, &model.text.config, config, &model.device)
 }
 
 fn ask(session: &mut Session<'_>, question: &[u32], tokens: usize) -> Vec<u32> {

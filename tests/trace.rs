@@ -21,8 +21,8 @@ fn apb(args: &[&std::ffi::OsStr]) -> Output {
         .expect("apb starts")
 }
 
-fn trace(case: &Path, model: &Path, out: &Path, chunk: &str) -> Output {
-    let args = ["trace", "--chunk", chunk, "--json", "--case"].map(std::ffi::OsStr::new);
+fn trace(case: &Path, model: &Path, out: &Path, more: &[&str]) -> Output {
+    let args = ["trace", "--json", "--case"].map(std::ffi::OsStr::new);
     let paths = [
         case.as_os_str(),
         "--model".as_ref(),
@@ -30,7 +30,8 @@ fn trace(case: &Path, model: &Path, out: &Path, chunk: &str) -> Output {
         "--out".as_ref(),
         out.as_os_str(),
     ];
-    apb(&[&args[..], &paths[..]].concat())
+    let more: Vec<&std::ffi::OsStr> = more.iter().map(std::ffi::OsStr::new).collect();
+    apb(&[&args[..], &paths[..], &more[..]].concat())
 }
 
 fn f32s(file: &SafeTensors, name: &str) -> Vec<f32> {
@@ -67,10 +68,10 @@ fn difference(got: &[f32], want: &[f32]) -> f64 {
     worst / rms
 }
 
-fn run_case(case_dir: &Path, model: &Path, chunk: &str) -> (Vec<u8>, Vec<u8>) {
+fn run_case(case_dir: &Path, model: &Path, more: &[&str]) -> (Vec<u8>, Vec<u8>) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let out = folder.path().join("got.safetensors");
-    let done = trace(&case_dir.join("case.json"), model, &out, chunk);
+    let done = trace(&case_dir.join("case.json"), model, &out, more);
     assert!(
         done.status.success(),
         "{}: {}",
@@ -81,42 +82,131 @@ fn run_case(case_dir: &Path, model: &Path, chunk: &str) -> (Vec<u8>, Vec<u8>) {
     (std::fs::read(out).expect("the trace"), expected)
 }
 
-fn small(case: &str, model: &str) {
-    for chunk in ["1024", "37"] {
-        let (got, want) = run_case(
-            &fixtures().join("cases").join(case),
-            &fixtures().join("models").join(model),
-            chunk,
-        );
-        let got = SafeTensors::deserialize(&got).expect("the trace is safetensors");
-        let want = SafeTensors::deserialize(&want).expect("the vectors are safetensors");
-        for name in ["attn_out.0", "hidden", "query_logits"] {
-            assert_eq!(
-                got.tensor(name).expect(name).shape(),
-                want.tensor(name).expect(name).shape(),
-                "{name}"
-            );
-            let error = difference(&f32s(&got, name), &f32s(&want, name));
-            println!("{case} chunk {chunk} {name}: {error:.1e}");
-            assert!(error <= SMALL_MODEL_TOLERANCE, "{case} {name}: {error:e}");
+/// Compares everything but `info.*`; returns how many selections there were.
+fn compare(label: &str, got: &[u8], want: &[u8], tolerance: f64) -> usize {
+    let got = SafeTensors::deserialize(got).expect("the trace is safetensors");
+    let want = SafeTensors::deserialize(want).expect("the vectors are safetensors");
+    let mut selections = 0;
+    for name in want.names() {
+        if name.starts_with("info.") {
+            continue;
         }
-        assert_eq!(i64s(&got, "generated"), i64s(&want, "generated"), "{case}");
+        if name == "query_logits_last" {
+            // Only the last row is stored.
+            let error = difference(&f32s(&got, "query_logits"), &f32s(&want, name));
+            println!("{label} {name}: {error:.1e}");
+            assert!(error <= tolerance, "{label} {name}: {error:e}");
+            continue;
+        }
+        assert_eq!(
+            got.tensor(name)
+                .unwrap_or_else(|e| panic!("{name}: {e}"))
+                .shape(),
+            want.tensor(name).expect(name).shape(),
+            "{label} {name}"
+        );
+        if name.starts_with("selected.") || name == "generated" {
+            assert_eq!(i64s(&got, name), i64s(&want, name), "{label} {name}");
+            selections += usize::from(name != "generated");
+        } else {
+            let error = difference(&f32s(&got, name), &f32s(&want, name));
+            println!("{label} {name}: {error:.1e}");
+            assert!(error <= tolerance, "{label} {name}: {error:e}");
+        }
+    }
+    selections
+}
+
+/// Runs one case of a small model in passes and tiles of different lengths.
+fn small(case: &str) {
+    let case_dir = fixtures().join("cases").join(case);
+    let text = std::fs::read_to_string(case_dir.join("case.json")).expect("the case");
+    let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let model = fixtures()
+        .join("models")
+        .join(json["model"].as_str().expect("a model"));
+    let heads = model.join("heads.safetensors");
+    let heads = heads.to_str().expect("UTF-8");
+    let ranks = json["hosts"].as_u64().expect("hosts") as usize;
+    let config = std::fs::read_to_string(model.join("config.json")).expect("the config");
+    let config: serde_json::Value = serde_json::from_str(&config).expect("JSON");
+    let layers = config["num_hidden_layers"].as_u64().expect("layers") as usize;
+    for chunk in ["1024", "37"] {
+        let (got, want) = run_case(&case_dir, &model, &["--chunk", chunk, "--heads", heads]);
+        let label = format!("{case} chunk {chunk}");
+        let selections = compare(&label, &got, &want, SMALL_MODEL_TOLERANCE);
+        let expected = match json["method"].as_str() {
+            Some("apb") => layers * (ranks - 1),
+            _ => 0,
+        };
+        assert_eq!(selections, expected, "{label}");
     }
 }
 
-#[test]
-fn full_llama() {
-    small("01_full_llama", "llama-gqa");
+macro_rules! small_cases {
+    ($($name:ident: $case:literal,)*) => {$(
+        #[test]
+        fn $name() {
+            small($case);
+        }
+    )*};
+}
+
+small_cases! {
+    full_llama: "01_full_llama",
+    full_qwen3: "02_full_qwen3",
+    apb_one_rank_is_full_attention: "03_apb_one_host",
+    star_3: "04_star_3",
+    star_4: "05_star_4",
+    apb_retaining_2: "06_apb_ret_2",
+    apb_retaining_4_short_anchor_query: "07_apb_ret_4_short_aq",
+    apb_retaining_4_no_anchor_query: "08_apb_ret_4_no_aq",
+    apb_retaining_8: "09_apb_ret_8",
+    apb_retaining_8_short_last_rank: "10_apb_ret_8_short_last",
+    apb_query_aware_3: "11_apb_qa_3",
+    apb_query_aware_4_short_anchor_query: "12_apb_qa_4_short_aq",
+    apb_query_aware_2_passes_all: "13_apb_qa_2_all",
+    apb_query_aware_8: "14_apb_qa_8",
 }
 
 #[test]
-fn full_qwen3() {
-    small("02_full_qwen3", "qwen3-qknorm");
+fn every_case_has_a_test() {
+    let folder = fixtures().join("cases");
+    let cases = std::fs::read_dir(folder).expect("the cases").count();
+    assert_eq!(cases, 14);
 }
 
+/// The exact strategies have no vectors of their own: they are held to those of full attention.
 #[test]
-fn one_rank_qwen2_is_full_attention() {
-    small("03_apb_one_host", "qwen2-bias");
+fn ring_and_ulysses_are_full_attention() {
+    for (case, model, ranks) in [
+        ("01_full_llama", "llama-gqa", 2),
+        ("02_full_qwen3", "qwen3-qknorm", 4),
+    ] {
+        let case_dir = fixtures().join("cases").join(case);
+        let text = std::fs::read_to_string(case_dir.join("case.json")).expect("the case");
+        let model = fixtures().join("models").join(model);
+        let want = std::fs::read(case_dir.join("expected.safetensors")).expect("the vectors");
+        for (method, layout) in [
+            ("ring", "zigzag"),
+            ("ring", "contiguous"),
+            ("ulysses", "zigzag"),
+        ] {
+            let mut json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+            json["method"] = method.into();
+            json["hosts"] = ranks.into();
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let path = folder.path().join("case.json");
+            std::fs::write(&path, json.to_string()).expect("written");
+            let out = folder.path().join("got.safetensors");
+            let done = trace(&path, &model, &out, &["--ring-layout", layout]);
+            let stderr = String::from_utf8_lossy(&done.stderr);
+            assert!(done.status.success(), "{case} {method}: {stderr}");
+            let got = std::fs::read(out).expect("the trace");
+            let label = format!("{case} {method} {layout}");
+            compare(&label, &got, &want, SMALL_MODEL_TOLERANCE);
+        }
+    }
 }
 
 /// SmolLM2-135M-Instruct in f32, as `apb fetch smollm2-135m --source package` makes it.
@@ -135,23 +225,64 @@ fn smollm2() -> Option<PathBuf> {
     None
 }
 
+fn real(case: &str) -> Option<usize> {
+    let model = smollm2()?;
+    let (got, want) = run_case(&fixtures().join("real").join(case), &model, &[]);
+    Some(compare(case, &got, &want, REAL_MODEL_TOLERANCE))
+}
+
 #[test]
-fn real_smollm2() {
-    let Some(model) = smollm2() else { return };
-    let (got, want) = run_case(
-        &fixtures().join("real/smollm2-135m-f32.full"),
-        &model,
-        "1024",
+fn real_full() {
+    real("smollm2-135m-f32.full");
+}
+
+#[test]
+fn real_star() {
+    real("smollm2-135m-f32.star");
+}
+
+#[test]
+fn real_apb() {
+    let Some(selections) = real("smollm2-135m-f32.apb") else {
+        return;
+    };
+    assert_eq!(selections, 30 * 3);
+}
+
+/// Lengths and ranks that cannot be used are refused, with the nearest that can.
+#[test]
+fn cases_of_wrong_lengths_are_refused() {
+    let refused = [
+        ("anchor_query_longer_than_anchor", "--anchor 3"),
+        ("host0_too_few_selectable", "--passing 7"),
+        ("last_host_empty_apb", "works is 3"),
+        ("last_host_empty_star", "works is 3"),
+        ("offset_outside_anchor", "--anchor 7"),
+        ("passing_len_above_block", "--passing 10"),
+        ("query_aware_without_query", "--anchor-query"),
+    ];
+    let folder = fixtures().join("errors");
+    assert_eq!(
+        std::fs::read_dir(&folder).expect("the cases").count(),
+        refused.len()
     );
-    let got = SafeTensors::deserialize(&got).expect("the trace is safetensors");
-    let want = SafeTensors::deserialize(&want).expect("the vectors are safetensors");
-    let error = difference(
-        &f32s(&got, "query_logits"),
-        &f32s(&want, "query_logits_last"),
-    );
-    println!("smollm2 logits: {error:.1e}");
-    assert!(error <= REAL_MODEL_TOLERANCE, "{error:e}");
-    assert_eq!(i64s(&got, "generated"), i64s(&want, "generated"));
+    let model = fixtures().join("models/llama-gqa");
+    let heads = model.join("heads.safetensors");
+    let out = tempfile::tempdir().expect("a temporary folder");
+    let out = out.path().join("got.safetensors");
+    for (case, nearest) in refused {
+        let path = folder.join(format!("{case}.json"));
+        let done = trace(
+            &path,
+            &model,
+            &out,
+            &["--heads", heads.to_str().expect("UTF-8")],
+        );
+        let stderr = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(done.status.code(), Some(2), "{case}: {stderr}");
+        assert!(stderr.contains(nearest), "{case}: {stderr}");
+        assert!(!out.exists(), "{case}");
+    }
 }
 
 #[test]
@@ -196,7 +327,7 @@ fn refused_cases_write_nothing_and_exit_with_2() {
     ];
     let out = folder.path().join("got.safetensors");
     for (text, named) in refused {
-        let done = trace(&case(text), &model, &out, "64");
+        let done = trace(&case(text), &model, &out, &["--chunk", "64"]);
         let stderr = String::from_utf8_lossy(&done.stderr);
         assert_eq!(done.status.code(), Some(2), "{text}: {stderr}");
         assert!(stderr.contains(named), "{text}: {stderr}");

@@ -1,15 +1,28 @@
-//! The method: how a long document is prefilled, and how questions about it are answered exactly.
-//!
-//! This version prefills with full attention on one rank. A [`Session`] prefills a document once
-//! and answers any number of questions, each of which leaves the cache as it found it.
+//! The method: how a long document is prefilled over ranks, and how questions about it are answered
+//! exactly.
 
 mod answer;
 pub mod compressor;
 mod config;
+mod error;
+mod layout;
+mod passing;
+mod prefill;
+mod saved;
 mod session;
+mod strategy;
 
-pub use answer::{Answer, AnswerError, AnswerOptions, Observer, answer, answer_with};
-pub use config::{Method, MethodError};
-pub use session::{
-    Completion, DEFAULT_PREFILL_CHUNK, Session, SessionConfig, SessionError, StopReason,
+pub use answer::{
+    AnchorQuery, Answer, AnswerError, AnswerOptions, Observer, Request, answer, answer_request,
+    answer_with, reply,
 };
+pub use config::{
+    CompressorConfig, Document, Method, PlanError, PrefillConfig, PrefillPlan, RingLayout,
+    UnknownName,
+};
+pub use error::SessionError;
+pub use layout::{AnchorSource, Layout, RankRows};
+pub use passing::{POOL, Selection};
+pub use prefill::{Part, PrefillObserver};
+pub use saved::{SavedError, SavedSession};
+pub use session::{Completion, DEFAULT_PREFILL_CHUNK, Session, SessionConfig, StopReason};

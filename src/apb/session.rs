@@ -5,10 +5,19 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 
-use crate::model::sampler::{Sampler, SamplerError};
-use crate::model::{CacheFull, Decoder, DecoderConfig, ForwardError, KvCache, Rope};
+use super::compressor::Compressor;
+use super::config::{Document, PrefillConfig, PrefillPlan};
+pub use super::error::SessionError;
+use super::prefill::{Prefill, PrefillObserver};
+use crate::kernels::{AttentionOutput, Regions, attention, merge};
+use crate::model::sampler::Sampler;
+use crate::model::{
+    Attention, CacheFull, Decoder, DecoderConfig, ForwardError, KvCache, Projections, Rope,
+};
+use crate::ranks::RankGroup;
 
-/// Rows of a prefill pass. Fewer leave the matrix products short, more only add activations.
+/// Rows of a full-attention pass and of a tile of the MLP. Fewer leave the matrix products short, more
+/// only add activations.
 pub const DEFAULT_PREFILL_CHUNK: usize = 1024;
 
 /// How a session is set up.
@@ -16,10 +25,12 @@ pub const DEFAULT_PREFILL_CHUNK: usize = 1024;
 pub struct SessionConfig {
     /// Tokens the session must have room for: document, question and answer together.
     pub capacity: usize,
-    /// Rows of one prefill pass.
+    /// Rows of one pass of full attention, and of one tile of the MLP.
     pub chunk: usize,
     /// Dtype of the cache; the model's own.
     pub dtype: FloatDType,
+    /// Tokens that the rotary frequencies are made for, where that is not the capacity.
+    context: Option<usize>,
 }
 
 impl SessionConfig {
@@ -29,7 +40,20 @@ impl SessionConfig {
             capacity,
             chunk: DEFAULT_PREFILL_CHUNK,
             dtype: FloatDType::F32,
+            context: None,
         }
+    }
+
+    /// The same with rotary frequencies for `context` tokens in place of the capacity; only dynamic
+    /// scaling looks at it. A session that goes on where another ended keeps the other's.
+    pub fn with_context(mut self, context: usize) -> Self {
+        self.context = Some(context);
+        self
+    }
+
+    /// Tokens that the rotary frequencies are made for.
+    pub fn context(&self) -> usize {
+        self.context.unwrap_or(self.capacity)
     }
 
     /// The same with another dtype.
@@ -43,59 +67,6 @@ impl SessionConfig {
         self.chunk = chunk.max(1);
         self
     }
-}
-
-/// Why a session could not go on.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SessionError {
-    /// There is nothing to prefill or to ask.
-    #[error("the {what} has no tokens")]
-    Empty {
-        /// Document or question.
-        what: &'static str,
-    },
-    /// A token that the model has no embedding for.
-    #[error(
-        "token {id} at position {position} of the {what} is beyond the model's vocabulary of \
-         {vocab_size}; is the tokenizer this model's own?"
-    )]
-    TokenOutOfRange {
-        /// Document or question.
-        what: &'static str,
-        /// The token.
-        id: u32,
-        /// Where it stands.
-        position: usize,
-        /// Entries of the vocabulary.
-        vocab_size: usize,
-    },
-    /// The session was made for fewer tokens.
-    #[error(transparent)]
-    Full(#[from] CacheFull),
-    /// The decoder refused its rows.
-    #[error(transparent)]
-    Forward(#[from] ForwardError),
-    /// The observer asked to stop.
-    #[error("cancelled after {done} of {total} tokens")]
-    Cancelled {
-        /// Tokens prefilled.
-        done: usize,
-        /// Tokens there are.
-        total: usize,
-    },
-    /// A question before the document.
-    #[error("no document has been prefilled in this session")]
-    NoDocument,
-    /// The device could not give back its results.
-    #[error("the device failed: {reason}")]
-    Device {
-        /// What the backend said.
-        reason: String,
-    },
-    /// The logits cannot be sampled from.
-    #[error(transparent)]
-    Sample(#[from] SamplerError),
 }
 
 /// Why an answer ended.
@@ -145,20 +116,41 @@ impl Completion {
 
 /// A document's keys and values, ready for questions.
 ///
-/// The document is prefilled once by [`prefill`](Self::prefill); every
-/// [`ask`](Self::ask) attends to all of it exactly and leaves the session as it was.
+/// The document is prefilled once, by [`prefill`](Self::prefill) with full attention on one rank or by
+/// [`prefill_with`](Self::prefill_with) with any strategy; every [`ask`](Self::ask) attends to all of
+/// it exactly and leaves the session as it was.
+///
+/// A process holds the keys and values of the ranks that it drives in one cache, rank after rank. A
+/// question's rows, and each generated token, attend to what every process holds, and the partial
+/// results are merged; the process that drives the last rank, the owner, appends the new rows to its
+/// cache and alone masks causally.
 #[derive(Debug)]
 pub struct Session<'m> {
     decoder: &'m Decoder,
+    config: DecoderConfig,
+    settings: SessionConfig,
+    device: Device,
     rope: Rope,
-    cache: KvCache,
-    chunk: usize,
-    vocab_size: usize,
-    document: Vec<u32>,
+    group: Option<RankGroup>,
+    held: Option<Held>,
+}
+
+/// What a session holds once a document is prefilled.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub document: Vec<u32>,
+    pub plan: PrefillPlan,
+    pub group: RankGroup,
+    pub cache: KvCache,
+    /// Document rows in this process's cache.
+    pub local: usize,
+    /// Rows that follow the document now.
+    pub following: usize,
 }
 
 impl<'m> Session<'m> {
-    /// Allocates the cache of a session on the decoder's device.
+    /// A session on the decoder's device, all ranks in this process. Its cache is allocated when a
+    /// document is prefilled.
     pub fn new(
         decoder: &'m Decoder,
         config: &DecoderConfig,
@@ -167,60 +159,204 @@ impl<'m> Session<'m> {
     ) -> Self {
         Self {
             decoder,
-            rope: config.rope.init(config.head_dim, session.capacity),
-            cache: KvCache::new(config, 1, session.capacity, session.dtype.into(), device),
-            chunk: session.chunk,
-            vocab_size: config.vocab_size,
-            document: Vec::new(),
+            config: config.clone(),
+            settings: session,
+            device: device.clone(),
+            rope: config.rope.init(config.head_dim, session.context()),
+            group: None,
+            held: None,
         }
     }
 
-    /// Prefills the document in chunks; `progress` hears the tokens done and in all after each, and
-    /// may stop the prefill.
+    /// The same with ranks that other processes drive, too. Every process makes the same calls with
+    /// the same tokens.
+    pub fn with_group(mut self, group: RankGroup) -> Self {
+        self.group = Some(group);
+        self
+    }
+
+    /// Prefills the document with full attention, in chunks; `progress` hears the tokens done and in
+    /// all after each, and may stop the prefill.
     ///
     /// A session has one document: prefilling again replaces it.
     ///
     /// # Errors
     ///
-    /// [`SessionError`] when the document is empty, holds a token beyond the vocabulary, does not
-    /// fit, or the prefill was stopped; the session then holds no document.
+    /// As [`Self::prefill_with`].
     pub fn prefill(
         &mut self,
         document: &[u32],
         mut progress: impl FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<(), SessionError> {
         self.check("document", document)?;
-        self.document.clear();
-        self.cache.truncate(0);
-        let fits = document.len() <= self.cache.capacity();
-        if !fits {
-            return Err(CacheFull {
-                capacity: self.cache.capacity(),
-                needed: document.len(),
-            }
-            .into());
+        let document = Document::new(document);
+        let plan = PrefillConfig::default().plan(&document, &self.config)?;
+        self.prefill_with(&document, &plan, None, &mut progress)
+    }
+
+    /// Prefills the document as planned; `compressor` is needed by APB alone.
+    ///
+    /// A session has one document: prefilling again replaces it.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError`] when the document is empty, holds a token beyond the vocabulary, does not
+    /// fit, is not the plan's, or the prefill was stopped; the session then holds no document.
+    pub fn prefill_with(
+        &mut self,
+        document: &Document,
+        plan: &PrefillPlan,
+        compressor: Option<&dyn Compressor>,
+        observer: &mut dyn PrefillObserver,
+    ) -> Result<(), SessionError> {
+        let former = self.held.take().map(|held| held.group);
+        self.check("document", &document.tokens)?;
+        if !document.anchor_query.is_empty() {
+            self.check("anchor query", &document.anchor_query)?;
         }
-        let mut done = 0;
-        for chunk in document.chunks(self.chunk) {
-            let hidden = self.decoder.embed_ids(chunk);
-            self.decoder
-                .forward_embedded(hidden, &self.rope, &mut self.cache)?;
-            done += chunk.len();
-            if progress(done, document.len()).is_break() && done < document.len() {
-                self.cache.truncate(0);
-                return Err(SessionError::Cancelled {
-                    done,
-                    total: document.len(),
-                });
-            }
+        let tokens = document.tokens.len();
+        self.fits(tokens)?;
+        let same = |what, planned, found| match planned == found {
+            true => Ok(()),
+            false => Err(SessionError::OtherPlan {
+                what,
+                planned,
+                found,
+            }),
+        };
+        same("tokens", plan.tokens, tokens)?;
+        same(
+            "tokens in the anchor's query",
+            plan.anchor_query.len(),
+            document.anchor_query.len().min(plan.anchor_query.len()),
+        )?;
+        let mut group = match (self.group.take(), former) {
+            (Some(group), _) | (None, Some(group)) if group.processes() > 1 => group,
+            _ => RankGroup::local(plan.ranks),
+        };
+        if group.processes() > 1 {
+            same("ranks", plan.ranks, group.world_size())?;
         }
-        self.document.extend_from_slice(document);
+
+        let local = Prefill::layout(plan, &group, compressor).local_len();
+        let following = match group.owns_last() {
+            true => self.settings.capacity - tokens,
+            false => 0,
+        };
+        let dtype = self.settings.dtype.into();
+        let capacity = local + following;
+        let mut cache = KvCache::new(&self.config, 1, capacity, dtype, &self.device);
+        Prefill {
+            decoder: self.decoder,
+            rope: &self.rope,
+            chunk: self.settings.chunk,
+            plan,
+            document,
+            compressor,
+            group: &mut group,
+            cache: &mut cache,
+            device: &self.device,
+        }
+        .run(observer)?;
+        self.held = Some(Held {
+            document: document.tokens.clone(),
+            plan: plan.clone(),
+            group,
+            cache,
+            local,
+            following: 0,
+        });
         Ok(())
     }
 
-    /// Tokens of the prefilled document.
+    /// The same with a document that is prefilled already.
+    pub(super) fn holding(mut self, held: Held) -> Self {
+        self.held = Some(held);
+        self
+    }
+
+    pub(super) fn held(&self) -> Option<&Held> {
+        self.held.as_ref()
+    }
+
+    pub(super) fn settings(&self) -> SessionConfig {
+        self.settings
+    }
+
+    pub(super) fn decoder_config(&self) -> &DecoderConfig {
+        &self.config
+    }
+
+    /// Tokens of the prefilled document; none before a prefill.
     pub fn document(&self) -> &[u32] {
-        &self.document
+        self.held.as_ref().map_or(&[], |held| &held.document)
+    }
+
+    /// How the document was prefilled.
+    pub fn plan(&self) -> Option<&PrefillPlan> {
+        self.held.as_ref().map(|held| &held.plan)
+    }
+
+    /// Bytes of the cache that this process holds.
+    pub fn cache_bytes(&self) -> usize {
+        self.held.as_ref().map_or(0, |held| {
+            let dtype = self.settings.dtype.into();
+            KvCache::bytes(&self.config, 1, held.cache.capacity(), dtype)
+        })
+    }
+
+    /// Runs tokens that follow the document and what was [`extend`](Self::extend)ed before: their rows
+    /// attend to all of it and causally to themselves. Returns the final norm's output
+    /// `[1, seq, hidden]`; [`rewind`](Self::rewind) forgets the rows.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError`] when there is no document or token, or no room.
+    pub fn extend(&mut self, tokens: &[u32]) -> Result<Tensor<3>, SessionError> {
+        self.check("question", tokens)?;
+        let held = self.held.as_ref().ok_or(SessionError::NoDocument)?;
+        self.fits(held.document.len() + held.following + tokens.len())?;
+        let mut rows = Vec::new();
+        for chunk in tokens.chunks(self.settings.chunk) {
+            rows.push(self.follow(chunk)?);
+        }
+        Ok(match rows.len() {
+            1 => rows.remove(0),
+            _ => Tensor::cat(rows, 1),
+        })
+    }
+
+    /// Forgets what follows the document.
+    pub fn rewind(&mut self) {
+        if let Some(held) = &mut self.held {
+            held.cache.truncate(held.local);
+            held.following = 0;
+        }
+    }
+
+    /// One pass of rows that follow: the final norm's rows `[1, seq, hidden]`.
+    fn follow(&mut self, tokens: &[u32]) -> Result<Tensor<3>, SessionError> {
+        let held = self.held.as_mut().ok_or(SessionError::NoDocument)?;
+        let start = held.document.len() + held.following;
+        let (decoder, device) = (self.decoder, &self.device);
+        let rope = self.rope.tables(start..start + tokens.len(), device);
+        let mut hidden = decoder.embed_ids(tokens);
+        let Held {
+            group,
+            cache,
+            local,
+            ..
+        } = held;
+        let normed = group.compute(device, |group| {
+            for (layer, block) in decoder.layers.iter().enumerate() {
+                let projections = block.project(hidden.clone(), &rope)?;
+                let attended = attend(group, cache, *local, layer, projections)?;
+                hidden = block.finish(hidden, Attention::join_heads(attended.out))?;
+            }
+            Ok::<_, SessionError>(decoder.final_norm(hidden)?)
+        })?;
+        held.following += tokens.len();
+        Ok(normed)
     }
 
     /// Answers a question: its rows, then each generated token, attend to the whole document and
@@ -240,34 +376,16 @@ impl<'m> Session<'m> {
         max_tokens: usize,
         on_token: impl FnMut(u32) -> ControlFlow<()>,
     ) -> Result<Completion, SessionError> {
-        if self.document.is_empty() {
+        let document = self.document().len();
+        if document == 0 {
             return Err(SessionError::NoDocument);
         }
         self.check("question", question)?;
-        let needed = self.document.len() + question.len() + max_tokens.saturating_sub(1);
-        if needed > self.cache.capacity() {
-            return Err(CacheFull {
-                capacity: self.cache.capacity(),
-                needed,
-            }
-            .into());
-        }
+        self.fits(document + question.len() + max_tokens.saturating_sub(1))?;
+        self.rewind();
         let result = self.complete(question, sampler, stop_tokens, max_tokens, on_token);
-        self.cache.truncate(self.document.len());
+        self.rewind();
         result
-    }
-
-    /// Runs tokens that follow what the session holds: the final norm's rows `[1, seq, hidden]`.
-    fn run(&mut self, tokens: &[u32]) -> Result<Tensor<3>, SessionError> {
-        let mut last = None;
-        for chunk in tokens.chunks(self.chunk) {
-            let hidden = self.decoder.embed_ids(chunk);
-            last = Some(
-                self.decoder
-                    .forward_embedded(hidden, &self.rope, &mut self.cache)?,
-            );
-        }
-        last.ok_or(SessionError::Empty { what: "question" })
     }
 
     /// Logits of the last of the rows, on the host.
@@ -294,9 +412,9 @@ impl<'m> Session<'m> {
         mut on_token: impl FnMut(u32) -> ControlFlow<()>,
     ) -> Result<Completion, SessionError> {
         let asked = Instant::now();
-        sampler.observe(&self.document);
+        sampler.observe(self.document());
         sampler.observe(question);
-        let mut rows = self.run(question)?;
+        let mut rows = self.extend(question)?;
         let mut logits = self.last_logits(rows)?;
         let query_time = asked.elapsed();
 
@@ -318,10 +436,11 @@ impl<'m> Session<'m> {
             if tokens.len() == max_tokens {
                 break StopReason::Length;
             }
-            rows = self.run(&[token])?;
+            rows = self.extend(&[token])?;
             logits = self.last_logits(rows)?;
         };
-        let decode_steps = self.cache.len() - self.document.len() - question.len();
+        let following = self.held.as_ref().map_or(0, |held| held.following);
+        let decode_steps = following.saturating_sub(question.len());
         Ok(Completion {
             tokens,
             stop_reason,
@@ -331,21 +450,76 @@ impl<'m> Session<'m> {
         })
     }
 
+    fn fits(&self, needed: usize) -> Result<(), SessionError> {
+        let capacity = self.settings.capacity;
+        match needed <= capacity {
+            true => Ok(()),
+            false => Err(CacheFull { capacity, needed }.into()),
+        }
+    }
+
     fn check(&self, what: &'static str, tokens: &[u32]) -> Result<(), SessionError> {
         if tokens.is_empty() {
             return Err(SessionError::Empty { what });
         }
         match tokens
             .iter()
-            .position(|id| usize::try_from(*id).is_ok_and(|id| id >= self.vocab_size))
+            .position(|id| usize::try_from(*id).is_ok_and(|id| id >= self.config.vocab_size))
         {
             None => Ok(()),
             Some(position) => Err(SessionError::TokenOutOfRange {
                 what,
                 id: tokens[position],
                 position,
-                vocab_size: self.vocab_size,
+                vocab_size: self.config.vocab_size,
             }),
         }
+    }
+}
+
+/// Attention of rows that follow the document, over what all processes hold; `local` document rows
+/// are this process's.
+fn attend(
+    group: &mut RankGroup,
+    cache: &mut KvCache,
+    local: usize,
+    layer: usize,
+    projections: Projections,
+) -> Result<AttentionOutput, SessionError> {
+    let Projections {
+        query, key, value, ..
+    } = projections;
+    let mine = if group.owns_last() {
+        let (keys, values) = cache
+            .append(layer, key, value)
+            .map_err(ForwardError::from)?;
+        attention(query, keys, values, Regions::causal())?
+    } else {
+        let (keys, values) = cache.rows(layer, 0..local);
+        attention(query, keys, values, Regions::full())?
+    };
+    if group.processes() == 1 {
+        return Ok(mine);
+    }
+    let dtype = mine.out.dtype();
+    let parts = group.gather_processes(pack_partial(mine))?;
+    let merged = merge(parts.into_iter().map(unpack_partial)).ok_or(SessionError::NoDocument)?;
+    Ok(AttentionOutput {
+        out: merged.out.cast(dtype),
+        lse: merged.lse,
+    })
+}
+/// A partial result as one f32 tensor `[batch, heads, seq, head_dim + 1]`, its lse last.
+fn pack_partial(part: AttentionOutput) -> Tensor<4> {
+    let lse = part.lse.cast(DType::F32).unsqueeze_dim(3);
+    Tensor::cat(vec![part.out.cast(DType::F32), lse], 3)
+}
+
+fn unpack_partial(packed: Tensor<4>) -> AttentionOutput {
+    let [batch, heads, seq, width] = packed.dims();
+    let part = |range| packed.clone().slice([0..batch, 0..heads, 0..seq, range]);
+    AttentionOutput {
+        out: part(0..width - 1),
+        lse: part(width - 1..width).squeeze_dim(3),
     }
 }

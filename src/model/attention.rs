@@ -1,6 +1,8 @@
 //! The projections of an attention layer. The attention itself is
 //! [`kernels::attention`](crate::kernels::attention); which keys a row sees is the caller's choice.
 
+use std::ops::Range;
+
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig, LinearLayout, RmsNorm, RmsNormConfig};
 use burn::tensor::{Device, Tensor};
@@ -28,6 +30,30 @@ pub struct Projections {
     pub key: Tensor<4>,
     /// Values `[batch, kv_heads, seq, head_dim]`.
     pub value: Tensor<4>,
+}
+
+impl Projections {
+    /// The projections of some of the rows; views.
+    pub fn rows(&self, rows: Range<usize>) -> Self {
+        let flat = |tensor: &Tensor<3>| {
+            let [batch, _, width] = tensor.dims();
+            tensor.clone().slice([0..batch, rows.clone(), 0..width])
+        };
+        let heads = |tensor: &Tensor<4>| {
+            let [batch, heads, _, head_dim] = tensor.dims();
+            tensor
+                .clone()
+                .slice([0..batch, 0..heads, rows.clone(), 0..head_dim])
+        };
+        Self {
+            query_flat: flat(&self.query_flat),
+            key_flat: flat(&self.key_flat),
+            value_flat: flat(&self.value_flat),
+            query: heads(&self.query),
+            key: heads(&self.key),
+            value: heads(&self.value),
+        }
+    }
 }
 
 /// The four projections of grouped-query attention, with Qwen3's norms on query and key heads.

@@ -1,5 +1,7 @@
 //! The key/value cache: allocated once, written in place.
 
+use std::ops::Range;
+
 use burn::tensor::{DType, Device, Tensor};
 
 use super::config::DecoderConfig;
@@ -121,6 +123,30 @@ impl KvCache {
         let values = write(&mut layer.value, value);
         layer.len = end;
         Ok((keys, values))
+    }
+
+    /// Keys and values `[batch, kv_heads, rows, head_dim]` of some rows of a layer; views, which must
+    /// be gone before the layer is appended to again.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `layer` is not a layer of the model, or does not hold the rows.
+    pub fn rows(&self, layer: usize, rows: Range<usize>) -> (Tensor<4>, Tensor<4>) {
+        let layer = &self.layers[layer];
+        assert!(rows.end <= layer.len, "{rows:?} of {} rows", layer.len);
+        let view = |slot: &Option<Tensor<4>>| {
+            let stored = slot
+                .clone()
+                .expect("a layer's cache is only absent while it is written");
+            let [batch, kv_heads, _, head_dim] = stored.dims();
+            stored.slice([0..batch, 0..kv_heads, rows.clone(), 0..head_dim])
+        };
+        (view(&layer.key), view(&layer.value))
+    }
+
+    /// Tokens that one layer holds.
+    pub fn layer_len(&self, layer: usize) -> usize {
+        self.layers[layer].len
     }
 
     /// Drops all rows from `len` on, in every layer.

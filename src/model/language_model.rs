@@ -8,7 +8,7 @@ use super::chat_template::{ChatTemplate, ChatTemplateError, RenderOptions};
 use super::config::{ConfigError, DecoderConfig};
 use super::decoder::Decoder;
 use super::generation_config::{GenerationConfig, GenerationConfigError};
-use super::prompt::{PromptError, PromptSplit, PromptTemplate};
+use super::prompt::{PromptError, PromptSplit, PromptTemplate, QuerySplit};
 use super::source::{ModelSource, SourceError};
 use super::tokenizer::{Tokenizer, TokenizerError};
 use super::weights::{self, Progress, WeightsError, module_path};
@@ -40,62 +40,50 @@ pub enum ModelError {
     Prompt(#[from] PromptError),
 }
 
-/// A decoder with its tokenizer, chat template and generation defaults.
+/// Everything of a model but its weights: enough to turn documents and questions into tokens, and to
+/// refuse what will not work before anything large is read.
 #[derive(Debug)]
-pub struct LanguageModel {
+pub struct ModelText {
     /// The decoder's shape.
     pub config: DecoderConfig,
-    /// The weights.
-    pub decoder: Decoder,
     /// Text to tokens and back.
     pub tokenizer: Tokenizer,
     /// How a conversation is written for this model; none for a base model.
     pub chat_template: Option<ChatTemplate>,
     /// Stop tokens and sampling defaults.
     pub generation: GenerationConfig,
+}
+
+/// A decoder with its tokenizer, chat template and generation defaults.
+#[derive(Debug)]
+pub struct LanguageModel {
+    /// All but the weights.
+    pub text: ModelText,
+    /// The weights.
+    pub decoder: Decoder,
     /// Where the weights are.
     pub device: Device,
     /// What the weights, and therefore the cache, are stored as.
     pub dtype: FloatDType,
 }
 
-impl LanguageModel {
-    /// Loads a Hugging Face folder or a GGUF file in f32.
+impl ModelText {
+    /// Reads everything but the weights of a Hugging Face folder or a GGUF file.
     ///
     /// # Errors
     ///
     /// A [`ModelError`] saying which file is missing or wrong and what to do about it.
-    pub fn load(path: impl AsRef<Path>, device: &Device) -> Result<Self, ModelError> {
-        Self::load_with(path, FloatDType::F32, device, &mut |_| {})
-    }
-
-    /// [`Self::load`] with the weights in `dtype` (f32, f16 or bf16); `progress` hears the bytes
-    /// loaded and in all.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::load`].
-    pub fn load_with(
-        path: impl AsRef<Path>,
-        dtype: FloatDType,
-        device: &Device,
-        progress: &mut dyn FnMut(Progress<'_>),
-    ) -> Result<Self, ModelError> {
-        let source = ModelSource::open(path)?;
+    pub fn load(source: &ModelSource) -> Result<Self, ModelError> {
         let config = DecoderConfig::from_json(source.config())?;
         let tokenizer = Tokenizer::from_bytes(&source.tokenizer()?)?;
         let chat_template =
             ChatTemplate::from_texts(source.chat_template(), source.tokenizer_config())?;
-        let generation = generation_config(&source, config.vocab_size)?;
-        let decoder = load_decoder(&source, &config, dtype, device, progress)?;
+        let generation = generation_config(source, config.vocab_size)?;
         Ok(Self {
             config,
-            decoder,
             tokenizer,
             chat_template,
             generation,
-            device: device.clone(),
-            dtype,
         })
     }
 
@@ -127,6 +115,69 @@ impl LanguageModel {
     ) -> Result<PromptSplit, ModelError> {
         let parts = self.prompt_template(system)?.parts(document, question)?;
         Ok(parts.split(&self.tokenizer, self.config.vocab_size)?)
+    }
+
+    /// The tokens of a question to a document that is prefilled already, and of the template's tail.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Prompt`] when the question is empty, or as [`Self::prompt_template`].
+    pub fn split_query(
+        &self,
+        question: &str,
+        system: Option<&str>,
+    ) -> Result<QuerySplit, ModelError> {
+        let template = self.prompt_template(system)?;
+        Ok(template.split_query(&self.tokenizer, question, self.config.vocab_size)?)
+    }
+}
+
+impl LanguageModel {
+    /// Loads a Hugging Face folder or a GGUF file in f32.
+    ///
+    /// # Errors
+    ///
+    /// A [`ModelError`] saying which file is missing or wrong and what to do about it.
+    pub fn load(path: impl AsRef<Path>, device: &Device) -> Result<Self, ModelError> {
+        Self::load_with(path, FloatDType::F32, device, &mut |_| {})
+    }
+
+    /// [`Self::load`] with the weights in `dtype` (f32, f16 or bf16); `progress` hears the bytes
+    /// loaded and in all.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load`].
+    pub fn load_with(
+        path: impl AsRef<Path>,
+        dtype: FloatDType,
+        device: &Device,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Self, ModelError> {
+        let source = ModelSource::open(path)?;
+        let text = ModelText::load(&source)?;
+        Self::with_text(text, &source, dtype, device, progress)
+    }
+
+    /// Loads the weights that belong to a text side which has been read from the same source.
+    ///
+    /// # Errors
+    ///
+    /// As [`load_decoder`].
+    pub fn with_text(
+        text: ModelText,
+        source: &ModelSource,
+        dtype: FloatDType,
+        device: &Device,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Self, ModelError> {
+        let decoder = load_decoder(source, &text.config, dtype, device, progress)?;
+        Ok(Self {
+            text,
+            decoder,
+            device: device.clone(),
+            dtype,
+        })
     }
 }
 

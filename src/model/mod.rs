@@ -31,6 +31,6 @@ pub use config::{
 };
 pub use decoder::{Decoder, ForwardError};
 pub use fingerprint::{FINGERPRINT_SLICE, FINGERPRINT_SLICES};
-pub use language_model::{LanguageModel, ModelError, load_decoder};
+pub use language_model::{LanguageModel, ModelError, ModelText, load_decoder};
 pub use mlp::Mlp;
 pub use rope::{Rope, RopeConfig, RopeScaling, RopeTables};

@@ -5,7 +5,6 @@
 //! angle is off by more than the model's own rounding.
 
 use std::f64::consts::PI;
-use std::ops::Range;
 
 use burn::config::Config;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -175,12 +174,18 @@ pub struct Rope {
 
 impl Rope {
     /// Sines and cosines of `positions`, f32 on `device`.
-    pub fn tables(&self, positions: Range<usize>, device: &Device) -> RopeTables {
-        let rows = positions.len();
+    pub fn tables(
+        &self,
+        positions: impl IntoIterator<Item = usize>,
+        device: &Device,
+    ) -> RopeTables {
+        let positions = positions.into_iter();
         let half = self.inverse_frequencies.len();
-        let mut cos = Vec::with_capacity(rows * half);
-        let mut sin = Vec::with_capacity(rows * half);
+        let mut rows = 0;
+        let mut cos = Vec::with_capacity(positions.size_hint().0 * half);
+        let mut sin = Vec::with_capacity(positions.size_hint().0 * half);
         for position in positions {
+            rows += 1;
             for frequency in &self.inverse_frequencies {
                 let (s, c) = (position as f64 * frequency).sin_cos();
                 cos.push((c * self.attention_factor) as f32);
@@ -195,7 +200,7 @@ impl Rope {
     }
 }
 
-/// Sines and cosines of a run of positions, shared by all layers of a pass.
+/// Sines and cosines of some positions, shared by all layers of a pass.
 #[derive(Debug, Clone)]
 pub struct RopeTables {
     /// `[seq, head_dim / 2]`, f32.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use burn::tensor::{Device, FloatDType};
-use burn_apb::apb::Method;
+use burn_apb::apb::{AnchorQuery, CompressorConfig, Method, PrefillConfig, RingLayout};
 use clap::ValueEnum;
 
 use crate::error::CliError;
@@ -22,24 +22,114 @@ pub struct Compute {
 /// How to prefill.
 #[derive(clap::Args, Debug, Clone)]
 pub struct Strategy {
-    /// Prefill strategy: full, ring, ulysses, star or apb
-    #[arg(long, default_value = "full", value_name = "METHOD")]
-    pub method: Method,
-    /// Ranks to split the document over
-    #[arg(long, default_value_t = 1, value_name = "H")]
-    pub ranks: usize,
-    /// Rows of one prefill pass
+    /// Prefill strategy: full, ring, ulysses, star or apb [default: full; demo: full and apb]
+    #[arg(long, value_name = "METHOD")]
+    pub method: Option<Method>,
+    /// Ranks to split the document over; here they share this process [default: 1; with apb, ring,
+    /// star and ulysses 4]
+    #[arg(long, value_name = "H")]
+    pub ranks: Option<usize>,
+    /// How ring attention shares out the document: zigzag or contiguous
+    #[arg(long, value_name = "LAYOUT", default_value = "zigzag")]
+    pub ring_layout: RingLayout,
+    /// apb: rows of the anchor, its query included [default: a quarter of a block]
+    #[arg(long, value_name = "N")]
+    pub anchor: Option<usize>,
+    /// apb: rows that each rank passes on for each KV head; 0 turns passing off [default: an eighth of
+    /// a block]
+    #[arg(long, value_name = "N")]
+    pub passing: Option<usize>,
+    /// apb: what chooses them [default: retaining with --heads, else query-aware]
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub compressor: Option<CompressorName>,
+    /// apb: retaining heads, a safetensors file (`apb convert-heads` makes one of published heads)
+    #[arg(long, value_name = "FILE")]
+    pub heads: Option<PathBuf>,
+    /// Seed of everything random: sampling, and the random compressor
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Rows of one prefill pass, and of one tile of the MLP
     #[arg(long, value_name = "ROWS", default_value_t = burn_apb::apb::DEFAULT_PREFILL_CHUNK)]
     pub chunk: usize,
 }
 
+/// Ranks where a strategy that needs several is asked for without a number.
+const DEFAULT_RANKS: usize = 4;
+
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CompressorName {
+    /// Trained retaining heads, from --heads
+    Retaining,
+    /// The attention that the anchor's query pays
+    QueryAware,
+    /// Random: the floor
+    Random,
+}
+
 impl Strategy {
-    /// The method that will really be computed.
-    pub fn resolve(&self) -> Result<Method, CliError> {
+    /// The strategy asked for.
+    pub fn config(&self) -> Result<PrefillConfig, CliError> {
+        self.config_of(self.method.unwrap_or(Method::Full))
+    }
+
+    /// The same settings with a method.
+    pub fn config_of(&self, method: Method) -> Result<PrefillConfig, CliError> {
         if self.chunk == 0 {
             return Err(CliError::usage("--chunk is 0; a pass has at least 1 row"));
         }
-        self.method.on_ranks(self.ranks).map_err(CliError::usage)
+        let ranks = self.ranks.unwrap_or(match method {
+            Method::Full => 1,
+            _ => DEFAULT_RANKS,
+        });
+        let mut config = PrefillConfig::new(method, ranks)
+            .with_ring_layout(self.ring_layout)
+            .with_compressor(self.compressor_config()?);
+        config.anchor = self.anchor;
+        config.passing = self.passing;
+        Ok(config)
+    }
+
+    fn compressor_config(&self) -> Result<CompressorConfig, CliError> {
+        match (self.compressor, &self.heads) {
+            (None | Some(CompressorName::Retaining), Some(heads)) => {
+                Ok(CompressorConfig::Retaining {
+                    heads: heads.clone(),
+                })
+            }
+            (Some(CompressorName::Retaining), None) => Err(CliError::usage(
+                "--compressor retaining needs --heads FILE; without trained heads use \
+                 --compressor query-aware",
+            )),
+            (Some(_), Some(_)) => Err(CliError::usage(
+                "--heads is for --compressor retaining; leave one of the two out",
+            )),
+            (None | Some(CompressorName::QueryAware), None) => Ok(CompressorConfig::QueryAware),
+            (Some(CompressorName::Random), None) => Ok(CompressorConfig::Random {
+                seed: self.seed.unwrap_or_default(),
+            }),
+        }
+    }
+}
+
+/// The query in the anchor.
+#[derive(clap::Args, Debug, Clone)]
+pub struct Anchor {
+    /// apb: the query that every rank sees in its anchor [default: the question]
+    #[arg(long, value_name = "TEXT", conflicts_with = "no_anchor_query")]
+    pub anchor_query: Option<String>,
+    /// apb: no query in the anchor
+    #[arg(long)]
+    pub no_anchor_query: bool,
+}
+
+impl Anchor {
+    /// As the library says it.
+    pub fn query(&self) -> AnchorQuery {
+        match (&self.anchor_query, self.no_anchor_query) {
+            (Some(text), _) => AnchorQuery::Text(text.clone()),
+            (None, true) => AnchorQuery::None,
+            (None, false) => AnchorQuery::Question,
+        }
     }
 }
 
@@ -50,7 +140,7 @@ pub struct Sampling {
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub max_tokens: usize,
     /// Always take the most likely token
-    #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p", "seed"])]
+    #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p"])]
     pub greedy: bool,
     /// Flatness of the distribution; 0 is greedy
     #[arg(long, value_name = "T", allow_negative_numbers = true)]
@@ -67,9 +157,6 @@ pub struct Sampling {
     /// Divide the logits of tokens already seen by this
     #[arg(long, value_name = "R", allow_negative_numbers = true)]
     pub repetition_penalty: Option<f32>,
-    /// Seed of the random numbers
-    #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
 }
 
 /// A model and what it is read as.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use burn_apb::apb::compressor::{ConvertHeadsError, HeadsError};
-use burn_apb::apb::{AnswerError, SessionError};
+use burn_apb::apb::{AnswerError, SavedError, SessionError};
 use burn_apb::model::ModelError;
 use burn_apb::model::hub::HubError;
 use burn_apb::model::weights::{ConvertError, FolderError};
@@ -134,14 +134,38 @@ impl From<HeadsError> for CliError {
 
 impl From<AnswerError> for CliError {
     fn from(error: AnswerError) -> Self {
-        match &error {
-            AnswerError::Model(_) | AnswerError::TooLong { .. } | AnswerError::Sample(_) => {
-                Self::usage(error)
-            }
-            AnswerError::Session(
-                SessionError::Empty { .. } | SessionError::TokenOutOfRange { .. },
-            ) => Self::usage(error),
+        match error {
+            AnswerError::Session(error) => Self::from(error),
+            AnswerError::Model(_)
+            | AnswerError::TooLong { .. }
+            | AnswerError::Plan(_)
+            | AnswerError::Heads(_)
+            | AnswerError::Sample(_) => Self::usage(error),
             _ => Self::failed(error),
+        }
+    }
+}
+
+impl From<SessionError> for CliError {
+    fn from(error: SessionError) -> Self {
+        match &error {
+            SessionError::Empty { .. }
+            | SessionError::TokenOutOfRange { .. }
+            | SessionError::Plan(_)
+            | SessionError::Full(_) => Self::usage(error),
+            _ => Self::failed(error),
+        }
+    }
+}
+
+impl From<SavedError> for CliError {
+    /// A session that cannot be used is a file that cannot be used.
+    fn from(error: SavedError) -> Self {
+        match &error {
+            SavedError::Write(_) | SavedError::Device { .. } | SavedError::NoDocument => {
+                Self::failed(error)
+            }
+            _ => Self::usage(error),
         }
     }
 }

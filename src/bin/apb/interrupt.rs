@@ -1,9 +1,11 @@
 //! Ctrl-C: the first asks the running task to stop, the second ends the process.
 
 use std::ops::ControlFlow;
+use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+static LISTENING: Once = Once::new();
 /// The shell's convention for a process ended by SIGINT.
 const EXIT_INTERRUPTED: i32 = 130;
 
@@ -14,9 +16,11 @@ pub fn listen() {
             std::process::exit(EXIT_INTERRUPTED);
         }
     };
-    if let Err(error) = ctrlc::set_handler(handler) {
-        tracing::warn!("Ctrl-C will end the process at once: {error}");
-    }
+    LISTENING.call_once(|| {
+        if let Err(error) = ctrlc::set_handler(handler) {
+            tracing::warn!("Ctrl-C will end the process at once: {error}");
+        }
+    });
 }
 
 /// Whether to go on.

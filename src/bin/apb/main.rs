@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    bench, completions, convert, convert_heads, demo, doctor, fetch, generate, trace,
+    bench, chat, completions, convert, convert_heads, demo, doctor, fetch, generate, session, trace,
 };
 use crate::error::CliError;
 use crate::output::Output;
@@ -41,6 +41,9 @@ enum Command {
     Convert(convert::Args),
     ConvertHeads(convert_heads::Args),
     Generate(generate::Args),
+    Chat(chat::Args),
+    #[command(subcommand)]
+    Session(session::Command),
     Trace(trace::Args),
     #[command(subcommand)]
     Bench(bench::Command),
@@ -77,6 +80,8 @@ fn run(command: &Command, output: &Output) -> Result<(), CliError> {
         Command::Convert(args) => convert::run(args, output),
         Command::ConvertHeads(args) => convert_heads::run(args, output),
         Command::Generate(args) => generate::run(args, output),
+        Command::Chat(args) => chat::run(args, output),
+        Command::Session(command) => session::run(command, output),
         Command::Trace(args) => trace::run(args, output),
         Command::Bench(command) => bench::run(command, output),
         Command::Doctor(args) => doctor::run(args, output),

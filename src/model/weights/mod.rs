@@ -15,7 +15,6 @@ mod checkpoint;
 mod convert;
 mod elements;
 mod error;
-#[cfg(feature = "pytorch")]
 mod file;
 #[cfg(any(feature = "gguf", feature = "hub"))]
 mod folder;
@@ -32,9 +31,7 @@ pub use checkpoint::{Checkpoint, SINGLE_FILE, StoredType, TensorInfo};
 #[cfg(feature = "gguf")]
 pub use convert::{ConvertError, ConvertReport, convert};
 pub use error::WeightsError;
-#[cfg(feature = "pytorch")]
 pub use file::FileError;
-#[cfg(feature = "pytorch")]
 pub(crate) use file::write_file;
 #[cfg(any(feature = "gguf", feature = "hub"))]
 pub use folder::FolderError;
@@ -49,3 +46,4 @@ pub(crate) use convert::convert_into;
 pub(crate) use folder::{refuse_occupied, write_folder, write_json};
 #[cfg(feature = "hub")]
 pub(crate) use index::is_plain_file_name;
+pub(crate) use safetensors::encode;

@@ -12,7 +12,6 @@ use safetensors::Dtype;
 use serde::de::value::{Error as ValueError, StrDeserializer};
 use serde::de::{Deserializer, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, de};
-#[cfg(any(feature = "gguf", feature = "pytorch"))]
 use serde_json::{Value, json};
 
 /// The longest header that is read, in bytes; the limit of the `safetensors` crate.
@@ -206,7 +205,6 @@ impl Header {
 ///
 /// `tensors` are names, element types as safetensors calls them, shapes and lengths in bytes, in the
 /// order of the data.
-#[cfg(any(feature = "gguf", feature = "pytorch"))]
 pub(crate) fn encode<'a>(
     metadata: Value,
     tensors: impl Iterator<Item = (&'a str, &'a str, &'a [usize], u64)>,

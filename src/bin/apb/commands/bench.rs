@@ -1,12 +1,15 @@
 //! `apb bench`: times from one run, medians over several.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use burn::tensor::DType;
-use burn_apb::apb::{Session, SessionConfig};
+use burn_apb::apb::{
+    Document, Method, Part, PrefillObserver, PrefillPlan, Session, SessionConfig, compressor,
+};
 use burn_apb::model::sampler::{Sampler, SamplerConfig};
 use burn_apb::model::{KvCache, LanguageModel};
 use serde_json::{Value, json};
@@ -46,16 +49,30 @@ pub struct Prefill {
     /// Runs of each length; medians are printed
     #[arg(long, value_name = "N", default_value = "5")]
     runs: std::num::NonZeroUsize,
+    /// Methods to measure beside each other, in place of --method
+    #[arg(
+        long,
+        value_name = "METHOD,..",
+        value_delimiter = ',',
+        conflicts_with = "method"
+    )]
+    methods: Vec<Method>,
+    /// The query in apb's anchor
+    #[arg(long, value_name = "TEXT", default_value = "What is this text about?")]
+    query: String,
     #[command(flatten)]
     strategy: Strategy,
     #[command(flatten)]
     compute: Compute,
 }
 
-/// Medians of one length.
+/// Medians of one method and length.
 struct Row {
     tokens: usize,
+    plan: PrefillPlan,
     prefill_seconds: Vec<f64>,
+    /// Seconds of each part over all ranks and runs.
+    parts: BTreeMap<Part, f64>,
     decode_rates: Vec<f64>,
     /// Weights, cache and one layer's activations.
     needed_bytes: usize,
@@ -70,16 +87,23 @@ pub fn run(command: &Command, output: &Output) -> Result<(), CliError> {
 }
 
 fn prefill(args: &Prefill, output: &Output) -> Result<(), CliError> {
-    let method = args.strategy.resolve()?;
+    let methods = match args.methods.is_empty() {
+        false => args.methods.clone(),
+        true => vec![args.strategy.method.unwrap_or(Method::Full)],
+    };
     let device = args.compute.device()?;
-    let model = generate::load(&args.model, &args.compute, &device, output)?;
-    let text = match &args.document {
+    let (source, text) = generate::open(&args.model, output)?;
+    let document = match &args.document {
         Some(path) => generate::read_text(path, "document")?,
         None => demo::DOCUMENT.to_owned(),
     };
-    let ids = model
+    let ids = text
         .tokenizer
-        .encode(&text, false)
+        .encode(&document, false)
+        .map_err(CliError::failed)?;
+    let query = text
+        .tokenizer
+        .encode(&args.query, false)
         .map_err(CliError::failed)?;
     let longest = args.tokens.iter().copied().max().unwrap_or(0);
     if args.tokens.contains(&0) || longest >= ids.len() {
@@ -88,17 +112,32 @@ fn prefill(args: &Prefill, output: &Output) -> Result<(), CliError> {
             ids.len().saturating_sub(1)
         )));
     }
+    let mut cases = Vec::new();
+    for &tokens in &args.tokens {
+        let document = Document::new(&ids[..tokens]).with_anchor_query(query.clone());
+        for &method in &methods {
+            let config = args.strategy.config_of(method)?;
+            let plan = config
+                .plan(&document, &text.config)
+                .map_err(CliError::usage)?;
+            compressor::inspect(&plan, &text.config).map_err(CliError::usage)?;
+            cases.push((document.clone(), plan));
+        }
+    }
+    let model = generate::load_weights(text, &source, &args.compute, &device, output)?;
 
     interrupt::listen();
     let runs = args.runs.get();
     let bar = output.progress("measuring", "runs");
-    let total = (args.tokens.len() * runs) as u64;
+    let total = (cases.len() * runs) as u64;
     let mut rows = Vec::new();
-    for &tokens in &args.tokens {
+    for (document, plan) in cases {
         memory::reset_peak();
+        let tokens = plan.tokens;
         let mut row = Row {
             tokens,
             prefill_seconds: Vec::new(),
+            parts: BTreeMap::new(),
             decode_rates: Vec::new(),
             needed_bytes: needed_bytes(
                 &model,
@@ -106,14 +145,13 @@ fn prefill(args: &Prefill, output: &Output) -> Result<(), CliError> {
                 args.strategy.chunk.min(tokens),
             ),
             peak_bytes: None,
+            plan,
         };
         for _ in 0..runs {
             if interrupt::poll().is_break() {
                 return Err(CliError::failed("cancelled"));
             }
-            let (seconds, rate) = once(&model, &ids[..=tokens], args)?;
-            row.prefill_seconds.push(seconds);
-            row.decode_rates.extend(rate);
+            row.once(&model, &document, ids[tokens], args)?;
             bar.update(
                 (rows.len() * runs + row.prefill_seconds.len()) as u64,
                 total,
@@ -124,11 +162,8 @@ fn prefill(args: &Prefill, output: &Output) -> Result<(), CliError> {
     }
     bar.finish();
 
-    let parameters = model.config.num_parameters();
-    let json_rows: Vec<Value> = rows
-        .iter()
-        .map(|row| row.json(method.name(), &model))
-        .collect();
+    let parameters = model.text.config.num_parameters();
+    let json_rows: Vec<Value> = rows.iter().map(|row| row.json(&model)).collect();
     let summary = json!({
         "model": args.model.model, "parameters": parameters, "device": args.compute.device_name(),
         "dtype": format!("{:?}", model.dtype), "runs": runs, "rows": json_rows,
@@ -136,37 +171,55 @@ fn prefill(args: &Prefill, output: &Output) -> Result<(), CliError> {
     output.result(&summary, |w| print(w, &rows))
 }
 
-/// Prefills all but the last of `ids`, then decodes from it: prefill seconds, tokens decoded a second.
-fn once(
-    model: &LanguageModel,
-    ids: &[u32],
-    args: &Prefill,
-) -> Result<(f64, Option<f64>), CliError> {
-    let (document, question) = ids.split_at(ids.len() - 1);
-    let config = SessionConfig::new(ids.len() + args.decode + 1)
-        .with_dtype(model.dtype)
-        .with_chunk(args.strategy.chunk);
-    let mut session = Session::new(&model.decoder, &model.config, config, &model.device);
-    let started = Instant::now();
-    session
-        .prefill(document, |_, _| ControlFlow::Continue(()))
-        .map_err(CliError::failed)?;
-    let prefill_seconds = started.elapsed().as_secs_f64();
-    if args.decode == 0 {
-        return Ok((prefill_seconds, None));
+/// Adds up the parts of a prefill.
+struct Times<'a>(&'a mut BTreeMap<Part, f64>);
+
+impl PrefillObserver for Times<'_> {
+    fn wants_times(&self) -> bool {
+        true
     }
-    let mut sampler = Sampler::new(SamplerConfig::default()).map_err(CliError::failed)?;
-    let completion = session
-        .ask(question, &mut sampler, &[], args.decode + 1, |_| {
+
+    fn part(&mut self, part: Part, _: Option<usize>, time: Duration) {
+        *self.0.entry(part).or_default() += time.as_secs_f64();
+    }
+}
+
+impl Row {
+    /// Prefills the document, then decodes from `next`, the token behind it.
+    fn once(
+        &mut self,
+        model: &LanguageModel,
+        document: &Document,
+        next: u32,
+        args: &Prefill,
+    ) -> Result<(), CliError> {
+        let compressor =
+            compressor::load(&self.plan, &model.text.config, model.dtype, &model.device)
+                .map_err(CliError::usage)?;
+        let config = SessionConfig::new(self.tokens + args.decode + 2)
+            .with_dtype(model.dtype)
+            .with_chunk(args.strategy.chunk);
+        let mut session = Session::new(&model.decoder, &model.text.config, config, &model.device);
+        let mut times = Times(&mut self.parts);
+        let started = Instant::now();
+        session.prefill_with(document, &self.plan, compressor.as_deref(), &mut times)?;
+        self.prefill_seconds.push(started.elapsed().as_secs_f64());
+        if args.decode == 0 {
+            return Ok(());
+        }
+        let mut sampler = Sampler::new(SamplerConfig::default()).map_err(CliError::failed)?;
+        let completion = session.ask(&[next], &mut sampler, &[], args.decode + 1, |_| {
             ControlFlow::Continue(())
-        })
-        .map_err(CliError::failed)?;
-    Ok((prefill_seconds, completion.decode_tokens_per_second()))
+        })?;
+        self.decode_rates
+            .extend(completion.decode_tokens_per_second());
+        Ok(())
+    }
 }
 
 /// What a prefill must hold: weights, cache and the activations of one layer for one pass.
 fn needed_bytes(model: &LanguageModel, capacity: usize, rows: usize) -> usize {
-    let c = &model.config;
+    let c = &model.text.config;
     let size = DType::from(model.dtype).size();
     let q = c.num_attention_heads * c.head_dim;
     let kv = c.num_key_value_heads * c.head_dim;
@@ -178,7 +231,7 @@ fn needed_bytes(model: &LanguageModel, capacity: usize, rows: usize) -> usize {
 
 /// Floating-point operations of a causal prefill (method: linear layers and attention).
 fn prefill_flops(model: &LanguageModel, tokens: usize) -> f64 {
-    let c = &model.config;
+    let c = &model.text.config;
     let q = c.num_attention_heads * c.head_dim;
     let kv = c.num_key_value_heads * c.head_dim;
     let linear = 2 * c.hidden_size * (2 * q + 2 * kv + 3 * c.intermediate_size);
@@ -207,12 +260,20 @@ impl Row {
             .map(|peak| peak as f64 / self.needed_bytes as f64)
     }
 
-    fn json(&self, method: &str, model: &LanguageModel) -> Value {
+    fn json(&self, model: &LanguageModel) -> Value {
+        let runs = self.prefill_seconds.len() as f64;
+        let parts: serde_json::Map<String, Value> = self
+            .parts
+            .iter()
+            .map(|(part, seconds)| (part.name().into(), json!(seconds / runs)))
+            .collect();
         json!({
-            "method": method, "ranks": 1, "tokens": self.tokens,
+            "method": self.plan.method.name(), "ranks": self.plan.ranks, "tokens": self.tokens,
+            "anchor": self.plan.anchor, "passing": self.plan.passing, "parts": parts,
             "prefill_seconds": self.seconds(), "prefill_seconds_all": self.prefill_seconds,
             "prefill_tokens_per_second": self.tokens as f64 / self.seconds(),
-            "prefill_gflops": prefill_flops(model, self.tokens) / self.seconds() / 1e9,
+            "prefill_gflops": (self.plan.method == Method::Full)
+                .then(|| prefill_flops(model, self.tokens) / self.seconds() / 1e9),
             "decode_tokens_per_second": median(&self.decode_rates),
             "decode_tokens_per_second_all": self.decode_rates,
             "peak_bytes": self.peak_bytes, "needed_bytes": self.needed_bytes,
@@ -225,17 +286,18 @@ fn print(w: &mut dyn Write, rows: &[Row]) -> std::io::Result<()> {
     const MIB: f64 = 1_048_576.0;
     writeln!(
         w,
-        "{:>8} {:>10} {:>10} {:>12} {:>10} {:>12} {:>6}",
-        "tokens", "prefill s", "tok/s", "decode tok/s", "peak MiB", "needed MiB", "ratio"
+        "{:>8} {:<10} {:>10} {:>8} {:>12} {:>10} {:>12} {:>6}",
+        "tokens", "method", "prefill s", "tok/s", "decode tok/s", "peak MiB", "needed MiB", "ratio"
     )?;
+    let or_dash = |value: Option<f64>, digits: usize| {
+        value.map_or_else(|| "-".into(), |v| format!("{v:.digits$}"))
+    };
     for row in rows {
-        let or_dash = |value: Option<f64>, digits: usize| {
-            value.map_or_else(|| "-".into(), |v| format!("{v:.digits$}"))
-        };
         writeln!(
             w,
-            "{:>8} {:>10.3} {:>10.0} {:>12} {:>10} {:>12.0} {:>6}",
+            "{:>8} {:<10} {:>10.3} {:>8.0} {:>12} {:>10} {:>12.0} {:>6}",
             row.tokens,
+            row.plan.method.name(),
             row.seconds(),
             row.tokens as f64 / row.seconds(),
             or_dash(median(&row.decode_rates), 1),
@@ -243,6 +305,20 @@ fn print(w: &mut dyn Write, rows: &[Row]) -> std::io::Result<()> {
             row.needed_bytes as f64 / MIB,
             or_dash(row.memory_ratio(), 2),
         )?;
+    }
+    writeln!(w, "\nseconds of all ranks, mean of the runs")?;
+    write!(w, "{:>8} {:<10}", "tokens", "method")?;
+    for part in Part::ALL {
+        write!(w, " {:>12}", part.name())?;
+    }
+    writeln!(w)?;
+    for row in rows {
+        write!(w, "{:>8} {:<10}", row.tokens, row.plan.method.name())?;
+        for part in Part::ALL {
+            let seconds = row.parts.get(&part).copied().unwrap_or_default();
+            write!(w, " {:>12.3}", seconds / row.prefill_seconds.len() as f64)?;
+        }
+        writeln!(w, "  {}", generate::describe(&row.plan))?;
     }
     Ok(())
 }

@@ -1,9 +1,11 @@
 //! `apb demo`: a small model, a real document, a question.
 
-use burn_apb::apb::AnswerOptions;
+use std::io::Write;
+
+use burn_apb::apb::{AnswerOptions, Method, Request};
 use burn_apb::model::hub;
 use burn_apb::model::sampler::SamplerConfig;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::args::{Compute, Model, Strategy};
 use crate::commands::generate;
@@ -40,7 +42,10 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
-    args.strategy.resolve()?;
+    let methods = match args.strategy.method {
+        Some(method) => vec![method],
+        None => vec![Method::Full, Method::Apb],
+    };
     let device = args.compute.device()?;
     let bar = output.progress("fetching", "B");
     let fetched = hub::fetch(MODEL, None, hub::FetchFrom::Any, &mut |p| {
@@ -50,31 +55,53 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     let model = Model {
         model: fetched.path.clone(),
     };
-    let model = generate::load(&model, &args.compute, &device, output)?;
+    let (source, text) = generate::open(&model, output)?;
 
     let start = DOCUMENT.find(TITLE).unwrap_or(0);
-    let document = first_tokens(&model.tokenizer, &DOCUMENT[start..], args.tokens)?;
+    let document = first_tokens(&text.tokenizer, &DOCUMENT[start..], args.tokens)?;
     let words = document.split_whitespace().count();
     output.note(format!(
         "model     SmolLM2-135M-Instruct ({})\ndocument  Newton's Opticks, the first {words} words\nquestion  {}\n",
         fetched.source, args.query
     ));
-    let options = AnswerOptions {
-        system: None,
-        max_tokens: MAX_TOKENS,
-        sampler: Some(SamplerConfig::default()),
-        chunk: args.strategy.chunk,
-        allow_long: false,
-    };
-    let answer = generate::ask(&model, document, &args.query, &options, output)?;
+    let mut requests = Vec::new();
+    for method in methods {
+        let options = AnswerOptions {
+            max_tokens: MAX_TOKENS,
+            sampler: Some(SamplerConfig::default()),
+            chunk: args.strategy.chunk,
+            prefill: args.strategy.config_of(method)?,
+            ..AnswerOptions::default()
+        };
+        let request = Request::new(&text, document, &args.query, &options)?;
+        requests.push((request, options));
+    }
+    let model = generate::load_weights(text, &source, &args.compute, &device, output)?;
+    let mut answers = Vec::new();
+    for (request, options) in &requests {
+        if !output.is_json() {
+            print!("{:<10}", request.plan.method.name());
+            std::io::stdout().flush().map_err(CliError::failed)?;
+        }
+        answers.push(generate::ask(&model, request, options, output)?);
+    }
     if output.is_json() {
-        let methods = json!({ answer.method.name(): generate::to_json(&answer) });
+        let methods: serde_json::Map<String, Value> = answers
+            .iter()
+            .map(|answer| (answer.plan.method.name().into(), generate::to_json(answer)))
+            .collect();
         return output.result(
-            &json!({ "model": fetched.path, "source": fetched.source.to_string(), "query": args.query, "methods": methods }),
+            &json!({
+                "model": fetched.path, "source": fetched.source.to_string(), "query": args.query,
+                "methods": methods,
+            }),
             |_| Ok(()),
         );
     }
-    output.note(format!("\n{}", generate::summary(&answer)));
+    output.note("");
+    for answer in &answers {
+        output.note(generate::summary(answer));
+    }
     Ok(())
 }
 

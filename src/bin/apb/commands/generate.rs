@@ -6,13 +6,16 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use burn::tensor::Device;
-use burn_apb::apb::{Answer, AnswerOptions, Observer, answer_with};
+use burn_apb::apb::{
+    Answer, AnswerOptions, Method, Observer, PrefillObserver, PrefillPlan, Request, answer_request,
+};
 use burn_apb::model::generation_config::GenerationConfig;
 use burn_apb::model::sampler::SamplerConfig;
-use burn_apb::model::{LanguageModel, hub};
+use burn_apb::model::source::ModelSource;
+use burn_apb::model::{LanguageModel, ModelText, hub};
 use serde_json::{Value, json};
 
-use crate::args::{Compute, Model, Sampling, Strategy};
+use crate::args::{Anchor, Compute, Model, Sampling, Strategy};
 use crate::error::CliError;
 use crate::output::{Output, Progress};
 use crate::{interrupt, memory};
@@ -42,28 +45,38 @@ pub struct Args {
     #[command(flatten)]
     strategy: Strategy,
     #[command(flatten)]
+    anchor: Anchor,
+    #[command(flatten)]
     compute: Compute,
 }
 
 /// Runs the command.
 pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
-    args.strategy.resolve()?;
+    let prefill = args.strategy.config()?;
     let device = args.compute.device()?;
     let document = read_text(&args.document, "document")?;
-    if args.query.trim().is_empty() {
-        return Err(CliError::usage(
-            "the question is empty; pass it with --query \"...\"",
-        ));
-    }
-    let model = load(&args.model, &args.compute, &device, output)?;
+    check_question(&args.query)?;
+    let (source, text) = open(&args.model, output)?;
     let options = AnswerOptions {
         system: args.system.clone(),
         max_tokens: args.sampling.max_tokens,
-        sampler: Some(sampler(&args.sampling, &model.generation)),
+        sampler: Some(sampler(
+            &args.sampling,
+            args.strategy.seed,
+            &text.generation,
+        )),
         chunk: args.strategy.chunk,
         allow_long: args.allow_long,
+        prefill,
+        anchor_query: args.anchor.query(),
+        headroom: 0,
     };
-    let answer = ask(&model, &document, &args.query, &options, output)?;
+    let request = Request::new(&text, &document, &args.query, &options)?;
+    if let Some(note) = request.plan.note() {
+        output.note(format!("note: {note}"));
+    }
+    let model = load_weights(text, &source, &args.compute, &device, output)?;
+    let answer = ask(&model, &request, &options, output)?;
     if output.is_json() {
         return output.result(&to_json(&answer), |_| Ok(()));
     }
@@ -71,13 +84,19 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Loads a model from a folder, a GGUF file or, when there is no such path, the hub.
-pub fn load(
-    model: &Model,
-    compute: &Compute,
-    device: &Device,
-    output: &Output,
-) -> Result<LanguageModel, CliError> {
+/// Refuses a question without words.
+pub fn check_question(question: &str) -> Result<(), CliError> {
+    match question.trim().is_empty() {
+        true => Err(CliError::usage(
+            "the question is empty; pass it with --query \"...\"",
+        )),
+        false => Ok(()),
+    }
+}
+
+/// Everything of a model but the weights, from a folder, a GGUF file or, when there is no such path,
+/// the hub.
+pub fn open(model: &Model, output: &Output) -> Result<(ModelSource, ModelText), CliError> {
     let path = if model.model.exists() {
         model.model.clone()
     } else {
@@ -88,8 +107,21 @@ pub fn load(
         bar.finish();
         path
     };
+    let source = ModelSource::open(path).map_err(CliError::usage)?;
+    let text = ModelText::load(&source)?;
+    Ok((source, text))
+}
+
+/// The weights that belong to it.
+pub fn load_weights(
+    text: ModelText,
+    source: &ModelSource,
+    compute: &Compute,
+    device: &Device,
+    output: &Output,
+) -> Result<LanguageModel, CliError> {
     let bar = output.progress("loading", "B");
-    let model = LanguageModel::load_with(path, compute.dtype(), device, &mut |p| {
+    let model = LanguageModel::with_text(text, source, compute.dtype(), device, &mut |p| {
         bar.update(p.done, p.total);
     })?;
     bar.finish();
@@ -125,7 +157,7 @@ pub fn read_text(path: &Path, what: &str) -> Result<String, CliError> {
 }
 
 /// The flags over the model's own defaults; with neither, greedy.
-pub fn sampler(flags: &Sampling, defaults: &GenerationConfig) -> SamplerConfig {
+pub fn sampler(flags: &Sampling, seed: Option<u64>, defaults: &GenerationConfig) -> SamplerConfig {
     let mut config = if flags.greedy {
         SamplerConfig::default()
     } else {
@@ -140,7 +172,7 @@ pub fn sampler(flags: &Sampling, defaults: &GenerationConfig) -> SamplerConfig {
     config.repetition_penalty = flags
         .repetition_penalty
         .unwrap_or(config.repetition_penalty);
-    config.seed = flags.seed.unwrap_or(config.seed);
+    config.seed = seed.unwrap_or(config.seed);
     config
 }
 
@@ -148,22 +180,13 @@ pub fn sampler(flags: &Sampling, defaults: &GenerationConfig) -> SamplerConfig {
 /// unless JSON was asked for.
 pub fn ask(
     model: &LanguageModel,
-    document: &str,
-    question: &str,
+    request: &Request,
     options: &AnswerOptions,
     output: &Output,
 ) -> Result<Answer, CliError> {
-    interrupt::listen();
-    let mut terminal = Terminal {
-        bar: output.progress("prefill", "tokens"),
-        stream: !output.is_json(),
-        broken: None,
-    };
-    let answer = answer_with(model, document, question, options, &mut terminal);
-    terminal.bar.finish();
-    if let Some(error) = terminal.broken {
-        return Err(CliError::failed(error));
-    }
+    let mut terminal = Terminal::new(output);
+    let answer = answer_request(model, request, options, &mut terminal);
+    terminal.done()?;
     let answer = answer?;
     if terminal.stream {
         writeln!(std::io::stdout()).map_err(CliError::failed)?;
@@ -171,10 +194,38 @@ pub fn ask(
     Ok(answer)
 }
 
-struct Terminal {
+/// Shows a prefill's progress and streams an answer, until Ctrl-C.
+pub struct Terminal {
     bar: Progress,
     stream: bool,
     broken: Option<std::io::Error>,
+}
+
+impl Terminal {
+    /// Streams unless JSON was asked for.
+    pub fn new(output: &Output) -> Self {
+        interrupt::listen();
+        Self {
+            bar: output.progress("prefill", "tokens"),
+            stream: !output.is_json(),
+            broken: None,
+        }
+    }
+
+    /// Takes the bar away and says whether writing failed.
+    pub fn done(&mut self) -> Result<(), CliError> {
+        self.bar.finish();
+        match self.broken.take() {
+            Some(error) => Err(CliError::failed(error)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl PrefillObserver for Terminal {
+    fn progress(&mut self, done: usize, total: usize) -> ControlFlow<()> {
+        self.prefilled(done, total)
+    }
 }
 
 impl Observer for Terminal {
@@ -210,10 +261,11 @@ pub fn to_json(answer: &Answer) -> Value {
         "document_tokens": answer.document_tokens,
         "query_tokens": answer.query_tokens,
         "exact_split": answer.exact_split,
-        "method": answer.method.name(),
-        "ranks": 1,
-        "anchor": 0,
-        "passing": 0,
+        "method": answer.plan.method.name(),
+        "ranks": answer.plan.ranks,
+        "anchor": answer.plan.anchor,
+        "passing": answer.plan.passing,
+        "compressor": (answer.plan.method == Method::Apb).then(|| answer.plan.compressor.name()),
         "prefill_seconds": answer.prefill_seconds,
         "prefill_tokens_per_second": answer.prefill_tokens_per_second(),
         "query_seconds": answer.completion.query_time.as_secs_f64(),
@@ -232,10 +284,26 @@ pub fn summary(answer: &Answer) -> String {
         .map_or_else(String::new, |bytes| format!(", peak {} MiB", bytes >> 20));
     format!(
         "{}: prefill {} tokens in {:.2} s ({:.0} tok/s), {} tokens answered{decode}{peak}",
-        answer.method,
+        describe(&answer.plan),
         answer.document_tokens,
         answer.prefill_seconds,
         answer.prefill_tokens_per_second(),
         answer.completion.tokens.len(),
     )
+}
+
+/// A plan in a few words.
+pub fn describe(plan: &PrefillPlan) -> String {
+    let ranks = plan.ranks;
+    match plan.method {
+        Method::Full => "full".into(),
+        Method::Ring => format!("ring, {ranks} ranks, {}", plan.ring_layout.name()),
+        Method::Apb => format!(
+            "apb, {ranks} ranks, anchor {}, passing {}, {}",
+            plan.anchor,
+            plan.passing,
+            plan.compressor.name()
+        ),
+        method => format!("{method}, {ranks} ranks"),
+    }
 }

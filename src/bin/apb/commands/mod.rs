@@ -1,6 +1,7 @@
 //! One file a command.
 
 pub mod bench;
+pub mod chat;
 pub mod completions;
 pub mod convert;
 pub mod convert_heads;
@@ -8,4 +9,5 @@ pub mod demo;
 pub mod doctor;
 pub mod fetch;
 pub mod generate;
+pub mod session;
 pub mod trace;

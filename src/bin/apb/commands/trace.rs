@@ -3,11 +3,14 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{DType, Device, FloatDType, Tensor};
-use burn_apb::apb::Method;
+use burn::tensor::{DType, Tensor};
+use burn_apb::apb::{
+    CompressorConfig, Document, Method, PrefillConfig, PrefillObserver, RingLayout, Session,
+    SessionConfig, compressor,
+};
 use burn_apb::model::sampler::{Sampler, SamplerConfig};
 use burn_apb::model::source::ModelSource;
-use burn_apb::model::{Decoder, DecoderConfig, KvCache, Rope, load_decoder};
+use burn_apb::model::{Decoder, DecoderConfig, load_decoder};
 use safetensors::tensor::{Dtype, View};
 use serde::Deserialize;
 use serde_json::json;
@@ -36,20 +39,32 @@ pub struct Args {
     /// Where to write the tensors, as safetensors
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Rows of one prefill pass
+    /// How ring attention shares out the document: zigzag or contiguous
+    #[arg(long, value_name = "LAYOUT", default_value = "zigzag")]
+    ring_layout: RingLayout,
+    /// Rows of one prefill pass, and of one tile of the MLP
     #[arg(long, value_name = "ROWS", default_value = "1024")]
     chunk: std::num::NonZeroUsize,
     #[command(flatten)]
     compute: Compute,
 }
 
-/// The part of a case that every method needs.
+/// A case, as the vectors' README describes it.
 #[derive(Deserialize)]
 struct Case {
     format: String,
     method: String,
     #[serde(default = "one_rank")]
     hosts: usize,
+    scorer: Option<String>,
+    #[serde(default)]
+    anchor_len: usize,
+    #[serde(default)]
+    passing_len: usize,
+    #[serde(default)]
+    anchor_query_offset: usize,
+    /// None: the query.
+    anchor_query: Option<Vec<u32>>,
     #[serde(default)]
     store: Store,
     generate: usize,
@@ -98,30 +113,51 @@ impl Case {
         Ok(case)
     }
 
-    fn check(&self, config: &DecoderConfig) -> Result<(), CliError> {
-        for (what, tokens) in [("document", &self.document), ("query", &self.query)] {
-            if tokens.is_empty() {
-                return Err(CliError::usage(format!("the case's {what} has no tokens")));
-            }
-            let beyond = |id: &&u32| usize::try_from(**id).is_ok_and(|id| id >= config.vocab_size);
-            if let Some(id) = tokens.iter().find(beyond) {
+    /// What is prefilled.
+    fn document(&self) -> Document {
+        Document {
+            tokens: self.document.clone(),
+            prefix: self.anchor_query_offset,
+            anchor_query: self.anchor_query.as_ref().unwrap_or(&self.query).clone(),
+        }
+    }
+
+    /// How.
+    fn prefill(&self, args: &Args) -> Result<PrefillConfig, CliError> {
+        let method: Method = self.method.parse().map_err(CliError::usage)?;
+        let mut config = PrefillConfig::new(method, self.hosts).with_ring_layout(args.ring_layout);
+        if method != Method::Apb {
+            return Ok(config);
+        }
+        config.anchor = Some(self.anchor_len);
+        config.passing = Some(self.passing_len);
+        config.compressor = match self.scorer.as_deref() {
+            Some("query_aware") => CompressorConfig::QueryAware,
+            Some("random") => CompressorConfig::Random { seed: 0 },
+            Some("retaining") => CompressorConfig::Retaining {
+                heads: args.heads.clone().unwrap_or_default(),
+            },
+            found => {
                 return Err(CliError::usage(format!(
-                    "token {id} of the case's {what} is beyond the model's vocabulary of {}",
-                    config.vocab_size
+                    "the case's scorer is `{}`, expected retaining, query_aware or random",
+                    found.unwrap_or("missing")
                 )));
             }
-        }
-        Ok(())
+        };
+        Ok(config)
     }
 }
 
 /// Runs the command.
 pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     let case = Case::read(&args.case)?;
-    let method: Method = case.method.parse().map_err(CliError::usage)?;
-    method.on_ranks(case.hosts).map_err(CliError::usage)?;
+    let prefill = case.prefill(args)?;
+    let document = case.document();
+    if case.query.is_empty() {
+        return Err(CliError::usage("the case's query has no tokens"));
+    }
     if let Some(heads) = &args.heads
-        && !heads.is_file()
+        && !heads.exists()
     {
         return Err(CliError::usage(format!(
             "{}: no such heads file",
@@ -132,59 +168,127 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     let dtype = args.compute.dtype();
     let source = ModelSource::open(&args.model).map_err(CliError::usage)?;
     let config = DecoderConfig::from_json(source.config()).map_err(CliError::usage)?;
-    case.check(&config)?;
+    let plan = prefill.plan(&document, &config).map_err(CliError::usage)?;
+    if plan.method == Method::Apb
+        && matches!(plan.compressor, CompressorConfig::Retaining { .. })
+        && args.heads.is_none()
+    {
+        return Err(CliError::usage(
+            "the case scores with retaining heads; give them with --heads FILE",
+        ));
+    }
+    compressor::inspect(&plan, &config).map_err(CliError::usage)?;
+    if let Some(note) = plan.note() {
+        output.note(format!("note: {note}"));
+    }
 
     let bar = output.progress("loading", "B");
     let decoder = load_decoder(&source, &config, dtype, &device, &mut |p| {
         bar.update(p.done, p.total);
     })?;
     bar.finish();
+    let compressor = compressor::load(&plan, &config, dtype, &device).map_err(CliError::usage)?;
 
-    let trace = Trace::run(&case, &config, &decoder, dtype, &device, args.chunk.get())?;
+    let capacity = case.document.len() + case.query.len() + case.generate;
+    let settings = SessionConfig::new(capacity)
+        .with_dtype(dtype)
+        .with_chunk(args.chunk.get());
+    let mut session = Session::new(&decoder, &config, settings, &device);
+    let mut trace = Trace {
+        all: case.store == Store::All,
+        owned: (0..plan.ranks).map(|rank| plan.owned(rank)).collect(),
+        ..Trace::default()
+    };
+    session.prefill_with(&document, &plan, compressor.as_deref(), &mut trace)?;
+    let tensors = trace.finish(&case, &config, &decoder, &mut session)?;
     write_atomically(&args.out, |file| {
         use std::io::Write;
-        let bytes = safetensors::serialize(trace.tensors, None)
+        let bytes = safetensors::serialize(tensors, None)
             .map_err(|e| std::io::Error::other(e.to_string()))?;
         file.write_all(&bytes)
     })?;
     output.result(
-        &json!({ "out": args.out, "method": case.method, "ranks": case.hosts }),
+        &json!({
+            "out": args.out, "method": plan.method.name(), "ranks": plan.ranks,
+            "anchor": plan.anchor, "passing": plan.passing,
+        }),
         |w| writeln!(w, "{}", args.out.display()),
     )
 }
 
-/// The tensors of a trace.
+/// What a prefill computed.
+#[derive(Default)]
 struct Trace {
+    /// Whether the document's rows are kept, too.
+    all: bool,
+    /// The document ranges of each rank.
+    owned: Vec<Vec<Range<usize>>>,
+    /// Rows `[1, rows, width]` and where in the document they begin.
+    hidden: Vec<(usize, Tensor<3>)>,
+    attention: Vec<(usize, Tensor<3>)>,
     tensors: Vec<(String, HostTensor)>,
 }
 
+impl PrefillObserver for Trace {
+    fn wants_rows(&self) -> bool {
+        // Also for the last layer's selections, which nothing else needs.
+        true
+    }
+
+    fn selected(&mut self, layer: usize, rank: usize, positions: &[Vec<Vec<usize>>]) {
+        for heads in positions {
+            let width = heads.first().map_or(0, Vec::len);
+            let values: Vec<i64> = heads.iter().flatten().map(|p| *p as i64).collect();
+            self.tensors.push((
+                format!("selected.{layer}.{rank}"),
+                HostTensor::i64(&values, vec![heads.len(), width]),
+            ));
+        }
+    }
+
+    fn attention(&mut self, rank: usize, rows: Tensor<3>) {
+        if self.all {
+            let pieces = self.pieces(rank, self.attention.len(), rows);
+            self.attention.extend(pieces);
+        }
+    }
+
+    fn hidden(&mut self, rank: usize, rows: Tensor<3>) {
+        if self.all {
+            let pieces = self.pieces(rank, self.hidden.len(), rows);
+            self.hidden.extend(pieces);
+        }
+    }
+}
+
 impl Trace {
-    fn run(
+    /// A rank's rows by the document ranges they come from. Full attention gives its rows in passes,
+    /// `before` of them so far, in the document's order.
+    fn pieces(&self, rank: usize, before: usize, rows: Tensor<3>) -> Vec<(usize, Tensor<3>)> {
+        let [batch, count, width] = rows.dims();
+        let owned = &self.owned[rank];
+        if owned.iter().map(ExactSizeIterator::len).sum::<usize>() != count {
+            return vec![(before, rows)];
+        }
+        let mut start = 0;
+        let piece = |range: &Range<usize>| {
+            let end = start + range.len();
+            let piece = rows.clone().slice([0..batch, start..end, 0..width]);
+            start = end;
+            (range.start, piece)
+        };
+        owned.iter().map(piece).collect()
+    }
+
+    /// Asks the case's query and gives all tensors.
+    fn finish(
+        mut self,
         case: &Case,
         config: &DecoderConfig,
         decoder: &Decoder,
-        dtype: FloatDType,
-        device: &Device,
-        chunk: usize,
-    ) -> Result<Self, CliError> {
-        let capacity = case.document.len() + case.query.len() + case.generate;
-        let rope = config.rope.init(config.head_dim, capacity);
-        let mut cache = KvCache::new(config, 1, capacity, dtype.into(), device);
-        let mut pass = Pass {
-            decoder,
-            rope,
-            cache: &mut cache,
-        };
-
-        let (mut hidden, mut attention) = (Vec::new(), Vec::new());
-        for tokens in case.document.chunks(chunk) {
-            let rows = pass.forward(tokens)?;
-            if case.store == Store::All {
-                hidden.extend(to_host(rows.hidden)?);
-                attention.extend(to_host(rows.first_attention)?);
-            }
-        }
-        let query = pass.forward(&case.query)?.hidden;
+        session: &mut Session<'_>,
+    ) -> Result<Vec<(String, HostTensor)>, CliError> {
+        let query = session.extend(&case.query)?;
         let [_, rows, width] = query.dims();
         let last = query.clone().slice([0..1, rows - 1..rows, 0..width]);
         let kept = match case.store {
@@ -201,65 +305,33 @@ impl Trace {
             let token = sampler.sample(&mut logits).map_err(CliError::failed)?;
             generated.push(i64::from(token));
             if step + 1 < case.generate {
-                logits = logits_of(pass.forward(&[token])?.hidden)?;
+                logits = logits_of(session.extend(&[token])?)?;
             }
         }
 
-        let n = case.document.len();
-        let heads_width = config.num_attention_heads * config.head_dim;
-        let mut tensors = vec![
+        let shape = vec![generated.len()];
+        self.tensors.extend([
             (
                 "query_logits".into(),
                 HostTensor::f32(query_logits, config.vocab_size),
             ),
-            ("generated".into(), HostTensor::i64(&generated)),
-        ];
-        if case.store == Store::All {
-            debug_assert_eq!(hidden.len(), n * config.hidden_size);
-            tensors.push(("hidden".into(), HostTensor::f32(hidden, config.hidden_size)));
-            tensors.push(("attn_out.0".into(), HostTensor::f32(attention, heads_width)));
+            ("generated".into(), HostTensor::i64(&generated, shape)),
+        ]);
+        let heads_width = config.num_attention_heads * config.head_dim;
+        for (name, parts, width) in [
+            ("hidden", self.hidden, config.hidden_size),
+            ("attn_out.0", self.attention, heads_width),
+        ] {
+            if !parts.is_empty() {
+                let mut parts: Vec<(usize, Tensor<3>)> = parts;
+                parts.sort_by_key(|(start, _)| *start);
+                let parts = parts.into_iter().map(|(_, rows)| rows).collect();
+                let rows = to_host(Tensor::cat(parts, 1))?;
+                self.tensors
+                    .push((name.into(), HostTensor::f32(rows, width)));
+            }
         }
-        Ok(Self { tensors })
-    }
-}
-
-/// The decoder's pass with layer 0's attention kept.
-struct Pass<'a> {
-    decoder: &'a Decoder,
-    rope: Rope,
-    cache: &'a mut KvCache,
-}
-
-struct Rows {
-    /// The final norm's output `[1, seq, hidden]`.
-    hidden: Tensor<3>,
-    /// Layer 0's joined heads `[1, seq, heads * head_dim]`.
-    first_attention: Tensor<3>,
-}
-
-impl Pass<'_> {
-    fn forward(&mut self, tokens: &[u32]) -> Result<Rows, CliError> {
-        let positions: Range<usize> = self.cache.len()..self.cache.len() + tokens.len();
-        let mut hidden = self.decoder.embed_ids(tokens);
-        let rope = self.rope.tables(positions, &hidden.device());
-        let mut first_attention = None;
-        for layer in 0..self.decoder.layers.len() {
-            let attention = self
-                .decoder
-                .attend(layer, hidden.clone(), &rope, self.cache)
-                .map_err(CliError::failed)?;
-            first_attention.get_or_insert_with(|| attention.clone());
-            hidden = self.decoder.layers[layer]
-                .finish(hidden, attention)
-                .map_err(CliError::failed)?;
-        }
-        let hidden = self.decoder.final_norm(hidden).map_err(CliError::failed)?;
-        let first_attention =
-            first_attention.ok_or_else(|| CliError::failed("the model has no layers"))?;
-        Ok(Rows {
-            hidden,
-            first_attention,
-        })
+        Ok(self.tensors)
     }
 }
 
@@ -289,10 +361,10 @@ impl HostTensor {
         }
     }
 
-    fn i64(values: &[i64]) -> Self {
+    fn i64(values: &[i64], shape: Vec<usize>) -> Self {
         Self {
             dtype: Dtype::I64,
-            shape: vec![values.len()],
+            shape,
             bytes: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
         }
     }

@@ -1,0 +1,63 @@
+//! Random scores: what a compressor has to beat.
+
+use std::ops::Range;
+
+use burn::tensor::{Tensor, TensorData};
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{RngExt, SeedableRng};
+
+use super::{AnchorContext, Compressor, ScoreInput};
+use crate::kernels::KernelError;
+use crate::model::Projections;
+
+/// Uniform scores, the same for the same seed, layer and rank.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Random {
+    seed: u64,
+}
+
+impl Random {
+    /// Scores from a seed.
+    pub fn new(seed: u64) -> Self {
+        Self { seed }
+    }
+}
+
+impl Compressor for Random {
+    fn name(&self) -> &'static str {
+        "random"
+    }
+
+    fn read_anchor(
+        &self,
+        _layer: usize,
+        _anchor: &Projections,
+        _query: Range<usize>,
+    ) -> Result<AnchorContext, KernelError> {
+        Ok(AnchorContext {
+            before: None,
+            query: None,
+        })
+    }
+
+    fn score(&self, input: ScoreInput<'_>) -> Result<Tensor<3>, KernelError> {
+        let [batch, kv_heads, rows, _] = input.projections.key.dims();
+        let mut seed = [0; 32];
+        for (part, value) in seed.as_chunks_mut::<8>().0.iter_mut().zip([
+            self.seed,
+            input.layer as u64,
+            input.rank as u64,
+        ]) {
+            *part = value.to_le_bytes();
+        }
+        let mut random = Xoshiro256PlusPlus::from_seed(seed);
+        let scores: Vec<f32> = (0..batch * kv_heads * rows)
+            .map(|_| random.random())
+            .collect();
+        let device = input.projections.key.device();
+        Ok(Tensor::from_data(
+            TensorData::new(scores, [batch, kv_heads, rows]),
+            &device,
+        ))
+    }
+}

@@ -1,0 +1,130 @@
+//! Ring attention (arXiv 2310.01889): blocks of keys and values go round the ranks, each rank merges
+//! what its rows give with every block.
+
+use burn::tensor::{DType, Tensor};
+
+use super::{AnchorHeads, RankHeads, Strategy};
+use crate::apb::config::PrefillPlan;
+use crate::apb::passing::{pack, unpack};
+use crate::apb::session::SessionError;
+use crate::kernels::{AttentionOutput, KernelError, Regions, attention, merge};
+use crate::model::Attention;
+use crate::ranks::RankGroup;
+
+pub(super) struct Ring<'a> {
+    plan: &'a PrefillPlan,
+}
+
+impl<'a> Ring<'a> {
+    pub(super) fn new(plan: &'a PrefillPlan) -> Self {
+        Self { plan }
+    }
+
+    fn rows(&self, rank: usize) -> usize {
+        self.plan
+            .owned(rank)
+            .iter()
+            .map(ExactSizeIterator::len)
+            .sum()
+    }
+
+    /// Merges what `rank`'s chunks see of the block that `owner` computed.
+    fn attend_to(
+        &self,
+        rank: &RankHeads<'_>,
+        owner: usize,
+        block: Tensor<4>,
+        merged: &mut [Option<AttentionOutput>],
+    ) -> Result<(), KernelError> {
+        let (keys, values) = unpack(block);
+        let [batch, kv_heads, _, head_dim] = keys.dims();
+        let heads = rank.query.dims()[1];
+        let owned = self.plan.owned(owner);
+        let mut start = 0;
+        for (chunk, merged) in rank.rows.local.iter().zip(merged) {
+            let end = start + chunk.len();
+            // A block's chunks stand in the document's order, so that what is visible is its head:
+            // all that ends before this chunk, and in the rank's own block the chunk itself.
+            let own = owner == rank.rows.rank;
+            let visible: usize = owned
+                .iter()
+                .filter(|seen| match own {
+                    true => seen.start <= chunk.start,
+                    false => seen.end <= chunk.start,
+                })
+                .map(ExactSizeIterator::len)
+                .sum();
+            if visible > 0 {
+                let head = |tensor: &Tensor<4>| {
+                    tensor
+                        .clone()
+                        .slice([0..batch, 0..kv_heads, 0..visible, 0..head_dim])
+                };
+                let query = rank
+                    .query
+                    .clone()
+                    .slice([0..batch, 0..heads, start..end, 0..head_dim]);
+                let regions = if own {
+                    Regions::causal()
+                } else {
+                    Regions::full()
+                };
+                let part = attention(query, head(&keys), head(&values), regions)?;
+                // Sums stay f32 until the last block has been seen.
+                let part = AttentionOutput {
+                    out: part.out.cast(DType::F32),
+                    lse: part.lse,
+                };
+                *merged = merge(merged.take().into_iter().chain([part]));
+            }
+            start = end;
+        }
+        Ok(())
+    }
+}
+
+impl Strategy for Ring<'_> {
+    fn attend(
+        &mut self,
+        ranks: &[RankHeads<'_>],
+        _anchor: Option<AnchorHeads>,
+        group: &mut RankGroup,
+    ) -> Result<Vec<Tensor<3>>, SessionError> {
+        let world = self.plan.ranks;
+        let owner_at = |rank: usize, step: usize| (rank + world - step) % world;
+        let first = group.ranks().start;
+        let mut held: Vec<Tensor<4>> = ranks
+            .iter()
+            .map(|rank| pack(rank.key.clone(), rank.value.clone()))
+            .collect();
+        let mut merged: Vec<Vec<Option<AttentionOutput>>> = ranks
+            .iter()
+            .map(|rank| rank.rows.local.iter().map(|_| None).collect())
+            .collect();
+        for step in 0..world {
+            // The next blocks travel while this one is attended to.
+            let next = match step + 1 < world {
+                true => {
+                    let mut shape = held[0].dims();
+                    shape[2] = self.rows(owner_at(first, step + 1));
+                    Some(group.start_shift(held.clone(), shape)?)
+                }
+                false => None,
+            };
+            for ((rank, block), merged) in ranks.iter().zip(held).zip(&mut merged) {
+                self.attend_to(rank, owner_at(rank.rows.rank, step), block, merged)?;
+            }
+            held = match next {
+                Some(next) => group.finish_shift(next)?,
+                None => Vec::new(),
+            };
+        }
+        let joined = merged.into_iter().zip(ranks).map(|(chunks, rank)| {
+            let dtype = rank.query.dtype();
+            let chunks = chunks.into_iter().flatten();
+            let joined = chunks.map(|chunk| Attention::join_heads(chunk.out.cast(dtype)));
+            Tensor::cat(joined.collect(), 1)
+        });
+        Ok(joined.collect())
+    }
+}

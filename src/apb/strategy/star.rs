@@ -1,0 +1,24 @@
+//! Star Attention (arXiv 2411.17116): every rank sees the first block and its own.
+
+use burn::tensor::Tensor;
+
+use super::blocks::attend_block;
+use super::{AnchorHeads, RankHeads, Strategy};
+use crate::apb::session::SessionError;
+use crate::ranks::RankGroup;
+
+pub(super) struct Star;
+
+impl Strategy for Star {
+    fn attend(
+        &mut self,
+        ranks: &[RankHeads<'_>],
+        anchor: Option<AnchorHeads>,
+        _group: &mut RankGroup,
+    ) -> Result<Vec<Tensor<3>>, SessionError> {
+        ranks
+            .iter()
+            .map(|rank| attend_block(rank, anchor.as_ref(), &[]))
+            .collect()
+    }
+}

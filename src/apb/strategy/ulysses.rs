@@ -1,0 +1,163 @@
+//! DeepSpeed-Ulysses (arXiv 2309.14509): from a share of the rows and all heads to all rows and a
+//! share of the heads, and back.
+
+use burn::tensor::{DType, Int, Tensor, TensorData};
+
+use super::{AnchorHeads, RankHeads, Strategy};
+use crate::apb::config::PrefillPlan;
+use crate::apb::session::SessionError;
+use crate::kernels::{Regions, attention};
+use crate::model::Attention;
+use crate::ranks::RankGroup;
+
+pub(super) struct Ulysses<'a> {
+    plan: &'a PrefillPlan,
+}
+
+/// The heads that one rank attends for.
+struct HeadShare {
+    /// Query heads of each rank.
+    heads: usize,
+    /// KV heads of each rank, some of them perhaps the same head.
+    kv_heads: usize,
+    group: usize,
+}
+
+impl HeadShare {
+    fn new(heads: usize, kv_heads: usize, ranks: usize) -> Self {
+        let group = heads / kv_heads;
+        let heads = heads / ranks;
+        let kv_heads = if heads.is_multiple_of(group) {
+            heads / group
+        } else if group.is_multiple_of(heads) {
+            1
+        } else {
+            // A share that begins or ends inside a group: each query head brings its own KV head.
+            heads
+        };
+        Self {
+            heads,
+            kv_heads,
+            group,
+        }
+    }
+
+    /// The KV head behind each of the rank's own.
+    fn kv_heads_of(&self, rank: usize) -> impl Iterator<Item = usize> + '_ {
+        let first = rank * self.heads;
+        let step = self.heads / self.kv_heads;
+        (0..self.kv_heads).map(move |i| (first + i * step) / self.group)
+    }
+}
+
+impl<'a> Ulysses<'a> {
+    pub(super) fn new(plan: &'a PrefillPlan) -> Self {
+        Self { plan }
+    }
+
+    fn rows(&self, rank: usize) -> usize {
+        self.plan
+            .owned(rank)
+            .iter()
+            .map(ExactSizeIterator::len)
+            .sum()
+    }
+
+    /// What a rank sends to each rank: its rows of that rank's heads, `[batch, q + k + v, rows, head_dim]`.
+    fn outgoing(&self, rank: &RankHeads<'_>, share: &HeadShare) -> Vec<Tensor<4>> {
+        let select = |tensor: &Tensor<4>, heads: Vec<usize>| {
+            let heads: Vec<i32> = heads.into_iter().map(|head| head as i32).collect();
+            let count = heads.len();
+            let heads = Tensor::<1, Int>::from_data(
+                TensorData::new(heads, [count]),
+                (&tensor.device(), DType::I32),
+            );
+            tensor.clone().select(1, heads)
+        };
+        (0..self.plan.ranks)
+            .map(|to| {
+                let [batch, _, rows, head_dim] = rank.query.dims();
+                let heads = to * share.heads..(to + 1) * share.heads;
+                let query = rank
+                    .query
+                    .clone()
+                    .slice([0..batch, heads, 0..rows, 0..head_dim]);
+                let kv_heads: Vec<usize> = share.kv_heads_of(to).collect();
+                let key = select(&rank.key, kv_heads.clone());
+                let value = select(&rank.value, kv_heads);
+                Tensor::cat(vec![query, key, value], 1)
+            })
+            .collect()
+    }
+}
+
+impl Strategy for Ulysses<'_> {
+    fn attend(
+        &mut self,
+        ranks: &[RankHeads<'_>],
+        _anchor: Option<AnchorHeads>,
+        group: &mut RankGroup,
+    ) -> Result<Vec<Tensor<3>>, SessionError> {
+        let Some(first) = ranks.first() else {
+            return Ok(Vec::new());
+        };
+        let [batch, heads, _, head_dim] = first.query.dims();
+        let share = HeadShare::new(heads, first.key.dims()[1], self.plan.ranks);
+        let width = share.heads + 2 * share.kv_heads;
+
+        let by_rows = ranks
+            .iter()
+            .map(|rank| self.outgoing(rank, &share))
+            .collect();
+        let by_heads =
+            group.all_to_all(by_rows, |from, _| [batch, width, self.rows(from), head_dim])?;
+
+        let mut attended = Vec::with_capacity(ranks.len());
+        for blocks in by_heads {
+            let all = Tensor::cat(blocks, 2);
+            let tokens = all.dims()[2];
+            let part = |from: usize, heads: usize| {
+                all.clone()
+                    .slice([0..batch, from..from + heads, 0..tokens, 0..head_dim])
+            };
+            let key = part(share.heads, share.kv_heads);
+            let value = part(share.heads + share.kv_heads, share.kv_heads);
+            let out = attention(part(0, share.heads), key, value, Regions::causal())?.out;
+            let pieces = (0..self.plan.ranks).map(|to| {
+                let rows = self.plan.owned(to).remove(0);
+                out.clone()
+                    .slice([0..batch, 0..share.heads, rows, 0..head_dim])
+            });
+            attended.push(pieces.collect());
+        }
+        let back = group.all_to_all(attended, |_, to| {
+            [batch, share.heads, self.rows(to), head_dim]
+        })?;
+        Ok(back
+            .into_iter()
+            .map(|heads| Attention::join_heads(Tensor::cat(heads, 1)))
+            .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_query_head_meets_its_own_kv_head() {
+        for (heads, kv_heads) in [(9, 3), (12, 6), (8, 8), (16, 1), (12, 4), (32, 8)] {
+            for ranks in (1..=heads).filter(|ranks| heads % ranks == 0) {
+                let share = HeadShare::new(heads, kv_heads, ranks);
+                for rank in 0..ranks {
+                    let kv: Vec<usize> = share.kv_heads_of(rank).collect();
+                    let group = share.heads / share.kv_heads;
+                    for i in 0..share.heads {
+                        let head = rank * share.heads + i;
+                        assert_eq!(kv[i / group], head / (heads / kv_heads), "{ranks} {head}");
+                    }
+                }
+            }
+        }
+    }
+}

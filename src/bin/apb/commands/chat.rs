@@ -1,0 +1,133 @@
+//! `apb chat`: one document, prefilled once, and any number of questions.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::PathBuf;
+
+use burn_apb::apb::{AnswerOptions, Request, Session, reply};
+use serde_json::json;
+
+use crate::args::{Anchor, Compute, Model, Sampling, Strategy};
+use crate::commands::generate::{self, Terminal};
+use crate::error::CliError;
+use crate::output::Output;
+
+/// Room for a question, in tokens; a longer one is refused and the next may be asked.
+const QUESTION_TOKENS: usize = 2048;
+
+/// Ask several questions about a document, one a line; the document is prefilled once
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    model: Model,
+    /// The document, UTF-8 text
+    #[arg(long, value_name = "FILE")]
+    document: PathBuf,
+    /// System prompt, in place of the template's own
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    /// Go on when the document is longer than the context the model was made for
+    #[arg(long)]
+    allow_long: bool,
+    #[command(flatten)]
+    sampling: Sampling,
+    #[command(flatten)]
+    strategy: Strategy,
+    #[command(flatten)]
+    anchor: Anchor,
+    #[command(flatten)]
+    compute: Compute,
+}
+
+/// Runs the command: with `--json` each answer is an object on a line of its own.
+pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
+    if args.document.as_os_str() == "-" {
+        return Err(CliError::usage(
+            "standard input is where the questions come from; give the document as a file",
+        ));
+    }
+    let prefill = args.strategy.config()?;
+    let device = args.compute.device()?;
+    let document = generate::read_text(&args.document, "document")?;
+    let (source, text) = generate::open(&args.model, output)?;
+    let options = AnswerOptions {
+        system: args.system.clone(),
+        max_tokens: args.sampling.max_tokens,
+        sampler: Some(generate::sampler(
+            &args.sampling,
+            args.strategy.seed,
+            &text.generation,
+        )),
+        chunk: args.strategy.chunk,
+        allow_long: args.allow_long,
+        prefill,
+        anchor_query: args.anchor.query(),
+        headroom: QUESTION_TOKENS,
+    };
+    let Some(first) = next_question(output)? else {
+        return Ok(());
+    };
+    // The first question is in the anchor, unless something else was asked for.
+    let request = Request::new(&text, &document, &first, &options)?;
+    if let Some(note) = request.plan.note() {
+        output.note(format!("note: {note}"));
+    }
+    let model = generate::load_weights(text, &source, &args.compute, &device, output)?;
+    let mut terminal = Terminal::new(output);
+    let prefilled = request.prefill(&model, &options, &mut terminal);
+    terminal.done()?;
+    let (mut session, seconds) = prefilled?;
+    output.note(format!(
+        "{}: {} tokens in {seconds:.2} s ({:.0} tok/s)",
+        generate::describe(&request.plan),
+        request.plan.tokens,
+        request.plan.tokens as f64 / seconds
+    ));
+
+    let answer = |session: &mut Session<'_>, query: &[u32]| -> Result<(), CliError> {
+        let mut terminal = Terminal::new(output);
+        let answered = reply(&model, session, query, &options, &mut terminal);
+        terminal.done()?;
+        let (text, completion) = answered?;
+        output.result(
+            &json!({
+                "text": text, "tokens": completion.tokens,
+                "stop_reason": completion.stop_reason.name(), "query_tokens": query.len(),
+                "query_seconds": completion.query_time.as_secs_f64(),
+                "decode_tokens_per_second": completion.decode_tokens_per_second(),
+            }),
+            |w| writeln!(w),
+        )
+    };
+    answer(&mut session, &request.query)?;
+    while let Some(question) = next_question(output)? {
+        let query = model.text.split_query(&question, args.system.as_deref())?;
+        let query = [query.query, query.tail].concat();
+        // A question that does not fit spoils nothing for the next.
+        if let Err(error) = answer(&mut session, &query) {
+            if error.is_broken_pipe() {
+                return Err(error);
+            }
+            eprintln!("apb: {error}");
+        }
+    }
+    Ok(())
+}
+
+/// The next line with words, prompted for on a terminal; none at the end.
+fn next_question(output: &Output) -> Result<Option<String>, CliError> {
+    let stdin = std::io::stdin();
+    loop {
+        if stdin.is_terminal() && !output.is_json() {
+            eprint!("> ");
+            // A prompt that cannot be shown is no reason to stop.
+            let _ = std::io::stderr().flush();
+        }
+        let mut line = String::new();
+        let read = stdin.lock().read_line(&mut line);
+        match read.map_err(|e| CliError::usage(format!("cannot read the question: {e}")))? {
+            0 => return Ok(None),
+            _ if line.trim().is_empty() => {}
+            _ => return Ok(Some(line.trim().to_owned())),
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! `apb session`: a prefilled document kept on disk, and asked from there.
+
+use std::path::PathBuf;
+
+use burn_apb::apb::{AnchorQuery, AnswerOptions, Request, SavedSession, reply};
+use burn_apb::model::KvCache;
+use serde_json::json;
+
+use crate::args::{Anchor, Compute, Model, Sampling, Strategy};
+use crate::commands::generate::{self, Terminal};
+use crate::error::CliError;
+use crate::memory;
+use crate::output::Output;
+
+/// What stands for the question while a document is prepared for questions to come.
+const NO_QUESTION: &str = "?";
+
+/// Keep a prefilled document on disk, and ask it
+#[derive(clap::Subcommand, Debug)]
+pub enum Command {
+    /// Prefill a document and save its keys and values, one file a rank
+    Save(Save),
+    /// Ask a saved document
+    Ask(Ask),
+}
+
+/// Flags of `apb session save`.
+#[derive(clap::Args, Debug)]
+pub struct Save {
+    #[command(flatten)]
+    model: Model,
+    /// The document, UTF-8 text; - reads standard input
+    #[arg(long, value_name = "FILE|-")]
+    document: PathBuf,
+    /// Folder for the session
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// System prompt, in place of the template's own
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    /// Go on when the document is longer than the context the model was made for
+    #[arg(long)]
+    allow_long: bool,
+    #[command(flatten)]
+    strategy: Strategy,
+    #[command(flatten)]
+    anchor: Anchor,
+    #[command(flatten)]
+    compute: Compute,
+}
+
+/// Flags of `apb session ask`.
+#[derive(clap::Args, Debug)]
+pub struct Ask {
+    #[command(flatten)]
+    model: Model,
+    /// Folder of the session
+    #[arg(long, value_name = "DIR")]
+    session: PathBuf,
+    /// The question
+    #[arg(long, value_name = "TEXT")]
+    query: String,
+    /// System prompt, as the session was saved with
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    #[command(flatten)]
+    sampling: Sampling,
+    #[command(flatten)]
+    strategy: Strategy,
+    #[command(flatten)]
+    compute: Compute,
+}
+
+/// Runs the command.
+pub fn run(command: &Command, output: &Output) -> Result<(), CliError> {
+    match command {
+        Command::Save(args) => save(args, output),
+        Command::Ask(args) => ask(args, output),
+    }
+}
+
+fn save(args: &Save, output: &Output) -> Result<(), CliError> {
+    let prefill = args.strategy.config()?;
+    let device = args.compute.device()?;
+    let document = generate::read_text(&args.document, "document")?;
+    let (source, text) = generate::open(&args.model, output)?;
+    let options = AnswerOptions {
+        system: args.system.clone(),
+        max_tokens: 0,
+        chunk: args.strategy.chunk,
+        allow_long: args.allow_long,
+        prefill,
+        // No question is known yet; a hint may be given.
+        anchor_query: match args.anchor.query() {
+            AnchorQuery::Question => AnchorQuery::None,
+            given => given,
+        },
+        ..AnswerOptions::default()
+    };
+    let request = Request::new(&text, &document, NO_QUESTION, &options)?;
+    if let Some(note) = request.plan.note() {
+        output.note(format!("note: {note}"));
+    }
+    let fingerprint = source.fingerprint()?;
+    let model = generate::load_weights(text, &source, &args.compute, &device, output)?;
+    let mut terminal = Terminal::new(output);
+    let prefilled = request.prefill(&model, &options, &mut terminal);
+    terminal.done()?;
+    let (session, seconds) = prefilled?;
+    let bytes = session.save(&args.out, &fingerprint)?;
+    let plan = &request.plan;
+    output.result(
+        &json!({
+            "out": args.out, "bytes": bytes, "document_tokens": plan.tokens,
+            "method": plan.method.name(), "ranks": plan.ranks, "anchor": plan.anchor,
+            "passing": plan.passing, "prefill_seconds": seconds,
+            "prefill_tokens_per_second": plan.tokens as f64 / seconds,
+            "peak_bytes": memory::peak_bytes(),
+        }),
+        |w| {
+            writeln!(
+                w,
+                "{}: {} tokens, {}, {} MiB in {} files",
+                args.out.display(),
+                plan.tokens,
+                generate::describe(plan),
+                bytes >> 20,
+                plan.ranks
+            )
+        },
+    )
+}
+
+fn ask(args: &Ask, output: &Output) -> Result<(), CliError> {
+    generate::check_question(&args.query)?;
+    let device = args.compute.device()?;
+    let saved = SavedSession::open(&args.session)?;
+    check_settings(&saved, &args.strategy)?;
+    let (source, text) = generate::open(&args.model, output)?;
+    saved.check_model(&source.fingerprint()?)?;
+    let dtype = args.compute.dtype();
+    saved.check_setting(
+        "dtype",
+        format!("{:?}", saved.dtype().unwrap_or(dtype)),
+        format!("{dtype:?}"),
+    )?;
+    let options = AnswerOptions {
+        max_tokens: args.sampling.max_tokens,
+        sampler: Some(generate::sampler(
+            &args.sampling,
+            args.strategy.seed,
+            &text.generation,
+        )),
+        ..AnswerOptions::default()
+    };
+    let query = text.split_query(&args.query, args.system.as_deref())?;
+    let exact_split = query.exact;
+    let query = [query.query, query.tail].concat();
+    let model = generate::load_weights(text, &source, &args.compute, &device, output)?;
+    let following = query.len() + args.sampling.max_tokens;
+    let mut session = saved.restore(&model.decoder, &model.text.config, following, &device)?;
+    let mut terminal = Terminal::new(output);
+    let answered = reply(&model, &mut session, &query, &options, &mut terminal);
+    terminal.done()?;
+    let (text, completion) = answered?;
+    let plan = saved.plan();
+    if !output.is_json() {
+        println!();
+    }
+    let value = json!({
+        "text": text, "tokens": completion.tokens, "stop_reason": completion.stop_reason.name(),
+        "document_tokens": plan.tokens, "query_tokens": query.len(), "exact_split": exact_split,
+        "method": plan.method.name(), "ranks": plan.ranks, "anchor": plan.anchor,
+        "passing": plan.passing, "prefill_seconds": 0.0, "prefill_tokens_per_second": null,
+        "query_seconds": completion.query_time.as_secs_f64(),
+        "decode_tokens_per_second": completion.decode_tokens_per_second(),
+        "cache_bytes": KvCache::bytes(&model.text.config, 1, plan.tokens, dtype.into()),
+        "peak_bytes": memory::peak_bytes(),
+    });
+    if output.is_json() {
+        return output.result(&value, |_| Ok(()));
+    }
+    let rate = completion
+        .decode_tokens_per_second()
+        .map_or_else(String::new, |rate| format!(", decode {rate:.1} tok/s"));
+    output.note(format!(
+        "{}: {} tokens restored, question in {:.2} s, {} tokens answered{rate}",
+        generate::describe(plan),
+        plan.tokens,
+        completion.query_time.as_secs_f64(),
+        completion.tokens.len(),
+    ));
+    Ok(())
+}
+
+/// Refuses what is asked for otherwise than the session was saved with.
+fn check_settings(saved: &SavedSession, asked: &Strategy) -> Result<(), CliError> {
+    let plan = saved.plan();
+    if let Some(method) = asked.method {
+        saved.check_setting("method", plan.asked, method)?;
+    }
+    for (what, found, asked) in [
+        ("ranks", plan.ranks, asked.ranks),
+        ("anchor", plan.anchor, asked.anchor),
+        ("passing", plan.passing, asked.passing),
+    ] {
+        if let Some(asked) = asked {
+            saved.check_setting(what, found, asked)?;
+        }
+    }
+    Ok(())
+}

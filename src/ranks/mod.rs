@@ -1,0 +1,24 @@
+//! Who computes what, and how ranks exchange tensors.
+//!
+//! A *rank* owns a block of the document. A *process* drives one or more ranks: all of them on a
+//! laptop, one on each GPU of a cluster. Strategies are written against a [`RankGroup`], which knows
+//! the ranks that this process drives and moves tensors between ranks; between processes it uses a
+//! [`Transport`]. Virtual ranks in one process and ranks on many machines are therefore one code
+//! path: with one process every exchange is a change of owner and copies nothing.
+//!
+//! | transport | ranks are |
+//! |---|---|
+//! | [`Local`] | all in this process, driven one after the other |
+//! | [`threads()`] | driven by threads of this process |
+
+mod error;
+mod group;
+mod local;
+mod threads;
+mod transport;
+
+pub use error::RankError;
+pub use group::{PendingGather, PendingShift, RankGroup};
+pub use local::Local;
+pub use threads::{Threads, threads};
+pub use transport::{Ticket, Transport};
