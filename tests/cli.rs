@@ -362,6 +362,302 @@ fn flags_that_cannot_be() {
     }
 }
 
+/// A document of some 1,500 tokens of the small model, whose tokens are bytes.
+fn bright_day(scene: &Scene) -> PathBuf {
+    let text = "It was a bright cold day in April.\n".repeat(40);
+    scene.file("document.txt", text)
+}
+
+#[test]
+fn generate_takes_every_method() {
+    let scene = Scene::new();
+    let document = bright_day(&scene);
+    let heads = model().join("heads.safetensors");
+    let heads = heads.to_str().expect("UTF-8");
+    let generate = |more: &[&str]| {
+        let common = ["--json", "--greedy", "--max-tokens", "6"];
+        let output = scene.generate(
+            &model(),
+            &document,
+            "What month?",
+            &[&common, more].concat(),
+        );
+        json(&output)
+    };
+    let full = generate(&[]);
+    for exact in [
+        &["--method", "ring", "--ranks", "3"][..],
+        &["--method", "ring", "--ring-layout", "contiguous"],
+        &["--method", "ulysses", "--ranks", "2"],
+        &["--method", "apb", "--ranks", "1"],
+    ] {
+        assert_eq!(generate(exact)["tokens"], full["tokens"], "{exact:?}");
+    }
+    let star = generate(&["--method", "star", "--ranks", "3"]);
+    assert_eq!(
+        (&star["method"], &star["ranks"]),
+        (&"star".into(), &3.into())
+    );
+    let apb = ["--method", "apb", "--anchor", "120", "--passing", "20"];
+    for more in [
+        &["--compressor", "query-aware"][..],
+        &["--compressor", "random", "--seed", "3"],
+        &["--heads", heads],
+        &["--heads", heads, "--no-anchor-query"],
+        &["--anchor-query", "Which month was it?"],
+    ] {
+        let answer = generate(&[&apb, more].concat());
+        assert_eq!(answer["method"], "apb", "{more:?}");
+        let lengths = (&answer["ranks"], &answer["anchor"], &answer["passing"]);
+        assert_eq!(lengths, (&4.into(), &120.into(), &20.into()), "{more:?}");
+    }
+    let one = scene.generate(
+        &model(),
+        &document,
+        "?",
+        &["--method", "star", "--ranks", "1"],
+    );
+    assert!(one.status.success());
+    assert!(stderr(&one).contains("full attention"), "{}", stderr(&one));
+}
+
+/// Heads of another model are refused before its weights are read: there are none here to read.
+#[test]
+fn heads_and_lengths_are_checked_before_the_weights_are_read() {
+    let scene = Scene::new();
+    let document = bright_day(&scene);
+    let folder = scene.model_with("model.safetensors", None);
+    let heads = model()
+        .with_file_name("qwen2-bias")
+        .join("heads.safetensors");
+    let apb = ["--method", "apb", "--heads", heads.to_str().expect("UTF-8")];
+    let output = scene.generate(&folder, &document, "What month?", &apb);
+    refused(&output, 2, &["heads.safetensors", "fc1"]);
+    let long = ["--method", "apb", "--passing", "400"];
+    let output = scene.generate(&folder, &document, "What month?", &long);
+    refused(&output, 2, &["--passing"]);
+}
+
+#[test]
+fn a_saved_session_answers_as_a_fresh_one() {
+    let scene = Scene::new();
+    bright_day(&scene);
+    let model = model();
+    let model = model.to_str().expect("UTF-8");
+    let save = [
+        "session",
+        "save",
+        "--model",
+        model,
+        "--document",
+        "document.txt",
+        "--method",
+        "apb",
+        "--ranks",
+        "3",
+        "--anchor",
+        "100",
+        "--passing",
+        "16",
+        "--anchor-query",
+        "What month?",
+        "--out",
+        "saved",
+        "--json",
+    ];
+    let saved = json(&scene.apb(&save));
+    assert_eq!(saved["ranks"], 3);
+    let files = std::fs::read_dir(scene.path("saved")).expect("a folder");
+    assert_eq!(files.count(), 3, "one file a rank, and nothing else");
+
+    let ask = |more: &[&str]| {
+        let common = [
+            "session",
+            "ask",
+            "--model",
+            model,
+            "--session",
+            "saved",
+            "--query",
+            "What month?",
+            "--greedy",
+            "--max-tokens",
+            "6",
+            "--json",
+        ];
+        scene.apb(&[&common, more].concat())
+    };
+    let generate = [
+        "--method",
+        "apb",
+        "--ranks",
+        "3",
+        "--anchor",
+        "100",
+        "--passing",
+        "16",
+        "--greedy",
+        "--max-tokens",
+        "6",
+        "--json",
+    ];
+    let document = scene.path("document.txt");
+    let fresh = json(&scene.generate(Path::new(model), &document, "What month?", &generate));
+    let restored = json(&ask(&[]));
+    assert_eq!(restored["tokens"], fresh["tokens"]);
+    assert_eq!(restored["document_tokens"], fresh["document_tokens"]);
+    assert_eq!(json(&ask(&["--anchor", "100"]))["tokens"], fresh["tokens"]);
+
+    refused(&ask(&["--anchor", "101"]), 2, &["anchor", "100", "101"]);
+    refused(&ask(&["--method", "star"]), 2, &["method", "apb", "star"]);
+    refused(&ask(&["--dtype", "bf16"]), 2, &["dtype", "F32", "BF16"]);
+    // The same weights under another configuration are another model.
+    let config = std::fs::read_to_string(Path::new(model).join("config.json")).expect("a config");
+    let mut config: Value = serde_json::from_str(&config).expect("JSON");
+    config["rope_theta"] = 20_000.0.into();
+    let other = scene.model_with("config.json", Some(&config.to_string()));
+    let other = [
+        "session",
+        "ask",
+        "--model",
+        other.to_str().expect("UTF-8"),
+        "--session",
+        "saved",
+        "--query",
+        "What month?",
+    ];
+    refused(&scene.apb(&other), 2, &["fingerprint"]);
+    let rank = scene.path("saved/rank-1-of-3.safetensors");
+    let mut bytes = std::fs::read(&rank).expect("a rank");
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&rank, bytes).expect("written");
+    refused(&ask(&[]), 2, &["rank-1-of-3.safetensors", "damaged"]);
+    std::fs::remove_file(&rank).expect("removed");
+    refused(&ask(&[]), 2, &["rank-1-of-3.safetensors"]);
+}
+
+/// What cannot be written leaves nothing behind.
+#[test]
+fn a_session_in_the_way_of_a_file_is_not_saved() {
+    let scene = Scene::new();
+    bright_day(&scene);
+    scene.file("taken", "a file");
+    let model = model();
+    let save = [
+        "session",
+        "save",
+        "--model",
+        model.to_str().expect("UTF-8"),
+        "--document",
+        "document.txt",
+        "--out",
+        "taken",
+    ];
+    refused(&scene.apb(&save), 1, &["taken"]);
+    assert_eq!(
+        std::fs::read(scene.path("taken")).expect("still there"),
+        b"a file"
+    );
+}
+
+#[test]
+fn chat_prefills_once_and_answers_every_line() {
+    let scene = Scene::new();
+    let document = bright_day(&scene);
+    let model = model();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_apb"))
+        .args([
+            "chat",
+            "--json",
+            "--greedy",
+            "--max-tokens",
+            "5",
+            "--method",
+            "apb",
+        ])
+        .args(["--anchor", "120", "--passing", "16", "--model"])
+        .arg(&model)
+        .arg("--document")
+        .arg(&document)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("apb starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    // The third is longer than there is room for; the fourth is answered all the same.
+    let long = "x".repeat(4000);
+    let questions = format!("What month?\n\nWhat day?\n{long}\nWhat month?\n");
+    stdin.write_all(questions.as_bytes()).expect("written");
+    drop(stdin);
+    let output = child.wait_with_output().expect("apb ends");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let answers: Vec<Value> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("an object a line"))
+        .collect();
+    assert_eq!(answers.len(), 3, "{answers:?}");
+    assert_eq!(answers[0]["tokens"], answers[2]["tokens"]);
+    assert!(stderr(&output).contains("tokens"), "{}", stderr(&output));
+    let alone = [
+        "--json",
+        "--greedy",
+        "--max-tokens",
+        "5",
+        "--method",
+        "apb",
+        "--anchor",
+        "120",
+        "--passing",
+        "16",
+    ];
+    let alone = json(&scene.generate(&model, &document, "What month?", &alone));
+    assert_eq!(answers[0]["tokens"], alone["tokens"]);
+}
+
+#[test]
+fn bench_measures_methods_beside_each_other() {
+    let scene = Scene::new();
+    let model = model();
+    let document = bright_day(&scene);
+    let bench = [
+        "bench",
+        "prefill",
+        "--json",
+        "--tokens",
+        "300,600",
+        "--runs",
+        "1",
+        "--decode",
+        "3",
+        "--methods",
+        "full,apb,ring",
+        "--ranks",
+        "3",
+        "--anchor",
+        "60",
+        "--passing",
+        "10",
+        "--model",
+        model.to_str().expect("UTF-8"),
+        "--document",
+        document.to_str().expect("UTF-8"),
+    ];
+    let result = json(&scene.apb(&bench));
+    let rows = result["rows"].as_array().expect("rows");
+    let methods: Vec<&str> = rows
+        .iter()
+        .filter_map(|row| row["method"].as_str())
+        .collect();
+    assert_eq!(methods, ["full", "apb", "ring", "full", "apb", "ring"]);
+    for row in rows {
+        for part in ["projections", "attention", "mlp"] {
+            assert!(row["parts"][part].as_f64() > Some(0.0), "{row}");
+        }
+    }
+}
+
 #[test]
 fn doctor_and_completions() {
     let scene = Scene::new();
