@@ -36,7 +36,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (anchor, passing) = (number(3, 160)?, number(4, 64)?);
 
     let model = LanguageModel::load(folder, &Device::flex())?;
-    let text = first_tokens(&model, tokens)?;
+    let needle = model.text.tokenizer.encode(&sentence(NUMBERS[0]), false)?;
+    let text = first_tokens(&model, tokens.saturating_sub(needle.len()))?;
     let question = format!("What is the special magic number for {KEY} mentioned in the text?");
     let apb = PrefillConfig::new(Method::Apb, ranks)
         .with_anchor(anchor)
@@ -108,5 +109,9 @@ fn hide(text: &str, number: &str, depth: f64) -> String {
     }
     let place = text[..place].rfind(". ").map_or(0, |end| end + 2);
     let (before, after) = text.split_at(place);
-    format!("{before}One of the special magic numbers for {KEY} is: {number}. {after}")
+    format!("{before}{} {after}", sentence(number))
+}
+
+fn sentence(number: &str) -> String {
+    format!("One of the special magic numbers for {KEY} is: {number}.")
 }

@@ -1,7 +1,8 @@
 //! Long prompts, answered fast, from Rust: Llama and Qwen models on [Burn](burn).
 //!
-//! A model is loaded from a Hugging Face folder or a GGUF file, a document is prefilled once, and
-//! questions about it are answered exactly.
+//! A model is loaded from a Hugging Face folder or a GGUF file, a document is split over ranks and
+//! prefilled once, and questions about it are answered exactly over what the ranks hold. Full, ring,
+//! Ulysses, Star and APB prefill run through one interface: [`apb`] follows a token through it.
 //!
 //! ```no_run
 //! use burn::tensor::Device;
@@ -20,12 +21,16 @@
 //! |---|---|
 //! | load a model | [`model::LanguageModel`] |
 //! | answer with options, stream, cancel | [`apb::answer_with`], [`apb::AnswerOptions`], [`apb::Observer`] |
+//! | split the document over ranks | [`apb::PrefillConfig`] in [`apb::AnswerOptions`] |
 //! | prefill once and ask several questions, in tokens | [`apb::Session`] |
+//! | keep a prefilled document on disk | [`apb::Session::save`], [`apb::SavedSession`] |
+//! | connect ranks of several drivers | [`ranks::RankGroup`], [`ranks::Transport`] |
 //! | use the decoder as a Burn module | [`model::DecoderConfig`], [`model::Decoder`], [`model::KvCache`] |
 //! | load weights into a module of your own | [`model::weights`] |
 //! | attention with regions and its companions | [`kernels`] |
 //!
-//! Data flows one way: [`apb`] uses [`model`], both use [`kernels`], and kernels know only tensors.
+//! Data flows one way: [`apb`] uses [`model`] and [`ranks`], all use [`kernels`], and kernels know only
+//! tensors.
 //! Nothing of the size of sequence times sequence is ever materialised; logits exist only for rows
 //! that are sampled; weights stay memory-mapped where their type is the one computed in.
 

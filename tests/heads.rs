@@ -14,9 +14,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::{DType, Device, Distribution, FloatDType, Tensor, activation};
 use burn_apb::apb::compressor::{
-    HEADS_FORMAT, HeadsError, HeadsFault, RetainingHeads, RetainingHeadsConfig, convert_heads,
+    HEADS_FORMAT, HEADS_MODEL, HeadsError, HeadsFault, RetainingHeads, RetainingHeadsConfig,
+    convert_heads,
 };
 use burn_apb::model::DecoderConfig;
+use burn_apb::model::source::ModelSource;
 use burn_apb::model::weights::Checkpoint;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 
@@ -260,6 +262,33 @@ fn heads_with(
     let metadata = (!metadata.is_empty()).then_some(metadata);
     fs::write(&path, serialize(views, metadata).unwrap()).unwrap();
     RetainingHeads::inspect(&path, &model("llama-gqa")).map(|_| ())
+}
+
+/// Heads may name the one model they are for; another of the same shape is then refused.
+#[test]
+fn heads_that_name_another_model_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = ModelSource::open(fixture("models").join("llama-gqa")).unwrap();
+    let bytes = fs::read(heads_file("llama-gqa")).unwrap();
+    let heads = SafeTensors::deserialize(&bytes).unwrap();
+    let inspected = |fingerprint: &str| {
+        let metadata = HashMap::from([
+            (HEADS_MODEL.to_string(), fingerprint.to_string()),
+            ("base_model".to_string(), "its sister".to_string()),
+        ]);
+        let path = folder.path().join("heads.safetensors");
+        fs::write(&path, serialize(heads.tensors(), Some(metadata)).unwrap()).unwrap();
+        RetainingHeads::inspect(&path, &model("llama-gqa"))
+            .unwrap()
+            .check_model(&path, &source)
+    };
+    assert!(inspected(&source.fingerprint().unwrap()).is_ok());
+    let refused = inspected("0123").unwrap_err();
+    assert!(
+        matches!(refused, HeadsError::OtherModel { .. }),
+        "{refused}"
+    );
+    assert!(refused.to_string().contains("its sister"), "{refused}");
 }
 
 #[test]

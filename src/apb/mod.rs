@@ -1,5 +1,15 @@
 //! The method: how a long document is prefilled over ranks, and how questions about it are answered
 //! exactly.
+//!
+//! | to | use |
+//! |---|---|
+//! | answer a question about a text | [`answer`], [`answer_with`]; [`Request`] to check everything before weights are read |
+//! | choose strategy, ranks and lengths | [`PrefillConfig`], which makes a [`PrefillPlan`] |
+//! | prefill once, ask often, save and restore | [`Session`], [`SavedSession`] |
+//! | choose what ranks pass on | [`compressor`] |
+//! | watch a prefill | [`PrefillObserver`] |
+//!
+#![doc = include_str!("method.md")]
 
 mod answer;
 pub mod compressor;

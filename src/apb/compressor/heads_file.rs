@@ -8,14 +8,19 @@ use std::path::{Path, PathBuf};
 use burn::tensor::FloatDType;
 
 use super::head_shapes::{Found, HeadsFault, HeadsShape, common_shape, place};
-use crate::model::DecoderConfig;
+use crate::model::source::ModelSource;
 use crate::model::weights::{Checkpoint, StoredType, WeightsError, listing_with};
+use crate::model::{DecoderConfig, ModelError};
 
 /// The name of a heads file where a folder is given.
 pub const HEADS_FILE: &str = "heads.safetensors";
 
 /// The `format` that this crate writes into the metadata of a heads file.
 pub const HEADS_FORMAT: &str = "apb-retaining-heads-1";
+
+/// The metadata key under which a heads file names the one model it is for, by
+/// [`ModelSource::fingerprint`].
+pub const HEADS_MODEL: &str = "model_fingerprint";
 
 /// What comes before the version in [`HEADS_FORMAT`]. Other texts, such as the `pt` of Python's
 /// safetensors, say nothing about the heads.
@@ -40,6 +45,30 @@ pub struct HeadsInfo {
     pub source: Option<String>,
     /// All of the file's metadata.
     pub metadata: BTreeMap<String, String>,
+}
+
+impl HeadsInfo {
+    /// Refuses a model that is not the one the file names; a file that names none is for any model
+    /// that its shapes fit. `path` is the file's.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadsError::OtherModel`], or [`HeadsError::Model`] when the model's files cannot be opened.
+    pub fn check_model(&self, path: &Path, model: &ModelSource) -> Result<(), HeadsError> {
+        let Some(expected) = self.metadata.get(HEADS_MODEL) else {
+            return Ok(());
+        };
+        let found = model.fingerprint()?;
+        if *expected == found {
+            return Ok(());
+        }
+        Err(HeadsError::OtherModel {
+            path: path.into(),
+            base_model: self.base_model.clone().unwrap_or_else(|| "a model".into()),
+            expected: expected.clone(),
+            found,
+        })
+    }
 }
 
 /// Why retaining heads cannot be used with a model. No weight has been read.
@@ -120,6 +149,21 @@ pub enum HeadsError {
         /// What the metadata says.
         found: String,
     },
+    /// Heads that name another model of the same shape.
+    #[error("{}: the heads are for {base_model} with fingerprint {expected}, this model has {found}; give the heads of this model, or none", path.display())]
+    OtherModel {
+        /// The file.
+        path: PathBuf,
+        /// The model's name in the file.
+        base_model: String,
+        /// The fingerprint in the file.
+        expected: String,
+        /// The model's.
+        found: String,
+    },
+    /// The model cannot be told from others.
+    #[error(transparent)]
+    Model(#[from] ModelError),
     /// Heads for another number of layers.
     #[error("{}: expected heads for {expected} layers, as the model has, found {found}; they were made for {made_for}", path.display())]
     Layers {

@@ -33,10 +33,10 @@ mod score;
 #[cfg(feature = "pytorch")]
 pub use convert_heads::{ConvertHeadsError, ConvertedHeads, convert_heads};
 pub use head_shapes::{HeadsFault, HeadsShape};
-pub use heads_file::{HEADS_FILE, HEADS_FORMAT, HeadsError, HeadsInfo};
+pub use heads_file::{HEADS_FILE, HEADS_FORMAT, HEADS_MODEL, HeadsError, HeadsInfo};
 #[cfg(feature = "pytorch")]
 pub use pickle::PickleError;
 pub use query_aware::QueryAware;
 pub use random::Random;
 pub use retaining::{RetainingHead, RetainingHeads, RetainingHeadsConfig};
-pub use score::{AnchorContext, Compressor, ScoreInput, inspect, load};
+pub use score::{AnchorContext, Compressor, ScoreInput, check_model, inspect, load};

@@ -8,6 +8,7 @@ use burn::tensor::{Device, FloatDType, Tensor};
 use super::{HeadsError, QueryAware, Random, RetainingHeads};
 use crate::apb::config::{CompressorConfig, Method, PrefillPlan};
 use crate::kernels::KernelError;
+use crate::model::source::ModelSource;
 use crate::model::{DecoderConfig, Projections};
 
 /// What the anchor's rows contribute to the scores of every rank in one layer.
@@ -73,6 +74,24 @@ pub fn inspect(plan: &PrefillPlan, model: &DecoderConfig) -> Result<(), HeadsErr
     match (&plan.method, &plan.compressor) {
         (Method::Apb, CompressorConfig::Retaining { heads }) => {
             RetainingHeads::inspect(heads, model).map(|_| ())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// [`inspect`], and refuses heads that name another model than the one in `source`.
+///
+/// # Errors
+///
+/// [`HeadsError`] as [`inspect`], or when the heads name another model.
+pub fn check_model(
+    plan: &PrefillPlan,
+    model: &DecoderConfig,
+    source: &ModelSource,
+) -> Result<(), HeadsError> {
+    match (&plan.method, &plan.compressor) {
+        (Method::Apb, CompressorConfig::Retaining { heads }) => {
+            RetainingHeads::inspect(heads, model)?.check_model(heads, source)
         }
         _ => Ok(()),
     }

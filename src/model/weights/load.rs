@@ -33,7 +33,7 @@ pub fn module_path(name: &str) -> String {
 /// Loads a checkpoint into a module that has just been initialised, in the type asked for.
 ///
 /// The module's float parameters are first compared with the checkpoint's tensors, `rename` giving
-/// a tensor's path in the module ([`module_path`] for this crate's own); parameters stay
+/// a tensor's path in the module ([`module_path()`] for this crate's own); parameters stay
 /// uninitialised meanwhile and nothing is read. Then one tensor after another is read and moved to
 /// the module's device by burn-store, so that there is never a second copy of more than one tensor,
 /// and on a CPU none at all where the stored type is the one asked for. Integer and boolean

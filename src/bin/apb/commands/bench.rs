@@ -120,7 +120,7 @@ fn prefill(args: &Prefill, output: &Output) -> Result<(), CliError> {
             let plan = config
                 .plan(&document, &text.config)
                 .map_err(CliError::usage)?;
-            compressor::inspect(&plan, &text.config).map_err(CliError::usage)?;
+            compressor::check_model(&plan, &text.config, &source)?;
             cases.push((document.clone(), plan));
         }
     }

@@ -3,7 +3,7 @@
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 
-use burn_apb::apb::{AnswerOptions, Request, Session, reply};
+use burn_apb::apb::{AnswerOptions, Request, Session, compressor, reply};
 use serde_json::json;
 
 use crate::args::{Anchor, Compute, Model, Sampling, Strategy};
@@ -68,6 +68,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     };
     // The first question is in the anchor, unless something else was asked for.
     let request = Request::new(&text, &document, &first, &options)?;
+    compressor::check_model(&request.plan, &text.config, &source)?;
     if let Some(note) = request.plan.note() {
         output.note(format!("note: {note}"));
     }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use burn::tensor::Device;
 use burn_apb::apb::{
     Answer, AnswerOptions, Method, Observer, PrefillObserver, PrefillPlan, Request, answer_request,
+    compressor,
 };
 use burn_apb::model::generation_config::GenerationConfig;
 use burn_apb::model::sampler::SamplerConfig;
@@ -72,6 +73,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
         headroom: 0,
     };
     let request = Request::new(&text, &document, &args.query, &options)?;
+    compressor::check_model(&request.plan, &text.config, &source)?;
     if let Some(note) = request.plan.note() {
         output.note(format!("note: {note}"));
     }

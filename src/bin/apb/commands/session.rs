@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use burn_apb::apb::{AnchorQuery, AnswerOptions, Request, SavedSession, reply};
+use burn_apb::apb::{AnchorQuery, AnswerOptions, Request, SavedSession, compressor, reply};
 use burn_apb::model::KvCache;
 use serde_json::json;
 
@@ -98,6 +98,7 @@ fn save(args: &Save, output: &Output) -> Result<(), CliError> {
         ..AnswerOptions::default()
     };
     let request = Request::new(&text, &document, NO_QUESTION, &options)?;
+    compressor::check_model(&request.plan, &text.config, &source)?;
     if let Some(note) = request.plan.note() {
         output.note(format!("note: {note}"));
     }

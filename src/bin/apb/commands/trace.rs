@@ -177,7 +177,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
             "the case scores with retaining heads; give them with --heads FILE",
         ));
     }
-    compressor::inspect(&plan, &config).map_err(CliError::usage)?;
+    compressor::check_model(&plan, &config, &source)?;
     if let Some(note) = plan.note() {
         output.note(format!("note: {note}"));
     }
