@@ -53,11 +53,14 @@ fn tokens(count: usize, seed: u32) -> Vec<u32> {
         .collect()
 }
 
-/// Rows of the document by position, and what was selected.
+/// Layer, rank, and the positions selected for each KV head of each sequence.
+type Selected = (usize, usize, Vec<Vec<Vec<usize>>>);
+
+/// Rows of the document by rank, and what was selected.
 #[derive(Default)]
 struct Rows {
     hidden: Vec<(usize, Tensor<3>)>,
-    selected: Vec<(usize, usize, Vec<Vec<Vec<usize>>>)>,
+    selected: Vec<Selected>,
 }
 
 impl PrefillObserver for Rows {
@@ -347,8 +350,10 @@ proptest! {
             })
             .collect();
         let merged = merge(parts).unwrap();
+        // A part's weight is e to its lse, which f32 holds to the scores' own rounding.
+        let allowed = EXACT.max(f64::from(scale * f32::EPSILON));
         let out = difference(&values(merged.out), &values(whole.out));
-        prop_assert!(out < EXACT, "{out:e}");
+        prop_assert!(out < allowed, "{out:e}");
         let lse = difference(&values(merged.lse), &values(whole.lse));
         prop_assert!(lse < EXACT, "{lse:e}");
     }

@@ -471,7 +471,13 @@ impl PrefillPlan {
                 .to_vec();
         }
         let start = (rank * self.block()).min(self.tokens);
-        vec![start..(start + self.block()).min(self.tokens)]
+        let end = (start + self.block()).min(self.tokens);
+        std::iter::once(start..end).collect()
+    }
+
+    /// Rows of the document that rank `rank` owns.
+    pub fn owned_len(&self, rank: usize) -> usize {
+        self.owned(rank).iter().map(ExactSizeIterator::len).sum()
     }
 
     /// Why the method that is computed is another than the one asked for.

@@ -167,7 +167,7 @@ impl Prefill<'_> {
                     rank: 0,
                     anchor: 0,
                     sees_anchor: false,
-                    local: vec![start..end],
+                    local: std::iter::once(start..end).collect(),
                 }],
                 anchor: AnchorSource::None,
             };

@@ -139,12 +139,7 @@ impl Session<'_> {
         let mut written = 0;
         let mut start = 0;
         for rank in held.group.ranks() {
-            let rows: usize = held
-                .plan
-                .owned(rank)
-                .iter()
-                .map(ExactSizeIterator::len)
-                .sum();
+            let rows = held.plan.owned_len(rank);
             let header = Header {
                 agreed: agreed.clone(),
                 rank,
@@ -385,12 +380,7 @@ impl SavedSession {
             path: checkpoint.path().into(),
             reason,
         };
-        let rows: usize = self
-            .plan()
-            .owned(rank)
-            .iter()
-            .map(ExactSizeIterator::len)
-            .sum();
+        let rows = self.plan().owned_len(rank);
         let shape = [1, config.num_key_value_heads, rows, config.head_dim];
         let mut hash = Sha256::new();
         for layer in 0..config.num_hidden_layers {

@@ -20,14 +20,6 @@ impl<'a> Ring<'a> {
         Self { plan }
     }
 
-    fn rows(&self, rank: usize) -> usize {
-        self.plan
-            .owned(rank)
-            .iter()
-            .map(ExactSizeIterator::len)
-            .sum()
-    }
-
     /// Merges what `rank`'s chunks see of the block that `owner` computed.
     fn attend_to(
         &self,
@@ -106,7 +98,7 @@ impl Strategy for Ring<'_> {
             let next = match step + 1 < world {
                 true => {
                     let mut shape = held[0].dims();
-                    shape[2] = self.rows(owner_at(first, step + 1));
+                    shape[2] = self.plan.owned_len(owner_at(first, step + 1));
                     Some(group.start_shift(held.clone(), shape)?)
                 }
                 false => None,

@@ -55,14 +55,6 @@ impl<'a> Ulysses<'a> {
         Self { plan }
     }
 
-    fn rows(&self, rank: usize) -> usize {
-        self.plan
-            .owned(rank)
-            .iter()
-            .map(ExactSizeIterator::len)
-            .sum()
-    }
-
     /// What a rank sends to each rank: its rows of that rank's heads, `[batch, q + k + v, rows, head_dim]`.
     fn outgoing(&self, rank: &RankHeads<'_>, share: &HeadShare) -> Vec<Tensor<4>> {
         let select = |tensor: &Tensor<4>, heads: Vec<usize>| {
@@ -109,8 +101,9 @@ impl Strategy for Ulysses<'_> {
             .iter()
             .map(|rank| self.outgoing(rank, &share))
             .collect();
-        let by_heads =
-            group.all_to_all(by_rows, |from, _| [batch, width, self.rows(from), head_dim])?;
+        let by_heads = group.all_to_all(by_rows, |from, _| {
+            [batch, width, self.plan.owned_len(from), head_dim]
+        })?;
 
         let mut attended = Vec::with_capacity(ranks.len());
         for blocks in by_heads {
@@ -131,7 +124,7 @@ impl Strategy for Ulysses<'_> {
             attended.push(pieces.collect());
         }
         let back = group.all_to_all(attended, |_, to| {
-            [batch, share.heads, self.rows(to), head_dim]
+            [batch, share.heads, self.plan.owned_len(to), head_dim]
         })?;
         Ok(back
             .into_iter()

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use burn::tensor::{Device, FloatDType};
-use burn_apb::apb::{AnchorQuery, CompressorConfig, Method, PrefillConfig, RingLayout};
+use burn_apb::apb::{
+    AnchorQuery, AnswerOptions, CompressorConfig, Method, PrefillConfig, RingLayout,
+};
 use clap::ValueEnum;
 
 use crate::error::CliError;
@@ -108,6 +110,42 @@ impl Strategy {
                 seed: self.seed.unwrap_or_default(),
             }),
         }
+    }
+}
+
+/// A document and how it is prefilled.
+#[derive(clap::Args, Debug, Clone)]
+pub struct Reading {
+    #[command(flatten)]
+    pub model: Model,
+    /// The document, UTF-8 text; - reads standard input
+    #[arg(long, value_name = "FILE|-")]
+    pub document: PathBuf,
+    /// System prompt, in place of the template's own
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// Go on when the document is longer than the context the model was made for
+    #[arg(long)]
+    pub allow_long: bool,
+    #[command(flatten)]
+    pub strategy: Strategy,
+    #[command(flatten)]
+    pub anchor: Anchor,
+    #[command(flatten)]
+    pub compute: Compute,
+}
+
+impl Reading {
+    /// As the library says it.
+    pub fn options(&self) -> Result<AnswerOptions, CliError> {
+        Ok(AnswerOptions {
+            system: self.system.clone(),
+            chunk: self.strategy.chunk,
+            allow_long: self.allow_long,
+            prefill: self.strategy.config()?,
+            anchor_query: self.anchor.query(),
+            ..AnswerOptions::default()
+        })
     }
 }
 

@@ -1,13 +1,12 @@
 //! `apb chat`: one document, prefilled once, and any number of questions.
 
 use std::io::{BufRead, IsTerminal, Write};
-use std::path::PathBuf;
 
-use burn_apb::apb::{AnswerOptions, Request, Session, compressor, reply};
+use burn_apb::apb::{Session, reply};
 use serde_json::json;
 
-use crate::args::{Anchor, Compute, Model, Sampling, Strategy};
-use crate::commands::generate::{self, Terminal};
+use crate::args::{Reading, Sampling};
+use crate::commands::generate::{self, Prepared, Terminal};
 use crate::error::CliError;
 use crate::output::Output;
 
@@ -18,61 +17,33 @@ const QUESTION_TOKENS: usize = 2048;
 #[derive(clap::Args, Debug)]
 pub struct Args {
     #[command(flatten)]
-    model: Model,
-    /// The document, UTF-8 text
-    #[arg(long, value_name = "FILE")]
-    document: PathBuf,
-    /// System prompt, in place of the template's own
-    #[arg(long, value_name = "TEXT")]
-    system: Option<String>,
-    /// Go on when the document is longer than the context the model was made for
-    #[arg(long)]
-    allow_long: bool,
+    reading: Reading,
     #[command(flatten)]
     sampling: Sampling,
-    #[command(flatten)]
-    strategy: Strategy,
-    #[command(flatten)]
-    anchor: Anchor,
-    #[command(flatten)]
-    compute: Compute,
 }
 
 /// Runs the command: with `--json` each answer is an object on a line of its own.
 pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
-    if args.document.as_os_str() == "-" {
+    if args.reading.document.as_os_str() == "-" {
         return Err(CliError::usage(
             "standard input is where the questions come from; give the document as a file",
         ));
     }
-    let prefill = args.strategy.config()?;
-    let device = args.compute.device()?;
-    let document = generate::read_text(&args.document, "document")?;
-    let (source, text) = generate::open(&args.model, output)?;
-    let options = AnswerOptions {
-        system: args.system.clone(),
-        max_tokens: args.sampling.max_tokens,
-        sampler: Some(generate::sampler(
-            &args.sampling,
-            args.strategy.seed,
-            &text.generation,
-        )),
-        chunk: args.strategy.chunk,
-        allow_long: args.allow_long,
-        prefill,
-        anchor_query: args.anchor.query(),
-        headroom: QUESTION_TOKENS,
-    };
     let Some(first) = next_question(output)? else {
         return Ok(());
     };
     // The first question is in the anchor, unless something else was asked for.
-    let request = Request::new(&text, &document, &first, &options)?;
-    compressor::check_model(&request.plan, &text.config, &source)?;
-    if let Some(note) = request.plan.note() {
-        output.note(format!("note: {note}"));
-    }
-    let model = generate::load_weights(text, &source, &args.compute, &device, output)?;
+    let Prepared {
+        request,
+        options,
+        model,
+        ..
+    } = generate::prepare(&args.reading, &first, output, |options, text| {
+        options.max_tokens = args.sampling.max_tokens;
+        options.headroom = QUESTION_TOKENS;
+        let seed = args.reading.strategy.seed;
+        options.sampler = Some(generate::sampler(&args.sampling, seed, &text.generation));
+    })?;
     let mut terminal = Terminal::new(output);
     let prefilled = request.prefill(&model, &options, &mut terminal);
     terminal.done()?;
@@ -101,7 +72,9 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     };
     answer(&mut session, &request.query)?;
     while let Some(question) = next_question(output)? {
-        let query = model.text.split_query(&question, args.system.as_deref())?;
+        let query = model
+            .text
+            .split_query(&question, args.reading.system.as_deref())?;
         let query = [query.query, query.tail].concat();
         // A question that does not fit spoils nothing for the next.
         if let Err(error) = answer(&mut session, &query) {

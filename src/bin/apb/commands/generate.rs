@@ -3,7 +3,6 @@
 use std::io::{Read, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::path::PathBuf;
 
 use burn::tensor::Device;
 use burn_apb::apb::{
@@ -16,7 +15,7 @@ use burn_apb::model::source::ModelSource;
 use burn_apb::model::{LanguageModel, ModelText, hub};
 use serde_json::{Value, json};
 
-use crate::args::{Anchor, Compute, Model, Sampling, Strategy};
+use crate::args::{Compute, Model, Reading, Sampling};
 use crate::error::CliError;
 use crate::output::{Output, Progress};
 use crate::{interrupt, memory};
@@ -28,62 +27,68 @@ const MAX_DOCUMENT_BYTES: u64 = 1 << 29;
 #[derive(clap::Args, Debug)]
 pub struct Args {
     #[command(flatten)]
-    model: Model,
-    /// The document, UTF-8 text; - reads standard input
-    #[arg(long, value_name = "FILE|-")]
-    document: PathBuf,
+    reading: Reading,
     /// The question
     #[arg(long, value_name = "TEXT")]
     query: String,
-    /// System prompt, in place of the template's own
-    #[arg(long, value_name = "TEXT")]
-    system: Option<String>,
-    /// Go on when the document is longer than the context the model was made for
-    #[arg(long)]
-    allow_long: bool,
     #[command(flatten)]
     sampling: Sampling,
-    #[command(flatten)]
-    strategy: Strategy,
-    #[command(flatten)]
-    anchor: Anchor,
-    #[command(flatten)]
-    compute: Compute,
 }
 
 /// Runs the command.
 pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
-    let prefill = args.strategy.config()?;
-    let device = args.compute.device()?;
-    let document = read_text(&args.document, "document")?;
     check_question(&args.query)?;
-    let (source, text) = open(&args.model, output)?;
-    let options = AnswerOptions {
-        system: args.system.clone(),
-        max_tokens: args.sampling.max_tokens,
-        sampler: Some(sampler(
-            &args.sampling,
-            args.strategy.seed,
-            &text.generation,
-        )),
-        chunk: args.strategy.chunk,
-        allow_long: args.allow_long,
-        prefill,
-        anchor_query: args.anchor.query(),
-        headroom: 0,
-    };
-    let request = Request::new(&text, &document, &args.query, &options)?;
-    compressor::check_model(&request.plan, &text.config, &source)?;
-    if let Some(note) = request.plan.note() {
-        output.note(format!("note: {note}"));
-    }
-    let model = load_weights(text, &source, &args.compute, &device, output)?;
+    let Prepared {
+        request,
+        options,
+        model,
+        ..
+    } = prepare(&args.reading, &args.query, output, |options, text| {
+        options.max_tokens = args.sampling.max_tokens;
+        let seed = args.reading.strategy.seed;
+        options.sampler = Some(sampler(&args.sampling, seed, &text.generation));
+    })?;
     let answer = ask(&model, &request, &options, output)?;
     if output.is_json() {
         return output.result(&to_json(&answer), |_| Ok(()));
     }
     output.note(summary(&answer));
     Ok(())
+}
+
+/// A document and a question that have been checked, and the model to answer with.
+pub struct Prepared {
+    pub request: Request,
+    pub options: AnswerOptions,
+    pub model: LanguageModel,
+    pub source: ModelSource,
+}
+
+/// Checks everything that can be checked before the weights, the options that `complete` fills in
+/// included, then loads them.
+pub fn prepare(
+    reading: &Reading,
+    question: &str,
+    output: &Output,
+    complete: impl FnOnce(&mut AnswerOptions, &ModelText),
+) -> Result<Prepared, CliError> {
+    let mut options = reading.options()?;
+    let device = reading.compute.device()?;
+    let document = read_text(&reading.document, "document")?;
+    let (source, text) = open(&reading.model, output)?;
+    complete(&mut options, &text);
+    let request = Request::new(&text, &document, question, &options)?;
+    compressor::check_model(&request.plan, &text.config, &source)?;
+    if let Some(note) = request.plan.note() {
+        output.note(format!("note: {note}"));
+    }
+    let model = load_weights(text, &source, &reading.compute, &device, output)?;
+    Ok(Prepared {
+        request,
+        options,
+        model,
+        source,
+    })
 }
 
 /// Refuses a question without words.

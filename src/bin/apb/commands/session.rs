@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use burn_apb::apb::{AnchorQuery, AnswerOptions, Request, SavedSession, compressor, reply};
+use burn_apb::apb::{AnchorQuery, AnswerOptions, SavedSession, reply};
 use burn_apb::model::KvCache;
 use serde_json::json;
 
-use crate::args::{Anchor, Compute, Model, Sampling, Strategy};
-use crate::commands::generate::{self, Terminal};
+use crate::args::{Compute, Model, Reading, Sampling, Strategy};
+use crate::commands::generate::{self, Prepared, Terminal};
 use crate::error::CliError;
 use crate::memory;
 use crate::output::Output;
@@ -28,25 +28,10 @@ pub enum Command {
 #[derive(clap::Args, Debug)]
 pub struct Save {
     #[command(flatten)]
-    model: Model,
-    /// The document, UTF-8 text; - reads standard input
-    #[arg(long, value_name = "FILE|-")]
-    document: PathBuf,
+    reading: Reading,
     /// Folder for the session
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// System prompt, in place of the template's own
-    #[arg(long, value_name = "TEXT")]
-    system: Option<String>,
-    /// Go on when the document is longer than the context the model was made for
-    #[arg(long)]
-    allow_long: bool,
-    #[command(flatten)]
-    strategy: Strategy,
-    #[command(flatten)]
-    anchor: Anchor,
-    #[command(flatten)]
-    compute: Compute,
 }
 
 /// Flags of `apb session ask`.
@@ -80,30 +65,19 @@ pub fn run(command: &Command, output: &Output) -> Result<(), CliError> {
 }
 
 fn save(args: &Save, output: &Output) -> Result<(), CliError> {
-    let prefill = args.strategy.config()?;
-    let device = args.compute.device()?;
-    let document = generate::read_text(&args.document, "document")?;
-    let (source, text) = generate::open(&args.model, output)?;
-    let options = AnswerOptions {
-        system: args.system.clone(),
-        max_tokens: 0,
-        chunk: args.strategy.chunk,
-        allow_long: args.allow_long,
-        prefill,
+    let Prepared {
+        request,
+        options,
+        model,
+        source,
+    } = generate::prepare(&args.reading, NO_QUESTION, output, |options, _| {
+        options.max_tokens = 0;
         // No question is known yet; a hint may be given.
-        anchor_query: match args.anchor.query() {
-            AnchorQuery::Question => AnchorQuery::None,
-            given => given,
-        },
-        ..AnswerOptions::default()
-    };
-    let request = Request::new(&text, &document, NO_QUESTION, &options)?;
-    compressor::check_model(&request.plan, &text.config, &source)?;
-    if let Some(note) = request.plan.note() {
-        output.note(format!("note: {note}"));
-    }
+        if options.anchor_query == AnchorQuery::Question {
+            options.anchor_query = AnchorQuery::None;
+        }
+    })?;
     let fingerprint = source.fingerprint()?;
-    let model = generate::load_weights(text, &source, &args.compute, &device, output)?;
     let mut terminal = Terminal::new(output);
     let prefilled = request.prefill(&model, &options, &mut terminal);
     terminal.done()?;
