@@ -1,4 +1,4 @@
-//! `apb bench`: times from one run, medians over several.
+//! `apb bench prefill`: strategies and lengths beside each other.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -14,18 +14,12 @@ use burn_apb::model::sampler::{Sampler, SamplerConfig};
 use burn_apb::model::{KvCache, LanguageModel};
 use serde_json::{Value, json};
 
+use super::{median, or_dash};
 use crate::args::{Compute, Model, Strategy};
 use crate::commands::{demo, generate};
 use crate::error::CliError;
 use crate::output::Output;
 use crate::{interrupt, memory};
-
-/// Measure speed and memory
-#[derive(clap::Subcommand, Debug)]
-pub enum Command {
-    /// Prefill of real tokens, then decoding
-    Prefill(Prefill),
-}
 
 /// Flags of `apb bench prefill`.
 #[derive(clap::Args, Debug)]
@@ -80,13 +74,7 @@ struct Row {
 }
 
 /// Runs the command.
-pub fn run(command: &Command, output: &Output) -> Result<(), CliError> {
-    match command {
-        Command::Prefill(args) => prefill(args, output),
-    }
-}
-
-fn prefill(args: &Prefill, output: &Output) -> Result<(), CliError> {
+pub fn run(args: &Prefill, output: &Output) -> Result<(), CliError> {
     let methods = match args.methods.is_empty() {
         false => args.methods.clone(),
         true => vec![args.strategy.method.unwrap_or(Method::Full)],
@@ -239,17 +227,6 @@ fn prefill_flops(model: &LanguageModel, tokens: usize) -> f64 {
     c.num_hidden_layers as f64 * (n * linear as f64 + 4.0 * q as f64 * n * n / 2.0)
 }
 
-fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    match sorted.len() {
-        0 => None,
-        n if n % 2 == 1 => Some(sorted[middle]),
-        _ => Some((sorted[middle - 1] + sorted[middle]) / 2.0),
-    }
-}
-
 impl Row {
     fn seconds(&self) -> f64 {
         median(&self.prefill_seconds).unwrap_or(f64::NAN)
@@ -289,9 +266,6 @@ fn print(w: &mut dyn Write, rows: &[Row]) -> std::io::Result<()> {
         "{:>8} {:<10} {:>10} {:>8} {:>12} {:>10} {:>12} {:>6}",
         "tokens", "method", "prefill s", "tok/s", "decode tok/s", "peak MiB", "needed MiB", "ratio"
     )?;
-    let or_dash = |value: Option<f64>, digits: usize| {
-        value.map_or_else(|| "-".into(), |v| format!("{v:.digits$}"))
-    };
     for row in rows {
         writeln!(
             w,
@@ -321,16 +295,4 @@ fn print(w: &mut dyn Write, rows: &[Row]) -> std::io::Result<()> {
         writeln!(w, "  {}", generate::describe(&row.plan))?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::median;
-
-    #[test]
-    fn medians() {
-        assert_eq!(median(&[]), None);
-        assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
-        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), Some(2.5));
-    }
 }
