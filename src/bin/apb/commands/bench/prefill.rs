@@ -118,36 +118,40 @@ pub fn run(args: &Prefill, output: &Output) -> Result<(), CliError> {
     let runs = args.runs.get();
     let bar = output.progress("measuring", "runs");
     let total = (cases.len() * runs) as u64;
-    let mut rows = Vec::new();
-    for (document, plan) in cases {
-        memory::reset_peak();
-        let tokens = plan.tokens;
-        let mut row = Row {
-            tokens,
-            prefill_seconds: Vec::new(),
-            parts: BTreeMap::new(),
-            decode_rates: Vec::new(),
-            needed_bytes: needed_bytes(
-                &model,
-                tokens + args.decode,
-                args.strategy.chunk.min(tokens),
-            ),
-            peak_bytes: None,
-            plan,
-        };
-        for _ in 0..runs {
+    let mut rows: Vec<(Document, Row)> = cases
+        .into_iter()
+        .map(|(document, plan)| {
+            let row = Row {
+                tokens: plan.tokens,
+                prefill_seconds: Vec::new(),
+                parts: BTreeMap::new(),
+                decode_rates: Vec::new(),
+                needed_bytes: needed_bytes(
+                    &model,
+                    plan.tokens + args.decode,
+                    args.strategy.chunk.min(plan.tokens),
+                ),
+                peak_bytes: None,
+                plan,
+            };
+            (document, row)
+        })
+        .collect();
+    // In turns, so that a machine that is slower for a while is so for all.
+    let mut done = 0;
+    for _ in 0..runs {
+        for (document, row) in &mut rows {
             if interrupt::poll().is_break() {
                 return Err(CliError::failed("cancelled"));
             }
-            row.once(&model, &document, ids[tokens], args)?;
-            bar.update(
-                (rows.len() * runs + row.prefill_seconds.len()) as u64,
-                total,
-            );
+            memory::reset_peak();
+            row.once(&model, document, ids[row.tokens], args)?;
+            row.peak_bytes = row.peak_bytes.max(memory::peak_bytes());
+            done += 1;
+            bar.update(done, total);
         }
-        row.peak_bytes = memory::peak_bytes();
-        rows.push(row);
     }
+    let rows: Vec<Row> = rows.into_iter().map(|(_, row)| row).collect();
     bar.finish();
 
     let parameters = model.text.config.num_parameters();
