@@ -243,6 +243,27 @@ fn bad_configs_are_refused_by_field() {
 }
 
 #[test]
+fn bad_templates_and_generation_configs_are_refused_by_file() {
+    let document = |scene: &Scene| scene.file("document.txt", "text");
+    for (name, content, named) in [
+        ("chat_template.jinja", "{% if %}", "line 1"),
+        ("tokenizer_config.json", "[]", "JSON object"),
+        (
+            "tokenizer_config.json",
+            r#"{"chat_template": 1}"#,
+            "chat_template",
+        ),
+        ("generation_config.json", r#"{"top_p": 7}"#, "top_p"),
+        ("generation_config.json", "{", "EOF"),
+    ] {
+        let scene = Scene::new();
+        let folder = scene.model_with(name, Some(content));
+        let output = scene.generate(&folder, &document(&scene), "?", &[]);
+        refused(&output, 2, &[name, named]);
+    }
+}
+
+#[test]
 fn bad_documents_and_questions() {
     let scene = Scene::new();
     let text = scene.file("document.txt", "text");
@@ -614,6 +635,46 @@ fn chat_prefills_once_and_answers_every_line() {
     ];
     let alone = json(&scene.generate(&model, &document, "What month?", &alone));
     assert_eq!(answers[0]["tokens"], alone["tokens"]);
+}
+
+/// Ctrl-C ends the answer, not the program: what was generated is there, and so is the summary.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_an_answer() {
+    let scene = Scene::new();
+    let document = bright_day(&scene);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_apb"))
+        .args([
+            "generate",
+            "--greedy",
+            "--allow-long",
+            "--max-tokens",
+            "200000",
+        ])
+        .args(["--query", "What month?", "--model"])
+        .arg(model())
+        .arg("--document")
+        .arg(&document)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("apb starts");
+    let mut stdout = child.stdout.take().expect("piped");
+    let mut first = [0];
+    std::io::Read::read_exact(&mut stdout, &mut first).expect("the answer has begun");
+    let pid = child.id().to_string();
+    let sent = Command::new("kill").args(["-INT", &pid]).status();
+    assert!(sent.expect("kill runs").success());
+    let mut rest = Vec::new();
+    std::io::Read::read_to_end(&mut stdout, &mut rest).expect("read");
+    let output = child.wait_with_output().expect("apb ends");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(rest.ends_with(b"\n"));
+    assert!(
+        stderr(&output).contains("tokens answered"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]

@@ -14,10 +14,6 @@ use minijinja::Value;
 mod python;
 mod sandbox;
 
-/// Largest `tokenizer_config.json` or `chat_template.jinja` that is read, in bytes. Llama 3.1's
-/// with its 256 reserved tokens takes 50 KB.
-const MAX_FILE_BYTES: u64 = 16 << 20;
-
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChatMessage {
@@ -86,41 +82,12 @@ impl ChatTemplate {
         self
     }
 
-    /// The template of a model folder: `chat_template.jinja`, or else `chat_template` of
-    /// `tokenizer_config.json`; `None` where there is neither, as for a base model. Special tokens
-    /// come from `tokenizer_config.json`.
-    ///
-    /// # Errors
-    ///
-    /// [`ChatTemplateError::File`] around what is wrong with a file: unreadable, too large, not
-    /// UTF-8, not JSON, a field of another type, or a template that does not parse.
-    pub fn from_folder(folder: &Path) -> Result<Option<Self>, ChatTemplateError> {
-        let config_path = folder.join("tokenizer_config.json");
-        let in_config = |error: ChatTemplateError| error.in_file(&config_path);
-        let config = match read(&config_path)? {
-            Some(text) => Some(TokenizerConfig::parse(&text).map_err(in_config)?),
-            None => None,
-        };
-        let jinja_path = folder.join("chat_template.jinja");
-        let template = match read(&jinja_path)? {
-            Some(source) => Some(Self::parse(&source).map_err(|e| e.in_file(&jinja_path))?),
-            None => match config.as_ref().and_then(|c| c.chat_template.as_deref()) {
-                Some(source) => Some(Self::parse(source).map_err(in_config)?),
-                None => None,
-            },
-        };
-        Ok(template.map(|template| Self {
-            special_tokens: config.map(|c| c.special_tokens).unwrap_or_default(),
-            ..template
-        }))
-    }
-
     /// The template of a model whose files are in memory: the text of a `chat_template.jinja` goes
     /// before the one in the text of a `tokenizer_config.json`; `None` where there is neither.
     ///
     /// # Errors
     ///
-    /// As [`from_folder`](Self::from_folder), without the path.
+    /// What is wrong with a text: not JSON, a field of another type, a template that does not parse.
     pub fn from_texts(
         jinja: Option<&str>,
         tokenizer_config: Option<&str>,
@@ -141,7 +108,7 @@ impl ChatTemplate {
     ///
     /// # Errors
     ///
-    /// As [`from_folder`](Self::from_folder), without the path.
+    /// As [`from_texts`](Self::from_texts).
     pub fn from_tokenizer_config(json: &str) -> Result<Option<Self>, ChatTemplateError> {
         let config = TokenizerConfig::parse(json)?;
         let Some(source) = config.chat_template else {
@@ -310,28 +277,6 @@ fn from_json(value: &serde_json::Value, bytes: &mut usize) -> Value {
     }
 }
 
-/// The text of a file, or `None` where there is no such file.
-fn read(path: &Path) -> Result<Option<String>, ChatTemplateError> {
-    let read = || -> Result<Option<String>, ChatTemplateError> {
-        let bytes = match std::fs::metadata(path) {
-            Ok(metadata) if metadata.len() > MAX_FILE_BYTES => {
-                return Err(ChatTemplateError::TooLarge {
-                    bytes: metadata.len(),
-                    limit: MAX_FILE_BYTES,
-                });
-            }
-            Ok(_) => std::fs::read(path)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let text = String::from_utf8(bytes).map_err(|error| ChatTemplateError::NotUtf8 {
-            offset: error.utf8_error().valid_up_to(),
-        })?;
-        Ok(Some(text))
-    };
-    read().map_err(|error| error.in_file(path))
-}
-
 /// Why a chat template cannot be read or rendered.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -344,9 +289,6 @@ pub enum ChatTemplateError {
         /// What is wrong with it.
         source: Box<ChatTemplateError>,
     },
-    /// A file cannot be read.
-    #[error("cannot read the file: {0}")]
-    Read(#[from] std::io::Error),
     /// A file or a template is larger than any real one.
     #[error("{bytes} bytes are more than the {limit} that a chat template may take")]
     TooLarge {
@@ -354,12 +296,6 @@ pub enum ChatTemplateError {
         bytes: u64,
         /// The largest size that is read.
         limit: u64,
-    },
-    /// A file is not text.
-    #[error("not UTF-8 at byte {offset}")]
-    NotUtf8 {
-        /// Where it stops being UTF-8.
-        offset: usize,
     },
     /// A file is not JSON.
     #[error("not JSON: {message}")]
@@ -418,7 +354,8 @@ pub enum ChatTemplateError {
 }
 
 impl ChatTemplateError {
-    fn in_file(self, path: &Path) -> Self {
+    /// The same, of a file.
+    pub(crate) fn in_file(self, path: &Path) -> Self {
         match self {
             Self::File { .. } => self,
             source => Self::File {

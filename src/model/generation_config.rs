@@ -5,9 +5,6 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-/// Largest configuration that is read, in bytes.
-const MAX_FILE_BYTES: u64 = 16 << 20;
-
 /// Defaults for generation. What a file does not say is `None`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GenerationConfig {
@@ -33,40 +30,13 @@ pub struct GenerationConfig {
 }
 
 impl GenerationConfig {
-    /// Reads `generation_config.json` of a model folder, and `config.json` for the token ids it
-    /// leaves out. Either file may be absent.
-    ///
-    /// # Errors
-    ///
-    /// [`GenerationConfigError::File`] around what is wrong with a file. Token ids are checked
-    /// against `vocab_size`, the rows of the model's embedding.
-    pub fn from_folder(folder: &Path, vocab_size: usize) -> Result<Self, GenerationConfigError> {
-        let read = |name: &str| -> Result<Self, GenerationConfigError> {
-            let path = folder.join(name);
-            let read = || match std::fs::metadata(&path) {
-                Ok(metadata) if metadata.len() > MAX_FILE_BYTES => {
-                    Err(GenerationConfigError::TooLarge {
-                        bytes: metadata.len(),
-                    })
-                }
-                Ok(_) => Self::parse(&std::fs::read(&path)?, vocab_size),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-                Err(error) => Err(error.into()),
-            };
-            read().map_err(|source| GenerationConfigError::File {
-                path: path.clone(),
-                source: Box::new(source),
-            })
-        };
-        let mut config = read("generation_config.json")?;
-        if config.eos_token_ids.is_empty() || config.bos_token_id.is_none() {
-            let model = read("config.json")?;
-            if config.eos_token_ids.is_empty() {
-                config.eos_token_ids = model.eos_token_ids;
-            }
-            config.bos_token_id = config.bos_token_id.or(model.bos_token_id);
+    /// The same with the token ids of `model`, read from a `config.json`, where there are none.
+    pub fn or_tokens_of(mut self, model: Self) -> Self {
+        if self.eos_token_ids.is_empty() {
+            self.eos_token_ids = model.eos_token_ids;
         }
-        Ok(config)
+        self.bos_token_id = self.bos_token_id.or(model.bos_token_id);
+        self
     }
 
     /// Reads the JSON of a `generation_config.json`, or of a `config.json`, whose token ids have the
@@ -214,15 +184,6 @@ pub enum GenerationConfigError {
         /// What is wrong with it.
         source: Box<GenerationConfigError>,
     },
-    /// The file cannot be read.
-    #[error("cannot read the file: {0}")]
-    Read(#[from] std::io::Error),
-    /// The file is larger than any real one.
-    #[error("{bytes} bytes are more than a configuration may take ({MAX_FILE_BYTES})")]
-    TooLarge {
-        /// Its size in bytes.
-        bytes: u64,
-    },
     /// The file is not JSON.
     #[error("not JSON: {0}")]
     Json(#[from] serde_json::Error),
@@ -246,6 +207,16 @@ pub enum GenerationConfigError {
         /// The size of the vocabulary.
         vocab_size: usize,
     },
+}
+
+impl GenerationConfigError {
+    /// The same, of a file.
+    pub(crate) fn in_file(self, path: &Path) -> Self {
+        Self::File {
+            path: path.to_owned(),
+            source: Box::new(self),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -318,32 +289,12 @@ mod tests {
 
     #[test]
     fn config_json_fills_in_token_ids() {
-        let folder = tempfile::tempdir().unwrap();
-        let write =
-            |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
-        let read = || GenerationConfig::from_folder(folder.path(), 10);
-        assert_eq!(read().unwrap(), GenerationConfig::default());
-
-        write(
-            "config.json",
-            r#"{"bos_token_id": 1, "eos_token_id": 2, "hidden_size": 64}"#,
-        );
-        assert_eq!(read().unwrap().bos_token_id, Some(1));
-        assert_eq!(read().unwrap().eos_token_ids, [2]);
-
-        write(
-            "generation_config.json",
-            r#"{"eos_token_id": [3, 4], "top_k": null}"#,
-        );
-        let config = read().unwrap();
-        assert_eq!((config.bos_token_id, config.top_k), (Some(1), None));
-        assert_eq!(config.eos_token_ids, [3, 4]);
-
-        write("generation_config.json", r#"{"top_p": 7}"#);
-        let error = read().unwrap_err().to_string();
-        assert!(
-            error.contains("generation_config.json: top_p must be"),
-            "{error}"
-        );
+        let parse = |text: &str| GenerationConfig::parse(text.as_bytes(), 10).unwrap();
+        let model = parse(r#"{"bos_token_id": 1, "eos_token_id": 2, "hidden_size": 64}"#);
+        let own = GenerationConfig::default().or_tokens_of(model.clone());
+        assert_eq!((own.bos_token_id, own.eos_token_ids), (Some(1), vec![2]));
+        let own = parse(r#"{"eos_token_id": [3, 4], "top_k": null}"#).or_tokens_of(model);
+        assert_eq!((own.bos_token_id, own.top_k), (Some(1), None));
+        assert_eq!(own.eos_token_ids, [3, 4]);
     }
 }

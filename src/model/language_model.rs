@@ -1,6 +1,6 @@
 //! Everything a model folder holds, ready to compute on one device.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, FloatDType};
 
@@ -76,8 +76,7 @@ impl ModelText {
     pub fn load(source: &ModelSource) -> Result<Self, ModelError> {
         let config = DecoderConfig::from_json(source.config())?;
         let tokenizer = Tokenizer::from_bytes(&source.tokenizer()?)?;
-        let chat_template =
-            ChatTemplate::from_texts(source.chat_template(), source.tokenizer_config())?;
+        let chat_template = chat_template(source)?;
         let generation = generation_config(source, config.vocab_size)?;
         Ok(Self {
             config,
@@ -205,19 +204,42 @@ pub fn load_decoder(
     )?)
 }
 
+/// A file of the source, for a message; all that is in a GGUF file is in one.
+fn file(source: &ModelSource, name: &str) -> PathBuf {
+    match source.path().is_dir() {
+        true => source.path().join(name),
+        false => source.path().into(),
+    }
+}
+
+/// The template in `chat_template.jinja`, or else the one in `tokenizer_config.json`.
+fn chat_template(source: &ModelSource) -> Result<Option<ChatTemplate>, ChatTemplateError> {
+    let jinja = source.chat_template();
+    ChatTemplate::from_texts(jinja, source.tokenizer_config()).map_err(|error| {
+        let of_template = matches!(
+            error,
+            ChatTemplateError::Syntax { .. } | ChatTemplateError::TooLarge { .. }
+        );
+        let name = match of_template && jinja.is_some() {
+            true => "chat_template.jinja",
+            false => "tokenizer_config.json",
+        };
+        error.in_file(&file(source, name))
+    })
+}
+
 /// `generation_config.json`, and `config.json` for the token ids it leaves out.
 fn generation_config(
     source: &ModelSource,
     vocab_size: usize,
-) -> Result<GenerationConfig, ModelError> {
-    let mut generation = match source.generation_config() {
-        Some(json) => GenerationConfig::parse(json.as_bytes(), vocab_size)?,
+) -> Result<GenerationConfig, GenerationConfigError> {
+    let parse = |name: &str, json: &str| {
+        GenerationConfig::parse(json.as_bytes(), vocab_size)
+            .map_err(|error| error.in_file(&file(source, name)))
+    };
+    let generation = match source.generation_config() {
+        Some(json) => parse("generation_config.json", json)?,
         None => GenerationConfig::default(),
     };
-    let model = GenerationConfig::parse(source.config().as_bytes(), vocab_size)?;
-    if generation.eos_token_ids.is_empty() {
-        generation.eos_token_ids = model.eos_token_ids;
-    }
-    generation.bos_token_id = generation.bos_token_id.or(model.bos_token_id);
-    Ok(generation)
+    Ok(generation.or_tokens_of(parse("config.json", source.config())?))
 }

@@ -4,8 +4,6 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
 use super::weights::{Checkpoint, WeightsError, listing};
 
 /// The longest configuration or chat template that is read, in bytes.
@@ -63,14 +61,6 @@ pub enum SourceError {
         path: PathBuf,
         /// Where the text ends.
         at: usize,
-    },
-    /// A file that ought to be JSON.
-    #[error("{}: expected JSON, found something else ({message}); fetch the file again", path.display())]
-    NotJson {
-        /// The file.
-        path: PathBuf,
-        /// What the JSON reader said.
-        message: String,
     },
     /// A file that cannot be read.
     #[error("{}: cannot be read: {source}", path.display())]
@@ -131,18 +121,12 @@ impl ModelSource {
                 found: listing(path),
             });
         };
-        let tokenizer_config = read("tokenizer_config.json")?;
-        let chat_template = match (read("chat_template.jinja")?, &tokenizer_config) {
-            (Some(template), _) => Some(template),
-            (None, Some(config)) => template_in(config, &path.join("tokenizer_config.json"))?,
-            (None, None) => None,
-        };
         Ok(Self {
             path: path.into(),
             config,
-            tokenizer_config,
+            tokenizer_config: read("tokenizer_config.json")?,
             generation_config: read("generation_config.json")?,
-            chat_template,
+            chat_template: read("chat_template.jinja")?,
             checkpoint: None,
         })
     }
@@ -166,7 +150,8 @@ impl ModelSource {
             config: config.to_string(),
             tokenizer_config: Some(tokenizer_config.to_string()),
             generation_config: Some(gguf.generation_config().to_string()),
-            chat_template: gguf.chat_template().map(String::from),
+            // It stands in the tokenizer's configuration.
+            chat_template: None,
             checkpoint: Some(checkpoint),
         })
     }
@@ -196,8 +181,7 @@ impl ModelSource {
         self.generation_config.as_deref()
     }
 
-    /// The chat template: `chat_template.jinja`, or the one in `tokenizer_config.json` (of a list,
-    /// the one called `default`).
+    /// `chat_template.jinja`, which goes before the template in `tokenizer_config.json`.
     pub fn chat_template(&self) -> Option<&str> {
         self.chat_template.as_deref()
     }
@@ -289,25 +273,6 @@ fn text(path: &Path, limit: u64) -> Result<Option<String>, SourceError> {
         })
 }
 
-/// The chat template inside `tokenizer_config.json`.
-fn template_in(config: &str, path: &Path) -> Result<Option<String>, SourceError> {
-    let config: Value = serde_json::from_str(config).map_err(|error| SourceError::NotJson {
-        path: path.into(),
-        message: error.to_string(),
-    })?;
-    let named = |list: &Vec<Value>, name: &str| {
-        list.iter()
-            .find(|entry| entry["name"] == name)
-            .and_then(|entry| entry["template"].as_str())
-            .map(String::from)
-    };
-    Ok(match &config["chat_template"] {
-        Value::String(template) => Some(template.clone()),
-        Value::Array(list) => named(list, "default"),
-        _ => None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -321,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_a_folder_and_prefers_the_template_file() {
+    fn reads_the_texts_of_a_folder() {
         let config: &[u8] = br#"{"chat_template":"in the config"}"#;
         let dir = folder(&[
             ("config.json", b"{}"),
@@ -330,7 +295,8 @@ mod tests {
         ]);
         let source = ModelSource::open(dir.path()).unwrap();
         assert_eq!(source.config(), "{}");
-        assert_eq!(source.chat_template(), Some("in the config"));
+        assert_eq!(source.tokenizer_config().map(str::as_bytes), Some(config));
+        assert_eq!(source.chat_template(), None);
         assert_eq!(source.generation_config(), None);
         assert_eq!(source.tokenizer().unwrap(), b"{\"a\":1}");
 
@@ -338,16 +304,6 @@ mod tests {
         assert_eq!(
             ModelSource::open(dir.path()).unwrap().chat_template(),
             Some("in the file")
-        );
-    }
-
-    #[test]
-    fn takes_the_default_of_several_templates() {
-        let config: &[u8] = br#"{"chat_template":[{"name":"tools","template":"t"},{"name":"default","template":"d"}]}"#;
-        let dir = folder(&[("config.json", b"{}"), ("tokenizer_config.json", config)]);
-        assert_eq!(
-            ModelSource::open(dir.path()).unwrap().chat_template(),
-            Some("d")
         );
     }
 
@@ -370,12 +326,6 @@ mod tests {
         assert!(matches!(
             ModelSource::open(dir.path()),
             Err(SourceError::NotUtf8 { at: 7, .. })
-        ));
-
-        let dir = folder(&[("config.json", b"{}"), ("tokenizer_config.json", b"{")]);
-        assert!(matches!(
-            ModelSource::open(dir.path()),
-            Err(SourceError::NotJson { .. })
         ));
 
         let dir = folder(&[("config.json", b"{}"), ("tokenizer.model", b"x")]);

@@ -212,22 +212,15 @@ fn errors_say_what_and_where() {
 }
 
 #[test]
-fn templates_are_found_in_a_folder() {
-    let folder = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
-    let read = || ChatTemplate::from_folder(folder.path());
-    assert_eq!(read().unwrap(), None);
-
-    write(
-        "tokenizer_config.json",
-        r#"{"bos_token": "<s>", "chat_template": null}"#,
-    );
-    assert_eq!(read().unwrap(), None);
+fn templates_are_found_in_a_models_files() {
+    let read = ChatTemplate::from_texts;
+    assert_eq!(read(None, None).unwrap(), None);
+    let none = r#"{"bos_token": "<s>", "chat_template": null}"#;
+    assert_eq!(read(None, Some(none)).unwrap(), None);
 
     let named = r#"{"bos_token": {"content": "<s>", "lstrip": false}, "eos_token": null,
         "chat_template": [{"name": "rag", "template": "rag"}, {"name": "default", "template": "{{ bos_token }}d"}]}"#;
-    write("tokenizer_config.json", named);
-    let template = read().unwrap().unwrap();
+    let template = read(None, Some(named)).unwrap().unwrap();
     assert_eq!(
         template.render(&[], &RenderOptions::default()).unwrap(),
         "<s>d"
@@ -238,13 +231,13 @@ fn templates_are_found_in_a_folder() {
     );
 
     // A file of its own comes before the field.
-    write("chat_template.jinja", "{{ bos_token }}j\n");
-    let template = read().unwrap().unwrap();
+    let template = read(Some("{{ bos_token }}j\n"), Some(named))
+        .unwrap()
+        .unwrap();
     assert_eq!(
         template.render(&[], &RenderOptions::default()).unwrap(),
         "<s>j"
     );
-    std::fs::remove_file(folder.path().join("chat_template.jinja")).unwrap();
 
     for (text, part) in [
         ("", "not JSON"),
@@ -261,19 +254,7 @@ fn templates_are_found_in_a_folder() {
         ),
         (r#"{"chat_template": "{% if %}"}"#, "line 1"),
     ] {
-        write("tokenizer_config.json", text);
-        let error = read().unwrap_err().to_string();
-        assert!(
-            error.contains("tokenizer_config.json") && error.contains(part),
-            "{text}: {error}"
-        );
+        let error = read(None, Some(text)).unwrap_err().to_string();
+        assert!(error.contains(part), "{text}: {error}");
     }
-    std::fs::write(folder.path().join("chat_template.jinja"), [b'a', 0xff]).unwrap();
-    write("tokenizer_config.json", "{}");
-    assert!(
-        read()
-            .unwrap_err()
-            .to_string()
-            .ends_with("chat_template.jinja: not UTF-8 at byte 1")
-    );
 }

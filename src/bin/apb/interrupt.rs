@@ -23,6 +23,11 @@ pub fn listen() {
     });
 }
 
+/// Forgets a Ctrl-C that has been obeyed.
+pub fn reset() {
+    INTERRUPTED.store(false, Ordering::Relaxed);
+}
+
 /// Whether to go on.
 pub fn poll() -> ControlFlow<()> {
     if INTERRUPTED.load(Ordering::Relaxed) {

@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::args::{Reading, Sampling};
 use crate::commands::generate::{self, Prepared, Terminal};
 use crate::error::CliError;
+use crate::interrupt;
 use crate::output::Output;
 
 /// Room for a question, in tokens; a longer one is refused and the next may be asked.
@@ -72,6 +73,8 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     };
     answer(&mut session, &request.query)?;
     while let Some(question) = next_question(output)? {
+        // Ctrl-C ended an answer, or came while nothing was running; this question is a new task.
+        interrupt::reset();
         let query = model
             .text
             .split_query(&question, args.reading.system.as_deref())?;

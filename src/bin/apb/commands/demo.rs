@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use burn_apb::apb::{AnswerOptions, Method, Request};
+use burn_apb::apb::{AnswerOptions, Method, Request, StopReason};
 use burn_apb::model::hub;
 use burn_apb::model::sampler::SamplerConfig;
 use serde_json::{Value, json};
@@ -83,7 +83,12 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
             print!("{:<10}", request.plan.method.name());
             std::io::stdout().flush().map_err(CliError::failed)?;
         }
-        answers.push(generate::ask(&model, request, options, output)?);
+        let answer = generate::ask(&model, request, options, output)?;
+        let cancelled = answer.completion.stop_reason == StopReason::Cancelled;
+        answers.push(answer);
+        if cancelled {
+            break;
+        }
     }
     if output.is_json() {
         let methods: serde_json::Map<String, Value> = answers
