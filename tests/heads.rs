@@ -369,18 +369,17 @@ fn places_without_heads_are_refused() {
     let bin = error(folder.path()).to_string();
     assert!(bin.contains("convert-heads` on pytorch_model.bin"), "{bin}");
 
-    for good in [
-        "good/f32.pt",
+    // PyTorch files are read, not run, whatever they are called.
+    for bad in [
         "good/shards/pytorch_model-00001-of-00002.bin",
         "hostile/legacy.pt",
+        "hostile/builtins_eval.pt",
     ] {
-        let found = error(&fixture("heads").join(good));
-        assert!(matches!(found, HeadsError::Pytorch { .. }), "{found}");
-        assert!(found.to_string().contains("apb convert-heads"), "{found}");
-        // Whatever it is called.
+        let found = error(&fixture("heads").join(bad));
+        assert!(matches!(found, HeadsError::Convert(_)), "{found}");
         let renamed = folder.path().join("renamed.safetensors");
-        fs::copy(fixture("heads").join(good), &renamed).unwrap();
-        assert!(matches!(error(&renamed), HeadsError::Pytorch { .. }));
+        fs::copy(fixture("heads").join(bad), &renamed).unwrap();
+        assert!(matches!(error(&renamed), HeadsError::Convert(_)));
     }
     let text = folder.path().join("notes.txt");
     fs::write(&text, "x").unwrap();
@@ -404,6 +403,25 @@ fn expected(k: usize, len: usize) -> Vec<f32> {
     (0..len)
         .map(|j| (((7 * j + 13 * k) % 64) as f32 - 32.0) / 8.0)
         .collect()
+}
+
+#[test]
+fn published_files_load_as_they_are() {
+    let (device, config) = (Device::flex(), converted_model());
+    let published = fixture("heads/good/f32.pt");
+    let folder = tempfile::tempdir().unwrap();
+    let converted = folder.path().join("heads.safetensors");
+    convert_heads(&published, &converted, None).unwrap();
+    let load = |path: &Path| RetainingHeads::load(path, &config, FloatDType::F32, &device).unwrap();
+    let (direct, converted) = (load(&published), load(&converted));
+    for (direct, converted) in direct.layers.iter().zip(&converted.layers) {
+        for (a, b) in [(&direct.fc1, &converted.fc1), (&direct.fc2, &converted.fc2)] {
+            assert_eq!(values(a.weight.val()), values(b.weight.val()));
+        }
+    }
+    // Another model is refused under the name the user gave.
+    let other = RetainingHeads::inspect(&published, &model("qwen2-bias")).unwrap_err();
+    assert!(other.to_string().contains("f32.pt"), "{other}");
 }
 
 #[test]

@@ -7,8 +7,12 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::FloatDType;
 
+#[cfg(feature = "pytorch")]
+use super::ConvertHeadsError;
 use super::head_shapes::{Found, HeadsFault, HeadsShape, common_shape, place};
 use crate::model::source::ModelSource;
+#[cfg(feature = "pytorch")]
+use crate::model::weights::FileError;
 use crate::model::weights::{Checkpoint, StoredType, WeightsError, listing_with};
 use crate::model::{DecoderConfig, ModelError};
 
@@ -89,8 +93,8 @@ pub enum HeadsError {
         /// What the folder holds, and what to do when that is PyTorch's.
         found: String,
     },
-    /// A PyTorch file.
-    #[error("{}: expected safetensors, found a PyTorch file; run `apb convert-heads {} {HEADS_FILE}` first", path.display(), path.display())]
+    /// A PyTorch file, where this build cannot read one.
+    #[error("{}: expected safetensors, found a PyTorch file; with feature `pytorch` run `apb convert-heads {} {HEADS_FILE}` first", path.display(), path.display())]
     Pytorch {
         /// The file.
         path: PathBuf,
@@ -209,35 +213,72 @@ pub enum HeadsError {
     /// A file that cannot be opened, or does not hold.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// A PyTorch file that holds no heads, or is not safe to read.
+    #[cfg(feature = "pytorch")]
+    #[error(transparent)]
+    Convert(#[from] ConvertHeadsError),
+    /// There is no room for the converted heads.
+    #[cfg(feature = "pytorch")]
+    #[error("converting the heads: {0}")]
+    Temporary(#[from] FileError),
 }
 
-/// Opens the heads at `path` and compares them with `model`; nothing but headers is read.
+/// Opens the heads at `path` and compares them with `model`; of safetensors nothing but headers is
+/// read, PyTorch's are converted first.
 pub(super) fn open(
     path: &Path,
     model: &DecoderConfig,
 ) -> Result<(Checkpoint, HeadsInfo), HeadsError> {
-    let path = &file_at(path)?;
-    let checkpoint = Checkpoint::open(path)?;
+    match file_at(path) {
+        #[cfg(feature = "pytorch")]
+        Err(HeadsError::Pytorch { path }) => open_pytorch(&path, model),
+        file => {
+            let file = file?;
+            compared(&file, Checkpoint::open(&file)?, model)
+        }
+    }
+}
+
+/// Converts published heads into a temporary file, which is gone when nobody reads it any more.
+#[cfg(feature = "pytorch")]
+fn open_pytorch(path: &Path, model: &DecoderConfig) -> Result<(Checkpoint, HeadsInfo), HeadsError> {
+    let failed = |source| FileError {
+        path: path.into(),
+        source,
+    };
+    let folder = tempfile::tempdir().map_err(failed)?;
+    let file = folder.path().join(HEADS_FILE);
+    super::convert_heads(path, &file, None)?;
+    // The mapping outlives the file's name.
+    compared(path, Checkpoint::open(&file)?, model)
+}
+
+/// Compares the heads of a checkpoint with `model`; `path` is where they came from.
+fn compared(
+    path: &Path,
+    checkpoint: Checkpoint,
+    model: &DecoderConfig,
+) -> Result<(Checkpoint, HeadsInfo), HeadsError> {
     let metadata = checkpoint.metadata().clone();
     if let Some(found) = metadata.get("format")
         && found.starts_with(FORMAT_FAMILY)
         && found != HEADS_FORMAT
     {
         return Err(HeadsError::Format {
-            path: path.clone(),
+            path: path.into(),
             found: found.clone(),
         });
     }
     let (found, dtypes) = heads_of(path, &checkpoint)?;
     let shape = common_shape(&found).map_err(|fault| HeadsError::Fault {
-        path: path.clone(),
+        path: path.into(),
         fault,
     })?;
     if let Some(width) = metadata.get("width")
         && width.parse() != Ok(shape.width)
     {
         return Err(HeadsError::Width {
-            path: path.clone(),
+            path: path.into(),
             expected: shape.width,
             found: width.clone(),
         });

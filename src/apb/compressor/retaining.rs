@@ -116,6 +116,9 @@ impl RetainingHeads {
     /// Compares the heads at `path`, a safetensors file or a folder with
     /// [`HEADS_FILE`](super::HEADS_FILE), with `model`. Nothing but the file's header is read.
     ///
+    /// A published PyTorch file does as well (feature `pytorch`); it is converted by
+    /// [`convert_heads`](super::convert_heads()), without ever executing pickle, each time it is opened.
+    ///
     /// # Errors
     ///
     /// A [`HeadsError`]: no such file, another kind of file, a set of heads that is not whole, or

@@ -44,7 +44,8 @@ pub struct Strategy {
     /// apb: what chooses them [default: retaining with --heads, else query-aware]
     #[arg(long, value_enum, value_name = "NAME")]
     pub compressor: Option<CompressorName>,
-    /// apb: retaining heads, a safetensors file (`apb convert-heads` makes one of published heads)
+    /// apb: retaining heads, a safetensors file or a published PyTorch file (`apb convert-heads` keeps
+    /// the conversion)
     #[arg(long, value_name = "FILE")]
     pub heads: Option<PathBuf>,
     /// Seed of everything random: sampling, and the random compressor
