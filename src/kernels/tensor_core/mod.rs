@@ -1,0 +1,12 @@
+//! Attention on NVIDIA tensor cores.
+pub mod arguments;
+pub mod block;
+pub mod hidden;
+pub mod mma;
+pub mod output;
+pub mod softmax;
+pub mod table;
+pub mod tiles;
+pub mod visible;
+pub mod wgmma;
+pub mod wgmma_code;
