@@ -2,8 +2,10 @@
 pub mod arguments;
 pub mod block;
 pub mod hidden;
+pub mod merge;
 pub mod mma;
 pub mod output;
+pub mod plan;
 pub mod softmax;
 pub mod table;
 pub mod tiles;

@@ -4,6 +4,7 @@ use core::fmt;
 
 use cubecl::prelude::CubeDim;
 
+use super::hidden::NOTES;
 use super::tiles::tile_chunks;
 
 /// Element type of queries, keys, values and output. Sums are f32.
@@ -58,6 +59,11 @@ impl MmaTile {
     /// Packed rows a block.
     pub const fn rows(&self) -> usize {
         self.planes * self.row_tiles * 16
+    }
+
+    /// Elements of one store to the output: 16 bytes of it, or a lane's pair of a part.
+    pub const fn output_width(&self) -> usize {
+        if self.parts { 2 } else { 8 }
     }
 }
 
@@ -136,14 +142,16 @@ impl Kernel {
         }
     }
 
-    /// Bytes of shared memory a block: queries, and every stage of keys and values.
+    /// Bytes of shared memory a block: queries, every stage of keys and values, notes.
     pub fn shared_bytes(&self) -> usize {
         let stages = match self {
             Self::Mma(tile) => tile.stages,
             Self::Wgmma(_) => 2,
         };
         let head_dim = self.head_dim();
-        16 * (tile_chunks(self.rows(), head_dim) + 2 * stages * tile_chunks(self.keys(), head_dim))
+        let tiles = tile_chunks(self.rows(), head_dim)
+            + 2 * stages * tile_chunks(self.keys(), head_dim);
+        16 * tiles + 4 * NOTES
     }
 }
 
@@ -157,31 +165,6 @@ impl fmt::Display for Kernel {
         write!(f, "{name}_{dtype}_d{head_dim}_r{}_k{}", self.rows(), self.keys())?;
         f.write_str(if self.parts() { "_parts" } else { "" })
     }
-}
-
-/// What a kernel is chosen by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// Compute capability, times ten.
-    pub architecture: u32,
-    /// Shared memory that a block may have, in bytes.
-    pub shared_bytes: usize,
-    /// Multiprocessors of the device.
-    pub multiprocessors: usize,
-    /// Element type.
-    pub dtype: Dtype,
-    /// Columns of queries, keys and values.
-    pub head_dim: usize,
-    /// Batch entries.
-    pub batch: usize,
-    /// Query heads.
-    pub heads: usize,
-    /// Key/value heads.
-    pub kv_heads: usize,
-    /// Query rows.
-    pub seq_q: usize,
-    /// Keys.
-    pub seq_kv: usize,
 }
 
 /// The shapes that a line of the table is for.
@@ -204,6 +187,9 @@ pub struct Line {
     pub kernel: Kernel,
 }
 
+/// No architecture is newer.
+const NEWEST: u32 = 999;
+
 const fn mma(head_dim: usize, keys: usize, planes: usize, row_tiles: usize) -> MmaTile {
     MmaTile {
         dtype: Dtype::Bf16,
@@ -219,16 +205,20 @@ const fn mma(head_dim: usize, keys: usize, planes: usize, row_tiles: usize) -> M
 
 const fn any(kernel: MmaTile) -> Line {
     Line {
-        architectures: (80, 999),
+        architectures: (80, NEWEST),
         rows: Rows::Any,
         kernel: Kernel::Mma(kernel),
     }
 }
 
+/// Packed rows up to which keys are split: 8 blocks a key/value head. More blocks, of the 8 heads that
+/// grouped models have, fill a device by themselves.
+const FEW_ROWS: usize = 512;
+
 const fn few(kernel: MmaTile) -> Line {
     Line {
-        architectures: (80, 999),
-        rows: Rows::UpTo(16 * kernel.planes * kernel.row_tiles),
+        architectures: (80, NEWEST),
+        rows: Rows::UpTo(FEW_ROWS),
         kernel: Kernel::Mma(MmaTile {
             parts: true,
             ..kernel
@@ -274,4 +264,39 @@ impl Line {
             Kernel::Wgmma(tile) => Kernel::Wgmma(WgmmaTile { dtype, ..tile }),
         }
     }
+}
+
+impl fmt::Display for Rows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UpTo(most) => write!(f, "up to {most}"),
+            Self::Any => f.write_str("any"),
+        }
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let architectures = match self.architectures {
+            (first, NEWEST) => format!("sm_{first} and later"),
+            (first, _) => format!("sm_{first}"),
+        };
+        write!(
+            f,
+            "{:>8}  {architectures:<15}  {:<9}  {:>6.1} KiB  {}",
+            self.kernel.head_dim(),
+            self.rows.to_string(),
+            self.kernel.shared_bytes() as f64 / 1024.0,
+            self.kernel,
+        )
+    }
+}
+
+/// [`TABLE`] as text, one line a kernel, for people.
+pub fn describe() -> String {
+    let mut text = String::from("head_dim  architecture     rows           shared  kernel (f16 likewise)\n");
+    for line in TABLE {
+        text += &format!("{line}\n");
+    }
+    text
 }
