@@ -43,6 +43,8 @@ mod regions;
 mod rms_norm;
 mod rotate;
 mod silu_mul;
+#[cfg(feature = "cuda")]
+mod tensor_core;
 mod workers;
 
 pub use attention::{AttentionOutput, attention};
@@ -54,4 +56,6 @@ pub use regions::Regions;
 pub use rms_norm::{rms_norm, rms_norm_reference};
 pub use rotate::{rotate, rotate_reference};
 pub use silu_mul::{silu_mul, silu_mul_reference};
+#[cfg(feature = "cuda")]
+pub use tensor_core::table::describe as tensor_core_table;
 pub use workers::on_workers;

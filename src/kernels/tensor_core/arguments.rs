@@ -43,7 +43,8 @@ impl Strides {
         })
     }
 
-    fn launch(self) -> StridesLaunch {
+    /// As a kernel's argument.
+    pub fn launch(self) -> StridesLaunch {
         StridesLaunch::new(self.batch, self.head, self.row)
     }
 }

@@ -9,7 +9,7 @@
 use cubecl::prelude::*;
 
 use super::block::Block;
-use super::tiles::{Chunk, opaque, place, shared_address};
+use super::tiles::{Chunk, TileShape, opaque, place, shared_address};
 use super::visible::Visible;
 
 /// The smallest keys found: among the passing keys, which anchor rows skip, and behind them.
@@ -35,14 +35,18 @@ pub fn clean<E: Float>(
     passing: u32,
     thread: u32,
     #[comptime] exponent: u32,
-    #[comptime] rows: usize,
-    #[comptime] chunks: usize,
-    #[comptime] threads: usize,
+    #[comptime] shape: TileShape,
 ) {
     let mut index = opaque(thread);
-    while index < comptime!((rows * chunks) as u32) {
-        let row = index / chunks as u32;
-        let at = (slot + place(row, index % chunks as u32, rows, chunks)) as usize;
+    while index < comptime!((shape.rows * shape.chunks) as u32) {
+        let row = index / comptime!(shape.chunks as u32);
+        let at = (slot
+            + place(
+                row,
+                index % comptime!(shape.chunks as u32),
+                shape.rows,
+                shape.chunks,
+            )) as usize;
         let words = Vector::<u32, Const<4>>::reinterpret(tile[at]);
         let mut found = false;
         #[unroll]
@@ -63,7 +67,7 @@ pub fn clean<E: Float>(
                 key = in(_) key * 1u32,
             );
         }
-        index += threads as u32;
+        index += comptime!(shape.threads as u32);
     }
 }
 

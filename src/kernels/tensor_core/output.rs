@@ -51,13 +51,12 @@ pub fn write_rows<E: Float, O: Float, W: Size>(
         if packed_row < block.rows && lane % 4 == 0 {
             // From the very product that the weights were shifted by.
             let natural = (state.max[i] * arguments.scale_log2) * std::f32::consts::LN_2 + sum.ln();
-            let at = block.split * split_rows
-                + (block.batch * heads + head) * visible.seq_q
-                + query;
+            let at =
+                block.split * split_rows + (block.batch * heads + head) * visible.seq_q + query;
             lse[at as usize] = select(seeing, natural, f32::NEG_INFINITY.runtime());
         }
-        let place_out = block.split * arguments.split_stride
-            + arguments.out.chunk(block.batch, head, query);
+        let place_out =
+            block.split * arguments.split_stride + arguments.out.chunk(block.batch, head, query);
         #[unroll]
         for n in 0..chunks {
             let fragment = mixed.index(comptime!(i / 2 * chunks) + n);
@@ -68,13 +67,11 @@ pub fn write_rows<E: Float, O: Float, W: Size>(
             );
             if comptime!(parts) {
                 if packed_row < block.rows {
-                    out[((place_out + n as u32) * 4 + lane % 4) as usize] =
-                        Vector::cast_from(pair);
+                    out[((place_out + n as u32) * 4 + lane % 4) as usize] = Vector::cast_from(pair);
                 }
             } else {
-                let to = tile_address
-                    + 16 * place(local, n as u32, block_rows, chunks)
-                    + (lane % 4) * 4;
+                let to =
+                    tile_address + 16 * place(local, n as u32, block_rows, chunks) + (lane % 4) * 4;
                 let word = u32::reinterpret(Vector::<E, Const<2>>::cast_from(pair));
                 gpu_asm!(
                     "st.shared.b32 [{to}], {word};",

@@ -77,10 +77,7 @@ impl Problem {
                 && line.kernel.head_dim() == self.head_dim
                 && line.kernel.shared_bytes() <= self.shared_bytes
         };
-        TABLE
-            .iter()
-            .find(fits)
-            .map(|line| line.kernel(self.dtype))
+        TABLE.iter().find(fits).map(|line| line.kernel(self.dtype))
     }
 
     /// The launch on a kernel, or `None` where positions outgrow 32 bits or the grid, or nothing is to
@@ -101,9 +98,15 @@ impl Problem {
             1
         };
         // The finest position that a kernel computes: pairs of one part's output.
-        let pairs = [splits, self.batch, self.heads, self.seq_q, self.head_dim / 2]
-            .into_iter()
-            .try_fold(1usize, usize::checked_mul)?;
+        let pairs = [
+            splits,
+            self.batch,
+            self.heads,
+            self.seq_q,
+            self.head_dim / 2,
+        ]
+        .into_iter()
+        .try_fold(1usize, usize::checked_mul)?;
         u32::try_from(pairs.max(rows.checked_next_multiple_of(kernel.rows())?)).ok()?;
         Some(Plan {
             kernel,
@@ -179,7 +182,10 @@ mod tests {
         let plan = problem.plan(problem.kernel().unwrap()).unwrap();
         assert_eq!(plan.splits, 33);
         assert_eq!(plan.cubes, (33, 8, 1));
-        let short = Problem { seq_kv: 300, ..problem };
+        let short = Problem {
+            seq_kv: 300,
+            ..problem
+        };
         assert_eq!(short.plan(short.kernel().unwrap()).unwrap().splits, 2);
     }
 
@@ -195,7 +201,10 @@ mod tests {
     fn what_outgrows_positions_is_refused() {
         let long = problem(90, 1 << 28, 128);
         assert!(long.plan(long.kernel().unwrap()).is_none());
-        let wide = Problem { batch: 70_000, ..problem(90, 1, 128) };
+        let wide = Problem {
+            batch: 70_000,
+            ..problem(90, 1, 128)
+        };
         assert!(wide.plan(wide.kernel().unwrap()).is_none());
     }
 }

@@ -5,7 +5,7 @@ use core::fmt;
 use cubecl::prelude::CubeDim;
 
 use super::hidden::NOTES;
-use super::tiles::tile_chunks;
+use super::tiles::{TileShape, tile_chunks};
 
 /// Element type of queries, keys, values and output. Sums are f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,6 +61,15 @@ impl MmaTile {
         self.planes * self.row_tiles * 16
     }
 
+    /// A tile of keys or values, and the threads that fill it.
+    pub const fn key_shape(&self) -> TileShape {
+        TileShape {
+            rows: self.keys,
+            chunks: self.head_dim / 8,
+            threads: self.planes * 32,
+        }
+    }
+
     /// Elements of one store to the output: 16 bytes of it, or a lane's pair of a part.
     pub const fn output_width(&self) -> usize {
         if self.parts { 2 } else { 8 }
@@ -84,6 +93,15 @@ impl WgmmaTile {
     /// Packed rows a block.
     pub const fn rows(&self) -> usize {
         self.groups * 64
+    }
+
+    /// A tile of keys or values, and the threads that fill it.
+    pub const fn key_shape(&self) -> TileShape {
+        TileShape {
+            rows: self.keys,
+            chunks: self.head_dim / 8,
+            threads: self.groups * 128,
+        }
     }
 }
 
@@ -149,8 +167,8 @@ impl Kernel {
             Self::Wgmma(_) => 2,
         };
         let head_dim = self.head_dim();
-        let tiles = tile_chunks(self.rows(), head_dim)
-            + 2 * stages * tile_chunks(self.keys(), head_dim);
+        let tiles =
+            tile_chunks(self.rows(), head_dim) + 2 * stages * tile_chunks(self.keys(), head_dim);
         16 * tiles + 4 * NOTES
     }
 }
@@ -162,7 +180,12 @@ impl fmt::Display for Kernel {
             Self::Wgmma(_) => "wgmma",
         };
         let (dtype, head_dim) = (self.dtype().ptx(), self.head_dim());
-        write!(f, "{name}_{dtype}_d{head_dim}_r{}_k{}", self.rows(), self.keys())?;
+        write!(
+            f,
+            "{name}_{dtype}_d{head_dim}_r{}_k{}",
+            self.rows(),
+            self.keys()
+        )?;
         f.write_str(if self.parts() { "_parts" } else { "" })
     }
 }
@@ -294,7 +317,8 @@ impl fmt::Display for Line {
 
 /// [`TABLE`] as text, one line a kernel, for people.
 pub fn describe() -> String {
-    let mut text = String::from("head_dim  architecture     rows           shared  kernel (f16 likewise)\n");
+    let mut text =
+        String::from("head_dim  architecture     rows           shared  kernel (f16 likewise)\n");
     for line in TABLE {
         text += &format!("{line}\n");
     }

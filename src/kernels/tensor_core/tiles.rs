@@ -3,7 +3,7 @@
 use cubecl::prelude::barrier::copy_async;
 use cubecl::prelude::*;
 
-use super::arguments::Arguments;
+use super::arguments::{Arguments, Strides};
 use super::block::Block;
 
 /// Eight elements: the 16 bytes that one `cp.async` and one row of `ldmatrix` move.
@@ -62,34 +62,72 @@ pub fn opaque(value: u32) -> u32 {
     same
 }
 
-/// Starts the copies of the keys `start..start + rows` of one head into the tile at `slot`. `base` is
-/// the chunk of the head's key 0, `stride` chunks lie between keys. Behind `end` the last key is
-/// repeated: no row sees those copies, and nothing behind `end` is read.
+/// A tile, and the threads that fill it together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TileShape {
+    /// Rows.
+    pub rows: usize,
+    /// Chunks a row.
+    pub chunks: usize,
+    /// Threads.
+    pub threads: usize,
+}
+
+impl TileShape {
+    /// Turns that each thread takes, the last one perhaps not all of them.
+    pub fn turns(&self) -> usize {
+        (self.rows * self.chunks).div_ceil(self.threads)
+    }
+
+    /// Whether every thread takes this turn.
+    pub fn full(&self, turn: usize) -> bool {
+        (turn + 1) * self.threads <= self.rows * self.chunks
+    }
+}
+
+/// Where the keys, or the values, of one head lie.
+#[derive(CubeType, Clone, Copy)]
+pub struct KeyRows {
+    /// The chunk where key 0 begins.
+    pub base: u32,
+    /// Chunks from one key to the next.
+    pub stride: u32,
+    /// End of what the block reads.
+    pub end: u32,
+}
+
+/// The keys of a block's head.
 #[cube]
-#[allow(clippy::too_many_arguments)]
+pub fn key_rows(view: &Strides, block: &Block) -> KeyRows {
+    KeyRows {
+        base: view.chunk(block.batch, block.kv_head, 0u32),
+        stride: view.row,
+        end: block.end,
+    }
+}
+
+/// Starts the copies of the keys `start..start + rows` into the tile at `slot`. Behind their end the
+/// last key is repeated: no row sees those copies, and nothing behind the end is read.
+#[cube]
 pub fn copy_keys<E: Float>(
     source: &[Chunk<E>],
     tile: &mut Shared<[Chunk<E>]>,
     slot: u32,
-    base: u32,
-    stride: u32,
+    keys: &KeyRows,
     start: u32,
-    end: u32,
     thread: u32,
-    #[comptime] rows: usize,
-    #[comptime] chunks: usize,
-    #[comptime] threads: usize,
+    #[comptime] shape: TileShape,
 ) {
+    let chunks = comptime!(shape.chunks as u32);
     let thread = opaque(thread);
     #[unroll]
-    for i in 0..comptime!((rows * chunks).div_ceil(threads)) {
-        let index = comptime!((i * threads) as u32) + thread;
-        let row = index / chunks as u32;
-        let chunk = index % chunks as u32;
-        // True of all units unless the threads do not divide the tile.
-        if comptime!((i + 1) * threads <= rows * chunks) || row < rows as u32 {
-            let from = (base + min(start + row, end - 1u32) * stride + chunk) as usize;
-            let to = (slot + place(row, chunk, rows, chunks)) as usize;
+    for turn in 0..comptime!(shape.turns()) {
+        let index = comptime!((turn * shape.threads) as u32) + thread;
+        let (row, chunk) = (index / chunks, index % chunks);
+        if comptime!(shape.full(turn)) || row < comptime!(shape.rows as u32) {
+            let key = min(start + row, keys.end - 1u32);
+            let from = (keys.base + key * keys.stride + chunk) as usize;
+            let to = (slot + place(row, chunk, shape.rows, shape.chunks)) as usize;
             copy_async(&source[from..from + 1], &mut tile[to..to + 1], 8u32);
         }
     }
@@ -103,21 +141,19 @@ pub fn copy_queries<E: Float>(
     arguments: &Arguments,
     block: &Block,
     thread: u32,
-    #[comptime] rows: usize,
-    #[comptime] chunks: usize,
-    #[comptime] threads: usize,
+    #[comptime] shape: TileShape,
 ) {
+    let chunks = comptime!(shape.chunks as u32);
     #[unroll]
-    for i in 0..comptime!((rows * chunks).div_ceil(threads)) {
-        let index = comptime!((i * threads) as u32) + thread;
-        let row = index / chunks as u32;
-        let chunk = index % chunks as u32;
-        if comptime!((i + 1) * threads <= rows * chunks) || row < rows as u32 {
+    for turn in 0..comptime!(shape.turns()) {
+        let index = comptime!((turn * shape.threads) as u32) + thread;
+        let (row, chunk) = (index / chunks, index % chunks);
+        if comptime!(shape.full(turn)) || row < comptime!(shape.rows as u32) {
             let packed_row = min(block.row + row, block.rows - 1u32);
             let head = block.kv_head * arguments.group + packed_row % arguments.group;
             let query = packed_row / arguments.group;
             let from = (arguments.q.chunk(block.batch, head, query) + chunk) as usize;
-            let to = place(row, chunk, rows, chunks) as usize;
+            let to = place(row, chunk, shape.rows, shape.chunks) as usize;
             copy_async(&source[from..from + 1], &mut tile[to..to + 1], 8u32);
         }
     }

@@ -13,7 +13,8 @@ use super::output::write_rows;
 use super::softmax::{Fragments, RowState, hide, weigh, zeros};
 use super::table::WgmmaTile;
 use super::tiles::{
-    Chunk, commit_copies, copy_keys, copy_queries, shared_address, tile_chunks, wait_copies,
+    Chunk, TileShape, commit_copies, copy_keys, copy_queries, key_rows, shared_address,
+    tile_chunks, wait_copies,
 };
 use super::wgmma_code::{accumulate, descriptor, finish, issue, pair, scores};
 
@@ -47,7 +48,7 @@ fn operands<P: Size>(
         #[unroll]
         for half in 0..2usize {
             let two = fragment[half];
-            let word = pair(two.extract(0usize), two.extract(1usize), comptime!(tile.clone()));
+            let word = pair(two.extract(0usize), two.extract(1usize), tile);
             operands.insert(n * 2 + half, word);
         }
     }
@@ -77,9 +78,13 @@ pub fn attention_wgmma<E: Float, S: Size, M: Size, P: Size, B: Size>(
 ) {
     let head_dim = comptime!(tile.head_dim);
     let keys = comptime!(tile.keys);
-    let threads = comptime!(tile.groups * 128);
     let block_rows = comptime!(tile.rows());
     let chunks = comptime!(head_dim / 8);
+    let shape = comptime!(tile.key_shape());
+    let q_shape = comptime!(TileShape {
+        rows: block_rows,
+        ..shape
+    });
     let slot = comptime!(tile_chunks(keys, head_dim));
 
     let lane = UNIT_POS_X;
@@ -93,28 +98,38 @@ pub fn attention_wgmma<E: Float, S: Size, M: Size, P: Size, B: Size>(
     let group_end = block.rows_end(&arguments, group_row, 64usize);
     let group_tiles = (max(group_end, block.first) - block.first).div_ceil(keys as u32);
 
-    let mut q_tile =
-        Shared::<[Chunk<E>]>::new_aligned_slice(comptime!(tile_chunks(block_rows, head_dim)), 1024usize);
+    let mut q_tile = Shared::<[Chunk<E>]>::new_aligned_slice(
+        comptime!(tile_chunks(block_rows, head_dim)),
+        1024usize,
+    );
     let mut k_tiles = Shared::<[Chunk<E>]>::new_aligned_slice(comptime!(2 * slot), 1024usize);
     let mut v_tiles = Shared::<[Chunk<E>]>::new_aligned_slice(comptime!(2 * slot), 1024usize);
     let mut notes = Shared::<[u32]>::new_slice(NOTES);
     let q_address = shared_address(&q_tile);
     let k_address = shared_address(&k_tiles);
     let v_address = shared_address(&v_tiles);
-    let k_base = arguments.k.chunk(block.batch, block.kv_head, 0u32);
-    let v_base = arguments.v.chunk(block.batch, block.kv_head, 0u32);
+    let k_rows = key_rows(&arguments.k, &block);
+    let v_rows = key_rows(&arguments.v, &block);
 
     clear_notes(&mut notes, thread);
-    copy_queries::<E>(q, &mut q_tile, &arguments, &block, thread, block_rows, chunks, threads);
+    copy_queries::<E>(q, &mut q_tile, &arguments, &block, thread, q_shape);
     if block.tiles > 0 {
-        copy_keys::<E>(k, &mut k_tiles, 0u32, k_base, arguments.k.row, block.first, block.end, thread, keys, chunks, threads);
+        copy_keys::<E>(k, &mut k_tiles, 0u32, &k_rows, block.first, thread, shape);
     }
     commit_copies();
     if block.tiles > 0 {
-        copy_keys::<E>(v, &mut v_tiles, 0u32, v_base, arguments.v.row, block.first, block.end, thread, keys, chunks, threads);
+        copy_keys::<E>(v, &mut v_tiles, 0u32, &v_rows, block.first, thread, shape);
     }
     if block.tiles > 1 {
-        copy_keys::<E>(k, &mut k_tiles, slot as u32, k_base, arguments.k.row, block.first + keys as u32, block.end, thread, keys, chunks, threads);
+        copy_keys::<E>(
+            k,
+            &mut k_tiles,
+            slot as u32,
+            &k_rows,
+            block.first + keys as u32,
+            thread,
+            shape,
+        );
     }
     commit_copies();
 
@@ -130,13 +145,13 @@ pub fn attention_wgmma<E: Float, S: Size, M: Size, P: Size, B: Size>(
     fence_products();
     sync_cube();
     if group_tiles > 0 {
-        let registers = scores::<S>(q_descriptor, k_descriptor, comptime!(tile.clone()));
+        let registers = scores::<S>(q_descriptor, k_descriptor, tile);
         let mut first = fragments::<S>(registers, comptime!(keys / 8));
         if block.hides(block.first, keys) {
             hide(&mut first, &arguments, row, lane, block.first, 1usize, keys);
         }
         weigh(&mut first, &mut state, arguments.scale_log2, 1usize, keys);
-        operands::<P>(&first, &mut weights, comptime!(tile.clone()));
+        operands::<P>(&first, &mut weights, tile);
     }
     for index in 0..block.tiles {
         let start = block.first + index * keys as u32;
@@ -147,15 +162,40 @@ pub fn attention_wgmma<E: Float, S: Size, M: Size, P: Size, B: Size>(
         // barrier.
         wait_copies(0usize);
         if block.hides(start, keys) {
-            clean::<E>(&mut v_tiles, current * slot as u32, &notes, start, visible.passing, thread, comptime!(tile.dtype.exponent()), keys, chunks, threads);
+            clean::<E>(
+                &mut v_tiles,
+                current * slot as u32,
+                &notes,
+                start,
+                visible.passing,
+                thread,
+                comptime!(tile.dtype.exponent()),
+                shape,
+            );
         }
         fence_products();
         sync_cube();
         if index + 1 < block.tiles {
-            copy_keys::<E>(v, &mut v_tiles, next * slot as u32, v_base, arguments.v.row, next_start, block.end, thread, keys, chunks, threads);
+            copy_keys::<E>(
+                v,
+                &mut v_tiles,
+                next * slot as u32,
+                &v_rows,
+                next_start,
+                thread,
+                shape,
+            );
         }
         if index + 2 < block.tiles {
-            copy_keys::<E>(k, &mut k_tiles, current * slot as u32, k_base, arguments.k.row, next_start + keys as u32, block.end, thread, keys, chunks, threads);
+            copy_keys::<E>(
+                k,
+                &mut k_tiles,
+                current * slot as u32,
+                &k_rows,
+                next_start + keys as u32,
+                thread,
+                shape,
+            );
         }
         commit_copies();
 
@@ -163,29 +203,58 @@ pub fn attention_wgmma<E: Float, S: Size, M: Size, P: Size, B: Size>(
         if index + 1 < group_tiles {
             let next_keys = k_descriptor + u64::cast_from(next * slot as u32);
             let operand = weights * Vector::new(1u32);
-            let both = issue::<B, M, P>(q_descriptor, next_keys, mixed, operand, values, comptime!(tile.clone()));
+            let both = issue::<B, M, P>(q_descriptor, next_keys, mixed, operand, values, tile);
             let mut following = fragments::<B>(both, comptime!(keys / 8));
             // Always true: as a block of its own the softmax stays in front of the wait for the output,
             // which ptxas would move above it otherwise.
             if next_start < visible.seq_kv {
                 if block.hides(next_start, keys) {
-                    hide(&mut following, &arguments, row, lane, next_start, 1usize, keys);
+                    hide(
+                        &mut following,
+                        &arguments,
+                        row,
+                        lane,
+                        next_start,
+                        1usize,
+                        keys,
+                    );
                 }
-                weigh(&mut following, &mut state, arguments.scale_log2, 1usize, keys);
+                weigh(
+                    &mut following,
+                    &mut state,
+                    arguments.scale_log2,
+                    1usize,
+                    keys,
+                );
             }
-            let done = finish::<B, M, P>(both, operand, comptime!(tile.clone()));
+            let done = finish::<B, M, P>(both, operand, tile);
             #[unroll]
             for i in 0..comptime!(head_dim / 2) {
                 mixed.insert(i, done.extract(i) * state.rescale[comptime!(i / 2 % 2)]);
             }
-            operands::<P>(&following, &mut weights, comptime!(tile.clone()));
+            operands::<P>(&following, &mut weights, tile);
         } else if index + 1 == group_tiles {
-            mixed = accumulate::<M, P>(mixed, weights, values, comptime!(tile.clone()));
+            mixed = accumulate::<M, P>(mixed, weights, values, tile);
         }
     }
 
     wait_copies(0usize);
     sync_cube();
     let mixed = fragments::<M>(mixed, chunks);
-    write_rows::<E, E, Const<8>>(out, lse, &mut q_tile, &notes, &mixed, &state, &arguments, &block, plane_row, lane, 1usize, block_rows, head_dim, false);
+    write_rows::<E, E, Const<8>>(
+        out,
+        lse,
+        &mut q_tile,
+        &notes,
+        &mixed,
+        &state,
+        &arguments,
+        &block,
+        plane_row,
+        lane,
+        1usize,
+        block_rows,
+        head_dim,
+        false,
+    );
 }

@@ -151,7 +151,9 @@ fn attention(kernel: Kernel) -> Result<Emitted, String> {
     let dim = kernel.cube_dim();
     if source.shared_bytes > kernel.shared_bytes() {
         let (found, stated) = (source.shared_bytes, kernel.shared_bytes());
-        return Err(format!("{kernel} takes {found} bytes of shared memory, the table says {stated}"));
+        return Err(format!(
+            "{kernel} takes {found} bytes of shared memory, the table says {stated}"
+        ));
     }
     Ok(Emitted {
         name: kernel.to_string(),

@@ -9,7 +9,6 @@ pub use regions::Regions;
 
 /// What [`Regions::validate`] refuses with, in the form that it builds.
 #[derive(Debug)]
-#[allow(dead_code)]
 pub enum KernelError {
     /// Regions longer than the keys or rows they divide.
     Regions {
