@@ -36,17 +36,25 @@ def table(rows):
         print("  ".join(cells).rstrip(), flush=True)
 
 
+def architectures(kernel):
+    """What a kernel is compiled for. CubeCL's runtime compiles for the very device, with its `a`
+    features: on Hopper that is sm_90a for the mma kernels too."""
+    return dict.fromkeys([kernel["architecture"], "sm_90a"])
+
+
 def check_resources(facts, found, update):
     """Compares with the committed table; True where nothing differs."""
     head = ["kernel", "arch", "threads", "shared", *next(iter(found.values()))]
     rows = [head]
     for kernel in facts:
-        name = kernel["name"]
         threads = kernel["block"][0] * kernel["block"][1]
-        rows.append([name, kernel["architecture"], threads, kernel["shared_bytes"], *found[name].values()])
+        for architecture in architectures(kernel):
+            resources = found[f"{kernel['name']} {architecture}"].values()
+            rows.append([kernel["name"], architecture, threads, kernel["shared_bytes"], *resources])
     table(rows)
     if update:
-        RESOURCES.write_text(json.dumps(found, indent=1) + "\n")
+        lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(found[name])}" for name in found)
+        RESOURCES.write_text("{\n" + lines + "\n}\n")
         return True
     committed = json.loads(RESOURCES.read_text())
     differing = [name for name in found if found[name] != committed.get(name)]
@@ -150,8 +158,10 @@ def main():
     for kernel in facts:
         name = kernel["name"]
         source = (options.folder / f"{name}.cu").read_text()
-        sources[name] = source, toolchain.ptx(source, kernel["architecture"])
-        found[name] = toolchain.resources(sources[name][1], kernel["architecture"])
+        for architecture in architectures(kernel):
+            ptx = toolchain.ptx(source, architecture)
+            found[f"{name} {architecture}"] = toolchain.resources(ptx, architecture)
+            sources.setdefault(name, (source, ptx))
     passed = check_resources(facts, found, options.update)
     print()
 
