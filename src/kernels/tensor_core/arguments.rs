@@ -28,7 +28,7 @@ impl Strides {
         for dim in 0..3 {
             // A dimension of one entry never moves, whatever its stride says.
             if shape[dim] > 1 {
-                if strides[dim] % 8 != 0 {
+                if !strides[dim].is_multiple_of(8) {
                     return None;
                 }
                 chunks[dim] = u32::try_from(strides[dim] / 8).ok()?;

@@ -103,7 +103,7 @@ fn strides(tensor: &CubeTensor) -> [usize; 4] {
 
 /// The tensor itself where 16-byte copies can follow its view, a contiguous copy elsewhere.
 fn readable(tensor: &CubeTensor) -> CubeTensor {
-    let aligned = tensor.handle.offset_start.unwrap_or(0) % 16 == 0;
+    let aligned = tensor.handle.offset_start.unwrap_or(0).is_multiple_of(16);
     if aligned && Strides::new(dims(tensor), strides(tensor)).is_some() {
         tensor.clone()
     } else {

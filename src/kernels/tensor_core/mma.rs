@@ -160,8 +160,7 @@ pub fn attention_mma<E: Float, O: Float, W: Size>(
                 #[unroll]
                 for n in 0..chunks {
                     let fragment = mixed.index_mut(comptime!(i / 2 * chunks) + n);
-                    fragment[comptime!(i % 2)] =
-                        fragment[comptime!(i % 2)] * Vector::new(state.rescale[i]);
+                    fragment[comptime!(i % 2)] *= Vector::new(state.rescale[i]);
                 }
             }
         }

@@ -48,7 +48,8 @@ pub fn write_rows<E: Float, O: Float, W: Size>(
         if sees_noted(notes, visible, block, query) {
             factor = f32::NAN.runtime();
         }
-        if packed_row < block.rows && lane % 4 == 0 {
+        let column = lane % 4;
+        if packed_row < block.rows && column == 0 {
             // From the very product that the weights were shifted by.
             let natural = (state.max[i] * arguments.scale_log2) * std::f32::consts::LN_2 + sum.ln();
             let at =
@@ -67,11 +68,11 @@ pub fn write_rows<E: Float, O: Float, W: Size>(
             );
             if comptime!(parts) {
                 if packed_row < block.rows {
-                    out[((place_out + n as u32) * 4 + lane % 4) as usize] = Vector::cast_from(pair);
+                    out[((place_out + n as u32) * 4 + column) as usize] = Vector::cast_from(pair);
                 }
             } else {
                 let to =
-                    tile_address + 16 * place(local, n as u32, block_rows, chunks) + (lane % 4) * 4;
+                    tile_address + 16 * place(local, n as u32, block_rows, chunks) + column * 4;
                 let word = u32::reinterpret(Vector::<E, Const<2>>::cast_from(pair));
                 gpu_asm!(
                     "st.shared.b32 [{to}], {word};",

@@ -16,8 +16,8 @@ pub type Chunk<E> = Vector<E, Const<8>>;
 /// 8 consecutive rows of one column fall on all 32 banks once.
 #[cube]
 pub fn place(row: u32, chunk: u32, #[comptime] rows: usize, #[comptime] chunks: usize) -> u32 {
-    if comptime!(chunks % 8 == 0) {
-        (chunk / 8) * comptime!(rows as u32 * 8) + row * 8 + (chunk % 8 ^ row % 8)
+    if comptime!(chunks.is_multiple_of(8)) {
+        (chunk / 8) * comptime!(rows as u32 * 8) + row * 8 + ((chunk % 8) ^ (row % 8))
     } else {
         row * comptime!(pitch(chunks) as u32) + chunk
     }
