@@ -14,7 +14,8 @@
 //! | device | implementation |
 //! |---|---|
 //! | Flex (CPU) | tiles and vector instructions, below |
-//! | CubeCL runtimes (wgpu, CUDA), with or without fusion | plain backend operations, in tiles of rows |
+//! | CUDA from compute capability 8.0, attention in bf16 or f16 | tensor-core kernels: `tensor_core_table` prints which |
+//! | CubeCL runtimes (wgpu, CUDA) otherwise, with or without fusion | plain backend operations, in tiles of rows |
 //! | with autodiff, or any other backend | the plain-tensor references, differentiable |
 //!
 //! On Flex, with AVX-512, AVX2 or portable code chosen at run time:

@@ -57,6 +57,8 @@ GENERATED = [
     Case("full", 37, 150, causal=False, group=2, batch=2),
     Case("decode", 1, 300, group=16, batch=2, kv_heads=2, strided=True),
     Case("question after regions", 9, 400, 100, 50, group=7),
+    # Split, the first parts hold nothing that anchor rows see.
+    Case("regions, many passing", 12, 700, 520, 176, group=2, batch=2),
     Case("more rows than keys", 90, 40, group=2),
     Case("one row, one key", 1, 1, group=1),
 ]
@@ -68,6 +70,7 @@ POISONED = [
     replace(REGIONS, name="poison: anchor values", poison=(("v", 90, INFINITE),)),
     replace(REGIONS, name="poison: local both", poison=(("k", 200, NAN), ("v", 180, NAN))),
     replace(REGIONS, name="poison: last key", poison=(("k", 267, INFINITE), ("v", 267, NAN))),
+    Case("poison: many passing", 12, 700, 520, 176, group=2, poison=(("v", 100, NAN), ("k", 699, NAN))),
     Case("poison: decode", 5, 200, group=3, poison=(("v", 198, NAN),)),
 ]
 
