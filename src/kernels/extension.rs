@@ -3,11 +3,19 @@
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, DispatchDevice, ExtensionType, backend_extension};
 use burn::tensor::Device;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+use burn::{
+    backend::fusion::custom::TensorSpec,
+    tensor::{DType, Shape},
+};
 
+#[cfg(feature = "cuda")]
+use super::tensor_core;
 use super::{Regions, portable};
 
 /// Attention's two results as primitives of a backend.
 #[derive(ExtensionType)]
+#[extension_type(fusion: cfg(any(feature = "wgpu", feature = "cuda")))]
 pub struct AttentionPrimitives<B: Backend> {
     /// `[batch, heads, seq_q, head_dim]`.
     pub out: FloatTensor<B>,
@@ -24,7 +32,8 @@ pub struct AttentionPrimitives<B: Backend> {
 )]
 pub trait Kernels: Backend {
     /// See [`attention`](super::attention()).
-    #[fusion(default)]
+    // A call of the backend beneath fusion, which may have a kernel of its own.
+    #[fusion(meta = attend_meta)]
     fn attend(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -74,8 +83,36 @@ pub trait Kernels: Backend {
     }
 }
 
+/// What [`Kernels::attend`] gives, for fusion to plan with.
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-impl Kernels for burn_cubecl::CubeBackend {}
+fn attend_meta(
+    q: &TensorSpec,
+    _k: &TensorSpec,
+    _v: &TensorSpec,
+    _regions: &Regions,
+) -> AttentionPrimitivesMetadata {
+    let [batch, heads, seq_q, _] = q.shape.dims();
+    AttentionPrimitivesMetadata {
+        out: q.clone(),
+        lse: TensorSpec::new(Shape::new([batch, heads, seq_q]), DType::F32),
+    }
+}
+
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+impl Kernels for burn_cubecl::CubeBackend {
+    #[cfg(feature = "cuda")]
+    fn attend(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        regions: Regions,
+    ) -> AttentionPrimitives<Self> {
+        match tensor_core::launch::attend(&q, &k, &v, regions) {
+            Some((out, lse)) => AttentionPrimitives { out, lse },
+            None => portable::attend::<Self>(q, k, v, regions),
+        }
+    }
+}
 
 /// Whether the extension serves these devices. Elsewhere, and wherever gradients are recorded, the
 /// references in plain tensors run, so that every operation works and is differentiable.

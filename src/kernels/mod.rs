@@ -14,7 +14,8 @@
 //! | device | implementation |
 //! |---|---|
 //! | Flex (CPU) | tiles and vector instructions, below |
-//! | CubeCL runtimes (wgpu, CUDA), with or without fusion | plain backend operations, in tiles of rows |
+//! | CUDA from compute capability 8.0, attention in bf16 or f16 | tensor-core kernels: `tensor_core_table` prints which |
+//! | CubeCL runtimes (wgpu, CUDA) otherwise, with or without fusion | plain backend operations, in tiles of rows |
 //! | with autodiff, or any other backend | the plain-tensor references, differentiable |
 //!
 //! On Flex, with AVX-512, AVX2 or portable code chosen at run time:
@@ -43,6 +44,8 @@ mod regions;
 mod rms_norm;
 mod rotate;
 mod silu_mul;
+#[cfg(feature = "cuda")]
+mod tensor_core;
 mod workers;
 
 pub use attention::{AttentionOutput, attention};
@@ -54,4 +57,6 @@ pub use regions::Regions;
 pub use rms_norm::{rms_norm, rms_norm_reference};
 pub use rotate::{rotate, rotate_reference};
 pub use silu_mul::{silu_mul, silu_mul_reference};
+#[cfg(feature = "cuda")]
+pub use tensor_core::table::describe as tensor_core_table;
 pub use workers::on_workers;

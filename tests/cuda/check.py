@@ -1,0 +1,181 @@
+"""Compiles the emitted kernels, holds their resources to a table, and runs them in a simulator.
+
+usage: check.py FOLDER BINARY [--update] [--only NAME] [--case NAME]
+
+FOLDER is what `emit-cuda emit` wrote, BINARY is emit-cuda. The simulator, ptxsim, is looked for in
+$PTXSIM, or in ../shared/tools/ptxsim beside the repository; without it only resources are checked.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+import cases
+import simulate
+from toolchain import Toolchain
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parents[1]
+RESOURCES = HERE / "resources.json"
+# Beside rounding: sums of f32 in another order.
+SLACK = 1e-5
+# Of the lse's magnitude, at least 1: f32 sums of exact products and a logarithm, a few 1e-7 each.
+LSE_TOLERANCE = 1e-5
+
+
+def table(rows):
+    """Aligned columns, the first row being the head."""
+    widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        cells = (str(c).ljust(w) if i == 0 else str(c).rjust(w) for i, (c, w) in enumerate(zip(row, widths)))
+        print("  ".join(cells).rstrip(), flush=True)
+
+
+def architectures(kernel):
+    """What a kernel is compiled for. CubeCL's runtime compiles for the very device, with its `a`
+    features: on Hopper that is sm_90a for the mma kernels too."""
+    return dict.fromkeys([kernel["architecture"], "sm_90a"])
+
+
+def check_resources(facts, found, update):
+    """Compares with the committed table; True where nothing differs."""
+    head = ["kernel", "arch", "threads", "shared", *next(iter(found.values()))]
+    rows = [head]
+    for kernel in facts:
+        threads = kernel["block"][0] * kernel["block"][1]
+        for architecture in architectures(kernel):
+            resources = found[f"{kernel['name']} {architecture}"].values()
+            rows.append([kernel["name"], architecture, threads, kernel["shared_bytes"], *resources])
+    table(rows)
+    if update:
+        lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(found[name])}" for name in found)
+        RESOURCES.write_text("{\n" + lines + "\n}\n")
+        return True
+    committed = json.loads(RESOURCES.read_text())
+    differing = [name for name in found if found[name] != committed.get(name)]
+    for name in differing:
+        print(f"{name}: {found[name]}, committed: {committed.get(name)}")
+    return not differing
+
+
+def errors(got, expected, halves):
+    """Largest error, that of rounding alone, and their limit, over finite expectations."""
+    finite = np.isfinite(expected)
+    if not finite.any():
+        return 0.0, 0.0, SLACK
+    rounding = np.abs(halves.round(expected[finite]) - expected[finite]).max()
+    error = np.abs(got[finite] - expected[finite]).max()
+    return error, rounding, 2 * rounding + SLACK
+
+
+def judge(case, got, expected, halves):
+    """A row of the table, and whether the case passed."""
+    (out, lse), (expected_out, expected_lse) = got, expected
+    error, rounding, limit = errors(out, expected_out, halves)
+    finite = np.isfinite(expected_lse)
+    scale = np.maximum(1, np.abs(expected_lse[finite]))
+    lse_error = (np.abs(lse[finite] - expected_lse[finite]) / scale).max(initial=0.0)
+    # Comparisons with NaN are false: an error that is none fails.
+    right = error <= limit and lse_error <= LSE_TOLERANCE
+    blind = np.isneginf(expected_lse)
+    right &= bool((lse[blind] == -np.inf).all() and (out[blind] == 0).all())
+    # What is poisoned shows, row by row; what is not, does not.
+    right &= bool((np.isfinite(out).all(-1) == np.isfinite(expected_out).all(-1)).all())
+    right &= bool((np.isnan(lse) == np.isnan(expected_lse)).all())
+    if case.poison:
+        dirty = ~np.isfinite(expected_out).all(-1)
+        right &= bool(dirty.any() and not dirty.all())
+    return [f"{error:.1e}", f"{rounding:.1e}", f"{lse_error:.0e}"], right
+
+
+def memory(report):
+    """Shared-memory wavefronts and global sectors, as multiples of what the bytes alone need."""
+    return [f"{report.ratio(space)[0]:.2f}" for space in ("shared", "global")]
+
+
+def problems(kernel, halves, only):
+    """Cases, their inputs and expectations, for a kernel."""
+    head_dim = kernel["head_dim"]
+    for case in cases.GENERATED + cases.POISONED:
+        if only in case.name:
+            inputs = cases.generate(case, halves, head_dim)
+            yield case, inputs, cases.reference(case, *inputs)
+    folder = REPOSITORY / "tests" / "fixtures" / "attention"
+    for path in sorted(folder.glob(f"prefill_*_d{head_dim}_*_{kernel['dtype']}.safetensors")):
+        case, inputs, expected = cases.read_vectors(path, halves)
+        if only in case.name:
+            yield case, inputs, expected
+
+
+def simulate_all(ptxsim, facts, sources, binary, only):
+    """Every kernel on every case; True where all passed."""
+    kernels = {f["name"]: simulate.Kernel(ptxsim, f, *sources[f["name"]]) for f in facts}
+    rows = [["kernel, case", "out error", "rounding", "lse", "wavefronts", "sectors", "races", "s", ""]]
+    passed = True
+    for kernel in facts:
+        if kernel["rows"] == 0:
+            continue
+        halves = cases.Halves(kernel["dtype"])
+        for case, inputs, expected in problems(kernel, halves, only):
+            # Lockstep hides missing barriers, the race check finds them: both, where time allows.
+            for race in (True, False) if case.file else (True,):
+                began = time.monotonic()
+                label = f"{kernel['name']}, {case.name}"
+                try:
+                    *got, report = simulate.attention(kernels, kernel["name"], binary, case, inputs, halves, race)
+                except ptxsim.PtxError as error:
+                    print(f"{label}: {error.kind}: {error}", file=sys.stderr, flush=True)
+                    passed = False
+                    continue
+                cells, right = judge(case, got, expected, halves)
+                passed &= right
+                cells += [*memory(report), "none" if race else "-", f"{time.monotonic() - began:.1f}"]
+                rows.append([label, *cells, "ok" if right else "WRONG"])
+                if not right:
+                    print(rows[-1], file=sys.stderr, flush=True)
+    table(rows)
+    return passed
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("binary", type=Path)
+    parser.add_argument("--update", action="store_true", help="rewrite the table of resources")
+    parser.add_argument("--only", default="", help="kernels whose name contains this")
+    parser.add_argument("--case", default="", help="cases whose name contains this")
+    options = parser.parse_args()
+
+    facts = json.loads((options.folder / "kernels.json").read_text())
+    facts = [f for f in facts if options.only in f["name"] or f["name"].startswith("merge")]
+    toolchain = Toolchain()
+    sources, found = {}, {}
+    for kernel in facts:
+        name = kernel["name"]
+        source = (options.folder / f"{name}.cu").read_text()
+        for architecture in architectures(kernel):
+            ptx = toolchain.ptx(source, architecture)
+            found[f"{name} {architecture}"] = toolchain.resources(ptx, architecture)
+            sources.setdefault(name, (source, ptx))
+    passed = check_resources(facts, found, options.update)
+    print()
+
+    simulator = Path(os.environ.get("PTXSIM", REPOSITORY.parent / "shared" / "tools" / "ptxsim"))
+    if not simulator.is_dir():
+        print(f"skipped: running the kernels; {simulator} does not exist (set PTXSIM)")
+    else:
+        sys.path.insert(0, str(simulator))
+        import ptxsim
+
+        passed &= simulate_all(ptxsim, facts, sources, options.binary, options.case)
+    print("all checks passed" if passed else "FAILED")
+    sys.exit(not passed)
+
+
+if __name__ == "__main__":
+    main()

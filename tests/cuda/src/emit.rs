@@ -1,0 +1,209 @@
+//! The CUDA C++ of every kernel of the table.
+
+use cubecl::prelude::*;
+use half::{bf16, f16};
+use serde::Serialize;
+
+use crate::compiler::{Source, Target};
+use crate::kernels::tensor_core::arguments::{ArgumentsCompilationArg, StridesCompilationArg};
+use crate::kernels::tensor_core::merge::{UNITS, merge_parts::MergeParts};
+use crate::kernels::tensor_core::mma::attention_mma::AttentionMma;
+use crate::kernels::tensor_core::table::{Dtype, Kernel, MmaTile, TABLE, WgmmaTile};
+use crate::kernels::tensor_core::visible::VisibleCompilationArg;
+use crate::kernels::tensor_core::wgmma::attention_wgmma::AttentionWgmma;
+
+/// What a launch of an emitted kernel needs to know.
+#[derive(Serialize)]
+pub struct Emitted {
+    /// The kernel, and its file without the extension.
+    pub name: String,
+    /// For NVRTC and ptxas.
+    pub architecture: &'static str,
+    /// Element type: `bf16` or `f16`.
+    pub dtype: &'static str,
+    /// Columns of queries, keys and values.
+    pub head_dim: usize,
+    /// Packed rows a block.
+    pub rows: usize,
+    /// Keys a tile.
+    pub keys: usize,
+    /// Threads of a block along x and y.
+    pub block: [u32; 2],
+    /// Dynamic shared memory, in bytes.
+    pub shared_bytes: usize,
+    /// Whether the output is f32 parts.
+    pub parts: bool,
+    /// CUDA C++.
+    #[serde(skip)]
+    pub code: String,
+}
+
+fn strides() -> StridesCompilationArg {
+    StridesCompilationArg {
+        batch: (),
+        head: (),
+        row: (),
+    }
+}
+
+fn arguments() -> ArgumentsCompilationArg {
+    ArgumentsCompilationArg {
+        q: strides(),
+        k: strides(),
+        v: strides(),
+        out: strides(),
+        visible: VisibleCompilationArg {
+            seq_q: (),
+            seq_kv: (),
+            passing: (),
+            anchor_rows: (),
+            diagonal: (),
+        },
+        group: (),
+        splits: (),
+        split_stride: (),
+        scale_log2: (),
+    }
+}
+
+fn buffer() -> BufferCompilationArg {
+    BufferCompilationArg { inplace: None }
+}
+
+fn settings(dim: CubeDim) -> KernelSettings {
+    KernelSettings::new(*dim, ExecutionMode::Unchecked, AddressType::U32)
+}
+
+fn mma<E: Float, O: Float>(tile: MmaTile, target: &Target) -> Result<Source, String> {
+    target.compile(AttentionMma::<E, O>::new(
+        settings(Kernel::Mma(tile).cube_dim()),
+        target.device.clone(),
+        target.layouts.clone(),
+        buffer(),
+        buffer(),
+        buffer(),
+        buffer(),
+        buffer(),
+        arguments(),
+        tile.output_width(),
+        tile,
+    ))
+}
+
+fn wgmma<E: Float>(tile: WgmmaTile, target: &Target) -> Result<Source, String> {
+    target.compile(AttentionWgmma::<E>::new(
+        settings(Kernel::Wgmma(tile).cube_dim()),
+        target.device.clone(),
+        target.layouts.clone(),
+        buffer(),
+        buffer(),
+        buffer(),
+        buffer(),
+        buffer(),
+        arguments(),
+        tile.score_registers(),
+        tile.output_registers(),
+        tile.weight_registers(),
+        tile.both_registers(),
+        tile,
+    ))
+}
+
+fn merge<E: Float>(head_dim: usize, target: &Target) -> Result<Source, String> {
+    target.compile(MergeParts::<E>::new(
+        settings(CubeDim::new_1d(UNITS)),
+        target.device.clone(),
+        target.layouts.clone(),
+        buffer(),
+        buffer(),
+        buffer(),
+        buffer(),
+        strides(),
+        (),
+        (),
+        (),
+        (),
+        head_dim,
+    ))
+}
+
+fn attention(kernel: Kernel) -> Result<Emitted, String> {
+    let (architecture, source) = match kernel {
+        Kernel::Mma(tile) => {
+            let target = Target::new(80);
+            let source = match (tile.dtype, tile.parts) {
+                (Dtype::Bf16, false) => mma::<bf16, bf16>(tile, &target),
+                (Dtype::Bf16, true) => mma::<bf16, f32>(tile, &target),
+                (Dtype::F16, false) => mma::<f16, f16>(tile, &target),
+                (Dtype::F16, true) => mma::<f16, f32>(tile, &target),
+            };
+            ("sm_80", source?)
+        }
+        Kernel::Wgmma(tile) => {
+            let target = Target::new(90);
+            let source = match tile.dtype {
+                Dtype::Bf16 => wgmma::<bf16>(tile, &target),
+                Dtype::F16 => wgmma::<f16>(tile, &target),
+            };
+            ("sm_90a", source?)
+        }
+    };
+    let dim = kernel.cube_dim();
+    if source.shared_bytes > kernel.shared_bytes() {
+        let (found, stated) = (source.shared_bytes, kernel.shared_bytes());
+        return Err(format!(
+            "{kernel} takes {found} bytes of shared memory, the table says {stated}"
+        ));
+    }
+    Ok(Emitted {
+        name: kernel.to_string(),
+        architecture,
+        dtype: kernel.dtype().ptx(),
+        head_dim: kernel.head_dim(),
+        rows: kernel.rows(),
+        keys: kernel.keys(),
+        block: [dim.x, dim.y],
+        shared_bytes: source.shared_bytes,
+        parts: kernel.parts(),
+        code: source.code,
+    })
+}
+
+/// Compiles every kernel whose name contains `filter`.
+///
+/// # Errors
+///
+/// CubeCL's message, or a kernel whose shared memory is not what the table says.
+pub fn emit(filter: &str) -> Result<Vec<Emitted>, String> {
+    let mut emitted = Vec::new();
+    for line in TABLE {
+        for dtype in [Dtype::Bf16, Dtype::F16] {
+            let kernel = line.kernel(dtype);
+            if kernel.to_string().contains(filter) {
+                emitted.push(attention(kernel)?);
+            }
+            let head_dim = kernel.head_dim();
+            let name = format!("merge_{}_d{head_dim}", dtype.ptx());
+            if kernel.parts() && name.contains(filter) {
+                let target = Target::new(80);
+                let source = match dtype {
+                    Dtype::Bf16 => merge::<bf16>(head_dim, &target),
+                    Dtype::F16 => merge::<f16>(head_dim, &target),
+                }?;
+                emitted.push(Emitted {
+                    name,
+                    architecture: "sm_80",
+                    dtype: dtype.ptx(),
+                    head_dim,
+                    rows: 0,
+                    keys: 0,
+                    block: [UNITS, 1],
+                    shared_bytes: source.shared_bytes,
+                    parts: false,
+                    code: source.code,
+                });
+            }
+        }
+    }
+    Ok(emitted)
+}
