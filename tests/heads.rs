@@ -5,12 +5,10 @@
 
 #![cfg(feature = "cli")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::{DType, Device, Distribution, FloatDType, Tensor, activation};
 use burn_apb::apb::compressor::{
@@ -22,44 +20,10 @@ use burn_apb::model::source::ModelSource;
 use burn_apb::model::weights::Checkpoint;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 
-/// No hostile file is longer than 6 KiB, and nothing may cost more than this in one request.
-const LARGEST_REQUEST: usize = 2 << 20;
+#[path = "common/largest_request.rs"]
+mod largest_request;
 
-/// The system's allocator, remembering the largest single request.
-struct Watched;
-
-static LARGEST: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is handed to the system's allocator as it came.
-unsafe impl GlobalAlloc for Watched {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(at, layout) }
-    }
-
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        LARGEST.fetch_max(size, Ordering::Relaxed);
-        unsafe { System.realloc(at, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Watched = Watched;
-
-#[track_caller]
-fn assert_modest() {
-    let largest = LARGEST.load(Ordering::Relaxed);
-    assert!(largest <= LARGEST_REQUEST, "{largest} bytes were asked for");
-}
+use largest_request::assert_modest;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -578,7 +542,7 @@ fn every_hostile_pytorch_file_is_refused_and_nothing_written() {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "{name}");
     }
     assert!(!Path::new("/tmp/owned").exists());
-    assert_modest();
+    assert_modest("PyTorch files");
 }
 
 /// Lengths that a broken download can leave, and every byte turned into another: converted or
@@ -622,7 +586,7 @@ fn no_damage_makes_a_pytorch_file_dangerous() {
         converted > 0 && refused > good.len() / 4,
         "{converted} {refused}"
     );
-    assert_modest();
+    assert_modest("PyTorch files");
 }
 
 /// Runs `apb` in a folder.

@@ -4,11 +4,9 @@
 //! `tests/hostile/` holds one file for each rule, written by `tests/hostile/make.py`; what depends
 //! on a whole folder is made here. The seeds of the fuzz targets run through the same functions.
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::FloatDType;
 use burn_apb::model::weights::index::Index;
@@ -16,42 +14,10 @@ use burn_apb::model::weights::safetensors::Header;
 use burn_apb::model::weights::{Checkpoint, WeightsError};
 use safetensors::tensor::{Dtype, TensorView, serialize};
 
-/// No file here is longer than 100 KiB, and nothing may cost more than a small multiple of that.
-const LARGEST_REQUEST: usize = 2 << 20;
+#[path = "common/largest_request.rs"]
+mod largest_request;
 
-/// The system's allocator, remembering the largest single request.
-struct Watched;
-
-static LARGEST: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is handed to the system's allocator as it came.
-unsafe impl GlobalAlloc for Watched {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(at, layout) }
-    }
-
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        LARGEST.fetch_max(size, Ordering::Relaxed);
-        unsafe { System.realloc(at, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Watched = Watched;
-
-fn assert_modest(what: &Path) {
-    let largest = LARGEST.load(Ordering::Relaxed);
-    assert!(
-        largest <= LARGEST_REQUEST,
-        "{largest} bytes were asked for at {}",
-        what.display()
-    );
-}
+use largest_request::assert_modest;
 
 fn files(folder: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
@@ -94,7 +60,7 @@ fn every_hostile_safetensors_file_is_refused() {
             path.display()
         );
         assert_helpful(&error, "model.safetensors");
-        assert_modest(&path);
+        assert_modest(&path.to_string_lossy());
     }
 }
 
@@ -115,7 +81,7 @@ fn every_hostile_index_is_refused() {
             path.display()
         );
         assert_helpful(&error, "model.safetensors.index.json");
-        assert_modest(&path);
+        assert_modest(&path.to_string_lossy());
     }
 }
 
@@ -133,7 +99,7 @@ fn every_hostile_gguf_file_is_refused() {
             path.display()
         );
         assert_helpful(&error, "model.gguf");
-        assert_modest(&path);
+        assert_modest(&path.to_string_lossy());
     }
 }
 
@@ -229,7 +195,7 @@ fn every_truncation_of_a_shard_is_refused() {
     }
     fs::write(&path, &whole).unwrap();
     read_all(&Checkpoint::open(&path).unwrap());
-    assert_modest(&path);
+    assert_modest(&path.to_string_lossy());
 }
 
 #[test]
@@ -332,7 +298,7 @@ fn no_single_byte_makes_a_safetensors_header_dangerous() {
         );
     });
     assert!(accepted > 0, "a changed letter of a name is no mistake");
-    assert_modest(Path::new("safetensors_header/good"));
+    assert_modest("safetensors_header/good");
 }
 
 #[cfg(feature = "gguf")]
@@ -362,7 +328,7 @@ fn no_single_byte_makes_a_gguf_file_dangerous() {
             }
         });
         assert!(accepted > 0, "a changed letter of a token is no mistake");
-        assert_modest(Path::new(name));
+        assert_modest(name);
     }
 }
 

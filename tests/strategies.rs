@@ -539,3 +539,35 @@ fn a_missing_rank_is_named() {
         gone.err()
     );
 }
+
+/// A prefill that failed does not cost a session its ranks: each of two drivers still holds its half.
+#[test]
+fn a_failed_prefill_keeps_the_group() {
+    let (config, decoder) = &model(4, 2);
+    let document = &Document::new(tokens(40, 1));
+    let other = &Document::new(tokens(41, 1));
+    let plan = &plan(&PrefillConfig::new(Method::Star, 2), document, config);
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let drivers: Vec<_> = threads(2, Duration::from_secs(60))
+            .into_iter()
+            .map(|transport| {
+                scope.spawn(move || {
+                    let group = RankGroup::new(2, Box::new(transport)).unwrap();
+                    let settings = SessionConfig::new(60);
+                    let mut session =
+                        Session::new(decoder, config, settings, &Device::flex()).with_group(group);
+                    assert!(session.prefill_with(other, plan, None, &mut ()).is_err());
+                    session.prefill_with(document, plan, None, &mut ()).unwrap();
+                    let folder = tempfile::tempdir().unwrap();
+                    session.save(folder.path(), "model").unwrap();
+                    let files = std::fs::read_dir(folder.path()).unwrap().count();
+                    (files, ask(&mut session, &[1, 2]))
+                })
+            })
+            .collect();
+        let joined = drivers.into_iter().map(|driver| driver.join().unwrap());
+        joined.collect()
+    });
+    assert_eq!(answers[0], answers[1]);
+    assert_eq!(answers[0].0, 1, "one rank's file from each driver");
+}

@@ -4,9 +4,11 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use super::compressor::{self, HeadsError};
-use super::config::{Document, PlanError, PrefillConfig, PrefillPlan};
+use super::config::{Document, PrefillConfig};
+use super::error::SessionError;
+use super::plan::{PlanError, PrefillPlan};
 use super::prefill::PrefillObserver;
-use super::session::{Completion, DEFAULT_PREFILL_CHUNK, Session, SessionConfig, SessionError};
+use super::session::{Completion, DEFAULT_PREFILL_CHUNK, Session, SessionConfig};
 use crate::model::sampler::{Sampler, SamplerConfig, SamplerError};
 use crate::model::text_stream::TextStream;
 use crate::model::tokenizer::TokenizerError;

@@ -1,6 +1,6 @@
 //! Why a session could not go on.
 
-use super::config::PlanError;
+use super::plan::PlanError;
 use crate::kernels::KernelError;
 use crate::model::sampler::SamplerError;
 use crate::model::{CacheFull, ForwardError};

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::config::{Document, Method, PrefillPlan};
+use super::config::{Document, Method};
+use super::plan::PrefillPlan;
 
 /// The rows of one rank: `[anchor | local]`, the anchor only where this rank computes it.
 ///
@@ -41,18 +42,6 @@ impl RankRows {
     pub fn positions(&self) -> Vec<Range<usize>> {
         let anchor = (self.anchor > 0).then_some(0..self.anchor);
         anchor.into_iter().chain(self.local.clone()).collect()
-    }
-
-    /// The document index of local row `row`.
-    pub fn document_index(&self, row: usize) -> Option<usize> {
-        let mut row = row;
-        for range in &self.local {
-            if row < range.len() {
-                return Some(range.start + row);
-            }
-            row -= range.len();
-        }
-        None
     }
 }
 
@@ -201,7 +190,6 @@ mod tests {
         let plan = plan(Method::Ring, 4, &document());
         let layout = Layout::new(&plan, 0..4, false);
         assert_eq!(layout.ranks[1].local, [5..10, 30..35]);
-        assert_eq!(layout.ranks[1].document_index(6), Some(31));
         assert_eq!(layout.local_len(), 40);
     }
 }

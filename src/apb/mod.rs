@@ -15,8 +15,10 @@ mod answer;
 pub mod compressor;
 mod config;
 mod error;
+mod host;
 mod layout;
 mod passing;
+mod plan;
 mod prefill;
 mod saved;
 mod session;
@@ -26,13 +28,11 @@ pub use answer::{
     AnchorQuery, Answer, AnswerError, AnswerOptions, Observer, Request, answer, answer_request,
     answer_with, reply,
 };
-pub use config::{
-    CompressorConfig, Document, Method, PlanError, PrefillConfig, PrefillPlan, RingLayout,
-    UnknownName,
-};
+pub use config::{CompressorConfig, Document, Method, PrefillConfig, RingLayout, UnknownName};
 pub use error::SessionError;
 pub use layout::{AnchorSource, Layout, RankRows};
 pub use passing::{POOL, Selection};
+pub use plan::{PlanError, PrefillPlan};
 pub use prefill::{Part, PrefillObserver};
 pub use saved::{SavedError, SavedSession};
 pub use session::{Completion, DEFAULT_PREFILL_CHUNK, Session, SessionConfig, StopReason};

@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
 
-use super::session::SessionError;
+use super::error::SessionError;
+use super::host;
 
 /// Window of the max pooling along the rows: a row is kept for the sake of its neighbours.
 pub const POOL: usize = 5;
@@ -39,7 +40,7 @@ impl Selection {
             Some(before) => Tensor::cat(vec![before, scores], 2),
             None => scores,
         };
-        let values = to_host(all)?;
+        let values = host::values(all)?;
         let width = context + rows;
         let head = |index: usize| {
             let pooled = max_pool(&values[index * width..(index + 1) * width]);
@@ -123,16 +124,6 @@ fn highest_rows(values: &[f32], selectable: Range<usize>, count: usize) -> Vec<u
     }
     rows.sort_unstable();
     rows
-}
-
-fn to_host(scores: Tensor<3>) -> Result<Vec<f32>, SessionError> {
-    let failed = |reason: String| SessionError::Device { reason };
-    scores
-        .cast(DType::F32)
-        .try_into_data()
-        .map_err(|e| failed(e.to_string()))?
-        .try_to_vec::<f32>()
-        .map_err(|e| failed(e.to_string()))
 }
 
 #[cfg(test)]

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use burn::tensor::{Device, Tensor};
 
 use super::compressor::Compressor;
-use super::config::{Document, Method, PrefillPlan};
+use super::config::{Document, Method};
+use super::error::SessionError;
 use super::layout::{AnchorSource, Layout, RankRows, anchor_tokens};
 use super::passing::Selection;
-use super::session::SessionError;
+use super::plan::PrefillPlan;
 use super::strategy::{AnchorHeads, RankHeads, Strategy, strategy};
 use crate::model::{Block, Decoder, KvCache, Rope, RopeTables};
 use crate::ranks::RankGroup;

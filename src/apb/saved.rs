@@ -18,11 +18,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::config::PrefillPlan;
+use super::plan::PrefillPlan;
 use super::session::{Held, Session, SessionConfig};
 use crate::model::weights::{Checkpoint, FileError, WeightsError, encode, write_file};
-use crate::model::{Decoder, DecoderConfig, KvCache};
-use crate::ranks::RankGroup;
+use crate::model::{Decoder, DecoderConfig, KvCache, hex};
 
 /// What the files call themselves; to be changed with what they hold.
 const FORMAT: &str = "apb-session-1";
@@ -138,7 +137,7 @@ impl Session<'_> {
         })?;
         let mut written = 0;
         let mut start = 0;
-        for rank in held.group.ranks() {
+        for rank in self.ranks() {
             let rows = held.plan.owned_len(rank);
             let header = Header {
                 agreed: agreed.clone(),
@@ -359,7 +358,6 @@ impl SavedSession {
         let held = Held {
             document: self.document.clone(),
             plan: plan.clone(),
-            group: RankGroup::local(plan.ranks),
             local: tokens,
             cache,
             following: 0,
@@ -500,8 +498,4 @@ fn host_bytes(tensor: Tensor<4>) -> Result<burn::tensor::Bytes, SavedError> {
         reason: e.to_string(),
     })?;
     Ok(data.into_bytes())
-}
-
-fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

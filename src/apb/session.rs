@@ -1,13 +1,15 @@
 //! A document prefilled once, and questions asked of it.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::time::{Duration, Instant};
 
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 
 use super::compressor::Compressor;
-use super::config::{Document, PrefillConfig, PrefillPlan};
-pub use super::error::SessionError;
+use super::config::{Document, PrefillConfig};
+use super::error::SessionError;
+use super::host;
+use super::plan::PrefillPlan;
 use super::prefill::{Prefill, PrefillObserver};
 use crate::kernels::{AttentionOutput, Regions, attention, merge};
 use crate::model::sampler::Sampler;
@@ -131,7 +133,9 @@ pub struct Session<'m> {
     settings: SessionConfig,
     device: Device,
     rope: Rope,
-    group: Option<RankGroup>,
+    group: RankGroup,
+    /// Whether the group was given; else every plan gets one of its own in this process.
+    given: bool,
     held: Option<Held>,
 }
 
@@ -140,7 +144,6 @@ pub struct Session<'m> {
 pub(super) struct Held {
     pub document: Vec<u32>,
     pub plan: PrefillPlan,
-    pub group: RankGroup,
     pub cache: KvCache,
     /// Document rows in this process's cache.
     pub local: usize,
@@ -163,7 +166,8 @@ impl<'m> Session<'m> {
             settings: session,
             device: device.clone(),
             rope: config.rope.init(config.head_dim, session.context()),
-            group: None,
+            group: RankGroup::local(1),
+            given: false,
             held: None,
         }
     }
@@ -171,7 +175,8 @@ impl<'m> Session<'m> {
     /// The same with ranks that other processes drive, too. Every process makes the same calls with
     /// the same tokens.
     pub fn with_group(mut self, group: RankGroup) -> Self {
-        self.group = Some(group);
+        self.group = group;
+        self.given = true;
         self
     }
 
@@ -209,7 +214,7 @@ impl<'m> Session<'m> {
         compressor: Option<&dyn Compressor>,
         observer: &mut dyn PrefillObserver,
     ) -> Result<(), SessionError> {
-        let former = self.held.take().map(|held| held.group);
+        self.held = None;
         self.check("document", &document.tokens)?;
         if !document.anchor_query.is_empty() {
             self.check("anchor query", &document.anchor_query)?;
@@ -230,16 +235,14 @@ impl<'m> Session<'m> {
             plan.anchor_query.len(),
             document.anchor_query.len().min(plan.anchor_query.len()),
         )?;
-        let mut group = match (self.group.take(), former) {
-            (Some(group), _) | (None, Some(group)) if group.processes() > 1 => group,
-            _ => RankGroup::local(plan.ranks),
-        };
-        if group.processes() > 1 {
-            same("ranks", plan.ranks, group.world_size())?;
+        if self.given {
+            same("ranks", plan.ranks, self.group.world_size())?;
+        } else {
+            self.group = RankGroup::local(plan.ranks);
         }
 
-        let local = Prefill::layout(plan, &group, compressor).local_len();
-        let following = match group.owns_last() {
+        let local = Prefill::layout(plan, &self.group, compressor).local_len();
+        let following = match self.group.owns_last() {
             true => self.settings.capacity - tokens,
             false => 0,
         };
@@ -253,7 +256,7 @@ impl<'m> Session<'m> {
             plan,
             document,
             compressor,
-            group: &mut group,
+            group: &mut self.group,
             cache: &mut cache,
             device: &self.device,
         }
@@ -261,7 +264,6 @@ impl<'m> Session<'m> {
         self.held = Some(Held {
             document: document.tokens.clone(),
             plan: plan.clone(),
-            group,
             cache,
             local,
             following: 0,
@@ -269,14 +271,19 @@ impl<'m> Session<'m> {
         Ok(())
     }
 
-    /// The same with a document that is prefilled already.
+    /// The same with a document that is prefilled already, by ranks of this process.
     pub(super) fn holding(mut self, held: Held) -> Self {
+        self.group = RankGroup::local(held.plan.ranks);
         self.held = Some(held);
         self
     }
 
     pub(super) fn held(&self) -> Option<&Held> {
         self.held.as_ref()
+    }
+
+    pub(super) fn ranks(&self) -> Range<usize> {
+        self.group.ranks()
     }
 
     pub(super) fn settings(&self) -> SessionConfig {
@@ -295,14 +302,6 @@ impl<'m> Session<'m> {
     /// How the document was prefilled.
     pub fn plan(&self) -> Option<&PrefillPlan> {
         self.held.as_ref().map(|held| &held.plan)
-    }
-
-    /// Bytes of the cache that this process holds.
-    pub fn cache_bytes(&self) -> usize {
-        self.held.as_ref().map_or(0, |held| {
-            let dtype = self.settings.dtype.into();
-            KvCache::bytes(&self.config, 1, held.cache.capacity(), dtype)
-        })
     }
 
     /// Runs tokens that follow the document and what was [`extend`](Self::extend)ed before: their rows
@@ -341,13 +340,8 @@ impl<'m> Session<'m> {
         let (decoder, device) = (self.decoder, &self.device);
         let rope = self.rope.tables(start..start + tokens.len(), device);
         let mut hidden = decoder.embed_ids(tokens);
-        let Held {
-            group,
-            cache,
-            local,
-            ..
-        } = held;
-        let normed = group.compute(device, |group| {
+        let Held { cache, local, .. } = held;
+        let normed = self.group.compute(device, |group| {
             for (layer, block) in decoder.layers.iter().enumerate() {
                 let projections = block.project(hidden.clone(), &rope)?;
                 let attended = attend(group, cache, *local, layer, projections)?;
@@ -392,15 +386,7 @@ impl<'m> Session<'m> {
     fn last_logits(&self, rows: Tensor<3>) -> Result<Vec<f32>, SessionError> {
         let [batch, seq, hidden] = rows.dims();
         let last = rows.slice([0..batch, seq - 1..seq, 0..hidden]);
-        let failed = |reason: String| SessionError::Device { reason };
-        self.decoder
-            .logits(last)
-            .map_err(ForwardError::from)?
-            .cast(DType::F32)
-            .try_into_data()
-            .map_err(|e| failed(e.to_string()))?
-            .try_to_vec::<f32>()
-            .map_err(|e| failed(e.to_string()))
+        host::values(self.decoder.logits(last).map_err(ForwardError::from)?)
     }
 
     fn complete(

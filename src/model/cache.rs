@@ -144,11 +144,6 @@ impl KvCache {
         (view(&layer.key), view(&layer.value))
     }
 
-    /// Tokens that one layer holds.
-    pub fn layer_len(&self, layer: usize) -> usize {
-        self.layers[layer].len
-    }
-
     /// Drops all rows from `len` on, in every layer.
     pub fn truncate(&mut self, len: usize) {
         for layer in &mut self.layers {

@@ -57,7 +57,12 @@ fn fingerprint(config: &DecoderConfig, checkpoint: &Checkpoint) -> String {
         }
     }
     let digest = hash.0.finalize();
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&digest)
+}
+
+/// Bytes in hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A hash of fields, each with its length in front, so that no two lists of fields are one text.

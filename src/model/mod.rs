@@ -30,6 +30,7 @@ pub use config::{
     MAX_WIDTH,
 };
 pub use decoder::{Decoder, ForwardError};
+pub(crate) use fingerprint::hex;
 pub use fingerprint::{FINGERPRINT_SLICE, FINGERPRINT_SLICES};
 pub use language_model::{LanguageModel, ModelError, ModelText, load_decoder};
 pub use mlp::Mlp;

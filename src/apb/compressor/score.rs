@@ -6,7 +6,8 @@ use std::ops::Range;
 use burn::tensor::{Device, FloatDType, Tensor};
 
 use super::{HeadsError, QueryAware, Random, RetainingHeads};
-use crate::apb::config::{CompressorConfig, Method, PrefillPlan};
+use crate::apb::config::{CompressorConfig, Method};
+use crate::apb::plan::PrefillPlan;
 use crate::kernels::KernelError;
 use crate::model::source::ModelSource;
 use crate::model::{DecoderConfig, Projections};

@@ -5,10 +5,10 @@ use burn::tensor::Tensor;
 use super::blocks::attend_block;
 use super::{AnchorHeads, RankHeads, Strategy};
 use crate::apb::compressor::{AnchorContext, Compressor, ScoreInput};
-use crate::apb::config::PrefillPlan;
+use crate::apb::error::SessionError;
 use crate::apb::layout::RankRows;
 use crate::apb::passing::Selection;
-use crate::apb::session::SessionError;
+use crate::apb::plan::PrefillPlan;
 use crate::model::Projections;
 use crate::ranks::{PendingGather, RankGroup};
 

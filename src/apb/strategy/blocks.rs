@@ -3,8 +3,8 @@
 use burn::tensor::Tensor;
 
 use super::{AnchorHeads, RankHeads};
+use crate::apb::error::SessionError;
 use crate::apb::passing::unpack;
-use crate::apb::session::SessionError;
 use crate::kernels::{AttentionOutput, KernelError, Regions, attention};
 use crate::model::Attention;
 

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::{AnchorHeads, RankHeads, Strategy};
-use crate::apb::session::SessionError;
+use crate::apb::error::SessionError;
 use crate::kernels::{Regions, attention};
 use crate::model::Attention;
 use crate::ranks::RankGroup;

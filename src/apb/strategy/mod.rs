@@ -18,10 +18,11 @@ mod ulysses;
 use burn::tensor::Tensor;
 
 use super::compressor::Compressor;
-use super::config::{Method, PrefillPlan};
+use super::config::Method;
+use super::error::SessionError;
 use super::layout::RankRows;
 use super::passing::Selection;
-use super::session::SessionError;
+use super::plan::PrefillPlan;
 use crate::model::Projections;
 use crate::ranks::RankGroup;
 

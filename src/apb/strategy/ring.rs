@@ -4,9 +4,9 @@
 use burn::tensor::{DType, Tensor};
 
 use super::{AnchorHeads, RankHeads, Strategy};
-use crate::apb::config::PrefillPlan;
+use crate::apb::error::SessionError;
 use crate::apb::passing::{pack, unpack};
-use crate::apb::session::SessionError;
+use crate::apb::plan::PrefillPlan;
 use crate::kernels::{AttentionOutput, KernelError, Regions, attention, merge};
 use crate::model::Attention;
 use crate::ranks::RankGroup;

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 
 use super::blocks::attend_block;
 use super::{AnchorHeads, RankHeads, Strategy};
-use crate::apb::session::SessionError;
+use crate::apb::error::SessionError;
 use crate::ranks::RankGroup;
 
 pub(super) struct Star;

@@ -4,8 +4,8 @@
 use burn::tensor::{DType, Int, Tensor, TensorData};
 
 use super::{AnchorHeads, RankHeads, Strategy};
-use crate::apb::config::PrefillPlan;
-use crate::apb::session::SessionError;
+use crate::apb::error::SessionError;
+use crate::apb::plan::PrefillPlan;
 use crate::kernels::{Regions, attention};
 use crate::model::Attention;
 use crate::ranks::RankGroup;

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::client::Hub;
 use super::error::HubError;
 use super::spec::Spec;
+use crate::model::hex;
 use crate::model::weights::{Checkpoint, Progress, refuse_occupied, write_folder, write_json};
 
 /// A model with a short name.
@@ -413,9 +414,4 @@ fn file_sha256(path: &Path, progress: &mut dyn FnMut(Progress<'_>)) -> Result<St
             total,
         });
     }
-}
-
-/// Lower-case hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

