@@ -545,8 +545,10 @@ fn a_missing_rank_is_named() {
 fn a_failed_prefill_keeps_the_group() {
     let (config, decoder) = &model(4, 2);
     let document = &Document::new(tokens(40, 1));
-    let other = &Document::new(tokens(41, 1));
-    let plan = &plan(&PrefillConfig::new(Method::Star, 2), document, config);
+    let star = &plan(&PrefillConfig::new(Method::Star, 2), document, config);
+    let random = CompressorConfig::Random { seed: 1 };
+    let apb = PrefillConfig::new(Method::Apb, 2).with_compressor(random);
+    let apb = &plan(&apb, document, config);
     let answers: Vec<_> = std::thread::scope(|scope| {
         let drivers: Vec<_> = threads(2, Duration::from_secs(60))
             .into_iter()
@@ -556,8 +558,9 @@ fn a_failed_prefill_keeps_the_group() {
                     let settings = SessionConfig::new(60);
                     let mut session =
                         Session::new(decoder, config, settings, &Device::flex()).with_group(group);
-                    assert!(session.prefill_with(other, plan, None, &mut ()).is_err());
-                    session.prefill_with(document, plan, None, &mut ()).unwrap();
+                    let none = session.prefill_with(document, apb, None, &mut ());
+                    assert!(matches!(none, Err(SessionError::NoCompressor)), "{none:?}");
+                    session.prefill_with(document, star, None, &mut ()).unwrap();
                     let folder = tempfile::tempdir().unwrap();
                     session.save(folder.path(), "model").unwrap();
                     let files = std::fs::read_dir(folder.path()).unwrap().count();
