@@ -11,7 +11,7 @@ use burn::{
 
 #[cfg(feature = "cuda")]
 use super::tensor_core;
-use super::{Regions, portable};
+use super::{Regions, plain};
 
 /// Attention's two results as primitives of a backend.
 #[derive(ExtensionType)]
@@ -40,13 +40,13 @@ pub trait Kernels: Backend {
         v: FloatTensor<Self>,
         regions: Regions,
     ) -> AttentionPrimitives<Self> {
-        portable::attend::<Self>(q, k, v, regions)
+        plain::attend::<Self>(q, k, v, regions)
     }
 
     /// See [`linear`](super::linear()), without bias.
     #[fusion(default)]
     fn linear_plain(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        portable::linear::<Self>(x, weight, None)
+        plain::linear::<Self>(x, weight, None)
     }
 
     /// See [`linear`](super::linear()), with bias.
@@ -56,19 +56,19 @@ pub trait Kernels: Backend {
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        portable::linear::<Self>(x, weight, Some(bias))
+        plain::linear::<Self>(x, weight, Some(bias))
     }
 
     /// See [`rms_norm`](super::rms_norm()).
     #[fusion(default)]
     fn normalise(x: FloatTensor<Self>, gamma: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
-        portable::normalise::<Self>(x, gamma, eps)
+        plain::normalise::<Self>(x, gamma, eps)
     }
 
     /// See [`silu_mul`](super::silu_mul()).
     #[fusion(default)]
     fn gate(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
-        portable::gate::<Self>(gate, up)
+        plain::gate::<Self>(gate, up)
     }
 
     /// See [`rotate`](super::rotate()).
@@ -79,7 +79,7 @@ pub trait Kernels: Backend {
         sin: FloatTensor<Self>,
         heads: usize,
     ) -> FloatTensor<Self> {
-        portable::rotate_half::<Self>(x, cos, sin, heads)
+        plain::rotate_half::<Self>(x, cos, sin, heads)
     }
 }
 
@@ -109,7 +109,7 @@ impl Kernels for burn_cubecl::CubeBackend {
     ) -> AttentionPrimitives<Self> {
         match tensor_core::launch::attend(&q, &k, &v, regions) {
             Some((out, lse)) => AttentionPrimitives { out, lse },
-            None => portable::attend::<Self>(q, k, v, regions),
+            None => plain::attend::<Self>(q, k, v, regions),
         }
     }
 }

@@ -38,7 +38,7 @@ mod error;
 mod extension;
 mod linear;
 mod merge;
-mod portable;
+mod plain;
 pub mod reference;
 mod regions;
 mod rms_norm;

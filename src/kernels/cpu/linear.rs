@@ -103,7 +103,7 @@ pub(super) fn linear_elsewhere(
     weight: FlexTensor,
     bias: Option<FlexTensor>,
 ) -> FlexTensor {
-    use crate::kernels::portable;
+    use crate::kernels::plain;
     use burn::backend::ops::FloatTensorOps;
     use burn::tensor::FloatDType;
     use burn_flex::Flex;
@@ -114,6 +114,6 @@ pub(super) fn linear_elsewhere(
         _ => FloatDType::F32,
     };
     let wide = |tensor| Flex::float_cast(tensor, FloatDType::F32);
-    let out = portable::linear::<Flex>(wide(x), wide(weight), bias);
+    let out = plain::linear::<Flex>(wide(x), wide(weight), bias);
     Flex::float_cast(out, dtype)
 }
