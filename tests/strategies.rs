@@ -72,6 +72,10 @@ impl PrefillObserver for Rows {
         self.hidden.push((rank, rows));
     }
 
+    fn wants_selections(&self) -> bool {
+        true
+    }
+
     fn selected(&mut self, layer: usize, rank: usize, positions: &[Vec<Vec<usize>>]) {
         self.selected.push((layer, rank, positions.to_vec()));
     }

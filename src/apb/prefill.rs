@@ -72,6 +72,11 @@ pub trait PrefillObserver {
         false
     }
 
+    /// Whether [`selected`](Self::selected) is to be called; on a GPU that waits for each layer.
+    fn wants_selections(&self) -> bool {
+        false
+    }
+
     /// A rank passes on these document positions, ascending, for each KV head of each sequence.
     fn selected(&mut self, layer: usize, rank: usize, positions: &[Vec<Vec<usize>>]) {
         let _ = (layer, rank, positions);
@@ -213,7 +218,7 @@ impl Prefill<'_> {
             let report = self
                 .group
                 .compute(self.device, |group| work.run(&mut ranks, group, strategy))?;
-            self.tell(layer, &states, report, observer);
+            self.tell(layer, &states, report, observer)?;
             let done = done + rows * (layer + 1) / layers;
             let told = self.plan.method != Method::Full || layer + 1 == layers;
             if told && observer.progress(done, total).is_break() && done < total {
@@ -266,18 +271,16 @@ impl Prefill<'_> {
         states: &[RankState],
         report: LayerReport,
         observer: &mut dyn PrefillObserver,
-    ) {
-        for (rank, selection) in report.selected {
-            let start = rank * self.plan.block();
-            let positions: Vec<Vec<Vec<usize>>> = selection
-                .rows
-                .into_iter()
-                .map(|heads| {
-                    let shifted = |rows: Vec<usize>| rows.into_iter().map(|r| r + start).collect();
-                    heads.into_iter().map(shifted).collect()
-                })
-                .collect();
-            observer.selected(layer, rank, &positions);
+    ) -> Result<(), SessionError> {
+        if observer.wants_selections() {
+            for (rank, selection) in report.selected {
+                let start = rank * self.plan.block();
+                let mut positions = selection.indices()?;
+                for row in positions.iter_mut().flatten().flatten() {
+                    *row += start;
+                }
+                observer.selected(layer, rank, &positions);
+            }
         }
         if observer.wants_rows() {
             for (state, attended) in states.iter().zip(report.attended) {
@@ -289,6 +292,7 @@ impl Prefill<'_> {
         for (part, rank, time) in report.times {
             observer.part(part, rank, time);
         }
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! The operations as one extension of Burn's backends.
 
-use burn::backend::tensor::FloatTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, DispatchDevice, ExtensionType, backend_extension};
 use burn::tensor::Device;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
@@ -9,9 +9,11 @@ use burn::{
     tensor::{DType, Shape},
 };
 
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+use super::fused;
 #[cfg(feature = "cuda")]
 use super::tensor_core;
-use super::{Regions, plain};
+use super::{Regions, RowChoice, plain};
 
 /// Attention's two results as primitives of a backend.
 #[derive(ExtensionType)]
@@ -72,7 +74,7 @@ pub trait Kernels: Backend {
     }
 
     /// See [`rotate`](super::rotate()).
-    #[fusion(default)]
+    #[fusion(dtype = x, shape = rotated_shape(x, heads))]
     fn rotate_half(
         x: FloatTensor<Self>,
         cos: FloatTensor<Self>,
@@ -81,6 +83,51 @@ pub trait Kernels: Backend {
     ) -> FloatTensor<Self> {
         plain::rotate_half::<Self>(x, cos, sin, heads)
     }
+
+    /// See [`silu_scores`](super::silu_scores()).
+    #[fusion(dtype = DType::F32, shape = score_shape(hidden, weight))]
+    fn score_rows(hidden: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        plain::score_rows::<Self>(hidden, weight)
+    }
+
+    /// See [`select_rows`](super::select_rows()); `before` may be empty.
+    // Plain operations have no selection that says what becomes of ties.
+    #[fusion(dtype = DType::I32, shape = choice_shape(scores, choice))]
+    fn highest_rows(
+        scores: FloatTensor<Self>,
+        before: FloatTensor<Self>,
+        choice: RowChoice,
+    ) -> IntTensor<Self>;
+
+    /// See [`gather_rows`](super::gather_rows()).
+    #[fusion(dtype = keys, shape = packed_shape(keys, rows))]
+    fn packed_rows(
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        rows: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        plain::packed_rows::<Self>(keys, values, rows)
+    }
+}
+
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+fn rotated_shape(x: &Shape, heads: &usize) -> Shape {
+    Shape::new([x[0], *heads, x[1], x[2] / heads])
+}
+
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+fn score_shape(hidden: &Shape, weight: &Shape) -> Shape {
+    Shape::new([hidden[0], weight[1], hidden[1]])
+}
+
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+fn choice_shape(scores: &Shape, choice: &RowChoice) -> Shape {
+    Shape::new([scores[0], scores[1], choice.kept()])
+}
+
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+fn packed_shape(keys: &Shape, rows: &Shape) -> Shape {
+    Shape::new([2 * keys[0], keys[1], rows[2], keys[3]])
 }
 
 /// What [`Kernels::attend`] gives, for fusion to plan with.
@@ -111,6 +158,41 @@ impl Kernels for burn_cubecl::CubeBackend {
             Some((out, lse)) => AttentionPrimitives { out, lse },
             None => plain::attend::<Self>(q, k, v, regions),
         }
+    }
+
+    fn rotate_half(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        heads: usize,
+    ) -> FloatTensor<Self> {
+        match fused::launch::rotate(&x, &cos, &sin, heads) {
+            Some(out) => out,
+            None => plain::rotate_half::<Self>(x, cos, sin, heads),
+        }
+    }
+
+    fn score_rows(hidden: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        match fused::launch::score_rows(&hidden, &weight) {
+            Some(scores) => scores,
+            None => plain::score_rows::<Self>(hidden, weight),
+        }
+    }
+
+    fn highest_rows(
+        scores: FloatTensor<Self>,
+        before: FloatTensor<Self>,
+        choice: RowChoice,
+    ) -> IntTensor<Self> {
+        fused::launch::highest_rows(&scores, &before, &choice)
+    }
+
+    fn packed_rows(
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        rows: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        fused::launch::gather_rows(&keys, &values, &rows)
     }
 }
 

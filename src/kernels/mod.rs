@@ -8,6 +8,9 @@
 //! | root mean square normalisation | [`rms_norm()`] | [`rms_norm_reference`] |
 //! | `silu(gate) * up` | [`silu_mul()`] | [`silu_mul_reference`] |
 //! | half-split rotary embedding | [`rotate()`] | [`rotate_reference`] |
+//! | second half of a retaining head | [`silu_scores()`] | [`silu_scores_reference`] |
+//! | rows with the highest pooled scores | [`select_rows()`] | [`select_rows_reference`] |
+//! | chosen keys and values, packed | [`gather_rows()`] | [`gather_rows_reference`] |
 //!
 //! Which implementation runs is decided by the tensors' device, at every call:
 //!
@@ -36,6 +39,9 @@ mod attention;
 mod cpu;
 mod error;
 mod extension;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod fused;
+mod gather_rows;
 mod linear;
 mod merge;
 mod plain;
@@ -43,7 +49,9 @@ pub mod reference;
 mod regions;
 mod rms_norm;
 mod rotate;
+mod select_rows;
 mod silu_mul;
+mod silu_scores;
 #[cfg(feature = "cuda")]
 mod tensor_core;
 mod workers;
@@ -51,12 +59,15 @@ mod workers;
 pub use attention::{AttentionOutput, attention};
 pub use cpu::simd_name;
 pub use error::KernelError;
+pub use gather_rows::{gather_rows, gather_rows_reference};
 pub use linear::{linear, linear_reference};
 pub use merge::merge;
 pub use regions::Regions;
 pub use rms_norm::{rms_norm, rms_norm_reference};
 pub use rotate::{rotate, rotate_reference};
+pub use select_rows::{RowChoice, select_rows, select_rows_reference};
 pub use silu_mul::{silu_mul, silu_mul_reference};
+pub use silu_scores::{silu_scores, silu_scores_reference};
 #[cfg(feature = "cuda")]
 pub use tensor_core::table::describe as tensor_core_table;
 pub use workers::on_workers;

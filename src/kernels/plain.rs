@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use burn::backend::tensor::{BoolTensor, FloatTensor};
+use burn::backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata, get_or_init_device_settings};
 use burn::tensor::{DType, FloatDType, Shape, Slice};
 
@@ -224,6 +224,40 @@ pub(super) fn rotate_half<B: Backend>(
         B::float_add(B::float_mul(second, cos), B::float_mul(first, sin)),
     ];
     B::float_cast(B::float_cat(rotated, 3), dtype)
+}
+
+/// `silu(hidden) weight` in f32, sorted by output.
+pub(super) fn score_rows<B: Backend>(
+    hidden: FloatTensor<B>,
+    weight: FloatTensor<B>,
+) -> FloatTensor<B> {
+    let [batch, rows, width] = hidden.shape().dims();
+    let outputs = weight.shape()[1];
+    let hidden = B::float_cast(hidden, FloatDType::F32);
+    let hidden = B::float_mul(hidden.clone(), B::sigmoid(hidden));
+    let hidden = B::float_reshape(hidden, Shape::new([batch * rows, width]));
+    let scores = B::float_matmul(hidden, B::float_cast(weight, FloatDType::F32));
+    let scores = B::float_reshape(scores, Shape::new([batch, rows, outputs]));
+    B::float_swap_dims(scores, 1, 2)
+}
+
+/// The named rows of keys, then of values.
+pub(super) fn packed_rows<B: Backend>(
+    keys: FloatTensor<B>,
+    values: FloatTensor<B>,
+    rows: IntTensor<B>,
+) -> FloatTensor<B> {
+    let [batch, kv_heads, seq_kv, head_dim] = keys.shape().dims();
+    let count = rows.shape()[2];
+    let last = i32::try_from(seq_kv).unwrap_or(i32::MAX).saturating_sub(1);
+    let rows = B::int_clamp(rows, 0.into(), last.into());
+    let rows = B::int_reshape(rows, Shape::new([batch, kv_heads, count, 1]));
+    let rows = B::int_expand(rows, Shape::new([batch, kv_heads, count, head_dim]));
+    let parts = vec![
+        B::float_gather(2, keys, rows.clone()),
+        B::float_gather(2, values, rows),
+    ];
+    B::float_cat(parts, 0)
 }
 
 /// Slices of a rank 4 tensor that restrict one dimension.

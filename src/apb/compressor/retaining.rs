@@ -10,13 +10,13 @@ use std::path::Path;
 use burn::config::Config;
 use burn::module::Module;
 use burn::nn::Linear;
-use burn::tensor::{DType, Device, FloatDType, Tensor, activation};
+use burn::tensor::{Device, FloatDType, Tensor};
 
 use super::head_shapes::{Matrix, place};
 use super::heads_file::{self, HeadsError, HeadsInfo};
 use super::score::{AnchorContext, Compressor, ScoreInput};
 use crate::apb::passing::POOL;
-use crate::kernels::KernelError;
+use crate::kernels::{KernelError, silu_scores};
 use crate::model::{DecoderConfig, Projections, apply, linear, weights};
 
 /// Configuration of [`RetainingHeads`].
@@ -96,9 +96,7 @@ impl RetainingHead {
             }
         }
         let projections = Tensor::cat(vec![query_flat, key_flat, value_flat], 2);
-        let hidden = activation::silu(apply(&self.fc1, projections)?);
-        let scores = apply(&self.fc2, hidden)?;
-        Ok(scores.cast(DType::F32).swap_dims(1, 2))
+        silu_scores(apply(&self.fc1, projections)?, self.fc2.weight.val())
     }
 }
 

@@ -80,7 +80,7 @@ impl Strategy for Apb<'_> {
             selectable.start - start..selectable.end - start,
             self.plan.passing,
         )?;
-        self.blocks.push(selection.gather(local.key, local.value));
+        self.blocks.push(selection.gather(local.key, local.value)?);
         Ok(Some(selection))
     }
 

@@ -14,6 +14,7 @@ mod packed;
 mod panels;
 mod rows;
 mod scratch;
+mod selection;
 mod simd;
 mod stream;
 mod tile;
@@ -24,8 +25,8 @@ mod x86;
 use burn_flex::{Flex, FlexTensor};
 
 use self::simd::Level;
-use super::Regions;
 use super::extension::{AttentionPrimitives, Kernels};
+use super::{Regions, RowChoice};
 
 impl Kernels for Flex {
     fn attend(
@@ -55,6 +56,18 @@ impl Kernels for Flex {
 
     fn rotate_half(x: FlexTensor, cos: FlexTensor, sin: FlexTensor, heads: usize) -> FlexTensor {
         rows::rotate(x, cos, sin, heads, Level::best())
+    }
+
+    fn score_rows(hidden: FlexTensor, weight: FlexTensor) -> FlexTensor {
+        selection::score(hidden, &weight, Level::best())
+    }
+
+    fn highest_rows(scores: FlexTensor, before: FlexTensor, choice: RowChoice) -> FlexTensor {
+        selection::highest(scores, before, &choice)
+    }
+
+    fn packed_rows(keys: FlexTensor, values: FlexTensor, rows: FlexTensor) -> FlexTensor {
+        selection::gather(&keys, &values, rows)
     }
 }
 

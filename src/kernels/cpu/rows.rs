@@ -24,7 +24,7 @@ macro_rules! by_dtype {
 }
 
 /// Runs `work` on ranges that cover `0..count`, each of about `CHUNK / weight` items.
-fn in_chunks(count: usize, weight: usize, work: impl Fn(usize, usize) + Sync) {
+pub(super) fn in_chunks(count: usize, weight: usize, work: impl Fn(usize, usize) + Sync) {
     let chunk = (CHUNK / weight.max(1)).max(1);
     let chunks = count.div_ceil(chunk);
     let run = |index: usize| work(index * chunk, count.min((index + 1) * chunk));
@@ -178,7 +178,7 @@ impl<E: Elem> Job for Gate<'_, E> {
 
 /// `x / (1 + exp(-x))`.
 #[inline(always)]
-unsafe fn silu<S: Simd>(x: S::V) -> S::V {
+pub(super) unsafe fn silu<S: Simd>(x: S::V) -> S::V {
     let power = S::exp2(S::mul(x, S::splat(-core::f32::consts::LOG2_E)));
     S::div(x, S::add(power, S::splat(1.0)))
 }

@@ -235,6 +235,10 @@ impl PrefillObserver for Trace {
         true
     }
 
+    fn wants_selections(&self) -> bool {
+        true
+    }
+
     fn selected(&mut self, layer: usize, rank: usize, positions: &[Vec<Vec<usize>>]) {
         for heads in positions {
             let width = heads.first().map_or(0, Vec::len);

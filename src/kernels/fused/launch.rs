@@ -1,0 +1,222 @@
+//! The launches on a device's tensors.
+//!
+//! `None` means that plain operations have to serve: nothing to compute, or more outputs than a kernel
+//! holds.
+
+use burn::backend::cubecl::dtype_to_elem_type;
+use burn::tensor::{DType, Shape};
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::*;
+use cubecl::{calculate_cube_count_elemwise, tensor_vector_size_parallel};
+
+use super::super::RowChoice;
+use super::{gather, rotate, score, select};
+
+/// Units of the cube that serves a head, where the device allows as many; a power of two.
+const SELECT_UNITS: u32 = 1024;
+
+fn empty(like: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
+    empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape, dtype)
+}
+
+fn address(tensors: &[&CubeTensor]) -> AddressType {
+    let types = tensors.iter().map(|tensor| tensor.required_address_type());
+    types.max().unwrap_or_default()
+}
+
+/// Cubes and units for one unit a piece of work.
+fn units(client: &cubecl::client::Client, work: usize) -> (CubeCount, CubeDim) {
+    let dim = CubeDim::new(client, work);
+    (calculate_cube_count_elemwise(client, work, dim), dim)
+}
+
+/// [`rotate`](super::super::rotate()): `x` `[batch, seq, heads * head_dim]` to
+/// `[batch, heads, seq, head_dim]`.
+pub fn rotate(
+    x: &CubeTensor,
+    cos: &CubeTensor,
+    sin: &CubeTensor,
+    heads: usize,
+) -> Option<CubeTensor> {
+    let [batch, seq, width] = x.meta.shape().dims();
+    if batch * seq * width == 0 {
+        return None;
+    }
+    let x = match x.meta.strides()[2] {
+        1 => x.clone(),
+        _ => into_contiguous(x.clone()),
+    };
+    let (cos, sin) = (into_contiguous(cos.clone()), into_contiguous(sin.clone()));
+    let out = empty(&x, Shape::new([batch, heads, seq, width / heads]), x.dtype);
+    // A vector may not cross from one half of a head to the other.
+    let half = width / heads / 2;
+    let aligned = |tensor: &CubeTensor, size: usize| {
+        let bytes = (size * tensor.dtype.size()) as u64;
+        tensor
+            .handle
+            .offset_start
+            .unwrap_or(0)
+            .is_multiple_of(bytes)
+    };
+    let sizes = x.client.io_optimized_vector_sizes(x.dtype.size().max(4));
+    let widest = tensor_vector_size_parallel(sizes, x.meta.shape(), x.meta.strides(), 2);
+    let fits = |size: &usize| {
+        half.is_multiple_of(*size) && [&x, &cos, &sin].iter().all(|tensor| aligned(tensor, *size))
+    };
+    let vector = [widest, 4, 2].into_iter().filter(|size| *size <= widest);
+    let vector = vector.into_iter().find(fits).unwrap_or(1);
+
+    let client = x.client.clone();
+    let pairs = batch * seq * heads * half / vector;
+    let (count, dim) = units(&client, pairs);
+    // SAFETY: a unit beyond the last pair does nothing; shapes have been checked by the caller.
+    unsafe {
+        rotate::rotate_half::launch_unchecked(
+            &client,
+            count,
+            dim,
+            address(&[&x, &out]),
+            vector,
+            x.clone().into_tensor_arg(),
+            cos.into_buffer_arg(),
+            sin.into_buffer_arg(),
+            out.clone().into_buffer_arg(),
+            pairs,
+            heads,
+            half / vector,
+            dtype_to_elem_type(x.dtype),
+        );
+    }
+    Some(out)
+}
+
+/// [`silu_scores`](super::super::silu_scores()): `hidden` `[batch, rows, width]` and `weight`
+/// `[width, outputs]` to `[batch, outputs, rows]`, f32.
+pub fn score_rows(hidden: &CubeTensor, weight: &CubeTensor) -> Option<CubeTensor> {
+    let [batch, rows, width] = hidden.meta.shape().dims();
+    let outputs = weight.meta.shape()[1];
+    if batch * rows * width * outputs == 0 || outputs > score::MAX_OUTPUTS {
+        return None;
+    }
+    let hidden = into_contiguous(hidden.clone());
+    let mut weight = weight.clone();
+    weight.meta.swap(0, 1);
+    let weight = into_contiguous(weight);
+    let out = empty(&hidden, Shape::new([batch, outputs, rows]), DType::F32);
+    let cubes = u32::try_from((batch * rows).div_ceil(score::ROWS as usize)).ok()?;
+    let client = hidden.client.clone();
+    // A grid's first dimension is limited to 65,535 cubes on some devices.
+    let count = cubecl::calculate_cube_count_elemwise(&client, cubes as usize, CubeDim::new_1d(1));
+    // SAFETY: a row beyond the last is neither read nor written; shapes have been checked by the caller.
+    unsafe {
+        score::score_rows::launch_unchecked(
+            &client,
+            count,
+            CubeDim::new_2d(score::LANES, score::ROWS),
+            address(&[&hidden, &weight, &out]),
+            hidden.clone().into_buffer_arg(),
+            weight.clone().into_buffer_arg(),
+            out.clone().into_buffer_arg(),
+            batch * rows,
+            rows,
+            width,
+            outputs,
+            [
+                dtype_to_elem_type(hidden.dtype),
+                dtype_to_elem_type(weight.dtype),
+            ],
+        );
+    }
+    Some(out)
+}
+
+/// [`select_rows`](super::super::select_rows()): `scores` `[batch, kv_heads, rows]` and `before`
+/// `[batch, kv_heads, context]`, f32, to `[batch, kv_heads, kept]`, i32.
+pub fn highest_rows(scores: &CubeTensor, before: &CubeTensor, choice: &RowChoice) -> CubeTensor {
+    let [batch, kv_heads, rows] = scores.meta.shape().dims();
+    let context = before.meta.shape()[2];
+    let (selectable, kept) = (choice.selectable.len(), choice.kept());
+    let out = empty(scores, Shape::new([batch, kv_heads, kept]), DType::I32);
+    if batch * kv_heads * kept == 0 {
+        return out;
+    }
+    let scores = into_contiguous(scores.clone());
+    // A binding may not be empty: without rows before, the scores stand in, and are not read as such.
+    let before = match context {
+        0 => scores.clone(),
+        _ => into_contiguous(before.clone()),
+    };
+    let ordered = Shape::new([batch * kv_heads, selectable]);
+    let ordered = empty(&scores, ordered, DType::U32);
+    let client = scores.client.clone();
+    let (count, dim) = units(&client, batch * kv_heads * selectable);
+    let most = client.properties().hardware.max_units_per_cube;
+    let head_units = SELECT_UNITS.min(1 << most.max(1).ilog2());
+    let address = address(&[&scores, &before, &ordered]);
+    // SAFETY: rows stay within their tensors by the caller's checks; the numbers of a head are at least
+    // as many as the rows kept of it, so that every place of the output is written once.
+    unsafe {
+        select::pool_scores::launch_unchecked(
+            &client,
+            count,
+            dim,
+            address,
+            scores.into_buffer_arg(),
+            before.into_buffer_arg(),
+            ordered.clone().into_buffer_arg(),
+            batch * kv_heads * selectable,
+            rows,
+            context,
+            choice.selectable.start,
+            selectable,
+            choice.window / 2,
+        );
+        select::highest_rows::launch_unchecked(
+            &client,
+            CubeCount::new_1d((batch * kv_heads) as u32),
+            CubeDim::new_1d(head_units),
+            address,
+            ordered.into_buffer_arg(),
+            out.clone().into_buffer_arg(),
+            selectable,
+            kept,
+            choice.selectable.start,
+            head_units as usize,
+        );
+    }
+    out
+}
+
+/// [`gather_rows`](super::super::gather_rows()): `keys`, `values` `[batch, kv_heads, seq_kv, head_dim]`
+/// and `rows` `[batch, kv_heads, count]`, i32, to `[2 * batch, kv_heads, count, head_dim]`.
+pub fn gather_rows(keys: &CubeTensor, values: &CubeTensor, rows: &CubeTensor) -> CubeTensor {
+    let [batch, kv_heads, _, head_dim] = keys.meta.shape().dims();
+    let count = rows.meta.shape()[2];
+    let shape = Shape::new([2 * batch, kv_heads, count, head_dim]);
+    let out = empty(keys, shape, keys.dtype);
+    let work = 2 * batch * kv_heads * count * head_dim;
+    if work == 0 {
+        return out;
+    }
+    let rows = into_contiguous(rows.clone());
+    let client = keys.client.clone();
+    let (cubes, dim) = units(&client, work);
+    // SAFETY: rows are clamped to the keys' own, and a unit beyond the output does nothing.
+    unsafe {
+        gather::gather_rows::launch_unchecked(
+            &client,
+            cubes,
+            dim,
+            address(&[keys, values, &out]),
+            keys.clone().into_tensor_arg(),
+            values.clone().into_tensor_arg(),
+            rows.into_buffer_arg(),
+            out.clone().into_buffer_arg(),
+            count,
+            dtype_to_elem_type(keys.dtype),
+        );
+    }
+    out
+}

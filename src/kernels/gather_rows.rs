@@ -1,0 +1,186 @@
+//! Chosen keys and values, packed to travel together.
+
+use burn::backend::Dispatch;
+use burn::tensor::{DType, Int, Tensor};
+
+use super::KernelError;
+use super::extension::{Kernels, accelerated};
+
+/// The rows of keys and values that `rows` names, head by head, in one tensor: the keys of all
+/// sequences, then the values.
+///
+/// # Shapes
+///
+/// - `keys`, `values`: `[batch, kv_heads, seq_kv, head_dim]`, one dtype (f32, f16 or bf16); views are
+///   read in place
+/// - `rows`: `[batch, kv_heads, count]`, i32, each below `seq_kv`, as
+///   [`select_rows`](super::select_rows()) gives them; what lies outside is clamped to the last row
+/// - output: `[2 * batch, kv_heads, count, head_dim]`, contiguous
+///
+/// # Errors
+///
+/// [`KernelError`] when shapes or dtypes do not fit, or rows are asked of no keys.
+pub fn gather_rows(
+    keys: Tensor<4>,
+    values: Tensor<4>,
+    rows: Tensor<3, Int>,
+) -> Result<Tensor<4>, KernelError> {
+    check(&keys, &values, &rows)?;
+    if !accelerated(&[&keys.device(), &values.device(), &rows.device()]) {
+        return Ok(gather_rows_reference(keys, values, rows));
+    }
+    let packed = Dispatch::packed_rows(
+        keys.into_dispatch(),
+        values.into_dispatch(),
+        rows.into_dispatch(),
+    );
+    Ok(Tensor::from_dispatch(packed))
+}
+
+/// [`gather_rows`] in plain tensors.
+///
+/// # Panics
+///
+/// When shapes do not fit.
+pub fn gather_rows_reference(
+    keys: Tensor<4>,
+    values: Tensor<4>,
+    rows: Tensor<3, Int>,
+) -> Tensor<4> {
+    let [batch, kv_heads, seq_kv, head_dim] = keys.dims();
+    let count = rows.dims()[2];
+    if batch * kv_heads * count * head_dim == 0 {
+        let shape = [2 * batch, kv_heads, count, head_dim];
+        return Tensor::zeros(shape, (&keys.device(), keys.dtype()));
+    }
+    let last = i32::try_from(seq_kv).unwrap_or(i32::MAX).saturating_sub(1);
+    let rows = rows
+        .clamp(0, last)
+        .unsqueeze_dim::<4>(3)
+        .expand([batch, kv_heads, count, head_dim]);
+    Tensor::cat(
+        vec![keys.gather(2, rows.clone()), values.gather(2, rows)],
+        0,
+    )
+}
+
+fn check(keys: &Tensor<4>, values: &Tensor<4>, rows: &Tensor<3, Int>) -> Result<(), KernelError> {
+    let refuse = |argument, expected, found| {
+        Err(KernelError::Shape {
+            operation: OPERATION,
+            argument,
+            expected,
+            found,
+        })
+    };
+    let [batch, kv_heads, seq_kv, _] = keys.dims();
+    if values.dims() != keys.dims() {
+        let expected = format!("the shape of keys {:?}", keys.dims());
+        return refuse("values", expected, values.dims().to_vec());
+    }
+    let count = rows.dims()[2];
+    if rows.dims()[..2] != [batch, kv_heads] || (seq_kv == 0 && count > 0) {
+        let expected = format!("[{batch}, {kv_heads}, count] of {seq_kv} keys");
+        return refuse("rows", expected, rows.dims().to_vec());
+    }
+    let refuse = |argument, expected, found| {
+        Err(KernelError::DType {
+            operation: OPERATION,
+            argument,
+            expected,
+            found,
+        })
+    };
+    if !matches!(keys.dtype(), DType::F32 | DType::F16 | DType::BF16) {
+        return refuse("keys", "f32, f16 or bf16", keys.dtype());
+    }
+    if values.dtype() != keys.dtype() {
+        return refuse("values", "the dtype of keys", values.dtype());
+    }
+    if rows.dtype() != DType::I32 {
+        return refuse("rows", "i32", rows.dtype());
+    }
+    Ok(())
+}
+
+/// Its name in errors.
+const OPERATION: &str = "gather_rows";
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Distribution};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn values(tensor: Tensor<4>) -> Vec<f32> {
+        tensor.cast(DType::F32).into_data().try_to_vec().unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        #[test]
+        fn gathered_rows_equal_the_reference(
+            (batch, kv_heads, seq_kv, head_dim) in (1..3usize, 1..4usize, 1..40usize, 1..70usize),
+            count in 0..30usize,
+            dtype in prop_oneof![Just(DType::F32), Just(DType::F16), Just(DType::BF16)],
+            swapped in any::<bool>(),
+        ) {
+            let device = Device::flex();
+            let noise = || {
+                let values = Tensor::<4>::random(
+                    [batch, kv_heads, seq_kv + 3, head_dim],
+                    Distribution::Normal(0.0, 1.0),
+                    &device,
+                );
+                let values = values.cast(dtype).narrow(2, 2, seq_kv);
+                match swapped {
+                    true => values.swap_dims(2, 3).reshape([batch, kv_heads, head_dim, seq_kv]).swap_dims(2, 3),
+                    false => values,
+                }
+            };
+            let (keys, vals) = (noise(), noise());
+            // Some lie outside.
+            let rows = Tensor::<3>::random(
+                [batch, kv_heads, count],
+                Distribution::Uniform(-2.0, seq_kv as f64 + 2.0),
+                &device,
+            );
+            let rows = rows.int().cast(DType::I32);
+            let expected = gather_rows_reference(keys.clone(), vals.clone(), rows.clone());
+            let got = gather_rows(keys, vals, rows).unwrap();
+            prop_assert_eq!(got.dims(), [2 * batch, kv_heads, count, head_dim]);
+            prop_assert_eq!(got.dtype(), dtype);
+            prop_assert_eq!(values(got), values(expected));
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_by_name() {
+        let device = Device::flex();
+        let keys = Tensor::<4>::zeros([1, 2, 3, 4], &device);
+        let rows = |shape: [usize; 3]| Tensor::<3, Int>::zeros(shape, (&device, DType::I32));
+        let short = Tensor::<4>::zeros([1, 2, 2, 4], &device);
+        for (values, rows, wrong) in [
+            (short.clone(), rows([1, 2, 1]), "values"),
+            (keys.clone(), rows([1, 1, 1]), "rows"),
+        ] {
+            match gather_rows(keys.clone(), values, rows) {
+                Err(KernelError::Shape { argument, .. }) => assert_eq!(argument, wrong),
+                other => panic!("{other:?}"),
+            }
+        }
+        let wide = rows([1, 2, 1]).cast(DType::I64);
+        let refused = gather_rows(keys.clone(), keys, wide);
+        assert!(matches!(
+            refused,
+            Err(KernelError::DType {
+                argument: "rows",
+                ..
+            })
+        ));
+        let none = Tensor::<4>::zeros([1, 2, 0, 4], &device);
+        assert!(gather_rows(none.clone(), none, rows([1, 2, 1])).is_err());
+    }
+}

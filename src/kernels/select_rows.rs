@@ -1,0 +1,265 @@
+//! The rows with the highest scores, head by head.
+
+use core::cmp::Ordering;
+use core::ops::Range;
+
+use burn::backend::Dispatch;
+use burn::tensor::{DType, Int, Tensor, TensorData};
+
+use super::KernelError;
+use super::extension::{Kernels, accelerated};
+
+/// Which rows [`select_rows`] keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RowChoice {
+    /// Rows that may be kept.
+    pub selectable: Range<usize>,
+    /// Rows that are kept of each head; all selectable ones where they are fewer.
+    pub count: usize,
+    /// Odd width of the window that scores are max-pooled over, stride 1: a row is kept for the sake of
+    /// its neighbours. 1 pools nothing.
+    pub window: usize,
+}
+
+impl RowChoice {
+    /// Rows that are kept in fact.
+    pub fn kept(&self) -> usize {
+        self.count.min(self.selectable.len())
+    }
+}
+
+/// The rows whose pooled scores are highest, ascending, for each head; ties go to the lower index.
+///
+/// A score that is not a number counts as no score, and so does what lies outside the tensor: the window
+/// is padded with -inf. Nothing is read back from the device.
+///
+/// # Shapes
+///
+/// - `scores`: `[batch, kv_heads, rows]`, f32
+/// - `before`: `[batch, kv_heads, context]`, f32: scores of the rows just before the first, which are
+///   pooled with them and never kept
+/// - output: `[batch, kv_heads, kept]`, i32, indices into `rows`
+///
+/// # Errors
+///
+/// [`KernelError`] when the shapes or dtypes do not fit, the window is even, or rows that are not there
+/// are selectable.
+///
+/// # References
+///
+/// Max pooling before the selection as in APB, arXiv 2502.12085, after SnapKV, arXiv 2404.14469.
+pub fn select_rows(
+    scores: Tensor<3>,
+    before: Option<Tensor<3>>,
+    choice: RowChoice,
+) -> Result<Tensor<3, Int>, KernelError> {
+    check(&scores, before.as_ref(), &choice)?;
+    let before = before.unwrap_or_else(|| {
+        let [batch, kv_heads, _] = scores.dims();
+        Tensor::zeros([batch, kv_heads, 0], (&scores.device(), DType::F32))
+    });
+    if !accelerated(&[&scores.device(), &before.device()]) {
+        return Ok(select_rows_reference(scores, before, choice));
+    }
+    let rows = Dispatch::highest_rows(scores.into_dispatch(), before.into_dispatch(), choice);
+    Ok(Tensor::from_dispatch(rows))
+}
+
+/// [`select_rows`] on the host: every head's rows are sorted. `before` may be empty.
+///
+/// # Panics
+///
+/// When shapes do not fit, or the scores cannot be read.
+pub fn select_rows_reference(
+    scores: Tensor<3>,
+    before: Tensor<3>,
+    choice: RowChoice,
+) -> Tensor<3, Int> {
+    let [batch, kv_heads, rows] = scores.dims();
+    let context = before.dims()[2];
+    let device = scores.device();
+    let all = Tensor::cat(vec![before, scores], 2).cast(DType::F32);
+    let values: Vec<f32> = all.into_data().iter::<f32>().collect();
+    let reach = choice.window / 2;
+    let mut kept = Vec::with_capacity(batch * kv_heads * choice.kept());
+    for head in values.chunks_exact((context + rows).max(1)) {
+        let pooled = |row: usize| {
+            let at = context + row;
+            let window = &head[at.saturating_sub(reach)..(at + reach + 1).min(head.len())];
+            window.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+        };
+        let mut order: Vec<usize> = choice.selectable.clone().collect();
+        // A stable sort leaves ties in the order of their indices.
+        order.sort_by(|a, b| {
+            pooled(*b)
+                .partial_cmp(&pooled(*a))
+                .unwrap_or(Ordering::Equal)
+        });
+        order.truncate(choice.count);
+        order.sort_unstable();
+        kept.extend(order.into_iter().map(|row| row as i32));
+    }
+    let shape = [batch, kv_heads, choice.kept()];
+    Tensor::from_data(TensorData::new(kept, shape), (&device, DType::I32))
+}
+
+fn check(
+    scores: &Tensor<3>,
+    before: Option<&Tensor<3>>,
+    choice: &RowChoice,
+) -> Result<(), KernelError> {
+    let refuse = |argument, expected, found| {
+        Err(KernelError::Shape {
+            operation: OPERATION,
+            argument,
+            expected,
+            found,
+        })
+    };
+    let [batch, kv_heads, rows] = scores.dims();
+    if let Some(before) = before
+        && before.dims()[..2] != [batch, kv_heads]
+    {
+        let expected = format!("[{batch}, {kv_heads}, context] beside the scores");
+        return refuse("before", expected, before.dims().to_vec());
+    }
+    for (argument, tensor) in [("scores", Some(scores)), ("before", before)] {
+        if let Some(tensor) = tensor
+            && tensor.dtype() != DType::F32
+        {
+            return Err(KernelError::DType {
+                operation: OPERATION,
+                argument,
+                expected: "f32",
+                found: tensor.dtype(),
+            });
+        }
+    }
+    let Range { start, end } = choice.selectable;
+    if start > end || end > rows || i32::try_from(rows).is_err() {
+        let expected = format!("a range within {rows} rows, of which i32 can count");
+        return refuse("selectable", expected, vec![start, end]);
+    }
+    if choice.window.is_multiple_of(2) {
+        let expected = "an odd number".into();
+        return refuse("window", expected, vec![choice.window]);
+    }
+    Ok(())
+}
+
+/// Its name in errors.
+const OPERATION: &str = "select_rows";
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn tensor(values: &[f32], kv_heads: usize) -> Tensor<3> {
+        let shape = [1, kv_heads, values.len() / kv_heads];
+        Tensor::from_data(TensorData::new(values.to_vec(), shape), &Device::flex())
+    }
+
+    fn indices(rows: Tensor<3, Int>) -> Vec<i32> {
+        rows.into_data().try_to_vec().unwrap()
+    }
+
+    fn choice(selectable: Range<usize>, count: usize, window: usize) -> RowChoice {
+        RowChoice {
+            selectable,
+            count,
+            window,
+        }
+    }
+
+    fn select(values: &[f32], before: Option<&[f32]>, choice: RowChoice) -> Vec<i32> {
+        let before = before.map(|before| tensor(before, 1));
+        indices(select_rows(tensor(values, 1), before, choice).unwrap())
+    }
+
+    #[test]
+    fn a_row_is_kept_for_the_sake_of_its_neighbours() {
+        let values = [0.0, 9.0, 1.0, 2.0, 3.0, 0.5];
+        // Pooled: 9, 9, 9, 9, 3, 3.
+        assert_eq!(select(&values, None, choice(0..6, 5, 5)), [0, 1, 2, 3, 4]);
+        assert_eq!(select(&values, None, choice(0..6, 2, 1)), [1, 4]);
+    }
+
+    #[test]
+    fn ties_go_to_the_lower_index() {
+        let values = [1.0, 3.0, 3.0, 3.0, 0.0, 3.0];
+        assert_eq!(select(&values, None, choice(0..6, 2, 1)), [1, 2]);
+        assert_eq!(select(&values, None, choice(2..6, 2, 1)), [2, 3]);
+        assert_eq!(select(&values, None, choice(2..6, 9, 1)), [2, 3, 4, 5]);
+        assert!(select(&values, None, choice(0..6, 0, 1)).is_empty());
+        assert_eq!(select(&[0.0, -0.0, -0.0], None, choice(0..3, 2, 1)), [0, 1]);
+        assert_eq!(select(&[-0.0, 0.0], None, choice(0..2, 1, 1)), [0]);
+    }
+
+    #[test]
+    fn rows_before_are_pooled_but_not_kept() {
+        let values = [0.0, 1.0, 5.0, 0.0, 0.0, 2.0];
+        let kept = select(&values, Some(&[0.0, 7.0]), choice(0..6, 2, 5));
+        assert_eq!(kept, [0, 1]);
+        let kept = select(&values, None, choice(1..6, 2, 5));
+        assert_eq!(kept, [1, 2], "5 is the pooled value of rows 0 to 4");
+    }
+
+    #[test]
+    fn what_is_not_a_number_is_no_score() {
+        let values = [
+            f32::NAN,
+            -1.0,
+            f32::NAN,
+            2.0,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+        ];
+        assert_eq!(select(&values, None, choice(0..6, 2, 1)), [3, 4]);
+        assert_eq!(select(&values, None, choice(0..6, 4, 1)), [0, 1, 3, 4]);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_by_name() {
+        let values = tensor(&[0.0; 6], 2);
+        let refused = |before: Option<Tensor<3>>, choice, wrong| match select_rows(
+            values.clone(),
+            before,
+            choice,
+        ) {
+            Err(KernelError::Shape { argument, .. }) => assert_eq!(argument, wrong),
+            other => panic!("{other:?}"),
+        };
+        refused(None, choice(1..4, 1, 5), "selectable");
+        #[allow(clippy::reversed_empty_ranges)]
+        refused(None, choice(2..1, 1, 5), "selectable");
+        refused(None, choice(0..3, 1, 4), "window");
+        refused(Some(tensor(&[0.0; 3], 1)), choice(0..3, 1, 5), "before");
+        let half = values.clone().cast(DType::F16);
+        let wrong = select_rows(half, None, choice(0..3, 1, 5));
+        assert!(matches!(wrong, Err(KernelError::DType { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn the_fast_selection_equals_the_sorted_one(
+            values in prop::collection::vec(
+                prop_oneof![(-3i8..3).prop_map(f32::from), Just(f32::NAN), Just(-0.0), any::<f32>()],
+                2..160,
+            ),
+            context in 0usize..4,
+            (start, count, reach) in (0usize..40, 0usize..90, 0usize..4),
+        ) {
+            let rows = values.len() / 2;
+            let scores = tensor(&values[..2 * rows], 2);
+            let before = tensor(&values.repeat(4)[..2 * context], 2);
+            let choice = choice(start.min(rows)..rows, count, 2 * reach + 1);
+            let expected = select_rows_reference(scores.clone(), before.clone(), choice.clone());
+            let got = select_rows(scores, Some(before), choice).unwrap();
+            prop_assert_eq!(got.dims(), expected.dims());
+            prop_assert_eq!(indices(got), indices(expected));
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The second half of a retaining head.
+
+use burn::backend::Dispatch;
+use burn::tensor::{DType, Tensor, activation};
+
+use super::KernelError;
+use super::extension::{Kernels, accelerated};
+
+/// `silu(hidden) weight`, a few numbers a row, sorted by output: nothing of the size of `hidden` is
+/// written. Computed in f32 whatever the dtypes.
+///
+/// # Shapes
+///
+/// - `hidden`: `[batch, rows, width]`, f32, f16 or bf16
+/// - `weight`: `[width, outputs]`, f32, f16 or bf16; fast where it is a transposed view of
+///   `[outputs, width]`, as checkpoints store it
+/// - output: `[batch, outputs, rows]`, f32
+///
+/// # Errors
+///
+/// [`KernelError`] when shapes or dtypes do not fit.
+pub fn silu_scores(hidden: Tensor<3>, weight: Tensor<2>) -> Result<Tensor<3>, KernelError> {
+    let [_, _, width] = hidden.dims();
+    if weight.dims()[0] != width {
+        return Err(KernelError::Shape {
+            operation: OPERATION,
+            argument: "weight",
+            expected: format!("[{width}, outputs] beside hidden {:?}", hidden.dims()),
+            found: weight.dims().to_vec(),
+        });
+    }
+    for (argument, found) in [("hidden", hidden.dtype()), ("weight", weight.dtype())] {
+        if !matches!(found, DType::F32 | DType::F16 | DType::BF16) {
+            return Err(KernelError::DType {
+                operation: OPERATION,
+                argument,
+                expected: "f32, f16 or bf16",
+                found,
+            });
+        }
+    }
+    if !accelerated(&[&hidden.device(), &weight.device()]) {
+        return Ok(silu_scores_reference(hidden, weight));
+    }
+    let scores = Dispatch::score_rows(hidden.into_dispatch(), weight.into_dispatch());
+    Ok(Tensor::from_dispatch(scores))
+}
+
+/// [`silu_scores`] in plain tensors.
+///
+/// # Panics
+///
+/// When shapes do not fit.
+pub fn silu_scores_reference(hidden: Tensor<3>, weight: Tensor<2>) -> Tensor<3> {
+    let hidden = activation::silu(hidden.cast(DType::F32));
+    hidden
+        .matmul(weight.cast(DType::F32).unsqueeze())
+        .swap_dims(1, 2)
+}
+
+/// Its name in errors.
+const OPERATION: &str = "silu_scores";
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Distribution};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        #[test]
+        fn scores_equal_the_reference(
+            (batch, rows, width, outputs) in (1..3usize, 1..70usize, 1..90usize, 1..20usize),
+            dtypes in (0..3usize, 0..3usize),
+            stored_as_used in any::<bool>(),
+        ) {
+            let dtypes = [dtypes.0, dtypes.1].map(|i| [DType::F32, DType::F16, DType::BF16][i]);
+            let device = Device::flex();
+            let normal = Distribution::Normal(0.0, 3.0);
+            let hidden = Tensor::<3>::random([batch, rows, width], normal, &device).cast(dtypes[0]);
+            let weight = match stored_as_used {
+                true => Tensor::<2>::random([width, outputs], normal, &device),
+                false => Tensor::<2>::random([outputs, width], normal, &device).transpose(),
+            };
+            let weight = weight.cast(dtypes[1]);
+            let expected = silu_scores_reference(hidden.clone(), weight.clone());
+            let got = silu_scores(hidden, weight).unwrap();
+            prop_assert_eq!(got.dims(), [batch, outputs, rows]);
+            prop_assert_eq!(got.dtype(), DType::F32);
+            let largest: f32 = expected.clone().abs().max().into_scalar();
+            let error: f32 = (got - expected).abs().max().into_scalar();
+            prop_assert!(error <= 3e-6 * largest.max(1.0), "off by {} of {}", error, largest);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_by_name() {
+        let device = Device::flex();
+        let hidden = Tensor::<3>::zeros([1, 2, 3], &device);
+        let refused = silu_scores(hidden, Tensor::zeros([4, 1], &device));
+        assert!(matches!(
+            refused,
+            Err(KernelError::Shape {
+                argument: "weight",
+                ..
+            })
+        ));
+        let nothing = Tensor::<3>::zeros([1, 2, 0], &device);
+        let none = silu_scores(nothing, Tensor::zeros([0, 2], &device)).unwrap();
+        assert_eq!(none.into_data().try_to_vec::<f32>().unwrap(), [0.0; 4]);
+    }
+}
