@@ -8,6 +8,7 @@ $PTXSIM, or in ../shared/tools/ptxsim beside the repository; without it only res
 
 import argparse
 import json
+import multiprocessing
 import os
 import sys
 import time
@@ -112,32 +113,46 @@ def problems(kernel, halves, only):
             yield case, inputs, expected
 
 
+def simulate_kernel(index):
+    """The kernel of `Run.attention[index]` on every case: rows of the table, and whether all passed."""
+    kernel = Run.attention[index]
+    rows, passed = [], True
+    halves = cases.Halves(kernel["dtype"])
+    for case, inputs, expected in problems(kernel, halves, Run.only):
+        # Lockstep hides missing barriers, the race check finds them: both, where time allows.
+        for race in (True, False) if case.file else (True,):
+            began = time.monotonic()
+            label = f"{kernel['name']}, {case.name}"
+            try:
+                *got, report = simulate.attention(Run.kernels, kernel["name"], Run.binary, case, inputs, halves, race)
+            except Run.ptxsim.PtxError as error:
+                print(f"{label}: {error.kind}: {error}", file=sys.stderr, flush=True)
+                passed = False
+                continue
+            cells, right = judge(case, got, expected, halves)
+            passed &= right
+            cells += [*memory(report), "none" if race else "-", f"{time.monotonic() - began:.1f}"]
+            rows.append([label, *cells, "ok" if right else "WRONG"])
+            if not right:
+                print(rows[-1], file=sys.stderr, flush=True)
+    return rows, passed
+
+
+class Run:
+    """What the forked workers share: parsed kernels cannot be sent to them, only inherited."""
+
+
 def simulate_all(ptxsim, facts, sources, binary, only):
-    """Every kernel on every case; True where all passed."""
-    kernels = {f["name"]: simulate.Kernel(ptxsim, f, *sources[f["name"]]) for f in facts}
+    """Every kernel on every case, each kernel in a process of its own; True where all passed."""
+    Run.ptxsim, Run.binary, Run.only = ptxsim, binary, only
+    Run.kernels = {f["name"]: simulate.Kernel(ptxsim, f, *sources[f["name"]]) for f in facts}
+    Run.attention = [kernel for kernel in facts if kernel["rows"] > 0]
     rows = [["kernel, case", "out error", "rounding", "lse", "wavefronts", "sectors", "races", "s", ""]]
     passed = True
-    for kernel in facts:
-        if kernel["rows"] == 0:
-            continue
-        halves = cases.Halves(kernel["dtype"])
-        for case, inputs, expected in problems(kernel, halves, only):
-            # Lockstep hides missing barriers, the race check finds them: both, where time allows.
-            for race in (True, False) if case.file else (True,):
-                began = time.monotonic()
-                label = f"{kernel['name']}, {case.name}"
-                try:
-                    *got, report = simulate.attention(kernels, kernel["name"], binary, case, inputs, halves, race)
-                except ptxsim.PtxError as error:
-                    print(f"{label}: {error.kind}: {error}", file=sys.stderr, flush=True)
-                    passed = False
-                    continue
-                cells, right = judge(case, got, expected, halves)
-                passed &= right
-                cells += [*memory(report), "none" if race else "-", f"{time.monotonic() - began:.1f}"]
-                rows.append([label, *cells, "ok" if right else "WRONG"])
-                if not right:
-                    print(rows[-1], file=sys.stderr, flush=True)
+    with multiprocessing.get_context("fork").Pool() as pool:
+        for simulated, right in pool.imap(simulate_kernel, range(len(Run.attention))):
+            rows += simulated
+            passed &= right
     table(rows)
     return passed
 
