@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import cases
+import fused
 import simulate
 from toolchain import Toolchain
 
@@ -167,7 +168,8 @@ def main():
     options = parser.parse_args()
 
     facts = json.loads((options.folder / "kernels.json").read_text())
-    facts = [f for f in facts if options.only in f["name"] or f["name"].startswith("merge")]
+    # A merge belongs to kernels of parts, and the others around attention to each other.
+    facts = [f for f in facts if options.only in f["name"] or f["rows"] == 0]
     toolchain = Toolchain()
     sources, found = {}, {}
     for kernel in facts:
@@ -188,6 +190,7 @@ def main():
         import ptxsim
 
         passed &= simulate_all(ptxsim, facts, sources, options.binary, options.case)
+        passed &= fused.check(Run.kernels, [cases.Halves(dtype) for dtype in ("bf16", "f16")])
     print("all checks passed" if passed else "FAILED")
     sys.exit(not passed)
 

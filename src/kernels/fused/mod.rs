@@ -9,8 +9,9 @@
 //! | [`gather`] | chosen keys and values into the packed block | one launch, no expanded indices |
 //! | `launch` | all of these on a device's tensors | |
 
-pub(super) mod gather;
-pub(super) mod launch;
-pub(super) mod rotate;
-pub(super) mod score;
-pub(super) mod select;
+pub mod gather;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+pub mod launch;
+pub mod rotate;
+pub mod score;
+pub mod select;

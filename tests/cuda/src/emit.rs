@@ -66,11 +66,13 @@ fn arguments() -> ArgumentsCompilationArg {
     }
 }
 
-fn buffer() -> BufferCompilationArg {
+/// A buffer that is no other's alias.
+pub fn buffer() -> BufferCompilationArg {
     BufferCompilationArg { inplace: None }
 }
 
-fn settings(dim: CubeDim) -> KernelSettings {
+/// How CubeCL's CUDA runtime launches the kernels.
+pub fn settings(dim: CubeDim) -> KernelSettings {
     KernelSettings::new(*dim, ExecutionMode::Unchecked, AddressType::U32)
 }
 

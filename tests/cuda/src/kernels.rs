@@ -1,5 +1,7 @@
 //! The kernels' own sources, without the rest of the crate: they need CubeCL alone.
 
+#[path = "../../../src/kernels/fused/mod.rs"]
+pub mod fused;
 #[path = "../../../src/kernels/regions.rs"]
 mod regions;
 #[path = "../../../src/kernels/tensor_core/mod.rs"]

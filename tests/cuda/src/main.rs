@@ -7,6 +7,7 @@
 
 mod compiler;
 mod emit;
+mod emit_fused;
 // What only the crate's launches need is unused here.
 #[allow(dead_code)]
 mod kernels;
@@ -17,7 +18,8 @@ use std::path::Path;
 
 fn emit_all(folder: &Path, filter: &str) -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(folder)?;
-    let emitted = emit::emit(filter)?;
+    let mut emitted = emit::emit(filter)?;
+    emitted.extend(emit_fused::emit(filter)?);
     for kernel in &emitted {
         std::fs::write(folder.join(format!("{}.cu", kernel.name)), &kernel.code)?;
     }

@@ -1,0 +1,89 @@
+"""The kernels around attention, in the simulator, against a few lines of NumPy."""
+
+import numpy as np
+
+# Of the largest score: f32 sums in another order, and a fast exponential.
+SCORE_TOLERANCE = 3e-6
+# Outputs that the emitted scores' kernel has; src/emit_fused.rs names the same.
+OUTPUTS = 8
+
+
+def selected(scores, before, start, count, window):
+    """Every head's rows, sorted stably by pooled score."""
+    kept = []
+    for head, context in zip(scores, before):
+        both = np.concatenate([context, head])
+        both = np.where(np.isnan(both), -np.inf, both)
+        reach = window // 2
+        first = len(context)
+        pooled = [both[max(first + i - reach, 0) : first + i + reach + 1].max() for i in range(start, len(head))]
+        order = np.argsort(-np.array(pooled), kind="stable")[:count]
+        kept.append(np.sort(order) + start)
+    return np.array(kept, np.int32)
+
+
+def select(kernels, scores, before, start, count, window, race):
+    """What the two kernels of a selection write."""
+    heads, rows = scores.shape
+    context = before.shape[1]
+    selectable = rows - start
+    keys = np.zeros((heads, selectable), np.uint32)
+    # As the crate does: without rows before, the scores stand in for the buffer.
+    stand_in = np.ascontiguousarray(before) if context else scores
+    pool = kernels["pool_scores"]
+    units = pool.facts["block"][0]
+    scalars = {"usize": [keys.size, rows, context, start, selectable, window // 2]}
+    pool.launch((-(-keys.size // units), 1, 1), [scores, stand_in, keys], scalars, race)
+    out = np.full((heads, count), -1, np.int32)
+    kernels["highest_rows"].launch((heads, 1, 1), [keys, out], {"usize": [selectable, count, start]}, race)
+    return out
+
+
+def selections(kernels, random):
+    """Names of cases, and whether they came out right."""
+    kinds = {
+        "normal": lambda shape: random.standard_normal(shape),
+        "ties": lambda shape: random.integers(-2, 3, shape),
+        "equal": lambda shape: np.zeros(shape) * random.choice([-1, 1], shape),
+        "holes": lambda shape: np.where(random.random(shape) < 0.3, np.nan, random.standard_normal(shape)),
+        "infinite": lambda shape: random.choice([-np.inf, 0.5, np.inf], shape),
+    }
+    for kind, make in kinds.items():
+        for rows, context, start, count, window in [(6, 0, 0, 2, 5), (300, 2, 17, 40, 5), (900, 1, 0, 900, 1), (513, 2, 1, 1, 7)]:
+            scores = make((3, rows)).astype(np.float32)
+            before = make((3, context)).astype(np.float32)
+            expected = selected(scores, before, start, count, window)
+            for race in (True, False):
+                got = select(kernels, scores, before, start, count, window, race)
+                yield f"select {kind} {count} of {rows - start}", bool((got == expected).all())
+
+
+def scores(kernels, halves, random):
+    """Names of cases, and whether they came out right."""
+    kernel = kernels[f"score_rows_{halves.dtype}"]
+    _, tile = kernel.facts["block"]
+    for batch, rows, width in [(1, 5, 64), (2, 11, 200), (1, 8, 17)]:
+        hidden = halves.encode(random.standard_normal((batch, rows, width)).astype(np.float32))
+        weight = halves.encode(random.standard_normal((OUTPUTS, width)).astype(np.float32))
+        x, w = (halves.decode(a).astype(np.float64) for a in (hidden, weight))
+        expected = np.einsum("brw,ow->bor", x / (1 + np.exp(-x)), w)
+        out = np.full((batch, OUTPUTS, rows), np.nan, np.float32)
+        cubes = (-(-batch * rows // tile), 1, 1)
+        for race in (True, False):
+            out[:] = np.nan
+            kernel.launch(cubes, [hidden, weight, out], {"usize": [batch * rows, rows, width]}, race)
+            error = np.abs(out - expected).max() / np.abs(expected).max()
+            yield f"scores {halves.dtype} {rows} x {width}: {error:.0e}", bool(error <= SCORE_TOLERANCE)
+
+
+def check(kernels, halves):
+    """Runs them all; True where all are right."""
+    random = np.random.default_rng(5)
+    done = list(selections(kernels, random))
+    for kind in halves:
+        done += scores(kernels, kind, random)
+    for name, right in done:
+        if not right:
+            print(f"{name}: WRONG", flush=True)
+    print(f"{sum(right for _, right in done)} of {len(done)} selections and scores are right")
+    return all(right for _, right in done)

@@ -1,0 +1,105 @@
+//! The CUDA C++ of the kernels around attention.
+
+use crate::compiler::{Source, Target};
+use crate::emit::{Emitted, buffer, settings};
+use crate::kernels::fused::score::{LANES, ROWS, score_rows::ScoreRows};
+use crate::kernels::fused::select::{highest_rows::HighestRows, pool_scores::PoolScores};
+use crate::kernels::tensor_core::table::Dtype;
+use cubecl::prelude::*;
+use cubecl_core::ir::{ElemType, FloatKind};
+
+/// Units of the kernels that give each element one.
+const UNITS: u32 = 256;
+/// Units of the cube that serves a head.
+const SELECT_UNITS: u32 = 256;
+/// Outputs of the scores' kernel.
+const OUTPUTS: usize = 8;
+
+fn pool(target: &Target) -> Result<Source, String> {
+    target.compile(PoolScores::new(
+        settings(CubeDim::new_1d(UNITS)),
+        target.device.clone(),
+        target.layouts.clone(),
+        buffer(),
+        buffer(),
+        buffer(),
+        (),
+        (),
+        (),
+        (),
+        (),
+        (),
+    ))
+}
+
+fn highest(target: &Target) -> Result<Source, String> {
+    target.compile(HighestRows::new(
+        settings(CubeDim::new_1d(SELECT_UNITS)),
+        target.device.clone(),
+        target.layouts.clone(),
+        buffer(),
+        buffer(),
+        (),
+        (),
+        (),
+        SELECT_UNITS as usize,
+    ))
+}
+
+fn score(dtype: Dtype, target: &Target) -> Result<Source, String> {
+    let element = ElemType::Float(match dtype {
+        Dtype::Bf16 => FloatKind::BF16,
+        Dtype::F16 => FloatKind::F16,
+    });
+    target.compile(ScoreRows::new(
+        settings(CubeDim::new_2d(LANES, ROWS)),
+        target.device.clone(),
+        target.layouts.clone(),
+        buffer(),
+        buffer(),
+        buffer(),
+        (),
+        (),
+        (),
+        OUTPUTS,
+        [element, element],
+    ))
+}
+
+/// Compiles those of them whose name contains `filter`.
+///
+/// # Errors
+///
+/// CubeCL's message.
+pub fn emit(filter: &str) -> Result<Vec<Emitted>, String> {
+    let target = Target::new(80);
+    let score_bf16 = |target: &Target| score(Dtype::Bf16, target);
+    let score_f16 = |target: &Target| score(Dtype::F16, target);
+    type Compile<'a> = &'a dyn Fn(&Target) -> Result<Source, String>;
+    let kernels: [(&str, Dtype, [u32; 2], Compile<'_>); 4] = [
+        ("pool_scores", Dtype::Bf16, [UNITS, 1], &pool),
+        ("highest_rows", Dtype::Bf16, [SELECT_UNITS, 1], &highest),
+        ("score_rows_bf16", Dtype::Bf16, [LANES, ROWS], &score_bf16),
+        ("score_rows_f16", Dtype::F16, [LANES, ROWS], &score_f16),
+    ];
+    let chosen = kernels
+        .into_iter()
+        .filter(|(name, ..)| name.contains(filter));
+    chosen
+        .map(|(name, dtype, block, compile)| {
+            let source = compile(&target)?;
+            Ok(Emitted {
+                name: name.into(),
+                architecture: "sm_80",
+                dtype: dtype.ptx(),
+                head_dim: 0,
+                rows: 0,
+                keys: 0,
+                block,
+                shared_bytes: source.shared_bytes,
+                parts: false,
+                code: source.code,
+            })
+        })
+        .collect()
+}
