@@ -11,7 +11,7 @@ use super::{KernelError, Regions, reference};
 pub struct AttentionOutput {
     /// `[batch, heads, seq_q, head_dim]`, dtype of the queries; 0 in rows without a visible key.
     ///
-    /// On the CPU the memory runs `[batch, seq_q, heads, head_dim]`, so that
+    /// Its memory runs `[batch, seq_q, heads, head_dim]` wherever a kernel wrote it, so that
     /// `out.swap_dims(1, 2).reshape([batch, seq_q, heads * head_dim])` copies nothing.
     pub out: Tensor<4>,
     /// `[batch, heads, seq_q]`, f32: natural logarithm of the sum of `exp(score)`; -inf in rows
@@ -23,7 +23,8 @@ pub struct AttentionOutput {
 ///
 /// Query head `h` uses key/value head `h / (heads / kv_heads)`; keys and values are never repeated,
 /// and nothing of `seq_q x seq_kv` elements is held. Views (a slice of a preallocated cache, swapped
-/// dimensions) are read in place on the CPU. Arithmetic is f32 whatever the dtype.
+/// dimensions) are read in place; on GPUs as long as `head_dim` is the fastest dimension and rows start on
+/// 16 bytes. Sums are f32 whatever the dtype.
 ///
 /// # Shapes
 ///

@@ -9,11 +9,11 @@ use burn::{
     tensor::{DType, Shape},
 };
 
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
-use super::fused;
 #[cfg(feature = "cuda")]
 use super::tensor_core;
 use super::{Regions, RowChoice, plain};
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+use super::{cube, fused, portable};
 
 /// Attention's two results as primitives of a backend.
 #[derive(ExtensionType)]
@@ -43,6 +43,12 @@ pub trait Kernels: Backend {
         regions: Regions,
     ) -> AttentionPrimitives<Self> {
         plain::attend::<Self>(q, k, v, regions)
+    }
+
+    /// See [`first_rows`](super::first_rows()).
+    #[fusion(meta = first_rows_meta)]
+    fn first_rows(x: FloatTensor<Self>, rows: usize) -> FloatTensor<Self> {
+        plain::first_rows::<Self>(x, rows)
     }
 
     /// See [`linear`](super::linear()), without bias.
@@ -145,16 +151,26 @@ fn attend_meta(
     }
 }
 
+/// What [`Kernels::first_rows`] gives.
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+fn first_rows_meta(x: &TensorSpec, rows: &usize) -> TensorSpec {
+    let [batch, heads, _, head_dim] = x.shape.dims();
+    TensorSpec::new(Shape::new([batch, heads, *rows, head_dim]), x.dtype)
+}
+
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 impl Kernels for burn_cubecl::CubeBackend {
-    #[cfg(feature = "cuda")]
     fn attend(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         regions: Regions,
     ) -> AttentionPrimitives<Self> {
-        match tensor_core::launch::attend(&q, &k, &v, regions) {
+        #[cfg(feature = "cuda")]
+        if let Some((out, lse)) = tensor_core::launch::attend(&q, &k, &v, regions) {
+            return AttentionPrimitives { out, lse };
+        }
+        match portable::launch::attend(&q, &k, &v, regions) {
             Some((out, lse)) => AttentionPrimitives { out, lse },
             None => plain::attend::<Self>(q, k, v, regions),
         }
@@ -193,6 +209,10 @@ impl Kernels for burn_cubecl::CubeBackend {
         rows: IntTensor<Self>,
     ) -> FloatTensor<Self> {
         fused::launch::gather_rows(&keys, &values, &rows)
+    }
+
+    fn first_rows(x: FloatTensor<Self>, rows: usize) -> FloatTensor<Self> {
+        cube::tensors::first_rows(x, rows)
     }
 }
 

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | attention over `[passing \| anchor \| local]` keys, with its normaliser | [`attention()`] | [`reference::attention`] |
 //! | one attention out of parts | [`merge()`] | plain tensors already |
+//! | what a cache holds so far, as a view | [`first_rows()`] | a slice |
 //! | linear layer on weights as stored | [`linear()`] | [`linear_reference`] |
 //! | root mean square normalisation | [`rms_norm()`] | [`rms_norm_reference`] |
 //! | `silu(gate) * up` | [`silu_mul()`] | [`silu_mul_reference`] |
@@ -18,7 +19,8 @@
 //! |---|---|
 //! | Flex (CPU) | tiles and vector instructions, below |
 //! | CUDA from compute capability 8.0, attention in bf16 or f16 | tensor-core kernels: `tensor_core_table` prints which |
-//! | CubeCL runtimes (wgpu, CUDA) otherwise, with or without fusion | plain backend operations, in tiles of rows |
+//! | CubeCL runtimes (wgpu, CUDA) otherwise, attention, head_dim a multiple of 8 up to 256 | the portable kernel: `portable_table` prints its tiles |
+//! | CubeCL runtimes, everything else, with or without fusion | plain backend operations, attention in tiles of rows |
 //! | with autodiff, or any other backend | the plain-tensor references, differentiable |
 //!
 //! On Flex, with AVX-512, AVX2 or portable code chosen at run time:
@@ -37,14 +39,19 @@
 
 mod attention;
 mod cpu;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod cube;
 mod error;
 mod extension;
+mod first_rows;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod fused;
 mod gather_rows;
 mod linear;
 mod merge;
 mod plain;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod portable;
 pub mod reference;
 mod regions;
 mod rms_norm;
@@ -59,9 +66,12 @@ mod workers;
 pub use attention::{AttentionOutput, attention};
 pub use cpu::simd_name;
 pub use error::KernelError;
+pub use first_rows::first_rows;
 pub use gather_rows::{gather_rows, gather_rows_reference};
 pub use linear::{linear, linear_reference};
 pub use merge::merge;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+pub use portable::table::describe as portable_table;
 pub use regions::Regions;
 pub use rms_norm::{rms_norm, rms_norm_reference};
 pub use rotate::{rotate, rotate_reference};

@@ -148,6 +148,11 @@ fn hidden<B: Backend>(
     Some(B::bool_expand(mask, scores.shape()))
 }
 
+/// The first rows of every head of `[batch, heads, rows, head_dim]`.
+pub(super) fn first_rows<B: Backend>(x: FloatTensor<B>, rows: usize) -> FloatTensor<B> {
+    B::float_slice(x, &along(2, 0..rows))
+}
+
 /// `x weight + bias` in the dtype of `x`.
 pub(super) fn linear<B: Backend>(
     x: FloatTensor<B>,

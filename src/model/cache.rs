@@ -5,6 +5,7 @@ use std::ops::Range;
 use burn::tensor::{DType, Device, Tensor};
 
 use super::config::DecoderConfig;
+use crate::kernels::first_rows;
 
 /// More rows were appended than the cache was made for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -113,9 +114,7 @@ impl KvCache {
             let stored = slot.take().expect("a layer's cache is only absent here");
             let stored =
                 stored.slice_assign([0..batch, 0..kv_heads, start..end, 0..head_dim], rows);
-            let held = stored
-                .clone()
-                .slice([0..batch, 0..kv_heads, 0..end, 0..head_dim]);
+            let held = first_rows(stored.clone(), end).expect("the rows fit the capacity");
             *slot = Some(stored);
             held
         };

@@ -75,14 +75,17 @@ POISONED = [
 ]
 
 
-class Halves:
-    """Conversions of a 16-bit element type, by its bits."""
+class Elements:
+    """Conversions of an element type; 16-bit ones by their bits."""
 
     def __init__(self, dtype):
         self.dtype = dtype
+        self.storage = np.float32 if dtype == "f32" else np.uint16
 
     def encode(self, values):
         values = np.ascontiguousarray(values, np.float32)
+        if self.dtype == "f32":
+            return values
         if self.dtype == "f16":
             return values.astype(np.float16).view(np.uint16)
         bits = values.view(np.uint32).astype(np.uint64)
@@ -90,6 +93,8 @@ class Halves:
         return np.where(np.isnan(values), np.uint16(0x7FC0), rounded)
 
     def decode(self, bits):
+        if self.dtype == "f32":
+            return bits.astype(np.float64)
         if self.dtype == "f16":
             return bits.view(np.float16).astype(np.float64)
         return (bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
@@ -119,10 +124,10 @@ def reference(case, q, k, v):
     return out, lse
 
 
-def generate(case, halves, head_dim):
+def generate(case, elements, head_dim):
     """Random q, k, v in float64, exactly representable, shaped [batch, heads, seq, head_dim]."""
     random = np.random.default_rng(case.seq_q * 1000 + case.seq_kv)
-    draw = lambda heads, rows, factor: halves.round(factor * random.standard_normal((case.batch, heads, rows, head_dim)))
+    draw = lambda heads, rows, factor: elements.round(factor * random.standard_normal((case.batch, heads, rows, head_dim)))
     q = draw(case.heads, case.seq_q, case.heat)
     k, v = draw(case.kv_heads, case.seq_kv, 1), draw(case.kv_heads, case.seq_kv, 1)
     for tensor, key, value in case.poison:
@@ -130,7 +135,7 @@ def generate(case, halves, head_dim):
     return q, k, v
 
 
-def read_vectors(path, halves):
+def read_vectors(path, elements):
     """A case of the crate's float64 vectors, its q, k, v, and its out and lse."""
     data = Path(path).read_bytes()
     (length,) = struct.unpack_from("<Q", data)
@@ -143,7 +148,7 @@ def read_vectors(path, halves):
         if entry["dtype"] == "F32":
             values = np.frombuffer(data[begin:end], np.float32).astype(np.float64)
         else:
-            values = halves.decode(np.frombuffer(data[begin:end], np.uint16))
+            values = elements.decode(np.frombuffer(data[begin:end], np.uint16))
         # [seq, heads, ...] to [1, heads, seq, ...]
         return np.moveaxis(values.reshape(entry["shape"]), 0, 1)[None]
 

@@ -58,14 +58,14 @@ def selections(kernels, random):
                 yield f"select {kind} {count} of {rows - start}", bool((got == expected).all())
 
 
-def scores(kernels, halves, random):
+def scores(kernels, elements, random):
     """Names of cases, and whether they came out right."""
-    kernel = kernels[f"score_rows_{halves.dtype}"]
+    kernel = kernels[f"score_rows_{elements.dtype}"]
     _, tile = kernel.facts["block"]
     for batch, rows, width in [(1, 5, 64), (2, 11, 200), (1, 8, 17)]:
-        hidden = halves.encode(random.standard_normal((batch, rows, width)).astype(np.float32))
-        weight = halves.encode(random.standard_normal((OUTPUTS, width)).astype(np.float32))
-        x, w = (halves.decode(a).astype(np.float64) for a in (hidden, weight))
+        hidden = elements.encode(random.standard_normal((batch, rows, width)).astype(np.float32))
+        weight = elements.encode(random.standard_normal((OUTPUTS, width)).astype(np.float32))
+        x, w = (elements.decode(a).astype(np.float64) for a in (hidden, weight))
         expected = np.einsum("brw,ow->bor", x / (1 + np.exp(-x)), w)
         out = np.full((batch, OUTPUTS, rows), np.nan, np.float32)
         cubes = (-(-batch * rows // tile), 1, 1)
@@ -73,14 +73,14 @@ def scores(kernels, halves, random):
             out[:] = np.nan
             kernel.launch(cubes, [hidden, weight, out], {"usize": [batch * rows, rows, width]}, race)
             error = np.abs(out - expected).max() / np.abs(expected).max()
-            yield f"scores {halves.dtype} {rows} x {width}: {error:.0e}", bool(error <= SCORE_TOLERANCE)
+            yield f"scores {elements.dtype} {rows} x {width}: {error:.0e}", bool(error <= SCORE_TOLERANCE)
 
 
-def check(kernels, halves):
+def check(kernels, elements):
     """Runs them all; True where all are right."""
     random = np.random.default_rng(5)
     done = list(selections(kernels, random))
-    for kind in halves:
+    for kind in elements:
         done += scores(kernels, kind, random)
     for name, right in done:
         if not right:

@@ -62,25 +62,25 @@ class Kernel:
         )
 
 
-def attention(kernels, name, binary, case, inputs, halves, race):
+def attention(kernels, name, binary, case, inputs, elements, race):
     """out and lse in float64, as the kernel (and the merge of its parts) computes them, and the
     simulator's report."""
     kernel = kernels[name]
     head_dim = kernel.facts["head_dim"]
-    encoded = [halves.encode(values) for values in inputs]
+    encoded = [elements.encode(values) for values in inputs]
     q, q_strides = view(encoded[0], case.strided, 0, 0)
-    k, k_strides = view(encoded[1], case.strided, SPARE, halves.encode(np.float32("nan")))
-    v, v_strides = view(encoded[2], case.strided, SPARE, halves.encode(np.float32("nan")))
+    k, k_strides = view(encoded[1], case.strided, SPARE, elements.encode(np.float32("nan")))
+    v, v_strides = view(encoded[2], case.strided, SPARE, elements.encode(np.float32("nan")))
     shape = encoded[0].shape
     parts = kernel.facts["parts"]
-    unwritten = np.full(shape, halves.encode(np.float32("nan")), np.uint16)
+    unwritten = np.full(shape, elements.encode(np.float32("nan")), elements.storage)
     out, out_strides = view(unwritten, case.strided, 0, 0)
     problem = dict(
         kernel=name,
         architecture=90,
         shared_bytes=232448,
         multiprocessors=3,
-        dtype=halves.dtype,
+        dtype=elements.dtype,
         head_dim=head_dim,
         batch=case.batch,
         heads=case.heads,
@@ -101,14 +101,14 @@ def attention(kernels, name, binary, case, inputs, halves, race):
         part_out = np.full((launch["splits"], *shape), np.nan, np.float32)
         part_lse = np.full((launch["splits"], *shape[:3]), np.nan, np.float32)
         report = kernel.launch(launch["cubes"], [q, k, v, part_out, part_lse], launch, race)
-        merge = kernels[f"merge_{halves.dtype}_d{head_dim}"]
+        merge = kernels[f"merge_{elements.dtype}_d{head_dim}"]
         rows = int(np.prod(shape[:3]))
-        words = [stride // 8 for stride in out_strides[:3]]
+        words = [stride // 4 for stride in out_strides[:3]]
         words += [launch["splits"], case.heads, case.seq_q, rows]
         units = merge.facts["block"][0]
-        cubes = (-(-rows * head_dim // 8 // units), 1, 1)
+        cubes = (-(-rows * head_dim // 4 // units), 1, 1)
         merge.launch(cubes, [part_out, part_lse, out, lse], {"u32": words}, race)
     else:
         report = kernel.launch(launch["cubes"], [q, k, v, out, lse], launch, race)
-    values = halves.decode(out)
+    values = elements.decode(out)
     return (np.moveaxis(values, 1, 2) if case.strided else values), lse.astype(np.float64), report

@@ -1,19 +1,16 @@
 //! The launch on a CUDA device's tensors.
 
-use burn::backend::ops::FloatTensorOps;
-use burn::tensor::{DType, Shape};
-use burn_cubecl::CubeBackend;
-use burn_cubecl::kernel::into_contiguous;
+use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::client::Client;
 use cubecl::prelude::*;
 use half::{bf16, f16};
 
 use super::super::Regions;
-use super::arguments::{Arguments, Strides};
-use super::merge::{UNITS, merge_parts};
+use super::super::cube::tensors::{Outputs, buffer, dims, readable, strides};
+use super::arguments::Arguments;
 use super::mma::attention_mma;
-use super::plan::{Plan, Problem, Views};
+use super::plan::{CHUNK, Plan, Problem, Views};
 use super::table::{Dtype, Kernel, MmaTile, WgmmaTile};
 use super::wgmma::attention_wgmma;
 
@@ -31,39 +28,18 @@ pub fn attend(
     let client = q.client.clone();
     let problem = problem(q, k)?;
     let plan = problem.plan(problem.kernel()?)?;
-    let (q, k, v) = (readable(q), readable(k), readable(v));
-
-    let [batch, heads, rows, columns] = dims(&q);
-    let empty = |shape: Vec<usize>, dtype: DType| {
-        let shape = Shape::from(shape);
-        let handle = client.empty(shape.num_elements() * dtype.size());
-        CubeTensor::new_contiguous(client.clone(), q.device.clone(), shape, handle, dtype)
-    };
-    let out = empty(vec![batch, rows, heads, columns], q.dtype);
-    let out = CubeBackend::float_swap_dims(out, 1, 2);
-    let lse = empty(vec![batch, heads, rows], DType::F32);
-    let part = [heads * rows * columns, rows * columns, columns, 1];
+    let [q, k, v] = [q, k, v].map(|tensor| readable(tensor, CHUNK));
+    let outputs = Outputs::new(&q, plan.kernel.parts().then_some(plan.splits));
+    let (out, lse, out_strides) = outputs.written();
     let views = Views {
         q: strides(&q),
         k: strides(&k),
         v: strides(&v),
-        out: if plan.kernel.parts() {
-            part
-        } else {
-            strides(&out)
-        },
+        out: out_strides,
     };
     let arguments = problem.arguments(&plan, regions, &views)?;
-    let inputs = [&q, &k, &v];
-    if plan.kernel.parts() {
-        let parts = empty(vec![plan.splits, batch, heads, rows, columns], DType::F32);
-        let part_lse = empty(vec![plan.splits, batch, heads, rows], DType::F32);
-        launch(&client, &plan, inputs, &parts, &part_lse, arguments);
-        merge(&client, &plan, &parts, &part_lse, &out, &lse)?;
-    } else {
-        launch(&client, &plan, inputs, &out, &lse, arguments);
-    }
-    Some((out, lse))
+    launch(&client, &plan, [&q, &k, &v], out, lse, arguments);
+    outputs.finish(&client)
 }
 
 /// What the table is asked; `None` for devices and types that it knows nothing of.
@@ -90,31 +66,6 @@ fn problem(q: &CubeTensor, k: &CubeTensor) -> Option<Problem> {
         seq_q,
         seq_kv,
     })
-}
-
-fn dims(tensor: &CubeTensor) -> [usize; 4] {
-    tensor.meta.shape().dims()
-}
-
-fn strides(tensor: &CubeTensor) -> [usize; 4] {
-    let strides = tensor.meta.strides();
-    [strides[0], strides[1], strides[2], strides[3]]
-}
-
-/// The tensor itself where 16-byte copies can follow its view, a contiguous copy elsewhere.
-fn readable(tensor: &CubeTensor) -> CubeTensor {
-    let aligned = tensor.handle.offset_start.unwrap_or(0).is_multiple_of(16);
-    if aligned && Strides::new(dims(tensor), strides(tensor)).is_some() {
-        tensor.clone()
-    } else {
-        into_contiguous(tensor.clone())
-    }
-}
-
-fn buffer(tensor: &CubeTensor) -> BufferArg {
-    let len = tensor.handle.size_in_used() as usize / tensor.dtype.size();
-    // SAFETY: the length is that of the handle.
-    unsafe { BufferArg::from_raw_parts(tensor.handle.clone(), len) }
 }
 
 fn launch(
@@ -207,42 +158,4 @@ fn launch_wgmma<E: Float>(
             tile,
         );
     }
-}
-
-fn merge(
-    client: &Client,
-    plan: &Plan,
-    parts: &CubeTensor,
-    part_lse: &CubeTensor,
-    out: &CubeTensor,
-    lse: &CubeTensor,
-) -> Option<()> {
-    let [batch, heads, seq_q, head_dim] = dims(out);
-    let view = Strides::new(dims(out), strides(out))?;
-    let rows = batch * heads * seq_q;
-    let units = u32::try_from(rows * head_dim / 8).ok()?;
-    let count = CubeCount::Static(units.div_ceil(UNITS), 1, 1);
-    let launch = match plan.kernel.dtype() {
-        Dtype::Bf16 => merge_parts::launch_unchecked::<bf16>,
-        Dtype::F16 => merge_parts::launch_unchecked::<f16>,
-    };
-    // SAFETY: a unit beyond the last row does nothing; the others stay within parts and output.
-    unsafe {
-        launch(
-            client,
-            count,
-            CubeDim::new_1d(UNITS),
-            buffer(parts),
-            buffer(part_lse),
-            buffer(out),
-            buffer(lse),
-            view.launch(),
-            plan.splits as u32,
-            heads as u32,
-            seq_q as u32,
-            rows as u32,
-            head_dim,
-        );
-    }
-    Some(())
 }

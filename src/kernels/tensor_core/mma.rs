@@ -148,13 +148,7 @@ pub fn attention_mma<E: Float, O: Float, W: Size>(
                     keys,
                 );
             }
-            weigh(
-                &mut scores,
-                &mut state,
-                arguments.scale_log2,
-                row_tiles,
-                keys,
-            );
+            weigh(&mut scores, &mut state, arguments.scale, row_tiles, keys);
             #[unroll]
             for i in 0..comptime!(2 * row_tiles) {
                 #[unroll]

@@ -5,7 +5,7 @@ use cubecl::prelude::*;
 use super::arguments::Arguments;
 use super::block::Block;
 use super::hidden::sees_noted;
-use super::softmax::{Fragments, RowState, blind, row_sum};
+use super::softmax::{Fragments, RowState, row_sum};
 use super::tiles::{Chunk, place, shared_address};
 
 /// Normalises the rows of a plane and writes them. `row` is the plane's first row in the block, whose
@@ -43,7 +43,7 @@ pub fn write_rows<E: Float, O: Float, W: Size>(
         let packed_row = block.row + local;
         let query = packed_row / arguments.group;
         let head = block.kv_head * arguments.group + packed_row % arguments.group;
-        let seeing = !blind(visible, block, query);
+        let seeing = !block.blind(visible, query);
         let mut factor = select(seeing, 1.0f32 / sum, 0.0f32);
         if sees_noted(notes, visible, block, query) {
             factor = f32::NAN.runtime();
@@ -51,7 +51,7 @@ pub fn write_rows<E: Float, O: Float, W: Size>(
         let column = lane % 4;
         if packed_row < block.rows && column == 0 {
             // From the very product that the weights were shifted by.
-            let natural = (state.max[i] * arguments.scale_log2) * std::f32::consts::LN_2 + sum.ln();
+            let natural = (state.max[i] * arguments.scale) * std::f32::consts::LN_2 + sum.ln();
             let at =
                 block.split * split_rows + (block.batch * heads + head) * visible.seq_q + query;
             lse[at as usize] = select(seeing, natural, f32::NEG_INFINITY.runtime());

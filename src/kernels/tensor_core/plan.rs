@@ -1,14 +1,16 @@
 //! From a problem to a launch: which kernel, how many blocks, which scalars.
 
-use super::super::Regions;
-use super::arguments::{Arguments, Strides};
-use super::table::{Dtype, Kernel, Rows, TABLE};
-use super::visible::Visible;
+pub use super::super::cube::lengths::Views;
 
-/// Blocks a multiprocessor that split keys aim for: with two, one computes while the other waits.
-const BLOCKS_PER_MULTIPROCESSOR: usize = 2;
-/// Tiles that a part has at least: fewer would cost more in partial outputs than they save.
-const MIN_TILES: usize = 4;
+use super::super::Regions;
+use super::super::cube::lengths::Lengths;
+use super::arguments::Arguments;
+use super::table::{Dtype, Kernel, TABLE};
+
+/// Elements that a kernel reads and writes at once: 16 bytes.
+pub const CHUNK: usize = 8;
+/// Blocks along x, y and z that every CUDA device takes.
+const GRID: (u32, u32, u32) = (i32::MAX as u32, 65_535, 65_535);
 
 /// The device, and the tensors' lengths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,34 +48,24 @@ pub struct Plan {
     pub splits: usize,
 }
 
-/// The views of a launch, in elements.
-#[derive(Clone, Copy, Debug)]
-pub struct Views {
-    /// Strides of the queries.
-    pub q: [usize; 4],
-    /// Strides of the keys.
-    pub k: [usize; 4],
-    /// Strides of the values.
-    pub v: [usize; 4],
-    /// Strides of the output, or of one part.
-    pub out: [usize; 4],
-}
-
 impl Problem {
-    fn packed_rows(&self) -> usize {
-        self.seq_q * (self.heads / self.kv_heads)
+    fn lengths(&self) -> Lengths {
+        Lengths {
+            batch: self.batch,
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            seq_q: self.seq_q,
+            seq_kv: self.seq_kv,
+            head_dim: self.head_dim,
+        }
     }
 
     /// The first kernel of the table that fits.
     pub fn kernel(&self) -> Option<Kernel> {
         let fits = |line: &&super::table::Line| {
             let (first, last) = line.architectures;
-            let rows = match line.rows {
-                Rows::UpTo(most) => self.packed_rows() <= most,
-                Rows::Any => true,
-            };
             (first..=last).contains(&self.architecture)
-                && rows
+                && line.rows.fit(self.lengths().packed_rows())
                 && line.kernel.head_dim() == self.head_dim
                 && line.kernel.shared_bytes() <= self.shared_bytes
         };
@@ -83,38 +75,15 @@ impl Problem {
     /// The launch on a kernel, or `None` where positions outgrow 32 bits or the grid, or nothing is to
     /// be computed.
     pub fn plan(&self, kernel: Kernel) -> Option<Plan> {
-        let counts = [self.batch, self.kv_heads, self.seq_q, self.seq_kv];
-        if counts.contains(&0) || self.batch > 65_535 || self.kv_heads > 65_535 {
-            return None;
-        }
-        let rows = self.seq_q.checked_mul(self.heads / self.kv_heads)?;
-        let blocks = rows.div_ceil(kernel.rows());
-        let splits = if kernel.parts() {
-            let wanted = self.multiprocessors * BLOCKS_PER_MULTIPROCESSOR;
-            let others = blocks * self.kv_heads * self.batch;
-            let most = self.seq_kv.div_ceil(kernel.keys() * MIN_TILES);
-            wanted.div_ceil(others).clamp(1, most)
-        } else {
-            1
+        let lengths = self.lengths();
+        let (rows, keys) = (kernel.rows(), kernel.keys());
+        let splits = match kernel.parts() {
+            true => lengths.splits(rows, keys, self.multiprocessors)?,
+            false => 1,
         };
-        // The finest position that a kernel computes: pairs of one part's output.
-        let pairs = [
-            splits,
-            self.batch,
-            self.heads,
-            self.seq_q,
-            self.head_dim / 2,
-        ]
-        .into_iter()
-        .try_fold(1usize, usize::checked_mul)?;
-        u32::try_from(pairs.max(rows.checked_next_multiple_of(kernel.rows())?)).ok()?;
         Some(Plan {
             kernel,
-            cubes: (
-                i32::try_from(blocks * splits).ok()? as u32,
-                self.kv_heads as u32,
-                self.batch as u32,
-            ),
+            cubes: lengths.cubes(rows, splits, GRID)?,
             splits,
         })
     }
@@ -122,20 +91,10 @@ impl Problem {
     /// The scalars of a launch, or `None` where a view cannot be read by 16-byte copies. `regions` have
     /// been validated.
     pub fn arguments(&self, plan: &Plan, regions: Regions, views: &Views) -> Option<Arguments> {
-        let queries = [self.batch, self.heads, self.seq_q, self.head_dim];
-        let keys = [self.batch, self.kv_heads, self.seq_kv, self.head_dim];
-        let part = self.batch * self.heads * self.seq_q * self.head_dim;
-        Some(Arguments {
-            q: Strides::new(queries, views.q)?,
-            k: Strides::new(keys, views.k)?,
-            v: Strides::new(keys, views.v)?,
-            out: Strides::new(queries, views.out)?,
-            visible: Visible::new(regions, self.seq_q, self.seq_kv)?,
-            group: (self.heads / self.kv_heads) as u32,
-            splits: plan.splits as u32,
-            split_stride: u32::try_from(part / 8).ok()?,
-            scale_log2: (core::f64::consts::LOG2_E / (self.head_dim as f64).sqrt()) as f32,
-        })
+        let scale = core::f64::consts::LOG2_E / (self.head_dim as f64).sqrt();
+        let splits = plan.splits;
+        self.lengths()
+            .arguments(splits, regions, views, CHUNK, scale as f32)
     }
 }
 

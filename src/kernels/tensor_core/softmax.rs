@@ -5,21 +5,14 @@
 
 use cubecl::prelude::*;
 
+use super::super::cube::{FLOOR, HIDDEN};
 use super::arguments::Arguments;
-use super::block::Block;
 use super::tiles::opaque;
-use super::visible::Visible;
 
 /// Accumulators of 16 x 8 tiles, `[row tile * columns / 8 + column tile]`, as the tensor cores lay
 /// them out: lane `l` holds columns `2 (l % 4)` and the next, of row `l / 4` (entry 0) and of row
 /// `l / 4 + 8` (entry 1).
 pub type Fragments = Sequence<Array<Vector<f32, Const<2>>>>;
-
-/// Score of a hidden key: finite, so that no difference is NaN, and so far below [`FLOOR`] that its
-/// weight is 0 whatever the maximum.
-const HIDDEN: f32 = -3.0e38;
-/// Where the running maximum starts.
-const FLOOR: f32 = -1.0e30;
 
 /// `count` fragments of zeros.
 #[cube]
@@ -155,10 +148,4 @@ pub fn row_sum(state: &RowState, #[comptime] i: usize) -> f32 {
     sum += plane_shuffle_xor(sum, 1u32);
     sum += plane_shuffle_xor(sum, 2u32);
     sum
-}
-
-/// Whether a query row sees no key of this block's part. Not told by the sum: NaN has to survive.
-#[cube]
-pub fn blind(visible: &Visible, block: &Block, query: u32) -> bool {
-    min(visible.end(query), block.end) <= max(visible.first(query), block.first)
 }

@@ -4,6 +4,8 @@ use core::fmt;
 
 use cubecl::prelude::CubeDim;
 
+pub use super::super::cube::lengths::Rows;
+
 use super::hidden::NOTES;
 use super::tiles::{TileShape, tile_chunks};
 
@@ -190,15 +192,6 @@ impl fmt::Display for Kernel {
     }
 }
 
-/// The shapes that a line of the table is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rows {
-    /// Up to this many packed rows (query rows times heads of a group).
-    UpTo(usize),
-    /// Any number.
-    Any,
-}
-
 /// A line of [`TABLE`], for both element types.
 #[derive(Clone, Copy, Debug)]
 pub struct Line {
@@ -285,15 +278,6 @@ impl Line {
         match self.kernel {
             Kernel::Mma(tile) => Kernel::Mma(MmaTile { dtype, ..tile }),
             Kernel::Wgmma(tile) => Kernel::Wgmma(WgmmaTile { dtype, ..tile }),
-        }
-    }
-}
-
-impl fmt::Display for Rows {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::UpTo(most) => write!(f, "up to {most}"),
-            Self::Any => f.write_str("any"),
         }
     }
 }

@@ -150,7 +150,7 @@ pub fn attention_wgmma<E: Float, S: Size, M: Size, P: Size, B: Size>(
         if block.hides(block.first, keys) {
             hide(&mut first, &arguments, row, lane, block.first, 1usize, keys);
         }
-        weigh(&mut first, &mut state, arguments.scale_log2, 1usize, keys);
+        weigh(&mut first, &mut state, arguments.scale, 1usize, keys);
         operands::<P>(&first, &mut weights, tile);
     }
     for index in 0..block.tiles {
@@ -219,13 +219,7 @@ pub fn attention_wgmma<E: Float, S: Size, M: Size, P: Size, B: Size>(
                         keys,
                     );
                 }
-                weigh(
-                    &mut following,
-                    &mut state,
-                    arguments.scale_log2,
-                    1usize,
-                    keys,
-                );
+                weigh(&mut following, &mut state, arguments.scale, 1usize, keys);
             }
             let done = finish::<B, M, P>(both, operand, tile);
             #[unroll]

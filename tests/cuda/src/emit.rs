@@ -5,6 +5,8 @@ use half::{bf16, f16};
 use serde::Serialize;
 
 use crate::compiler::{Source, Target};
+use crate::kernels::portable::attention::attention_portable::AttentionPortable;
+use crate::kernels::portable::table::{TABLE as TILES, Tile};
 use crate::kernels::tensor_core::arguments::{ArgumentsCompilationArg, StridesCompilationArg};
 use crate::kernels::tensor_core::merge::{UNITS, merge_parts::MergeParts};
 use crate::kernels::tensor_core::mma::attention_mma::AttentionMma;
@@ -19,7 +21,7 @@ pub struct Emitted {
     pub name: String,
     /// For NVRTC and ptxas.
     pub architecture: &'static str,
-    /// Element type: `bf16` or `f16`.
+    /// Element type: `f32`, `bf16` or `f16`.
     pub dtype: &'static str,
     /// Columns of queries, keys and values.
     pub head_dim: usize,
@@ -62,7 +64,7 @@ fn arguments() -> ArgumentsCompilationArg {
         group: (),
         splits: (),
         split_stride: (),
-        scale_log2: (),
+        scale: (),
     }
 }
 
@@ -109,6 +111,70 @@ fn wgmma<E: Float>(tile: WgmmaTile, target: &Target) -> Result<Source, String> {
         tile.both_registers(),
         tile,
     ))
+}
+
+fn portable<E: Float, O: Float>(tile: Tile, target: &Target) -> Result<Source, String> {
+    target.compile(AttentionPortable::<E, O>::new(
+        settings(CubeDim::new_1d(tile.units() as u32)),
+        target.device.clone(),
+        target.layouts.clone(),
+        buffer(),
+        buffer(),
+        buffer(),
+        buffer(),
+        buffer(),
+        arguments(),
+        tile,
+    ))
+}
+
+/// The portable kernel's tiles, for the element types that they are emitted for: f32, which has no other
+/// kernel, and bf16 of one tile.
+pub fn tiles() -> Vec<(Tile, &'static str)> {
+    let mut tiles: Vec<(Tile, &str)> = Vec::new();
+    for head_dim in [64, 80, 96, 128, 256] {
+        for packed_rows in [1, 100, usize::MAX] {
+            let found = TILES
+                .iter()
+                .find_map(|line| line.tile(head_dim, packed_rows));
+            tiles.extend(found.map(|tile| (tile, "f32")));
+        }
+    }
+    let half = TILES.iter().find_map(|line| line.tile(96, usize::MAX));
+    tiles.extend(half.map(|tile| (tile, "bf16")));
+    tiles
+}
+
+/// A tile's kernel, and its file without the extension.
+pub fn tile_name(tile: Tile, dtype: &str) -> String {
+    format!("{tile}_{dtype}")
+}
+
+fn portable_attention(tile: Tile, dtype: &'static str) -> Result<Emitted, String> {
+    let target = Target::new(80);
+    let source = match (dtype, tile.parts) {
+        ("bf16", false) => portable::<bf16, bf16>(tile, &target),
+        ("bf16", true) => portable::<bf16, f32>(tile, &target),
+        _ => portable::<f32, f32>(tile, &target),
+    }?;
+    if source.shared_bytes > tile.shared_bytes() {
+        let (found, stated) = (source.shared_bytes, tile.shared_bytes());
+        return Err(format!(
+            "{tile} takes {found} bytes of shared memory, the table says {stated}"
+        ));
+    }
+    Ok(Emitted {
+        name: tile_name(tile, dtype),
+        architecture: "sm_80",
+        dtype,
+        head_dim: tile.head_dim,
+        rows: tile.rows(),
+        keys: tile.keys(),
+        block: [tile.units() as u32, 1],
+        shared_bytes: source.shared_bytes,
+        parts: tile.parts,
+        code: source.code,
+    })
 }
 
 fn merge<E: Float>(head_dim: usize, target: &Target) -> Result<Source, String> {
@@ -171,40 +237,58 @@ fn attention(kernel: Kernel) -> Result<Emitted, String> {
     })
 }
 
+fn merge_of(head_dim: usize, dtype: &'static str) -> Result<Emitted, String> {
+    let target = Target::new(80);
+    let source = match dtype {
+        "bf16" => merge::<bf16>(head_dim, &target),
+        "f16" => merge::<f16>(head_dim, &target),
+        _ => merge::<f32>(head_dim, &target),
+    }?;
+    Ok(Emitted {
+        name: format!("merge_{dtype}_d{head_dim}"),
+        architecture: "sm_80",
+        dtype,
+        head_dim,
+        rows: 0,
+        keys: 0,
+        block: [UNITS, 1],
+        shared_bytes: source.shared_bytes,
+        parts: false,
+        code: source.code,
+    })
+}
+
 /// Compiles every kernel whose name contains `filter`.
 ///
 /// # Errors
 ///
 /// CubeCL's message, or a kernel whose shared memory is not what the table says.
 pub fn emit(filter: &str) -> Result<Vec<Emitted>, String> {
-    let mut emitted = Vec::new();
+    let (mut emitted, mut merges) = (Vec::new(), Vec::new());
     for line in TABLE {
         for dtype in [Dtype::Bf16, Dtype::F16] {
             let kernel = line.kernel(dtype);
             if kernel.to_string().contains(filter) {
                 emitted.push(attention(kernel)?);
             }
-            let head_dim = kernel.head_dim();
-            let name = format!("merge_{}_d{head_dim}", dtype.ptx());
-            if kernel.parts() && name.contains(filter) {
-                let target = Target::new(80);
-                let source = match dtype {
-                    Dtype::Bf16 => merge::<bf16>(head_dim, &target),
-                    Dtype::F16 => merge::<f16>(head_dim, &target),
-                }?;
-                emitted.push(Emitted {
-                    name,
-                    architecture: "sm_80",
-                    dtype: dtype.ptx(),
-                    head_dim,
-                    rows: 0,
-                    keys: 0,
-                    block: [UNITS, 1],
-                    shared_bytes: source.shared_bytes,
-                    parts: false,
-                    code: source.code,
-                });
+            if kernel.parts() {
+                merges.push((kernel.head_dim(), dtype.ptx()));
             }
+        }
+    }
+    for (tile, dtype) in tiles() {
+        if tile_name(tile, dtype).contains(filter) {
+            emitted.push(portable_attention(tile, dtype)?);
+        }
+        if tile.parts {
+            merges.push((tile.head_dim, dtype));
+        }
+    }
+    merges.sort_unstable();
+    merges.dedup();
+    for (head_dim, dtype) in merges {
+        if format!("merge_{dtype}_d{head_dim}").contains(filter) {
+            emitted.push(merge_of(head_dim, dtype)?);
         }
     }
     Ok(emitted)

@@ -1,7 +1,11 @@
 //! The kernels' own sources, without the rest of the crate: they need CubeCL alone.
 
+#[path = "../../../src/kernels/cube/mod.rs"]
+pub mod cube;
 #[path = "../../../src/kernels/fused/mod.rs"]
 pub mod fused;
+#[path = "../../../src/kernels/portable/mod.rs"]
+pub mod portable;
 #[path = "../../../src/kernels/regions.rs"]
 mod regions;
 #[path = "../../../src/kernels/tensor_core/mod.rs"]

@@ -1,9 +1,9 @@
-//! What the tensor-core kernels become without a GPU.
+//! What the kernels become on CUDA, without a GPU.
 //!
-//! - `emit-cuda emit FOLDER [NAME]` writes the CUDA C++ of every kernel of the table (or of those whose
+//! - `emit-cuda emit FOLDER [NAME]` writes the CUDA C++ of every kernel of the tables (or of those whose
 //!   name contains NAME), and `kernels.json` with their launch configurations
 //! - `emit-cuda plan` reads problems from standard input and prints their launches
-//! - `emit-cuda table` prints the table of kernels
+//! - `emit-cuda table` prints the tables of kernels
 
 mod compiler;
 mod emit;
@@ -43,7 +43,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         ["emit", folder, filter] => emit_all(Path::new(folder), filter),
         ["plan"] => plan_all(),
         ["table"] => {
-            print!("{}", kernels::tensor_core::table::describe());
+            println!("{}", kernels::tensor_core::table::describe());
+            print!("{}", kernels::portable::table::describe());
             Ok(())
         }
         _ => Err("usage: emit-cuda emit FOLDER [NAME] | plan | table".into()),

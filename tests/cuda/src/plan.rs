@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::emit::{tile_name, tiles};
 use crate::kernels::Regions;
+use crate::kernels::cube::lengths::Lengths;
+use crate::kernels::portable::{self, table::Tile};
 use crate::kernels::tensor_core::arguments::{Arguments, Strides};
 use crate::kernels::tensor_core::plan::{Problem, Views};
 use crate::kernels::tensor_core::table::{Dtype, TABLE};
@@ -48,11 +51,6 @@ pub struct Launch {
 ///
 /// What makes the kernels refuse it.
 pub fn launch(case: &Case) -> Result<Launch, String> {
-    let dtype = match case.dtype.as_str() {
-        "bf16" => Dtype::Bf16,
-        "f16" => Dtype::F16,
-        other => return Err(format!("no kernel computes in {other}")),
-    };
     let regions = Regions {
         passing: case.passing,
         anchor: case.anchor,
@@ -61,6 +59,55 @@ pub fn launch(case: &Case) -> Result<Launch, String> {
     regions
         .validate(case.seq_q, case.seq_kv)
         .map_err(|error| format!("{error:?}"))?;
+    let views = Views {
+        q: case.q,
+        k: case.k,
+        v: case.v,
+        out: case.out,
+    };
+    let portable = tiles()
+        .into_iter()
+        .find(|(tile, dtype)| case.kernel.as_deref() == Some(&tile_name(*tile, dtype)));
+    match portable {
+        Some((tile, _)) => launch_portable(case, tile, regions, &views),
+        None => launch_tensor_core(case, regions, &views),
+    }
+}
+
+fn launch_portable(
+    case: &Case,
+    tile: Tile,
+    regions: Regions,
+    views: &Views,
+) -> Result<Launch, String> {
+    let problem = portable::plan::Problem {
+        shared_bytes: case.shared_bytes,
+        units: 1024,
+        grid: (i32::MAX as u32, 65_535, 65_535),
+        multiprocessors: Some(case.multiprocessors),
+        lengths: Lengths {
+            batch: case.batch,
+            heads: case.heads,
+            kv_heads: case.kv_heads,
+            seq_q: case.seq_q,
+            seq_kv: case.seq_kv,
+            head_dim: case.head_dim,
+        },
+    };
+    let plan = problem.plan(tile).ok_or("the problem does not fit")?;
+    let arguments = problem
+        .arguments(&plan, regions, views)
+        .ok_or("a view does not fit")?;
+    let name = case.kernel.clone().unwrap_or_default();
+    Ok(described(name, plan.cubes, plan.splits, &arguments))
+}
+
+fn launch_tensor_core(case: &Case, regions: Regions, views: &Views) -> Result<Launch, String> {
+    let dtype = match case.dtype.as_str() {
+        "bf16" => Dtype::Bf16,
+        "f16" => Dtype::F16,
+        other => return Err(format!("no kernel computes in {other}")),
+    };
     let problem = Problem {
         architecture: case.architecture,
         shared_bytes: case.shared_bytes,
@@ -82,23 +129,31 @@ pub fn launch(case: &Case) -> Result<Launch, String> {
     };
     let kernel = kernel.ok_or("the table has no such kernel")?;
     let plan = problem.plan(kernel).ok_or("the problem does not fit")?;
-    let views = Views {
-        q: case.q,
-        k: case.k,
-        v: case.v,
-        out: case.out,
-    };
     let arguments = problem
-        .arguments(&plan, regions, &views)
+        .arguments(&plan, regions, views)
         .ok_or("a view does not fit")?;
-    Ok(Launch {
-        kernel: kernel.to_string(),
-        cubes: [plan.cubes.0, plan.cubes.1, plan.cubes.2],
-        splits: plan.splits,
-        f32: [arguments.scale_log2],
+    Ok(described(
+        kernel.to_string(),
+        plan.cubes,
+        plan.splits,
+        &arguments,
+    ))
+}
+
+fn described(
+    kernel: String,
+    cubes: (u32, u32, u32),
+    splits: usize,
+    arguments: &Arguments,
+) -> Launch {
+    Launch {
+        kernel,
+        cubes: [cubes.0, cubes.1, cubes.2],
+        splits,
+        f32: [arguments.scale],
         i32: [arguments.visible.diagonal],
-        u32: words(&arguments),
-    })
+        u32: words(arguments),
+    }
 }
 
 fn words(arguments: &Arguments) -> Vec<u32> {

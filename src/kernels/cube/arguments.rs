@@ -1,11 +1,11 @@
-//! What every tensor-core kernel is told at launch, besides its tensors.
+//! What every attention kernel is told at launch, besides its tensors.
 
 use cubecl::prelude::*;
 
 use super::visible::{Visible, VisibleLaunch};
 
-/// Where batch, head and row of a `[batch, heads, seq, head_dim]` view lie, in chunks of 8 elements
-/// (16 bytes, what one copy moves). The last dimension is contiguous.
+/// Where batch, head and row of a `[batch, heads, seq, head_dim]` view lie, in chunks of as many elements
+/// as a kernel reads at once. The last dimension is contiguous.
 #[derive(CubeType, CubeLaunch, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Strides {
     /// Chunks from one batch entry to the next.
@@ -17,10 +17,11 @@ pub struct Strides {
 }
 
 impl Strides {
-    /// From strides in elements; `None` where a row does not start on a chunk, the last dimension is
-    /// not contiguous, or the view spans more than 32-bit chunk positions reach.
-    pub fn new(shape: [usize; 4], strides: [usize; 4]) -> Option<Self> {
-        if strides[3] != 1 && shape[3] > 1 {
+    /// From strides in elements, in chunks of `chunk` elements; `None` where a row does not start on a
+    /// chunk or is not a multiple of it, the last dimension is not contiguous, or the view spans more
+    /// than 32-bit chunk positions reach.
+    pub fn new(shape: [usize; 4], strides: [usize; 4], chunk: usize) -> Option<Self> {
+        if !shape[3].is_multiple_of(chunk) || (strides[3] != 1 && shape[3] > 1) {
             return None;
         }
         let mut last = 0usize;
@@ -28,14 +29,14 @@ impl Strides {
         for dim in 0..3 {
             // A dimension of one entry never moves, whatever its stride says.
             if shape[dim] > 1 {
-                if !strides[dim].is_multiple_of(8) {
+                if !strides[dim].is_multiple_of(chunk) {
                     return None;
                 }
-                chunks[dim] = u32::try_from(strides[dim] / 8).ok()?;
-                last = last.checked_add((shape[dim] - 1).checked_mul(strides[dim] / 8)?)?;
+                chunks[dim] = u32::try_from(strides[dim] / chunk).ok()?;
+                last = last.checked_add((shape[dim] - 1).checked_mul(strides[dim] / chunk)?)?;
             }
         }
-        u32::try_from(last.checked_add(shape[3] / 8)?).ok()?;
+        u32::try_from(last.checked_add(shape[3] / chunk)?).ok()?;
         Some(Self {
             batch: chunks[0],
             head: chunks[1],
@@ -79,8 +80,9 @@ pub struct Arguments {
     pub splits: u32,
     /// Chunks from one split's output to the next.
     pub split_stride: u32,
-    /// `log2(e) / sqrt(head_dim)`: weights are powers of two, with the scale folded in.
-    pub scale_log2: f32,
+    /// `1 / sqrt(head_dim)`, times `log2(e)` for kernels whose weights are powers of two: the scale is
+    /// folded into the exponential.
+    pub scale: f32,
 }
 
 impl Arguments {
@@ -96,7 +98,7 @@ impl Arguments {
             self.group,
             self.splits,
             self.split_stride,
-            self.scale_log2,
+            self.scale,
         )
     }
 }
@@ -107,7 +109,7 @@ mod tests {
 
     #[test]
     fn views_in_chunks() {
-        let view = Strides::new([2, 3, 5, 64], [64 * 15, 64 * 5, 64, 1]);
+        let view = Strides::new([2, 3, 5, 64], [64 * 15, 64 * 5, 64, 1], 8);
         assert_eq!(
             view,
             Some(Strides {
@@ -116,14 +118,16 @@ mod tests {
                 row: 8
             })
         );
-        let swapped = Strides::new([1, 3, 5, 64], [7, 64, 192, 1]).expect("rows of three heads");
+        let swapped = Strides::new([1, 3, 5, 64], [7, 64, 192, 1], 8).expect("rows of three heads");
         assert_eq!((swapped.batch, swapped.head, swapped.row), (0, 8, 24));
     }
 
     #[test]
     fn views_that_copies_cannot_follow() {
-        assert!(Strides::new([1, 1, 5, 64], [0, 0, 65, 1]).is_none());
-        assert!(Strides::new([1, 1, 5, 64], [0, 0, 1, 5]).is_none());
-        assert!(Strides::new([2, 1, 5, 64], [1 << 36, 0, 64, 1]).is_none());
+        assert!(Strides::new([1, 1, 5, 64], [0, 0, 65, 1], 8).is_none());
+        assert!(Strides::new([1, 1, 5, 64], [0, 0, 1, 5], 8).is_none());
+        assert!(Strides::new([1, 1, 5, 68], [0, 0, 72, 1], 8).is_none());
+        assert!(Strides::new([1, 1, 5, 68], [0, 0, 68, 1], 4).is_some());
+        assert!(Strides::new([2, 1, 5, 64], [1 << 36, 0, 64, 1], 8).is_none());
     }
 }

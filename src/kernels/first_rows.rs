@@ -1,0 +1,35 @@
+//! What a cache holds so far, as a view.
+
+use burn::backend::Dispatch;
+use burn::tensor::Tensor;
+
+use super::KernelError;
+use super::extension::{Kernels, accelerated};
+
+/// The first `rows` rows of every head, without a copy: `x.narrow(2, 0, rows)`, which on GPUs copies
+/// wherever the rows left out are not a multiple of the memory's alignment, for a cache in f16 with
+/// `head_dim` 64 three times of four.
+///
+/// # Shapes
+///
+/// - `x`: `[batch, heads, capacity, head_dim]`
+/// - output: `[batch, heads, rows, head_dim]`
+///
+/// # Errors
+///
+/// [`KernelError`] when there are fewer rows.
+pub fn first_rows(x: Tensor<4>, rows: usize) -> Result<Tensor<4>, KernelError> {
+    if rows > x.dims()[2] {
+        return Err(KernelError::Shape {
+            operation: "first_rows",
+            argument: "x",
+            expected: format!("[batch, heads, at least {rows}, head_dim]"),
+            found: x.dims().to_vec(),
+        });
+    }
+    if !accelerated(&[&x.device()]) {
+        return Ok(x.narrow(2, 0, rows));
+    }
+    let held = Dispatch::first_rows(x.into_dispatch(), rows);
+    Ok(Tensor::from_dispatch(held))
+}

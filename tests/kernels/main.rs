@@ -1,0 +1,12 @@
+//! Kernels against vectors computed in float64, and against their references in plain tensors, on every
+//! device that this build has and this machine offers.
+
+mod keys;
+mod places;
+mod properties;
+mod refusals;
+mod tensors;
+mod vectors;
+
+/// Absolute tolerance of f32 results against float64.
+const TOLERANCE: f32 = 1e-5;
