@@ -387,9 +387,22 @@ impl LayerWork {
                 value: first.value.clone(),
             });
         }
+        if timed && let Some(of_ranks) = strategy.clock() {
+            of_ranks.start(device);
+        }
         let attended = strategy.attend(&heads, anchor, group)?;
         drop(heads);
-        clock.stop(Part::Attention, None, &mut report)?;
+        match strategy.clock().filter(|_| timed) {
+            Some(of_ranks) => {
+                report.times.push((Part::Exchange, None, of_ranks.exchange));
+                for (state, time) in states.iter().zip(&of_ranks.ranks) {
+                    let rank = Some(state.rows.rank);
+                    report.times.push((Part::Attention, rank, *time));
+                }
+                clock.restart();
+            }
+            None => clock.stop(Part::Attention, None, &mut report)?,
+        }
         if layer == 0 {
             report.attended = attended.clone();
         }
@@ -438,6 +451,11 @@ impl<'d> Clock<'d> {
             device,
             started: timed.then(Instant::now),
         }
+    }
+
+    /// Begins the next part, after some that were measured otherwise.
+    fn restart(&mut self) {
+        self.started = self.started.map(|_| Instant::now());
     }
 
     /// Ends a part; the next begins.

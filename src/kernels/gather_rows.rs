@@ -108,53 +108,9 @@ const OPERATION: &str = "gather_rows";
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Device, Distribution};
-    use proptest::prelude::*;
+    use burn::tensor::Device;
 
     use super::*;
-
-    fn values(tensor: Tensor<4>) -> Vec<f32> {
-        tensor.cast(DType::F32).into_data().try_to_vec().unwrap()
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
-
-        #[test]
-        fn gathered_rows_equal_the_reference(
-            (batch, kv_heads, seq_kv, head_dim) in (1..3usize, 1..4usize, 1..40usize, 1..70usize),
-            count in 0..30usize,
-            dtype in prop_oneof![Just(DType::F32), Just(DType::F16), Just(DType::BF16)],
-            swapped in any::<bool>(),
-        ) {
-            let device = Device::flex();
-            let noise = || {
-                let values = Tensor::<4>::random(
-                    [batch, kv_heads, seq_kv + 3, head_dim],
-                    Distribution::Normal(0.0, 1.0),
-                    &device,
-                );
-                let values = values.cast(dtype).narrow(2, 2, seq_kv);
-                match swapped {
-                    true => values.swap_dims(2, 3).reshape([batch, kv_heads, head_dim, seq_kv]).swap_dims(2, 3),
-                    false => values,
-                }
-            };
-            let (keys, vals) = (noise(), noise());
-            // Some lie outside.
-            let rows = Tensor::<3>::random(
-                [batch, kv_heads, count],
-                Distribution::Uniform(-2.0, seq_kv as f64 + 2.0),
-                &device,
-            );
-            let rows = rows.int().cast(DType::I32);
-            let expected = gather_rows_reference(keys.clone(), vals.clone(), rows.clone());
-            let got = gather_rows(keys, vals, rows).unwrap();
-            prop_assert_eq!(got.dims(), [2 * batch, kv_heads, count, head_dim]);
-            prop_assert_eq!(got.dtype(), dtype);
-            prop_assert_eq!(values(got), values(expected));
-        }
-    }
 
     #[test]
     fn what_does_not_fit_is_refused_by_name() {

@@ -18,8 +18,9 @@
 //! | device | implementation |
 //! |---|---|
 //! | Flex (CPU) | tiles and vector instructions, below |
-//! | CUDA from compute capability 8.0, attention in bf16 or f16 | tensor-core kernels: `tensor_core_table` prints which |
+//! | CUDA from compute capability 8.0, attention in bf16 or f16 | tensor-core kernels: `tensor_core_table` prints which; `APB_TENSOR_CORE=mma`, `wgmma` or `none` restricts them, for comparisons |
 //! | CubeCL runtimes (wgpu, CUDA) otherwise, attention, head_dim a multiple of 8 up to 256 | the portable kernel: `portable_table` prints its tiles |
+//! | CubeCL runtimes: rotation, scores, selection, gathering | one kernel each |
 //! | CubeCL runtimes, everything else, with or without fusion | plain backend operations, attention in tiles of rows |
 //! | with autodiff, or any other backend | the plain-tensor references, differentiable |
 //!

@@ -153,7 +153,6 @@ const OPERATION: &str = "select_rows";
 #[cfg(test)]
 mod tests {
     use burn::tensor::Device;
-    use proptest::prelude::*;
 
     use super::*;
 
@@ -240,26 +239,5 @@ mod tests {
         let half = values.clone().cast(DType::F16);
         let wrong = select_rows(half, None, choice(0..3, 1, 5));
         assert!(matches!(wrong, Err(KernelError::DType { .. })));
-    }
-
-    proptest! {
-        #[test]
-        fn the_fast_selection_equals_the_sorted_one(
-            values in prop::collection::vec(
-                prop_oneof![(-3i8..3).prop_map(f32::from), Just(f32::NAN), Just(-0.0), any::<f32>()],
-                2..160,
-            ),
-            context in 0usize..4,
-            (start, count, reach) in (0usize..40, 0usize..90, 0usize..4),
-        ) {
-            let rows = values.len() / 2;
-            let scores = tensor(&values[..2 * rows], 2);
-            let before = tensor(&values.repeat(4)[..2 * context], 2);
-            let choice = choice(start.min(rows)..rows, count, 2 * reach + 1);
-            let expected = select_rows_reference(scores.clone(), before.clone(), choice.clone());
-            let got = select_rows(scores, Some(before), choice).unwrap();
-            prop_assert_eq!(got.dims(), expected.dims());
-            prop_assert_eq!(indices(got), indices(expected));
-        }
     }
 }

@@ -63,38 +63,9 @@ const OPERATION: &str = "silu_scores";
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Device, Distribution};
-    use proptest::prelude::*;
+    use burn::tensor::Device;
 
     use super::*;
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
-
-        #[test]
-        fn scores_equal_the_reference(
-            (batch, rows, width, outputs) in (1..3usize, 1..70usize, 1..90usize, 1..20usize),
-            dtypes in (0..3usize, 0..3usize),
-            stored_as_used in any::<bool>(),
-        ) {
-            let dtypes = [dtypes.0, dtypes.1].map(|i| [DType::F32, DType::F16, DType::BF16][i]);
-            let device = Device::flex();
-            let normal = Distribution::Normal(0.0, 3.0);
-            let hidden = Tensor::<3>::random([batch, rows, width], normal, &device).cast(dtypes[0]);
-            let weight = match stored_as_used {
-                true => Tensor::<2>::random([width, outputs], normal, &device),
-                false => Tensor::<2>::random([outputs, width], normal, &device).transpose(),
-            };
-            let weight = weight.cast(dtypes[1]);
-            let expected = silu_scores_reference(hidden.clone(), weight.clone());
-            let got = silu_scores(hidden, weight).unwrap();
-            prop_assert_eq!(got.dims(), [batch, outputs, rows]);
-            prop_assert_eq!(got.dtype(), DType::F32);
-            let largest: f32 = expected.clone().abs().max().into_scalar();
-            let error: f32 = (got - expected).abs().max().into_scalar();
-            prop_assert!(error <= 3e-6 * largest.max(1.0), "off by {} of {}", error, largest);
-        }
-    }
 
     #[test]
     fn what_does_not_fit_is_refused_by_name() {

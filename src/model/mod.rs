@@ -14,6 +14,7 @@ mod language_model;
 mod mlp;
 mod norm;
 pub mod prompt;
+mod random;
 mod rope;
 pub mod sampler;
 pub mod source;

@@ -5,6 +5,7 @@ mod keys;
 mod places;
 mod properties;
 mod refusals;
+mod selection;
 mod tensors;
 mod vectors;
 

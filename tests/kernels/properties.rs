@@ -13,7 +13,7 @@ use crate::places::{Place, give, places};
 use crate::tensors::{Memory, laid_out, largest_difference, noise, values};
 
 /// Runs a property on every device with as many cases as that one deserves.
-fn everywhere<S: Strategy>(strategy: S, property: impl Fn(&Place, S::Value) -> TestCaseResult) {
+pub fn everywhere<S: Strategy>(strategy: S, property: impl Fn(&Place, S::Value) -> TestCaseResult) {
     for place in places() {
         let mut runner = TestRunner::new(Config {
             cases: place.cases,

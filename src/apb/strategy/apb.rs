@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::blocks::attend_block;
-use super::{AnchorHeads, RankHeads, Strategy};
+use super::{AnchorHeads, RankClock, RankHeads, Strategy};
 use crate::apb::compressor::{AnchorContext, Compressor, ScoreInput};
 use crate::apb::error::SessionError;
 use crate::apb::layout::RankRows;
@@ -20,6 +20,7 @@ pub(super) struct Apb<'a> {
     /// Packed passing blocks of this process's ranks in this layer.
     blocks: Vec<Tensor<4>>,
     pending: Option<PendingGather>,
+    clock: RankClock,
 }
 
 impl<'a> Apb<'a> {
@@ -30,6 +31,7 @@ impl<'a> Apb<'a> {
             anchor: None,
             blocks: Vec::new(),
             pending: None,
+            clock: RankClock::default(),
         }
     }
 
@@ -103,12 +105,19 @@ impl Strategy for Apb<'_> {
             Some(pending) => group.finish_all_gather(pending)?,
             None => Vec::new(),
         };
+        self.clock.exchanged()?;
         ranks
             .iter()
             .map(|rank| {
                 let earlier = &blocks[..rank.rows.rank.min(blocks.len())];
-                attend_block(rank, anchor.as_ref(), earlier)
+                let attended = attend_block(rank, anchor.as_ref(), earlier)?;
+                self.clock.attended()?;
+                Ok(attended)
             })
             .collect()
+    }
+
+    fn clock(&mut self) -> Option<&mut RankClock> {
+        Some(&mut self.clock)
     }
 }

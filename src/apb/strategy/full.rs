@@ -2,13 +2,16 @@
 
 use burn::tensor::Tensor;
 
-use super::{AnchorHeads, RankHeads, Strategy};
+use super::{AnchorHeads, RankClock, RankHeads, Strategy};
 use crate::apb::error::SessionError;
 use crate::kernels::{Regions, attention};
 use crate::model::Attention;
 use crate::ranks::RankGroup;
 
-pub(super) struct Full;
+#[derive(Default)]
+pub(super) struct Full {
+    clock: RankClock,
+}
 
 impl Strategy for Full {
     fn attend(
@@ -22,8 +25,14 @@ impl Strategy for Full {
             .map(|rank| {
                 let (query, key) = (rank.query.clone(), rank.key.clone());
                 let attended = attention(query, key, rank.value.clone(), Regions::causal())?;
-                Ok(Attention::join_heads(attended.out))
+                let joined = Attention::join_heads(attended.out);
+                self.clock.attended()?;
+                Ok(joined)
             })
             .collect()
+    }
+
+    fn clock(&mut self) -> Option<&mut RankClock> {
+        Some(&mut self.clock)
     }
 }

@@ -10,6 +10,7 @@
 
 mod apb;
 mod blocks;
+mod clock;
 mod full;
 mod ring;
 mod star;
@@ -25,6 +26,7 @@ use super::passing::Selection;
 use super::plan::PrefillPlan;
 use crate::model::Projections;
 use crate::ranks::RankGroup;
+pub(crate) use clock::RankClock;
 
 /// What one rank attends with in one layer.
 pub(crate) struct RankHeads<'a> {
@@ -73,6 +75,11 @@ pub(crate) trait Strategy: Send {
         anchor: Option<AnchorHeads>,
         group: &mut RankGroup,
     ) -> Result<Vec<Tensor<3>>, SessionError>;
+
+    /// The clock of each rank's attention, where ranks attend one after another.
+    fn clock(&mut self) -> Option<&mut RankClock> {
+        None
+    }
 }
 
 /// The strategy of a plan.
@@ -81,10 +88,10 @@ pub(crate) fn strategy<'a>(
     compressor: Option<&'a dyn Compressor>,
 ) -> Result<Box<dyn Strategy + 'a>, SessionError> {
     Ok(match plan.method {
-        Method::Full => Box::new(full::Full),
+        Method::Full => Box::new(full::Full::default()),
         Method::Ring => Box::new(ring::Ring::new(plan)),
         Method::Ulysses => Box::new(ulysses::Ulysses::new(plan)),
-        Method::Star => Box::new(star::Star),
+        Method::Star => Box::new(star::Star::default()),
         Method::Apb => {
             let compressor = compressor.ok_or(SessionError::NoCompressor)?;
             Box::new(apb::Apb::new(plan, compressor))

@@ -3,11 +3,14 @@
 use burn::tensor::Tensor;
 
 use super::blocks::attend_block;
-use super::{AnchorHeads, RankHeads, Strategy};
+use super::{AnchorHeads, RankClock, RankHeads, Strategy};
 use crate::apb::error::SessionError;
 use crate::ranks::RankGroup;
 
-pub(super) struct Star;
+#[derive(Default)]
+pub(super) struct Star {
+    clock: RankClock,
+}
 
 impl Strategy for Star {
     fn attend(
@@ -18,7 +21,15 @@ impl Strategy for Star {
     ) -> Result<Vec<Tensor<3>>, SessionError> {
         ranks
             .iter()
-            .map(|rank| attend_block(rank, anchor.as_ref(), &[]))
+            .map(|rank| {
+                let attended = attend_block(rank, anchor.as_ref(), &[])?;
+                self.clock.attended()?;
+                Ok(attended)
+            })
             .collect()
+    }
+
+    fn clock(&mut self) -> Option<&mut RankClock> {
+        Some(&mut self.clock)
     }
 }

@@ -277,6 +277,11 @@ impl Compute {
         }
     }
 
+    /// Whether the device works through a queue of its own.
+    pub fn is_gpu(&self) -> bool {
+        self.device != DeviceName::Cpu
+    }
+
     /// The device's name as it is written on the command line.
     pub fn device_name(&self) -> String {
         self.device.to_string()

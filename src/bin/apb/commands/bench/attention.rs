@@ -1,29 +1,24 @@
 //! `apb bench attention`: the kernel alone.
 
 use std::io::Write;
-use std::str::FromStr;
-use std::time::Instant;
 
 use burn::tensor::module::attention as burn_attention;
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{DType, Device, Distribution, Tensor};
-use burn_apb::kernels::{self, Regions, on_workers};
+use burn::tensor::{DType, Distribution, Tensor};
+use burn_apb::kernels::{self, AttentionOutput, Regions, on_workers, reference};
 use serde_json::{Value, json};
 
-use super::{median, or_dash};
+use super::cases::{Case, Problem, Shape};
+use super::or_dash;
+use super::timing::Bench;
 use crate::args::Compute;
 use crate::error::CliError;
 use crate::interrupt;
 use crate::output::Output;
 
-/// Ranks whose last one the `apb` case is: it has the most keys.
-const RANKS: usize = 8;
-/// Sides of the matrix product that rates are compared with.
-const GEMM: usize = 2048;
-/// Bytes that are read to measure memory: more than any cache holds.
-const READ_BYTES: usize = 256 << 20;
-/// A case is repeated until so many seconds have passed.
-const SECONDS: f64 = 1.0;
+/// Largest error of the last row beside the reference: bf16 inputs of unit variance give 1e-2 at most. A
+/// kernel that fails on a GPU leaves its output unwritten, and would otherwise be the fastest.
+const LARGEST_ERROR: f32 = 0.05;
 
 /// Flags of `apb bench attention`.
 #[derive(clap::Args, Debug)]
@@ -44,6 +39,15 @@ pub struct Attention {
         default_value = "9/3x64,32/8x128"
     )]
     shapes: Vec<Shape>,
+    /// What rows attend to
+    #[arg(
+        long,
+        value_enum,
+        value_name = "CASE,..",
+        value_delimiter = ',',
+        default_value = "causal,apb,decode"
+    )]
+    cases: Vec<Case>,
     /// Leave out Burn's own attention, which takes several times as long
     #[arg(long)]
     no_burn: bool,
@@ -51,94 +55,24 @@ pub struct Attention {
     compute: Compute,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Shape {
-    heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
-}
-
-impl FromStr for Shape {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let bad = || {
-            format!("`{text}` is no shape; write it as 32/8x128, heads / KV heads x head dimension")
-        };
-        let (heads, rest) = text.split_once('/').ok_or_else(bad)?;
-        let (kv_heads, head_dim) = rest.split_once('x').ok_or_else(bad)?;
-        let number = |text: &str| match text.parse::<usize>() {
-            Ok(number) if (1..=1024).contains(&number) => Ok(number),
-            _ => Err(bad()),
-        };
-        let shape = Self {
-            heads: number(heads)?,
-            kv_heads: number(kv_heads)?,
-            head_dim: number(head_dim)?,
-        };
-        match shape.heads.is_multiple_of(shape.kv_heads) {
-            true => Ok(shape),
-            false => Err(format!("`{text}`: the KV heads do not divide the heads")),
-        }
-    }
-}
-
-/// What a row attends with.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Case {
-    /// Causal, as many rows as keys.
-    Causal,
-    /// The rows of the last of [`RANKS`] ranks, with the paper's proportions of anchor and passing.
-    Apb,
-    /// One row.
-    Decode,
-}
-
-impl Case {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Causal => "causal",
-            Self::Apb => "apb",
-            Self::Decode => "decode",
-        }
-    }
-
-    /// Rows, keys, regions, and pairs of a row and a key that it sees, per head.
-    fn problem(self, tokens: usize) -> (usize, usize, Regions, f64) {
-        match self {
-            Self::Causal => {
-                let pairs = tokens as f64 * (tokens as f64 + 1.0) / 2.0;
-                (tokens, tokens, Regions::causal(), pairs)
-            }
-            Self::Decode => (1, tokens, Regions::causal(), tokens as f64),
-            Self::Apb => {
-                let block = (tokens / RANKS).max(1);
-                let anchor = block / 4;
-                let passing = (RANKS - 1) * (block / 8);
-                let regions = Regions {
-                    passing,
-                    anchor,
-                    causal: true,
-                };
-                let triangle = |n: usize| n as f64 * (n as f64 + 1.0) / 2.0;
-                let pairs =
-                    triangle(anchor) + block as f64 * (anchor + passing) as f64 + triangle(block);
-                (anchor + block, passing + anchor + block, regions, pairs)
-            }
-        }
-    }
-}
-
 struct Row {
     case: Case,
     shape: Shape,
     tokens: usize,
+    /// Of the first call, with compiling.
+    first_seconds: f64,
     seconds: f64,
     gflops: f64,
-    share_of_gemm: f64,
     gigabytes: f64,
-    share_of_memory: f64,
+    error: f32,
     burn_seconds: Option<f64>,
+}
+
+/// What the machine gives at best.
+#[derive(Clone, Copy)]
+struct Peak {
+    gflops: f64,
+    gigabytes: f64,
 }
 
 /// Runs the command.
@@ -149,30 +83,27 @@ pub fn run(args: &Attention, output: &Output) -> Result<(), CliError> {
     let device = args.compute.device()?;
     let dtype = DType::from(args.compute.dtype());
     interrupt::listen();
-    let cases = [Case::Causal, Case::Apb, Case::Decode];
     let bar = output.progress("measuring", "cases");
-    let total = args.shapes.len() * args.tokens.len() * cases.len();
-    let gemm = on_workers(&device, || gemm_gflops(&device, dtype))?;
-    let memory = read_gigabytes();
+    let total = args.shapes.len() * args.tokens.len() * args.cases.len();
+    let bench = Bench {
+        device: &device,
+        queued: args.compute.is_gpu(),
+    };
+    let gemm = on_workers(&device, || bench.gemm_gflops(dtype))?;
+    let peak = Peak {
+        gflops: gemm,
+        gigabytes: bench.memory_gigabytes()?,
+    };
     let mut rows = Vec::new();
     for &shape in &args.shapes {
         for &tokens in &args.tokens {
-            for case in cases {
+            for &case in &args.cases {
                 if interrupt::poll().is_break() {
                     return Err(CliError::failed("cancelled"));
                 }
                 // As a forward pass does: on a thread of the pool.
                 let row = on_workers(&device, || {
-                    measure(
-                        case,
-                        shape,
-                        tokens,
-                        dtype,
-                        &device,
-                        gemm,
-                        memory,
-                        !args.no_burn,
-                    )
+                    measure(&bench, case, shape, tokens, dtype, !args.no_burn)
                 })?;
                 rows.push(row);
                 bar.update(rows.len() as u64, total as u64);
@@ -180,24 +111,22 @@ pub fn run(args: &Attention, output: &Output) -> Result<(), CliError> {
         }
     }
     bar.finish();
-    let json_rows: Vec<Value> = rows.iter().map(Row::json).collect();
+    let json_rows: Vec<Value> = rows.iter().map(|row| row.json(peak)).collect();
     let summary = json!({
         "device": args.compute.device_name(), "dtype": format!("{dtype:?}"),
-        "simd": kernels::simd_name(), "gemm_gflops": gemm, "memory_gigabytes_per_second": memory,
+        "simd": kernels::simd_name(), "tensor_core": std::env::var("APB_TENSOR_CORE").ok(),
+        "gemm_gflops": peak.gflops, "memory_gigabytes_per_second": peak.gigabytes,
         "rows": json_rows,
     });
-    output.result(&summary, |w| print(w, &rows, gemm, memory))
+    output.result(&summary, |w| print(w, &rows, peak))
 }
 
-#[allow(clippy::too_many_arguments)]
 fn measure(
+    bench: &Bench<'_>,
     case: Case,
     shape: Shape,
     tokens: usize,
     dtype: DType,
-    device: &Device,
-    gemm: f64,
-    memory: f64,
     burn: bool,
 ) -> Result<Row, CliError> {
     let Shape {
@@ -205,146 +134,130 @@ fn measure(
         kv_heads,
         head_dim,
     } = shape;
-    let (seq_q, seq_kv, regions, pairs) = case.problem(tokens);
+    let Problem {
+        seq_q,
+        seq_kv,
+        regions,
+        pairs,
+    } = case.problem(tokens);
     let random = |heads, rows| {
         let normal = Distribution::Normal(0.0, 1.0);
-        Tensor::<4>::random([1, heads, rows, head_dim], normal, device).cast(dtype)
+        Tensor::<4>::random([1, heads, rows, head_dim], normal, bench.device).cast(dtype)
     };
     let (q, k, v) = (
         random(heads, seq_q),
         random(kv_heads, seq_kv),
         random(kv_heads, seq_kv),
     );
-    let seconds = median_seconds(device, || {
-        kernels::attention(q.clone(), k.clone(), v.clone(), regions).map_err(CliError::failed)
-    })?;
-    // Burn's has no grouped heads, no regions, and aligns rows with the first keys.
+    let attend =
+        || kernels::attention(q.clone(), k.clone(), v.clone(), regions).map_err(CliError::failed);
+    let (first, first_seconds) = bench.once(attend)?;
+    let error = last_row_error(first, &q, &k, &v)?;
+    if error > LARGEST_ERROR || error.is_nan() {
+        return Err(CliError::failed(format!(
+            "{} {heads}/{kv_heads}x{head_dim}, {tokens} tokens: the last row is off by {error}; the kernel \
+             does not compute on this device",
+            case.name()
+        )));
+    }
+    let seconds = bench.time(attend)?;
     let burn_seconds = match burn && case == Case::Causal {
         false => None,
-        true => {
-            let repeat = |x: Tensor<4>| {
-                x.unsqueeze_dim::<5>(2)
-                    .repeat_dim(2, heads / kv_heads)
-                    .reshape([1, heads, seq_kv, head_dim])
-            };
-            let (k, v) = (repeat(k), repeat(v));
-            let options = AttentionModuleOptions {
-                is_causal: true,
-                ..Default::default()
-            };
-            Some(median_seconds(device, || {
-                Ok(burn_attention(
-                    q.clone(),
-                    k.clone(),
-                    v.clone(),
-                    None,
-                    None,
-                    options,
-                ))
-            })?)
-        }
+        true => Some(burn_seconds(bench, &q, k, v)?),
     };
-    let gflops = 4.0 * (heads * head_dim) as f64 * pairs / seconds / 1e9;
     let bytes = 2 * (heads * seq_q + kv_heads * seq_kv) * head_dim * dtype.size();
-    let gigabytes = bytes as f64 / seconds / 1e9;
     Ok(Row {
         case,
         shape,
         tokens,
+        gflops: 4.0 * (heads * head_dim) as f64 * pairs / seconds / 1e9,
+        gigabytes: bytes as f64 / seconds / 1e9,
+        first_seconds,
         seconds,
-        gflops,
-        share_of_gemm: gflops / gemm,
-        gigabytes,
-        share_of_memory: gigabytes / memory,
+        error,
         burn_seconds,
     })
 }
 
-/// Median seconds of `run`, after one run that is not counted; a slow one counts alone.
-fn median_seconds<T>(
-    device: &Device,
-    mut run: impl FnMut() -> Result<T, CliError>,
+/// The last row, which sees every key in every case, beside the reference.
+fn last_row_error(
+    got: AttentionOutput,
+    q: &Tensor<4>,
+    k: &Tensor<4>,
+    v: &Tensor<4>,
+) -> Result<f32, CliError> {
+    let last = q.dims()[2] - 1;
+    let row = |x: Tensor<4>| x.narrow(2, last, 1);
+    let expected = reference::attention(row(q.clone()), k.clone(), v.clone(), Regions::causal());
+    let values = |x: Tensor<4>| {
+        let data = x.cast(DType::F32).try_into_data();
+        let failed = |e: &dyn std::fmt::Display| CliError::failed(format!("cannot be read: {e}"));
+        data.map_err(|e| failed(&e))?
+            .try_to_vec::<f32>()
+            .map_err(|e| failed(&e))
+    };
+    let (got, expected) = (values(row(got.out))?, values(expected.out)?);
+    let differences = got.iter().zip(&expected).map(|(a, b)| (a - b).abs());
+    Ok(differences.fold(0.0, |most, x| if x <= most { most } else { x }))
+}
+
+/// Burn's attention, which has no grouped heads, no regions, and aligns rows with the first keys.
+fn burn_seconds(
+    bench: &Bench<'_>,
+    q: &Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
 ) -> Result<f64, CliError> {
-    let mut once = || {
-        let started = Instant::now();
-        std::hint::black_box(run()?);
-        device.sync().map_err(CliError::failed)?;
-        Ok::<f64, CliError>(started.elapsed().as_secs_f64())
+    let heads = q.dims()[1];
+    let repeat = |x: Tensor<4>| {
+        let [_, kv_heads, seq_kv, head_dim] = x.dims();
+        x.unsqueeze_dim::<5>(2)
+            .repeat_dim(2, heads / kv_heads)
+            .reshape([1, heads, seq_kv, head_dim])
     };
-    let first = once()?;
-    if first > SECONDS {
-        return Ok(first);
-    }
-    let began = Instant::now();
-    let mut times = Vec::new();
-    while times.len() < 5 || began.elapsed().as_secs_f64() < SECONDS {
-        times.push(once()?);
-    }
-    Ok(median(&times).unwrap_or(first))
-}
-
-/// GFLOP/s of Burn's matrix product.
-fn gemm_gflops(device: &Device, dtype: DType) -> Result<f64, CliError> {
-    let random = || {
-        let normal = Distribution::Normal(0.0, 1.0);
-        Tensor::<2>::random([GEMM, GEMM], normal, device).cast(dtype)
+    let (k, v) = (repeat(k), repeat(v));
+    let options = AttentionModuleOptions {
+        is_causal: true,
+        ..Default::default()
     };
-    let (a, b) = (random(), random());
-    let seconds = median_seconds(device, || Ok(a.clone().matmul(b.clone())))?;
-    Ok(2.0 * (GEMM as f64).powi(3) / seconds / 1e9)
-}
-
-/// Gigabytes a second that the CPU's threads together read from memory.
-fn read_gigabytes() -> f64 {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let data = vec![1u64; READ_BYTES / 8];
-    let read = || {
-        std::thread::scope(|scope| {
-            for part in data.chunks(data.len().div_ceil(threads)) {
-                scope.spawn(move || {
-                    let mut sums = [0u64; 32];
-                    for line in part.chunks_exact(32) {
-                        for (sum, x) in sums.iter_mut().zip(line) {
-                            *sum = sum.wrapping_add(*x);
-                        }
-                    }
-                    std::hint::black_box(sums);
-                });
-            }
-        });
-    };
-    let times: Vec<f64> = (0..7)
-        .map(|_| {
-            let started = Instant::now();
-            read();
-            started.elapsed().as_secs_f64()
-        })
-        .collect();
-    READ_BYTES as f64 / median(&times).unwrap_or(f64::NAN) / 1e9
+    bench.time(|| {
+        let (q, k, v) = (q.clone(), k.clone(), v.clone());
+        Ok(burn_attention(q, k, v, None, None, options))
+    })
 }
 
 impl Row {
-    fn json(&self) -> Value {
+    /// The time that operations or bytes take at best, over the time taken.
+    fn share_of_roofline(&self, peak: Peak) -> f64 {
+        (self.gflops / peak.gflops).max(self.gigabytes / peak.gigabytes)
+    }
+
+    fn json(&self, peak: Peak) -> Value {
         json!({
             "case": self.case.name(), "heads": self.shape.heads, "kv_heads": self.shape.kv_heads,
             "head_dim": self.shape.head_dim, "tokens": self.tokens, "seconds": self.seconds,
-            "gflops": self.gflops, "share_of_gemm": self.share_of_gemm,
-            "gigabytes_per_second": self.gigabytes, "share_of_memory": self.share_of_memory,
+            "first_seconds": self.first_seconds, "gflops": self.gflops,
+            "share_of_gemm": self.gflops / peak.gflops,
+            "gigabytes_per_second": self.gigabytes,
+            "share_of_memory": self.gigabytes / peak.gigabytes,
+            "share_of_roofline": self.share_of_roofline(peak), "last_row_error": self.error,
             "burn_seconds": self.burn_seconds,
             "times_burn": self.burn_seconds.map(|burn| burn / self.seconds),
         })
     }
 }
 
-fn print(w: &mut dyn Write, rows: &[Row], gemm: f64, memory: f64) -> std::io::Result<()> {
+fn print(w: &mut dyn Write, rows: &[Row], peak: Peak) -> std::io::Result<()> {
     writeln!(
         w,
-        "matrix product {gemm:.0} GFLOP/s, memory {memory:.1} GB/s, {}\n",
+        "matrix product {:.0} GFLOP/s, memory {:.1} GB/s, CPU {}\n",
+        peak.gflops,
+        peak.gigabytes,
         kernels::simd_name()
     )?;
     writeln!(
         w,
-        "{:<8} {:>12} {:>8} {:>11} {:>9} {:>8} {:>8} {:>10} {:>10} {:>7}",
+        "{:<8} {:>12} {:>8} {:>11} {:>9} {:>8} {:>8} {:>10} {:>12} {:>10} {:>7}",
         "case",
         "shape",
         "tokens",
@@ -353,6 +266,7 @@ fn print(w: &mut dyn Write, rows: &[Row], gemm: f64, memory: f64) -> std::io::Re
         "of gemm",
         "GB/s",
         "of memory",
+        "of roofline",
         "Burn's ms",
         "faster"
     )?;
@@ -364,46 +278,19 @@ fn print(w: &mut dyn Write, rows: &[Row], gemm: f64, memory: f64) -> std::io::Re
         } = row.shape;
         writeln!(
             w,
-            "{:<8} {:>12} {:>8} {:>11.3} {:>9.1} {:>8.2} {:>8.1} {:>10.2} {:>10} {:>7}",
+            "{:<8} {:>12} {:>8} {:>11.3} {:>9.1} {:>8.2} {:>8.1} {:>10.2} {:>12.2} {:>10} {:>7}",
             row.case.name(),
             format!("{heads}/{kv_heads}x{head_dim}"),
             row.tokens,
             row.seconds * 1e3,
             row.gflops,
-            row.share_of_gemm,
+            row.gflops / peak.gflops,
             row.gigabytes,
-            row.share_of_memory,
+            row.gigabytes / peak.gigabytes,
+            row.share_of_roofline(peak),
             or_dash(row.burn_seconds.map(|burn| burn * 1e3), 1),
             or_dash(row.burn_seconds.map(|burn| burn / row.seconds), 1),
         )?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shapes_are_read_or_refused() {
-        let shape: Shape = "32/8x128".parse().unwrap();
-        assert_eq!((shape.heads, shape.kv_heads, shape.head_dim), (32, 8, 128));
-        for bad in ["32", "32/8", "32/5x128", "0/0x8", "8/2x9999999999", "a/bxc"] {
-            assert!(bad.parse::<Shape>().is_err(), "{bad}");
-        }
-    }
-
-    /// The pairs counted are those that the regions let be seen.
-    #[test]
-    fn counted_pairs_are_the_visible_ones() {
-        for case in [Case::Causal, Case::Apb, Case::Decode] {
-            for tokens in [1, 7, 64, 300] {
-                let (seq_q, seq_kv, regions, pairs) = case.problem(tokens);
-                regions.validate(seq_q, seq_kv).unwrap();
-                let visible = |row| regions.visible_keys(row, seq_q, seq_kv).len();
-                let counted: usize = (0..seq_q).map(visible).sum();
-                assert_eq!(counted as f64, pairs, "{case:?} {tokens}");
-            }
-        }
-    }
 }

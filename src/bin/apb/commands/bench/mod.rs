@@ -1,7 +1,10 @@
 //! `apb bench`: times from one run, medians over several.
 
 mod attention;
+mod cases;
 mod prefill;
+mod subject;
+mod timing;
 
 use crate::error::CliError;
 use crate::output::Output;

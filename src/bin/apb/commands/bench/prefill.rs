@@ -1,6 +1,7 @@
 //! `apb bench prefill`: strategies and lengths beside each other.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -10,13 +11,14 @@ use burn::tensor::DType;
 use burn_apb::apb::{
     Document, Method, Part, PrefillObserver, PrefillPlan, Session, SessionConfig, compressor,
 };
+use burn_apb::model::KvCache;
 use burn_apb::model::sampler::{Sampler, SamplerConfig};
-use burn_apb::model::{KvCache, LanguageModel};
 use serde_json::{Value, json};
 
+use super::subject::Subject;
 use super::{median, or_dash};
 use crate::args::{Compute, Model, Strategy};
-use crate::commands::{demo, generate};
+use crate::commands::generate;
 use crate::error::CliError;
 use crate::output::Output;
 use crate::{interrupt, memory};
@@ -25,10 +27,14 @@ use crate::{interrupt, memory};
 #[derive(clap::Args, Debug)]
 pub struct Prefill {
     #[command(flatten)]
-    model: Model,
+    pub model: Model,
+    /// Random weights of the model's shape, made on the device; --model is then a config.json or a
+    /// folder with one, and documents are random tokens
+    #[arg(long, conflicts_with_all = ["document", "query"])]
+    pub random_weights: bool,
     /// Text to take the tokens from [default: the text that ships with apb]
     #[arg(long, value_name = "FILE")]
-    document: Option<PathBuf>,
+    pub document: Option<PathBuf>,
     /// Document lengths, in tokens
     #[arg(
         long,
@@ -36,13 +42,19 @@ pub struct Prefill {
         value_delimiter = ',',
         default_value = "512,2048,4096"
     )]
-    tokens: Vec<usize>,
+    pub tokens: Vec<usize>,
     /// Tokens to decode after each prefill
     #[arg(long, value_name = "N", default_value_t = 64)]
     decode: usize,
     /// Runs of each length; medians are printed
     #[arg(long, value_name = "N", default_value = "5")]
     runs: std::num::NonZeroUsize,
+    /// Runs of each length before those, not counted: a GPU compiles and tunes in them
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    warm_up: usize,
+    /// Append every run, when it is done, to a file, as a line of JSON
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
     /// Methods to measure beside each other, in place of --method
     #[arg(
         long,
@@ -53,20 +65,20 @@ pub struct Prefill {
     methods: Vec<Method>,
     /// The query in apb's anchor
     #[arg(long, value_name = "TEXT", default_value = "What is this text about?")]
-    query: String,
+    pub query: String,
     #[command(flatten)]
     strategy: Strategy,
     #[command(flatten)]
-    compute: Compute,
+    pub compute: Compute,
 }
 
-/// Medians of one method and length.
+/// Measurements of one method and length.
 struct Row {
     tokens: usize,
     plan: PrefillPlan,
     prefill_seconds: Vec<f64>,
-    /// Seconds of each part over all ranks and runs.
-    parts: BTreeMap<Part, f64>,
+    critical_seconds: Vec<f64>,
+    times: Times,
     decode_rates: Vec<f64>,
     /// Weights, cache and one layer's activations.
     needed_bytes: usize,
@@ -79,55 +91,39 @@ pub fn run(args: &Prefill, output: &Output) -> Result<(), CliError> {
         false => args.methods.clone(),
         true => vec![args.strategy.method.unwrap_or(Method::Full)],
     };
-    let device = args.compute.device()?;
-    let (source, text) = generate::open(&args.model, output)?;
-    let document = match &args.document {
-        Some(path) => generate::read_text(path, "document")?,
-        None => demo::DOCUMENT.to_owned(),
-    };
-    let ids = text
-        .tokenizer
-        .encode(&document, false)
-        .map_err(CliError::failed)?;
-    let query = text
-        .tokenizer
-        .encode(&args.query, false)
-        .map_err(CliError::failed)?;
-    let longest = args.tokens.iter().copied().max().unwrap_or(0);
-    if args.tokens.contains(&0) || longest >= ids.len() {
-        return Err(CliError::usage(format!(
-            "--tokens goes from 1 to {}, one less than the document's tokens",
-            ids.len().saturating_sub(1)
-        )));
-    }
+    let mut log = args.log.as_ref().map(open_log).transpose()?;
+    let subject = Subject::open(args, output)?;
     let mut cases = Vec::new();
     for &tokens in &args.tokens {
-        let document = Document::new(&ids[..tokens]).with_anchor_query(query.clone());
+        let document =
+            Document::new(&subject.ids[..tokens]).with_anchor_query(subject.query.clone());
         for &method in &methods {
-            let config = args.strategy.config_of(method)?;
-            let plan = config
-                .plan(&document, &text.config)
+            let plan = args
+                .strategy
+                .config_of(method)?
+                .plan(&document, subject.config())
                 .map_err(CliError::usage)?;
-            compressor::check_model(&plan, &text.config, &source)?;
+            subject.check(&plan)?;
             cases.push((document.clone(), plan));
         }
     }
-    let model = generate::load_weights(text, &source, &args.compute, &device, output)?;
+    let subject = subject.load(args, output)?;
 
     interrupt::listen();
     let runs = args.runs.get();
     let bar = output.progress("measuring", "runs");
-    let total = (cases.len() * runs) as u64;
+    let total = (cases.len() * (runs + args.warm_up)) as u64;
     let mut rows: Vec<(Document, Row)> = cases
         .into_iter()
         .map(|(document, plan)| {
             let row = Row {
                 tokens: plan.tokens,
                 prefill_seconds: Vec::new(),
-                parts: BTreeMap::new(),
+                critical_seconds: Vec::new(),
+                times: Times::default(),
                 decode_rates: Vec::new(),
                 needed_bytes: needed_bytes(
-                    &model,
+                    &subject,
                     plan.tokens + args.decode,
                     args.strategy.chunk.min(plan.tokens),
                 ),
@@ -139,14 +135,21 @@ pub fn run(args: &Prefill, output: &Output) -> Result<(), CliError> {
         .collect();
     // In turns, so that a machine that is slower for a while is so for all.
     let mut done = 0;
-    for _ in 0..runs {
+    for run in 0..args.warm_up + runs {
         for (document, row) in &mut rows {
             if interrupt::poll().is_break() {
                 return Err(CliError::failed("cancelled"));
             }
             memory::reset_peak();
-            row.once(&model, document, ids[row.tokens], args)?;
-            row.peak_bytes = row.peak_bytes.max(memory::peak_bytes());
+            let measured = row.once(&subject, document, args)?;
+            row.peak_bytes = row.peak_bytes.max(subject.peak_bytes());
+            if let Some(log) = &mut log {
+                let line = measured.json(row, run < args.warm_up);
+                writeln!(log, "{line}").map_err(CliError::failed)?;
+            }
+            if run >= args.warm_up {
+                row.add(measured);
+            }
             done += 1;
             bar.update(done, total);
         }
@@ -154,76 +157,155 @@ pub fn run(args: &Prefill, output: &Output) -> Result<(), CliError> {
     let rows: Vec<Row> = rows.into_iter().map(|(_, row)| row).collect();
     bar.finish();
 
-    let parameters = model.text.config.num_parameters();
-    let json_rows: Vec<Value> = rows.iter().map(|row| row.json(&model)).collect();
+    let parameters = subject.config().num_parameters();
+    let json_rows: Vec<Value> = rows.iter().map(|row| row.json(&subject)).collect();
     let summary = json!({
-        "model": args.model.model, "parameters": parameters, "device": args.compute.device_name(),
-        "dtype": format!("{:?}", model.dtype), "runs": runs, "rows": json_rows,
+        "model": args.model.model, "random_weights": args.random_weights, "parameters": parameters,
+        "device": args.compute.device_name(), "dtype": format!("{:?}", subject.dtype), "runs": runs,
+        "chunk": args.strategy.chunk, "rows": json_rows,
     });
     output.result(&summary, |w| print(w, &rows))
 }
 
-/// Adds up the parts of a prefill.
-struct Times<'a>(&'a mut BTreeMap<Part, f64>);
+fn open_log(path: &PathBuf) -> Result<File, CliError> {
+    File::options()
+        .create(true)
+        .append(true)
+        .open(path)
+        .map_err(|e| CliError::usage(format!("cannot write {}: {e}", path.display())))
+}
 
-impl PrefillObserver for Times<'_> {
+/// Adds up the parts of prefills.
+#[derive(Default)]
+struct Times {
+    /// Over all ranks.
+    parts: BTreeMap<Part, f64>,
+    /// Over all parts, by rank.
+    ranks: BTreeMap<usize, f64>,
+    /// What no rank has for itself.
+    shared: f64,
+}
+
+impl Times {
+    /// Where every rank has a device of its own: the slowest one's seconds. Exchanges between virtual
+    /// ranks take no time that would say anything about a network.
+    fn critical(&self) -> f64 {
+        self.shared + self.ranks.values().copied().fold(0.0, f64::max)
+    }
+
+    fn add(&mut self, other: &Self) {
+        for (part, seconds) in &other.parts {
+            *self.parts.entry(*part).or_default() += seconds;
+        }
+        for (rank, seconds) in &other.ranks {
+            *self.ranks.entry(*rank).or_default() += seconds;
+        }
+        self.shared += other.shared;
+    }
+
+    fn parts_json(&self, runs: f64) -> Value {
+        let seconds = |(part, seconds): (&Part, &f64)| (part.name().into(), json!(seconds / runs));
+        Value::Object(self.parts.iter().map(seconds).collect())
+    }
+
+    fn ranks_json(&self, runs: f64) -> Value {
+        json!(self.ranks.values().map(|s| s / runs).collect::<Vec<_>>())
+    }
+}
+
+impl PrefillObserver for Times {
     fn wants_times(&self) -> bool {
         true
     }
 
-    fn part(&mut self, part: Part, _: Option<usize>, time: Duration) {
-        *self.0.entry(part).or_default() += time.as_secs_f64();
+    fn part(&mut self, part: Part, rank: Option<usize>, time: Duration) {
+        let seconds = time.as_secs_f64();
+        *self.parts.entry(part).or_default() += seconds;
+        match rank {
+            Some(rank) => *self.ranks.entry(rank).or_default() += seconds,
+            None => self.shared += seconds,
+        }
+    }
+}
+
+/// One prefill, and what was decoded after it.
+struct Measured {
+    seconds: f64,
+    times: Times,
+    decode_rate: Option<f64>,
+}
+
+impl Measured {
+    fn json(&self, row: &Row, warm_up: bool) -> Value {
+        json!({
+            "method": row.plan.method.name(), "ranks": row.plan.ranks, "tokens": row.tokens,
+            "warm_up": warm_up, "prefill_seconds": self.seconds,
+            "critical_seconds": self.times.critical(), "parts": self.times.parts_json(1.0),
+            "rank_seconds": self.times.ranks_json(1.0), "decode_tokens_per_second": self.decode_rate,
+            "peak_bytes": row.peak_bytes,
+        })
     }
 }
 
 impl Row {
-    /// Prefills the document, then decodes from `next`, the token behind it.
+    /// Prefills the document, then decodes from the token behind it.
     fn once(
-        &mut self,
-        model: &LanguageModel,
+        &self,
+        subject: &Subject,
         document: &Document,
-        next: u32,
         args: &Prefill,
-    ) -> Result<(), CliError> {
+    ) -> Result<Measured, CliError> {
+        let (config, device) = (subject.config(), &subject.device);
         let compressor =
-            compressor::load(&self.plan, &model.text.config, model.dtype, &model.device)
-                .map_err(CliError::usage)?;
-        let config = SessionConfig::new(self.tokens + args.decode + 2)
-            .with_dtype(model.dtype)
+            compressor::load(&self.plan, config, subject.dtype, device).map_err(CliError::usage)?;
+        let session_config = SessionConfig::new(self.tokens + args.decode + 2)
+            .with_dtype(subject.dtype)
             .with_chunk(args.strategy.chunk);
-        let mut session = Session::new(&model.decoder, &model.text.config, config, &model.device);
-        let mut times = Times(&mut self.parts);
+        let mut session = Session::new(subject.decoder(), config, session_config, device);
+        let mut times = Times::default();
         let started = Instant::now();
         session.prefill_with(document, &self.plan, compressor.as_deref(), &mut times)?;
-        self.prefill_seconds.push(started.elapsed().as_secs_f64());
-        if args.decode == 0 {
-            return Ok(());
+        device.sync().map_err(CliError::failed)?;
+        let mut measured = Measured {
+            seconds: started.elapsed().as_secs_f64(),
+            times,
+            decode_rate: None,
+        };
+        if args.decode > 0 {
+            let mut sampler = Sampler::new(SamplerConfig::default()).map_err(CliError::failed)?;
+            let next = subject.ids[self.tokens];
+            let completion = session.ask(&[next], &mut sampler, &[], args.decode + 1, |_| {
+                ControlFlow::Continue(())
+            })?;
+            measured.decode_rate = completion.decode_tokens_per_second();
         }
-        let mut sampler = Sampler::new(SamplerConfig::default()).map_err(CliError::failed)?;
-        let completion = session.ask(&[next], &mut sampler, &[], args.decode + 1, |_| {
-            ControlFlow::Continue(())
-        })?;
-        self.decode_rates
-            .extend(completion.decode_tokens_per_second());
-        Ok(())
+        Ok(measured)
+    }
+
+    fn add(&mut self, measured: Measured) {
+        self.prefill_seconds.push(measured.seconds);
+        self.critical_seconds.push(measured.times.critical());
+        self.times.add(&measured.times);
+        self.decode_rates.extend(measured.decode_rate);
     }
 }
 
 /// What a prefill must hold: weights, cache and the activations of one layer for one pass.
-fn needed_bytes(model: &LanguageModel, capacity: usize, rows: usize) -> usize {
-    let c = &model.text.config;
-    let size = DType::from(model.dtype).size();
+fn needed_bytes(subject: &Subject, capacity: usize, rows: usize) -> usize {
+    let c = subject.config();
+    let size = DType::from(subject.dtype).size();
     let q = c.num_attention_heads * c.head_dim;
     let kv = c.num_key_value_heads * c.head_dim;
     // Residual, normed input and block output; q, k, v before and after RoPE; the attention's
     // output; gate, up and their product.
     let layer = 3 * c.hidden_size + 2 * (q + 2 * kv) + q + 3 * c.intermediate_size;
-    (c.num_parameters() + rows * layer) * size + KvCache::bytes(c, 1, capacity, model.dtype.into())
+    (c.num_parameters() + rows * layer) * size
+        + KvCache::bytes(c, 1, capacity, subject.dtype.into())
 }
 
 /// Floating-point operations of a causal prefill (method: linear layers and attention).
-fn prefill_flops(model: &LanguageModel, tokens: usize) -> f64 {
-    let c = &model.text.config;
+fn prefill_flops(subject: &Subject, tokens: usize) -> f64 {
+    let c = subject.config();
     let q = c.num_attention_heads * c.head_dim;
     let kv = c.num_key_value_heads * c.head_dim;
     let linear = 2 * c.hidden_size * (2 * q + 2 * kv + 3 * c.intermediate_size);
@@ -241,20 +323,16 @@ impl Row {
             .map(|peak| peak as f64 / self.needed_bytes as f64)
     }
 
-    fn json(&self, model: &LanguageModel) -> Value {
+    fn json(&self, subject: &Subject) -> Value {
         let runs = self.prefill_seconds.len() as f64;
-        let parts: serde_json::Map<String, Value> = self
-            .parts
-            .iter()
-            .map(|(part, seconds)| (part.name().into(), json!(seconds / runs)))
-            .collect();
         json!({
             "method": self.plan.method.name(), "ranks": self.plan.ranks, "tokens": self.tokens,
-            "anchor": self.plan.anchor, "passing": self.plan.passing, "parts": parts,
+            "anchor": self.plan.anchor, "passing": self.plan.passing, "parts": self.times.parts_json(runs),
+            "rank_seconds": self.times.ranks_json(runs), "critical_seconds": median(&self.critical_seconds),
             "prefill_seconds": self.seconds(), "prefill_seconds_all": self.prefill_seconds,
             "prefill_tokens_per_second": self.tokens as f64 / self.seconds(),
             "prefill_gflops": (self.plan.method == Method::Full)
-                .then(|| prefill_flops(model, self.tokens) / self.seconds() / 1e9),
+                .then(|| prefill_flops(subject, self.tokens) / self.seconds() / 1e9),
             "decode_tokens_per_second": median(&self.decode_rates),
             "decode_tokens_per_second_all": self.decode_rates,
             "peak_bytes": self.peak_bytes, "needed_bytes": self.needed_bytes,
@@ -267,17 +345,26 @@ fn print(w: &mut dyn Write, rows: &[Row]) -> std::io::Result<()> {
     const MIB: f64 = 1_048_576.0;
     writeln!(
         w,
-        "{:>8} {:<10} {:>10} {:>8} {:>12} {:>10} {:>12} {:>6}",
-        "tokens", "method", "prefill s", "tok/s", "decode tok/s", "peak MiB", "needed MiB", "ratio"
+        "{:>8} {:<10} {:>10} {:>8} {:>11} {:>12} {:>10} {:>12} {:>6}",
+        "tokens",
+        "method",
+        "prefill s",
+        "tok/s",
+        "critical s",
+        "decode tok/s",
+        "peak MiB",
+        "needed MiB",
+        "ratio"
     )?;
     for row in rows {
         writeln!(
             w,
-            "{:>8} {:<10} {:>10.3} {:>8.0} {:>12} {:>10} {:>12.0} {:>6}",
+            "{:>8} {:<10} {:>10.3} {:>8.0} {:>11} {:>12} {:>10} {:>12.0} {:>6}",
             row.tokens,
             row.plan.method.name(),
             row.seconds(),
             row.tokens as f64 / row.seconds(),
+            or_dash(median(&row.critical_seconds), 3),
             or_dash(median(&row.decode_rates), 1),
             or_dash(row.peak_bytes.map(|b| b as f64 / MIB), 0),
             row.needed_bytes as f64 / MIB,
@@ -293,7 +380,7 @@ fn print(w: &mut dyn Write, rows: &[Row]) -> std::io::Result<()> {
     for row in rows {
         write!(w, "{:>8} {:<10}", row.tokens, row.plan.method.name())?;
         for part in Part::ALL {
-            let seconds = row.parts.get(&part).copied().unwrap_or_default();
+            let seconds = row.times.parts.get(&part).copied().unwrap_or_default();
             write!(w, " {:>12.3}", seconds / row.prefill_seconds.len() as f64)?;
         }
         writeln!(w, "  {}", generate::describe(&row.plan))?;

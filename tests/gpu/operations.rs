@@ -1,0 +1,157 @@
+//! The operations around attention, beside their references on the CPU.
+
+use burn::tensor::{DType, Device, Tensor};
+use burn_apb::kernels::{
+    linear, linear_reference, rms_norm, rms_norm_reference, rotate, rotate_reference, silu_mul,
+    silu_mul_reference,
+};
+use serde_json::json;
+
+use super::setup::{Failures, device, largest_difference, noise, on_cpu, report, to, values};
+
+/// Largest error relative to the largest value, by dtype. On CUDA, products of f32 run on tensor cores as
+/// tf32, whose inputs are rounded to 10 bits.
+fn unit(dtype: DType, product: bool) -> f32 {
+    match dtype {
+        DType::F32 if product && !on_cpu() => 1e-3,
+        DType::F32 => 3e-6,
+        DType::F16 => 1e-3,
+        _ => 8e-3,
+    }
+}
+
+const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
+
+fn compare<const D: usize>(
+    failures: &mut Failures,
+    label: &str,
+    got: Tensor<D>,
+    expected: Tensor<D>,
+    unit: f32,
+) {
+    let size = values(expected.clone())
+        .into_iter()
+        .fold(1e-3f32, |m, x| m.max(x.abs()));
+    let error = largest_difference(got, expected) / size;
+    report(&json!({ "operation": label, "error": error, "allowed": unit }));
+    failures.check(error <= unit, || {
+        format!("{label}: off by {error} of the largest, {unit} allowed")
+    });
+}
+
+fn linear_layers(dtype: DType) {
+    let Some(device) = device() else { return };
+    let mut failures = Failures::default();
+    for (rows, d_input, d_output) in [
+        (1, 64, 64),
+        (3, 70, 33),
+        (1, 576, 1536),
+        (9, 1536, 576),
+        (130, 576, 1536),
+        (600, 4096, 1024),
+    ] {
+        for (biased, stored) in [(false, true), (true, true), (true, false)] {
+            let x = noise([2, rows, d_input], 1).cast(dtype);
+            let weight = noise([d_output, d_input], 2).cast(dtype);
+            let bias = biased.then(|| noise([d_output], 3).cast(dtype));
+            let expected = linear_reference(
+                x.clone().cast(DType::F32),
+                weight.clone().cast(DType::F32).transpose(),
+                bias.clone().map(|b| b.cast(DType::F32)),
+            );
+            // As checkpoints store it, or as it is used.
+            let weight = match stored {
+                true => to(&weight, &device).transpose(),
+                false => to(&weight.transpose(), &device),
+            };
+            let got = linear(to(&x, &device), weight, bias.map(|b| to(&b, &device)));
+            let label = format!("linear {dtype:?} {rows}x{d_input}x{d_output} stored {stored}");
+            compare(
+                &mut failures,
+                &label,
+                got.expect("fits"),
+                expected,
+                unit(dtype, true),
+            );
+        }
+    }
+    failures.finish();
+}
+
+#[test]
+fn linear_f32() {
+    linear_layers(DType::F32);
+}
+
+#[test]
+fn linear_f16() {
+    linear_layers(DType::F16);
+}
+
+#[test]
+fn linear_bf16() {
+    linear_layers(DType::BF16);
+}
+
+/// Inputs of an operation on the CPU, and the same on the device.
+fn both<const D: usize>(
+    shape: [usize; D],
+    seed: u64,
+    dtype: DType,
+    device: &Device,
+) -> [Tensor<D>; 2] {
+    let tensor = noise(shape, seed).cast(dtype);
+    [to(&tensor, device), tensor]
+}
+
+#[test]
+fn rms_norm_of_every_dtype() {
+    let Some(device) = device() else { return };
+    let mut failures = Failures::default();
+    for dtype in DTYPES {
+        for (seq, width) in [(1, 64), (37, 576), (200, 4096)] {
+            let [x, x_cpu] = both([2, seq, width], 1, dtype, &device);
+            let [gamma, gamma_cpu] = both([width], 2, dtype, &device);
+            let expected = rms_norm_reference(x_cpu, gamma_cpu, 1e-5);
+            let got = rms_norm(x, gamma, 1e-5).expect("fits");
+            let label = format!("rms_norm {dtype:?} {seq}x{width}");
+            compare(&mut failures, &label, got, expected, unit(dtype, false));
+        }
+    }
+    failures.finish();
+}
+
+#[test]
+fn silu_mul_of_every_dtype() {
+    let Some(device) = device() else { return };
+    let mut failures = Failures::default();
+    for dtype in DTYPES {
+        for (seq, width) in [(1, 96), (37, 1536), (130, 14_336)] {
+            let [gate, gate_cpu] = both([1, seq, width], 1, dtype, &device);
+            let [up, up_cpu] = both([1, seq, width], 2, dtype, &device);
+            let expected = silu_mul_reference(gate_cpu, up_cpu);
+            let got = silu_mul(gate, up).expect("fits");
+            let label = format!("silu_mul {dtype:?} {seq}x{width}");
+            compare(&mut failures, &label, got, expected, unit(dtype, false));
+        }
+    }
+    failures.finish();
+}
+
+#[test]
+fn rotation_of_every_dtype() {
+    let Some(device) = device() else { return };
+    let mut failures = Failures::default();
+    for dtype in DTYPES {
+        for (seq, heads, half) in [(1, 4, 32), (37, 9, 32), (300, 8, 64), (11, 2, 40)] {
+            let [x, x_cpu] = both([2, seq, heads * 2 * half], 1, dtype, &device);
+            let angle = noise([seq, half], 2).mul_scalar(7.0);
+            let (cos, sin) = (angle.clone().cos(), angle.sin());
+            let expected = rotate_reference(x_cpu, cos.clone(), sin.clone(), heads);
+            let got = rotate(x, to(&cos, &device), to(&sin, &device), heads).expect("fits");
+            let label = format!("rotate {dtype:?} {seq}x{heads}x{half}");
+            compare(&mut failures, &label, got, expected, unit(dtype, false));
+        }
+    }
+    failures.finish();
+}
