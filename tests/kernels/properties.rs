@@ -36,6 +36,7 @@ fn any_memory() -> impl Strategy<Value = Memory> {
         Just(Memory::Plain),
         Just(Memory::SeqFirst),
         Just(Memory::Cache),
+        Just(Memory::Begun),
         Just(Memory::Transposed),
         Just(Memory::Reversed),
     ]

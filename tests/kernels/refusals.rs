@@ -1,7 +1,9 @@
 //! What does not fit is refused by name.
 
 use burn::tensor::DType;
-use burn_apb::kernels::{KernelError, Regions, attention, linear, rms_norm, rotate, silu_mul};
+use burn_apb::kernels::{
+    KernelError, Regions, attention, first_rows, linear, rms_norm, rotate, silu_mul,
+};
 
 use crate::tensors::noise;
 
@@ -40,6 +42,8 @@ fn arguments_that_do_not_fit_are_refused_by_name() {
     };
     let refused = attention(q, k.clone(), k, regions);
     assert!(matches!(refused, Err(KernelError::Regions { .. })));
+
+    shape(first_rows(noise([1, 2, 5, 8], 1), 6).map(drop), "x");
 
     let weight = noise([8, 5], 1);
     shape(

@@ -1,6 +1,7 @@
 //! Values to compute with, how they lie in memory, and how far results are apart.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn_apb::kernels::first_rows;
 
 /// Deterministic values in -1..1.
 pub fn noise<const D: usize>(shape: [usize; D], seed: u64) -> Tensor<D> {
@@ -25,6 +26,8 @@ pub enum Memory {
     SeqFirst,
     /// A slice of a larger cache whose other rows hold NaN.
     Cache,
+    /// The rows that a cache holds so far; those behind them hold NaN.
+    Begun,
     /// `head_dim` is not the fastest dimension.
     Transposed,
     /// Last row first.
@@ -40,6 +43,7 @@ pub fn laid_out(tensor: Tensor<4>, memory: Memory) -> Tensor<4> {
         Memory::Plain => tensor,
         Memory::SeqFirst => compact(tensor.swap_dims(1, 2)).swap_dims(1, 2),
         Memory::Transposed => compact(tensor.swap_dims(2, 3)).swap_dims(2, 3),
+        Memory::Begun => first_rows(Tensor::cat(vec![tensor, nan(5)], 2), seq).unwrap(),
         Memory::Cache => Tensor::cat(vec![nan(3), tensor, nan(5)], 2).narrow(2, 3, seq),
         Memory::Reversed => compact(tensor.flip([2])).flip([2]),
     }

@@ -7,7 +7,8 @@ use super::super::cube::block::{Block, block_at};
 use super::super::cube::{HIDDEN, NEGATIVE_INFINITY};
 use super::softmax::{RowState, hide, share_max, share_sums, weigh};
 use super::stage::{
-    Chunk, key_rows, multiply_keys, multiply_values, stage_keys, stage_queries, stage_values,
+    Chunk, key_rows, multiply_keys, multiply_values, query_rows, stage_keys, stage_queries,
+    stage_values,
 };
 use super::table::Tile;
 
@@ -43,6 +44,7 @@ pub fn attention_portable<E: Float, O: Float>(
     let mut weights =
         Shared::<[Chunk<f32>]>::new_slice(comptime!(tile.rows() * tile.weight_pitch()));
     let mut exchange = Shared::<[Chunk<f32>]>::new_slice(comptime!(tile.exchange_chunks()));
+    let q_rows = query_rows(&arguments, &block, unit, tile);
     let k_rows = key_rows(&arguments.k, &block);
     let v_rows = key_rows(&arguments.v, &block);
 
@@ -67,7 +69,7 @@ pub fn attention_portable<E: Float, O: Float>(
             let from = step * comptime!(tile.depth() as u32);
             sync_cube();
             stage_keys::<E>(k, &mut stage, &k_rows, start, from, unit, tile);
-            stage_queries::<E>(q, &mut stage, &arguments, &block, from, unit, tile);
+            stage_queries::<E>(q, &mut stage, &q_rows, from, unit, tile);
             sync_cube();
             multiply_keys(&stage, &mut scores, line, column, tile);
         }

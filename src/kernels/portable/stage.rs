@@ -72,14 +72,36 @@ pub fn stage_keys<E: Float>(
     }
 }
 
-/// Brings the same chunks of the block's queries into the stage, behind the keys. Behind the last row
-/// that one is repeated, and never written out.
+/// Where the query chunks begin that a unit brings into the stage, turn by turn: they are the same for
+/// every tile of keys, and finding a packed row takes a division. Behind the last row that one is
+/// repeated, and never written out.
+#[cube]
+pub fn query_rows(
+    arguments: &Arguments,
+    block: &Block,
+    unit: u32,
+    #[comptime] tile: Tile,
+) -> Array<u32> {
+    let depth = comptime!(tile.depth() as u32);
+    let turns = comptime!(turns(tile.rows() * tile.depth(), tile));
+    let mut begins = Array::<u32>::new(turns);
+    #[unroll]
+    for turn in 0..turns {
+        let index = comptime!((turn * tile.units()) as u32) + unit;
+        let packed_row = min(block.row + index / depth, block.rows - 1u32);
+        let head = block.kv_head * arguments.group + packed_row % arguments.group;
+        let row = packed_row / arguments.group;
+        begins[turn] = arguments.q.chunk(block.batch, head, row) + index % depth;
+    }
+    begins
+}
+
+/// Brings the same chunks of the block's queries into the stage, behind the keys.
 #[cube]
 pub fn stage_queries<E: Float>(
     source: &[Chunk<E>],
     stage: &mut Shared<[Chunk<f32>]>,
-    arguments: &Arguments,
-    block: &Block,
+    rows: &Array<u32>,
     from: u32,
     unit: u32,
     #[comptime] tile: Tile,
@@ -90,16 +112,9 @@ pub fn stage_queries<E: Float>(
     for turn in 0..comptime!(turns(count, tile)) {
         let index = comptime!((turn * tile.units()) as u32) + unit;
         if comptime!(full(count, tile, turn)) || index < count as u32 {
-            let (row, chunk) = (index / depth, index % depth);
-            let packed_row = min(block.row + row, block.rows - 1u32);
-            let head = block.kv_head * arguments.group + packed_row % arguments.group;
-            let at = arguments
-                .q
-                .chunk(block.batch, head, packed_row / arguments.group)
-                + from
-                + chunk;
-            let to = (comptime!(tile.keys() as u32) + row) * comptime!(tile.pitch() as u32) + chunk;
-            stage[to as usize] = Vector::cast_from(source[at as usize]);
+            let row = comptime!(tile.keys() as u32) + index / depth;
+            let to = row * comptime!(tile.pitch() as u32) + index % depth;
+            stage[to as usize] = Vector::cast_from(source[(rows[turn] + from) as usize]);
         }
     }
 }

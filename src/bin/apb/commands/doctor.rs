@@ -75,7 +75,14 @@ pub fn run(_: &Args, output: &Output) -> Result<(), CliError> {
         .iter()
         .map(|c| json!({ "name": c.name, "state": c.state.name(), "found": c.found, "advice": c.advice }))
         .collect();
-    output.result(&json!({ "checks": rows }), |w| print(w, &checks))?;
+    let kernels = attention_kernels();
+    output.result(
+        &json!({ "checks": rows, "attention_kernels": kernels }),
+        |w| {
+            print(w, &checks)?;
+            kernels.iter().try_for_each(|table| write!(w, "\n{table}"))
+        },
+    )?;
     if broken {
         return Err(CliError::environment(
             "something that apb needs is broken; see above",
@@ -197,6 +204,16 @@ fn wgpu_found() -> usize {
         .count();
     #[cfg(not(feature = "wgpu"))]
     0
+}
+
+/// The tables by which attention chooses its kernel on GPUs, the first one first.
+fn attention_kernels() -> Vec<String> {
+    vec![
+        #[cfg(feature = "cuda")]
+        burn_apb::kernels::tensor_core_table(),
+        #[cfg(any(feature = "cuda", feature = "wgpu"))]
+        burn_apb::kernels::portable_table(),
+    ]
 }
 
 fn python() -> Check {
