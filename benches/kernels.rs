@@ -1,13 +1,16 @@
 //! Rates of the CPU kernels beside what the machine gives: `cargo bench --bench kernels [filter] [cpu]`.
 //!
-//! Medians of repeated runs, printed as tables. Attention and linear layers stand beside a plain f32
-//! matrix product, few-row layers beside a parallel read of the same memory.
+//! Medians of repeated runs, printed as tables. Linear layers stand beside a plain f32 matrix product,
+//! few-row layers beside a parallel read of the same memory, operations around attention beside plain
+//! tensors. Attention itself: `apb bench attention`.
 
 use std::time::Instant;
 
-use burn::tensor::module::attention as burn_attention;
 use burn::tensor::{DType, Device, Distribution, Tensor, activation};
-use burn_apb::kernels::{Regions, attention, linear, on_workers, rms_norm, rotate, silu_mul};
+use burn_apb::kernels::{
+    RowChoice, gather_rows, gather_rows_reference, linear, on_workers, rms_norm, rotate,
+    select_rows, select_rows_reference, silu_mul, silu_scores, silu_scores_reference,
+};
 use rayon::prelude::*;
 
 /// SmolLM2-135M: the shapes that the CPU targets are set on.
@@ -34,12 +37,6 @@ fn tables(filter: Option<String>) {
         "{} threads, memory read {bandwidth:.1} GB/s, f32 2048^3 by Burn {gemm:.0} GFLOP/s",
         rayon::current_num_threads()
     );
-    if wanted("attention") {
-        prefill_attention(gemm);
-    }
-    if wanted("decode") {
-        decode_attention(bandwidth);
-    }
     if wanted("linear") {
         many_rows();
     }
@@ -48,6 +45,9 @@ fn tables(filter: Option<String>) {
     }
     if wanted("rows") {
         small_operations();
+    }
+    if wanted("selection") {
+        selection();
     }
 }
 
@@ -119,68 +119,6 @@ fn matmul_rate(m: usize, n: usize, k: usize) -> f64 {
     let (a, b) = (random([m, k]), random([k, n]));
     let seconds = median(|| a.clone().matmul(b.clone()));
     2.0 * (m * n * k) as f64 / seconds / 1e9
-}
-
-fn prefill_attention(gemm: f64) {
-    println!("\ncausal attention, {HEADS}/{KV_HEADS} heads of {HEAD_DIM}, f32");
-    println!("| rows | keys | ms | GFLOP/s | of matmul | Burn's ms | times faster |");
-    println!("|---|---|---|---|---|---|---|");
-    for (rows, keys) in [
-        (512, 512),
-        (2048, 2048),
-        (4096, 4096),
-        (512, 4096),
-        (64, 4096),
-        (16, 2048),
-    ] {
-        let q = random([1, HEADS, rows, HEAD_DIM]);
-        let [k, v] = [(); 2].map(|()| random([1, KV_HEADS, keys, HEAD_DIM]));
-        let seconds =
-            median(|| attention(q.clone(), k.clone(), v.clone(), Regions::causal()).unwrap());
-        let pairs = rows as f64 * (keys as f64 - (rows as f64 - 1.0) / 2.0);
-        let rate = 4.0 * (HEADS * HEAD_DIM) as f64 * pairs / seconds / 1e9;
-        // Burn's has no grouped heads and aligns rows with the first keys.
-        let burn = (rows == keys).then(|| {
-            let repeat = |x: &Tensor<4>| {
-                x.clone()
-                    .unsqueeze_dim::<5>(2)
-                    .repeat_dim(2, HEADS / KV_HEADS)
-                    .reshape([1, HEADS, keys, HEAD_DIM])
-            };
-            let (k, v) = (repeat(&k), repeat(&v));
-            let options = burn::tensor::ops::AttentionModuleOptions {
-                is_causal: true,
-                ..Default::default()
-            };
-            median(|| burn_attention(q.clone(), k.clone(), v.clone(), None, None, options))
-        });
-        println!(
-            "| {rows} | {keys} | {:.2} | {rate:.0} | {:.2} | {} | {} |",
-            seconds * 1e3,
-            rate / gemm,
-            burn.map_or("-".into(), |burn| format!("{:.2}", burn * 1e3)),
-            burn.map_or("-".into(), |burn| format!("{:.1}", burn / seconds)),
-        );
-    }
-}
-
-fn decode_attention(bandwidth: f64) {
-    println!("\nattention of one row in a cache, f32");
-    println!("| keys | us | GB/s | of memory read |");
-    println!("|---|---|---|---|");
-    for keys in [128, 512, 2048, 4096, 65536] {
-        let q = random([1, HEADS, 1, HEAD_DIM]);
-        let [k, v] =
-            [(); 2].map(|()| random([1, KV_HEADS, keys + 64, HEAD_DIM]).narrow(2, 0, keys));
-        let seconds =
-            median(|| attention(q.clone(), k.clone(), v.clone(), Regions::causal()).unwrap());
-        let rate = (2 * KV_HEADS * keys * HEAD_DIM * 4) as f64 / seconds / 1e9;
-        println!(
-            "| {keys} | {:.1} | {rate:.1} | {:.2} |",
-            seconds * 1e6,
-            rate / bandwidth
-        );
-    }
 }
 
 /// A weight as checkpoints store it.
@@ -271,5 +209,44 @@ fn small_operations() {
             rotated * 1e6,
             burn * 1e6
         );
+    }
+}
+
+/// Width of the retaining heads' hidden layer.
+const WIDTH: usize = 256;
+
+fn selection() {
+    println!(
+        "\nfrom a block's hidden scores to its passing block, us, and times faster than plain tensors"
+    );
+    println!("| rows | kept | scores | | selection | | gathering | |");
+    println!("|---|---|---|---|---|---|---|---|");
+    for rows in [512, 2048, 16_384] {
+        let hidden = random([1, rows, WIDTH]);
+        let weight = stored(WIDTH, KV_HEADS, DType::F32);
+        let scores = silu_scores(hidden.clone(), weight.clone()).unwrap();
+        let choice = RowChoice {
+            selectable: 0..rows,
+            count: rows / 8,
+            window: 5,
+        };
+        let before = random([1, KV_HEADS, 2]);
+        let [keys, values] = [(); 2].map(|()| random([1, KV_HEADS, rows, HEAD_DIM]));
+        let kept = select_rows(scores.clone(), Some(before.clone()), choice.clone()).unwrap();
+        let ours = [
+            median(|| silu_scores(hidden.clone(), weight.clone()).unwrap()),
+            median(|| select_rows(scores.clone(), Some(before.clone()), choice.clone()).unwrap()),
+            median(|| gather_rows(keys.clone(), values.clone(), kept.clone()).unwrap()),
+        ];
+        let plain = [
+            median(|| silu_scores_reference(hidden.clone(), weight.clone())),
+            median(|| select_rows_reference(scores.clone(), before.clone(), choice.clone())),
+            median(|| gather_rows_reference(keys.clone(), values.clone(), kept.clone())),
+        ];
+        print!("| {rows} | {} |", choice.count);
+        for (ours, plain) in ours.iter().zip(plain) {
+            print!(" {:.1} | {:.1} |", ours * 1e6, plain / ours);
+        }
+        println!();
     }
 }
