@@ -45,15 +45,13 @@ impl ModuleMapper for Random<'_> {
             let dtype = self.dtype;
             return param.map(|gain| gain.cast(dtype));
         }
-        let mut shape: [usize; D] = param.lazy_shape().dims();
+        // Of a parameter not yet initialised, the shape as it is stored.
+        let stored: [usize; D] = param.lazy_shape().dims();
         let normal = Distribution::Normal(0.0, DEVIATION);
-        let value = if self.rows {
-            Tensor::random(shape, normal, self.device).cast(self.dtype)
-        } else {
-            shape.swap(D - 2, D - 1);
-            Tensor::random(shape, normal, self.device)
-                .cast(self.dtype)
-                .swap_dims(D - 2, D - 1)
+        let value = Tensor::<D>::random(stored, normal, self.device).cast(self.dtype);
+        let value = match self.rows {
+            true => value,
+            false => value.swap_dims(D - 2, D - 1),
         };
         Param::initialized(param.id, value)
     }

@@ -1,7 +1,5 @@
 //! The launch on a CUDA device's tensors.
 
-use std::sync::OnceLock;
-
 use burn::backend::ops::FloatTensorOps;
 use burn::tensor::{DType, Shape};
 use burn_cubecl::CubeBackend;
@@ -13,10 +11,11 @@ use half::{bf16, f16};
 
 use super::super::Regions;
 use super::arguments::{Arguments, Strides};
+use super::choice::Choice;
 use super::merge::{UNITS, merge_parts};
 use super::mma::attention_mma;
 use super::plan::{Plan, Problem, Views};
-use super::table::{Choice, Dtype, Kernel, MmaTile, VARIABLE, WgmmaTile};
+use super::table::{Dtype, Kernel, MmaTile, WgmmaTile};
 use super::wgmma::attention_wgmma;
 
 /// Attention on tensor cores: out `[batch, heads, seq_q, head_dim]`, whose memory runs
@@ -32,7 +31,7 @@ pub fn attend(
 ) -> Option<(CubeTensor, CubeTensor)> {
     let client = q.client.clone();
     let problem = problem(q, k)?;
-    let plan = problem.plan(problem.kernel_of(choice())?)?;
+    let plan = problem.plan(Choice::of_environment().kernel(&problem)?)?;
     tracing::trace!(kernel = %plan.kernel, splits = plan.splits, "attention");
     let (q, k, v) = (readable(q), readable(k), readable(v));
 
@@ -67,18 +66,6 @@ pub fn attend(
         launch(&client, &plan, inputs, &out, &lse, arguments);
     }
     Some((out, lse))
-}
-
-/// What the environment lets be chosen, read once; a word that is no choice is reported and ignored.
-fn choice() -> Choice {
-    static CHOICE: OnceLock<Choice> = OnceLock::new();
-    *CHOICE.get_or_init(|| {
-        let word = std::env::var(VARIABLE).unwrap_or_default();
-        Choice::named(&word).unwrap_or_else(|| {
-            tracing::warn!("{VARIABLE} is `{word}`; it may be mma, wgmma or none");
-            Choice::Best
-        })
-    })
 }
 
 /// What the table is asked; `None` for devices and types that it knows nothing of.

@@ -3,6 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | [`table`] | which kernel runs which problem, and how it is cut: [`table::describe`] prints it |
+//! | `choice` | which of them a process is held to |
 //! | [`plan`] | blocks, splits and scalars of a launch |
 //! | [`visible`] | [`Regions`](super::Regions) as four numbers; what a run of rows sees |
 //! | [`arguments`], [`block`] | the scalars of a launch; one block's rows and keys |
@@ -32,6 +33,8 @@
 
 pub mod arguments;
 pub mod block;
+#[cfg(feature = "cuda")]
+pub mod choice;
 pub mod hidden;
 #[cfg(feature = "cuda")]
 pub mod launch;

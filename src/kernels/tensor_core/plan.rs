@@ -2,7 +2,7 @@
 
 use super::super::Regions;
 use super::arguments::{Arguments, Strides};
-use super::table::{Choice, Dtype, Kernel, Rows, TABLE};
+use super::table::{Dtype, Kernel, Line, Rows, TABLE};
 use super::visible::Visible;
 
 /// Blocks a multiprocessor that split keys aim for: with two, one computes while the other waits.
@@ -64,26 +64,23 @@ impl Problem {
         self.seq_q * (self.heads / self.kv_heads)
     }
 
-    /// The first kernel of the table that fits.
-    pub fn kernel(&self) -> Option<Kernel> {
-        self.kernel_of(Choice::Best)
+    /// Whether a line of the table is for this problem.
+    pub fn fits(&self, line: &Line) -> bool {
+        let (first, last) = line.architectures;
+        let rows = match line.rows {
+            Rows::UpTo(most) => self.packed_rows() <= most,
+            Rows::Any => true,
+        };
+        (first..=last).contains(&self.architecture)
+            && rows
+            && line.kernel.head_dim() == self.head_dim
+            && line.kernel.shared_bytes() <= self.shared_bytes
     }
 
-    /// The first kernel of the table that fits and may be chosen.
-    pub fn kernel_of(&self, choice: Choice) -> Option<Kernel> {
-        let fits = |line: &&super::table::Line| {
-            let (first, last) = line.architectures;
-            let rows = match line.rows {
-                Rows::UpTo(most) => self.packed_rows() <= most,
-                Rows::Any => true,
-            };
-            (first..=last).contains(&self.architecture)
-                && rows
-                && line.kernel.head_dim() == self.head_dim
-                && line.kernel.shared_bytes() <= self.shared_bytes
-                && choice.allows(&line.kernel)
-        };
-        TABLE.iter().find(fits).map(|line| line.kernel(self.dtype))
+    /// The first kernel of the table that fits.
+    pub fn kernel(&self) -> Option<Kernel> {
+        let line = TABLE.iter().find(|line| self.fits(line))?;
+        Some(line.kernel(self.dtype))
     }
 
     /// The launch on a kernel, or `None` where positions outgrow 32 bits or the grid, or nothing is to
@@ -180,23 +177,6 @@ mod tests {
         assert_eq!(name(problem(89, 4096, 256)), "none");
         assert_eq!(name(problem(75, 4096, 128)), "none");
         assert_eq!(name(problem(90, 4096, 112)), "none");
-    }
-
-    #[test]
-    fn a_choice_restricts_the_table() {
-        let named = |problem: Problem, word| {
-            let choice = Choice::named(word).expect("a choice");
-            problem.kernel_of(choice).map(|k| k.to_string())
-        };
-        let hopper = problem(90, 4096, 128);
-        assert_eq!(named(hopper, ""), Some("wgmma_bf16_d128_r128_k128".into()));
-        assert_eq!(named(hopper, "mma"), Some("mma_bf16_d128_r128_k64".into()));
-        assert_eq!(named(hopper, "none"), None);
-        // Decoding has no line of its own on warpgroups; long ones serve it when asked for.
-        let decode = named(problem(90, 1, 128), "wgmma");
-        assert_eq!(decode, Some("wgmma_bf16_d128_r128_k128".into()));
-        assert_eq!(named(problem(80, 4096, 128), "wgmma"), None);
-        assert_eq!(Choice::named("hgmma"), None);
     }
 
     #[test]

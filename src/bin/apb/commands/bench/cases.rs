@@ -62,8 +62,6 @@ pub struct Problem {
 }
 
 impl Case {
-    pub const ALL: [Self; 3] = [Self::Causal, Self::Apb, Self::Decode];
-
     pub fn name(self) -> &'static str {
         match self {
             Self::Causal => "causal",
@@ -112,6 +110,8 @@ impl Case {
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum;
+
     use super::*;
 
     #[test]
@@ -126,7 +126,7 @@ mod tests {
     /// The pairs counted are those that the regions let be seen.
     #[test]
     fn counted_pairs_are_the_visible_ones() {
-        for case in Case::ALL {
+        for &case in Case::value_variants() {
             for tokens in [1, 7, 64, 300] {
                 let problem = case.problem(tokens);
                 let (seq_q, seq_kv) = (problem.seq_q, problem.seq_kv);
