@@ -45,15 +45,13 @@ impl ModuleMapper for Random<'_> {
             let dtype = self.dtype;
             return param.map(|gain| gain.cast(dtype));
         }
-        // Before its first use, a linear layer's shape is that of its storage: `[d_output, d_input]`.
-        let shape: [usize; D] = param.lazy_shape().dims();
+        // Of a parameter not yet initialised, the shape as it is stored.
+        let stored: [usize; D] = param.lazy_shape().dims();
         let normal = Distribution::Normal(0.0, DEVIATION);
-        let value = if self.rows {
-            Tensor::<D>::random(shape, normal, self.device).cast(self.dtype)
-        } else {
-            Tensor::<D>::random(shape, normal, self.device)
-                .cast(self.dtype)
-                .swap_dims(D - 2, D - 1)
+        let value = Tensor::<D>::random(stored, normal, self.device).cast(self.dtype);
+        let value = match self.rows {
+            true => value,
+            false => value.swap_dims(D - 2, D - 1),
         };
         Param::initialized(param.id, value)
     }

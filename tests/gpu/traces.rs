@@ -1,6 +1,6 @@
 //! Small models through `apb trace`, against the float64 program's vectors.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use safetensors::{Dtype, SafeTensors};
@@ -73,7 +73,7 @@ fn run(dtype: &str, allowed: &Allowed, only: impl Fn(&str) -> bool) {
     failures.finish();
 }
 
-fn check_case(case: &PathBuf, name: &str, dtype: &str, allowed: &Allowed, failures: &mut Failures) {
+fn check_case(case: &Path, name: &str, dtype: &str, allowed: &Allowed, failures: &mut Failures) {
     let text = std::fs::read_to_string(case.join("case.json")).expect("the case");
     let json: Value = serde_json::from_str(&text).expect("JSON");
     let model = fixtures()

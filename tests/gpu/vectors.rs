@@ -1,6 +1,6 @@
 //! Attention against the vectors that a float64 program computed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_apb::kernels::{Regions, attention, merge};
@@ -21,7 +21,7 @@ fn files(prefix: &str) -> Vec<(String, Vec<u8>)> {
         .map(|entry| entry.expect("an entry").path())
         .collect();
     paths.sort();
-    let name = |path: &PathBuf| {
+    let name = |path: &Path| {
         path.file_name()
             .unwrap_or_default()
             .to_string_lossy()
@@ -29,7 +29,7 @@ fn files(prefix: &str) -> Vec<(String, Vec<u8>)> {
     };
     let files: Vec<_> = paths
         .iter()
-        .filter(|path| name(path).starts_with(prefix))
+        .filter(|path| name(path.as_path()).starts_with(prefix))
         .map(|path| (name(path), std::fs::read(path).expect("a vector")))
         .collect();
     assert!(!files.is_empty(), "no fixtures {prefix}*");

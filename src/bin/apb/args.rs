@@ -291,6 +291,9 @@ impl Compute {
 #[cfg(feature = "cuda")]
 fn cuda(index: usize) -> Result<Device, CliError> {
     use burn::tensor::DeviceType;
+    if let Some(missing) = crate::cuda::missing() {
+        return Err(CliError::environment(format!("CUDA: {missing}")));
+    }
     let found = Device::enumerate(DeviceType::Cuda).into_iter().count();
     if index < found {
         Ok(Device::cuda(index))

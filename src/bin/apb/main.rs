@@ -2,6 +2,8 @@
 
 mod args;
 mod commands;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod error;
 mod interrupt;
 mod memory;

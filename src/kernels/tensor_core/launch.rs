@@ -1,7 +1,5 @@
 //! The launch on a CUDA device's tensors.
 
-use std::sync::OnceLock;
-
 use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::client::Client;
@@ -11,9 +9,10 @@ use half::{bf16, f16};
 use super::super::Regions;
 use super::super::cube::tensors::{Outputs, buffer, dims, readable, strides};
 use super::arguments::Arguments;
+use super::choice::Choice;
 use super::mma::attention_mma;
 use super::plan::{CHUNK, Plan, Problem, Views};
-use super::table::{Choice, Dtype, Kernel, MmaTile, VARIABLE, WgmmaTile};
+use super::table::{Dtype, Kernel, MmaTile, WgmmaTile};
 use super::wgmma::attention_wgmma;
 
 /// Attention on tensor cores: out `[batch, heads, seq_q, head_dim]`, whose memory runs
@@ -29,7 +28,7 @@ pub fn attend(
 ) -> Option<(CubeTensor, CubeTensor)> {
     let client = q.client.clone();
     let problem = problem(q, k)?;
-    let plan = problem.plan(problem.kernel_of(choice())?)?;
+    let plan = problem.plan(Choice::of_environment().kernel(&problem)?)?;
     tracing::trace!(kernel = %plan.kernel, splits = plan.splits, "attention");
     let [q, k, v] = [q, k, v].map(|tensor| readable(tensor, CHUNK));
     let outputs = Outputs::new(&q, plan.kernel.parts().then_some(plan.splits));
@@ -43,18 +42,6 @@ pub fn attend(
     let arguments = problem.arguments(&plan, regions, &views)?;
     launch(&client, &plan, [&q, &k, &v], out, lse, arguments);
     outputs.finish(&client)
-}
-
-/// What the environment lets be chosen, read once; a word that is no choice is reported and ignored.
-fn choice() -> Choice {
-    static CHOICE: OnceLock<Choice> = OnceLock::new();
-    *CHOICE.get_or_init(|| {
-        let word = std::env::var(VARIABLE).unwrap_or_default();
-        Choice::named(&word).unwrap_or_else(|| {
-            tracing::warn!("{VARIABLE} is `{word}`; it may be mma, wgmma or none");
-            Choice::Best
-        })
-    })
 }
 
 /// What the table is asked; `None` for devices and types that it knows nothing of.

@@ -3,6 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | [`table`] | which kernel runs which problem, and how it is cut: [`table::describe`] prints it |
+//! | `choice` | which of them a process is held to |
 //! | [`plan`] | blocks, splits and scalars of a launch |
 //! | [`block`] | what a plane's share of a block's rows sees |
 //! | [`tiles`] | shared-memory tiles, swizzled, and the asynchronous copies that fill them |
@@ -27,6 +28,8 @@
 #![allow(clippy::identity_op)]
 
 pub mod block;
+#[cfg(feature = "cuda")]
+pub mod choice;
 pub mod hidden;
 #[cfg(feature = "cuda")]
 pub mod launch;

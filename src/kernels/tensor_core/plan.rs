@@ -5,7 +5,7 @@ pub use super::super::cube::lengths::Views;
 use super::super::Regions;
 use super::super::cube::lengths::Lengths;
 use super::arguments::Arguments;
-use super::table::{Choice, Dtype, Kernel, TABLE};
+use super::table::{Dtype, Kernel, Line, TABLE};
 
 /// Elements that a kernel reads and writes at once: 16 bytes.
 pub const CHUNK: usize = 8;
@@ -60,22 +60,19 @@ impl Problem {
         }
     }
 
-    /// The first kernel of the table that fits.
-    pub fn kernel(&self) -> Option<Kernel> {
-        self.kernel_of(Choice::Best)
+    /// Whether a line of the table is for this problem.
+    pub fn fits(&self, line: &Line) -> bool {
+        let (first, last) = line.architectures;
+        (first..=last).contains(&self.architecture)
+            && line.rows.fit(self.lengths().packed_rows())
+            && line.kernel.head_dim() == self.head_dim
+            && line.kernel.shared_bytes() <= self.shared_bytes
     }
 
-    /// The first kernel of the table that fits and may be chosen.
-    pub fn kernel_of(&self, choice: Choice) -> Option<Kernel> {
-        let fits = |line: &&super::table::Line| {
-            let (first, last) = line.architectures;
-            (first..=last).contains(&self.architecture)
-                && line.rows.fit(self.lengths().packed_rows())
-                && line.kernel.head_dim() == self.head_dim
-                && line.kernel.shared_bytes() <= self.shared_bytes
-                && choice.allows(&line.kernel)
-        };
-        TABLE.iter().find(fits).map(|line| line.kernel(self.dtype))
+    /// The first kernel of the table that fits.
+    pub fn kernel(&self) -> Option<Kernel> {
+        let line = TABLE.iter().find(|line| self.fits(line))?;
+        Some(line.kernel(self.dtype))
     }
 
     /// The launch on a kernel, or `None` where positions outgrow 32 bits or the grid, or nothing is to
@@ -139,23 +136,6 @@ mod tests {
         assert_eq!(name(problem(89, 4096, 256)), "none");
         assert_eq!(name(problem(75, 4096, 128)), "none");
         assert_eq!(name(problem(90, 4096, 112)), "none");
-    }
-
-    #[test]
-    fn a_choice_restricts_the_table() {
-        let named = |problem: Problem, word| {
-            let choice = Choice::named(word).expect("a choice");
-            problem.kernel_of(choice).map(|k| k.to_string())
-        };
-        let hopper = problem(90, 4096, 128);
-        assert_eq!(named(hopper, ""), Some("wgmma_bf16_d128_r128_k128".into()));
-        assert_eq!(named(hopper, "mma"), Some("mma_bf16_d128_r128_k64".into()));
-        assert_eq!(named(hopper, "none"), None);
-        // Decoding has no line of its own on warpgroups; long ones serve it when asked for.
-        let decode = named(problem(90, 1, 128), "wgmma");
-        assert_eq!(decode, Some("wgmma_bf16_d128_r128_k128".into()));
-        assert_eq!(named(problem(80, 4096, 128), "wgmma"), None);
-        assert_eq!(Choice::named("hgmma"), None);
     }
 
     #[test]

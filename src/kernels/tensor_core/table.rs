@@ -192,48 +192,6 @@ impl fmt::Display for Kernel {
     }
 }
 
-/// Which kernels of the table may be chosen.
-///
-/// For comparisons and tests: [`VARIABLE`] names one for a whole process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Choice {
-    /// The first line that fits.
-    #[default]
-    Best,
-    /// Only `mma.sync` kernels.
-    Mma,
-    /// Only `wgmma` kernels.
-    Wgmma,
-    /// None of them.
-    Nothing,
-}
-
-/// The environment variable that holds a [`Choice`]: `mma`, `wgmma` or `none`.
-pub const VARIABLE: &str = "APB_TENSOR_CORE";
-
-impl Choice {
-    /// The choice of a word; none for a word that is no choice.
-    pub fn named(word: &str) -> Option<Self> {
-        match word {
-            "" | "best" => Some(Self::Best),
-            "mma" => Some(Self::Mma),
-            "wgmma" => Some(Self::Wgmma),
-            "none" => Some(Self::Nothing),
-            _ => None,
-        }
-    }
-
-    /// Whether it lets a kernel be chosen.
-    pub fn allows(self, kernel: &Kernel) -> bool {
-        match self {
-            Self::Best => true,
-            Self::Mma => matches!(kernel, Kernel::Mma(_)),
-            Self::Wgmma => matches!(kernel, Kernel::Wgmma(_)),
-            Self::Nothing => false,
-        }
-    }
-}
-
 /// A line of [`TABLE`], for both element types.
 #[derive(Clone, Copy, Debug)]
 pub struct Line {

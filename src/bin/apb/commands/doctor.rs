@@ -41,7 +41,7 @@ impl State {
 
 /// Runs the command.
 pub fn run(_: &Args, output: &Output) -> Result<(), CliError> {
-    let checks = [
+    let mut checks = vec![
         version(),
         cpu(),
         memory(),
@@ -51,6 +51,9 @@ pub fn run(_: &Args, output: &Output) -> Result<(), CliError> {
             cuda_found,
             "cargo install --path . --features cuda",
         ),
+    ];
+    checks.extend(cuda_needs());
+    checks.extend([
         feature_gpu(
             "wgpu",
             cfg!(feature = "wgpu"),
@@ -69,7 +72,7 @@ pub fn run(_: &Args, output: &Output) -> Result<(), CliError> {
         ),
         python(),
         cache(),
-    ];
+    ]);
     let broken = checks.iter().any(|check| check.state == State::Broken);
     let rows: Vec<Value> = checks
         .iter()
@@ -95,13 +98,13 @@ fn print(w: &mut dyn Write, checks: &[Check]) -> std::io::Result<()> {
     for check in checks {
         writeln!(
             w,
-            "{:<8} {:<8} {}",
+            "{:<9} {:<8} {}",
             check.name,
             check.state.name(),
             check.found
         )?;
         if !check.advice.is_empty() {
-            writeln!(w, "{:18}{}", "", check.advice)?;
+            writeln!(w, "{:19}{}", "", check.advice)?;
         }
     }
     Ok(())
@@ -177,7 +180,7 @@ fn feature_gpu(
             name,
             state: State::Missing,
             found: "built in, no device found".into(),
-            advice: "install the device's driver; on NVIDIA also the CUDA toolkit's NVRTC and headers (CUDA_PATH)",
+            advice: "install the device's driver",
         },
         devices => Check {
             name,
@@ -186,6 +189,30 @@ fn feature_gpu(
             advice: "",
         },
     }
+}
+
+/// What the CUDA runtime opens, each by itself: any of them may be missing.
+#[cfg(feature = "cuda")]
+fn cuda_needs() -> Vec<Check> {
+    let check = |need: crate::cuda::Need| Check {
+        name: need.name,
+        state: match need.found {
+            Some(_) => State::Ok,
+            None => State::Missing,
+        },
+        advice: if need.found.is_some() {
+            ""
+        } else {
+            need.advice
+        },
+        found: need.found.unwrap_or_else(|| "not found".into()),
+    };
+    crate::cuda::needs().into_iter().map(check).collect()
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda_needs() -> Vec<Check> {
+    Vec::new()
 }
 
 fn cuda_found() -> usize {

@@ -110,6 +110,8 @@ impl Case {
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum;
+
     use super::*;
 
     #[test]
@@ -124,7 +126,7 @@ mod tests {
     /// The pairs counted are those that the regions let be seen.
     #[test]
     fn counted_pairs_are_the_visible_ones() {
-        for case in [Case::Causal, Case::Apb, Case::Decode] {
+        for &case in Case::value_variants() {
             for tokens in [1, 7, 64, 300] {
                 let problem = case.problem(tokens);
                 let (seq_q, seq_kv) = (problem.seq_q, problem.seq_kv);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use burn::tensor::DType;
@@ -91,7 +91,7 @@ pub fn run(args: &Prefill, output: &Output) -> Result<(), CliError> {
         false => args.methods.clone(),
         true => vec![args.strategy.method.unwrap_or(Method::Full)],
     };
-    let mut log = args.log.as_ref().map(open_log).transpose()?;
+    let mut log = args.log.as_deref().map(open_log).transpose()?;
     let subject = Subject::open(args, output)?;
     let mut cases = Vec::new();
     for &tokens in &args.tokens {
@@ -167,7 +167,7 @@ pub fn run(args: &Prefill, output: &Output) -> Result<(), CliError> {
     output.result(&summary, |w| print(w, &rows))
 }
 
-fn open_log(path: &PathBuf) -> Result<File, CliError> {
+fn open_log(path: &Path) -> Result<File, CliError> {
     File::options()
         .create(true)
         .append(true)
