@@ -4,8 +4,8 @@
 Kernel tests, then `apb bench attention` beside PyTorch, then `apb bench prefill` of a Llama-3.1-8B shape. Every
 stage has a time limit of its own and leaves what it has; DIR gets
 
-    results.json    everything, machine-readable     summary.txt    the tables at the end of the output
-    tests.log, bench.log    what the programs said    prefill.jsonl  every prefill when it was done
+    YYYY-MM-DD-<device>.json   everything, for benches/results    summary.txt    the tables, as printed last
+    tests.log, bench.log       what the programs said             prefill.jsonl  every prefill when it was done
 
 Exit codes: 0 all passed, 1 a test or a bench failed, 3 no CUDA here."""
 import argparse
@@ -33,6 +33,8 @@ TEST_JOBS = 8
 TEST_LIMIT = 150
 # Attention of these head dimensions has two kernels; each is forced in turn.
 FORCED = re.compile(r"attention::(attention|poisoned_keys)_d(64|128)_(bf16|f16)$")
+# One bench of attention. Seconds.
+BENCH_LIMIT = 120
 # Rounds of apb and PyTorch in turns, and the variants of apb measured in each.
 ROUNDS = 2
 SHAPES = "32/8x128,32/8x64"
@@ -103,6 +105,9 @@ def run_tests(args, env, deadline, results):
                 "failures": [line[7:] for line in lines if line.startswith("FAILED ")][:20]}
 
     plan = [test for test in test_plan() if re.search(args.filter, test[0])]
+    if args.device == "cpu":
+        # There is nothing to force.
+        plan = [test for test in plan if not test[1]]
     if args.quick:
         plan = [test for test in plan if "f32" not in test[0] and not test[1]]
     jobs = TEST_JOBS if args.device == "cuda" else 1
@@ -111,11 +116,11 @@ def run_tests(args, env, deadline, results):
     return all(test["state"] == "passed" for test in results["tests"])
 
 
-def bench(args, env, deadline, label, command, extra=None):
+def bench(args, env, deadline, label, command, extra=None, limit=BENCH_LIMIT):
     """One JSON object of a program, or why there is none."""
     if deadline.left() < 5:
         return {"error": "not run: no time left"}
-    done = call(command, env, deadline.left(), extra)
+    done = call(command, env, min(limit, deadline.left()), extra)
     log(os.path.join(args.out, "bench.log"), label, done)
     try:
         value = json.loads(done["out"])
@@ -152,7 +157,8 @@ def run_prefill(args, env, deadline, results):
                os.path.join(HERE, "llama-3.1-8b.json"), "--device", args.device, "--dtype", "bf16", "--ranks", "8",
                "--methods", "apb,full", "--tokens", "8192,32768" if args.quick else PREFILL_TOKENS, "--chunk",
                "4096", "--runs", "1", "--decode", "16", "--log", lines]
-    value = bench(args, env, deadline, "prefill", command, {"CUBECL_AUTOTUNE_LEVEL": args.autotune})
+    value = bench(args, env, deadline, "prefill", command, {"CUBECL_AUTOTUNE_LEVEL": args.autotune},
+                  limit=deadline.left())
     done = [json.loads(line) for line in open(lines)] if os.path.exists(lines) else []
     results["prefill"] = {"summary": value, "runs": done}
     # What was done before the time ran out counts.
@@ -166,6 +172,11 @@ def machine():
     except (OSError, subprocess.TimeoutExpired):
         gpu = ""
     return {"gpu": gpu, "cpus": os.cpu_count(), "system": platform.platform()}
+
+
+def results_file(results):
+    device = (results["machine"]["gpu"] or results["device"]).split(",")[0]
+    return f"{results['date']}-{re.sub('[^a-z0-9]+', '-', device.lower()).strip('-')}.json"
 
 
 def main():
@@ -207,7 +218,7 @@ def main():
             results["stages"][stage] = {"passed": good, "seconds": round(time.monotonic() - started, 1)}
             passed &= good
             # After every stage: a machine may go before the next is done.
-            with open(os.path.join(args.out, "results.json"), "w") as file:
+            with open(os.path.join(args.out, results_file(results)), "w") as file:
                 json.dump(results, file, indent=1)
     text = tables.summary(results)
     with open(os.path.join(args.out, "summary.txt"), "w") as file:

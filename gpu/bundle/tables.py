@@ -1,4 +1,4 @@
-"""The tables at the end of a run, from what it measured; `tables.py results.json` prints them again."""
+"""The tables at the end of a run, from what it measured; `tables.py FILE` prints them again."""
 import json
 import statistics
 import sys
