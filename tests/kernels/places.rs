@@ -63,7 +63,10 @@ pub fn places() -> Vec<Place> {
     match wgpu() {
         Some(device) => places.push(Place::new("wgpu", device, [32, 6])),
         None if std::env::var_os("APB_REQUIRE_WGPU").is_some_and(|set| set == "1") => {
-            panic!("APB_REQUIRE_WGPU=1, and there is no WebGPU adapter, or no feature `wgpu`")
+            panic!(
+                "APB_REQUIRE_WGPU=1, and there is no WebGPU adapter, or no feature `wgpu`; Debian's \
+                 mesa-vulkan-drivers and libvulkan1 bring one in software"
+            )
         }
         None if cfg!(feature = "wgpu") => {
             eprintln!("no WebGPU adapter found: wgpu is skipped");
