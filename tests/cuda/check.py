@@ -24,7 +24,8 @@ from toolchain import Toolchain
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 RESOURCES = HERE / "resources.json"
-# Beside rounding: sums of f32 in another order.
+# Beside rounding: sums of f32 in another order. Scores grow with the queries, and with them what rounding
+# inputs of f32 shifts in the exponent; inputs of 16 bits have exact products.
 SLACK = 1e-5
 # Of the lse's magnitude, at least 1: f32 sums of exact products and a logarithm, a few 1e-7 each.
 LSE_TOLERANCE = 1e-5
@@ -65,20 +66,21 @@ def check_resources(facts, found, update):
     return not differing
 
 
-def errors(got, expected, elements):
+def errors(got, expected, elements, heat):
     """Largest error, that of rounding alone, and their limit, over finite expectations."""
+    slack = SLACK * (heat if elements.dtype == "f32" else 1)
     finite = np.isfinite(expected)
     if not finite.any():
-        return 0.0, 0.0, SLACK
+        return 0.0, 0.0, slack
     rounding = np.abs(elements.round(expected[finite]) - expected[finite]).max()
     error = np.abs(got[finite] - expected[finite]).max()
-    return error, rounding, 2 * rounding + SLACK
+    return error, rounding, 2 * rounding + slack
 
 
 def judge(case, got, expected, elements):
     """A row of the table, and whether the case passed."""
     (out, lse), (expected_out, expected_lse) = got, expected
-    error, rounding, limit = errors(out, expected_out, elements)
+    error, rounding, limit = errors(out, expected_out, elements, case.heat)
     finite = np.isfinite(expected_lse)
     scale = np.maximum(1, np.abs(expected_lse[finite]))
     lse_error = (np.abs(lse[finite] - expected_lse[finite]) / scale).max(initial=0.0)

@@ -14,10 +14,12 @@ pub struct Place {
     pub dtypes: Vec<DType>,
     /// Cases of a property: fewer where each shape is compiled first.
     pub cases: u32,
+    /// Cases of a property of Burn's matrix product, which is tuned anew for every shape on GPUs.
+    pub products: u32,
 }
 
 impl Place {
-    fn new(name: &'static str, device: Device, cases: u32) -> Self {
+    fn new(name: &'static str, device: Device, [cases, products]: [u32; 2]) -> Self {
         let mut dtypes = vec![DType::F32, DType::F16, DType::BF16];
         dtypes.retain(|dtype| device.supports_dtype(*dtype));
         Self {
@@ -25,6 +27,7 @@ impl Place {
             device,
             dtypes,
             cases,
+            products,
         }
     }
 
@@ -56,11 +59,14 @@ pub fn give(got: AttentionOutput) -> AttentionOutput {
 
 /// Flex, and a WebGPU adapter where this build has one. `APB_REQUIRE_WGPU=1` makes its absence a failure.
 pub fn places() -> Vec<Place> {
-    let mut places = vec![Place::new("flex", Device::flex(), 192)];
+    let mut places = vec![Place::new("flex", Device::flex(), [192, 192])];
     match wgpu() {
-        Some(device) => places.push(Place::new("wgpu", device, 48)),
+        Some(device) => places.push(Place::new("wgpu", device, [32, 6])),
         None if std::env::var_os("APB_REQUIRE_WGPU").is_some_and(|set| set == "1") => {
-            panic!("APB_REQUIRE_WGPU=1, and there is no WebGPU adapter, or no feature `wgpu`")
+            panic!(
+                "APB_REQUIRE_WGPU=1, and there is no WebGPU adapter, or no feature `wgpu`; Debian's \
+                 mesa-vulkan-drivers and libvulkan1 bring one in software"
+            )
         }
         None if cfg!(feature = "wgpu") => {
             eprintln!("no WebGPU adapter found: wgpu is skipped");

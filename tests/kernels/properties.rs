@@ -14,9 +14,17 @@ use crate::tensors::{Memory, laid_out, largest_difference, noise, values};
 
 /// Runs a property on every device with as many cases as that one deserves.
 pub fn everywhere<S: Strategy>(strategy: S, property: impl Fn(&Place, S::Value) -> TestCaseResult) {
+    on_cases(|place| place.cases, strategy, property);
+}
+
+fn on_cases<S: Strategy>(
+    cases: impl Fn(&Place) -> u32,
+    strategy: S,
+    property: impl Fn(&Place, S::Value) -> TestCaseResult,
+) {
     for place in places() {
         let mut runner = TestRunner::new(Config {
-            cases: place.cases,
+            cases: cases(&place),
             source_file: Some(file!()),
             ..Config::default()
         });
@@ -126,7 +134,8 @@ fn linear_equals_reference() {
         (any::<bool>(), any::<bool>()),
         any::<u64>(),
     );
-    everywhere(
+    on_cases(
+        |place| place.products,
         problems,
         |place, (rows, d_input, d_output, which, kinds, seed)| {
             let (biased, stored_as_used) = kinds;
