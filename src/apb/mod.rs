@@ -22,6 +22,7 @@ mod plan;
 mod prefill;
 mod saved;
 mod session;
+mod share;
 mod strategy;
 
 pub use answer::{
@@ -36,3 +37,4 @@ pub use plan::{PlanError, PrefillPlan};
 pub use prefill::{Part, PrefillObserver};
 pub use saved::{SavedError, SavedSession};
 pub use session::{Completion, DEFAULT_PREFILL_CHUNK, Session, SessionConfig, StopReason};
+pub use share::{Assignment, DocumentShare};

@@ -14,11 +14,13 @@
 mod error;
 mod group;
 mod local;
+mod place;
 mod threads;
 mod transport;
 
-pub use error::RankError;
+pub use error::{RANK_FAILED, RankError};
 pub use group::{PendingGather, PendingShift, RankGroup};
 pub use local::Local;
+pub use place::{Operation, Peer, Place};
 pub use threads::{Threads, threads};
 pub use transport::{Ticket, Transport};
