@@ -29,7 +29,11 @@ impl Launcher {
     fn variables(self) -> &'static [[&'static str; 3]] {
         match self {
             Self::Mpirun => &[
-                ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"],
+                [
+                    "OMPI_COMM_WORLD_RANK",
+                    "OMPI_COMM_WORLD_SIZE",
+                    "OMPI_COMM_WORLD_LOCAL_RANK",
+                ],
                 ["PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"],
             ],
             Self::Srun => &[["SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"]],
@@ -72,11 +76,14 @@ impl Environment {
                 };
                 let number = |name: &str| {
                     let found = get(name).unwrap_or_default();
-                    found.trim().parse::<usize>().map_err(|_| RankError::Environment {
-                        name: name.into(),
-                        found,
-                        expected: "a number".into(),
-                    })
+                    found
+                        .trim()
+                        .parse::<usize>()
+                        .map_err(|_| RankError::Environment {
+                            name: name.into(),
+                            found,
+                            expected: "a number".into(),
+                        })
                 };
                 let environment = Self {
                     launcher,
@@ -116,7 +123,11 @@ mod tests {
     #[test]
     fn every_launcher_is_understood() {
         assert_eq!(detect(&[]), Ok(None));
-        assert_eq!(detect(&[("RANK", "1")]), Ok(None), "somebody else's variable");
+        assert_eq!(
+            detect(&[("RANK", "1")]),
+            Ok(None),
+            "somebody else's variable"
+        );
         for (variables, launcher, local) in [
             (
                 &[
@@ -132,7 +143,11 @@ mod tests {
             ),
             (&[("PMI_RANK", "2"), ("PMI_SIZE", "4")], Launcher::Mpirun, 0),
             (
-                &[("SLURM_PROCID", "2"), ("SLURM_STEP_NUM_TASKS", "4"), ("SLURM_LOCALID", "2")],
+                &[
+                    ("SLURM_PROCID", "2"),
+                    ("SLURM_STEP_NUM_TASKS", "4"),
+                    ("SLURM_LOCALID", "2"),
+                ],
                 Launcher::Srun,
                 2,
             ),
@@ -146,17 +161,36 @@ mod tests {
             assert_eq!((found.launcher, found.local_process), (launcher, local));
             assert_eq!((found.process, found.processes), (2, 4), "{launcher:?}");
         }
-        let told = [("RANK", "0"), ("WORLD_SIZE", "1"), ("MASTER_ADDR", "10.0.0.1")];
-        assert_eq!(detect(&told).unwrap().unwrap().meeting.as_deref(), Some("10.0.0.1"));
+        let told = [
+            ("RANK", "0"),
+            ("WORLD_SIZE", "1"),
+            ("MASTER_ADDR", "10.0.0.1"),
+        ];
+        assert_eq!(
+            detect(&told).unwrap().unwrap().meeting.as_deref(),
+            Some("10.0.0.1")
+        );
         // A batch step of Slurm: a shell that may start ranks, and no rank itself.
-        assert_eq!(detect(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "4")]), Ok(None));
+        assert_eq!(
+            detect(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "4")]),
+            Ok(None)
+        );
     }
 
     #[test]
     fn impossible_numbers_are_refused_by_name() {
-        for (rank, size) in [("x", "4"), ("-1", "4"), ("4", "4"), ("0", "0"), ("0", "many")] {
+        for (rank, size) in [
+            ("x", "4"),
+            ("-1", "4"),
+            ("4", "4"),
+            ("0", "0"),
+            ("0", "many"),
+        ] {
             let refused = detect(&[("RANK", rank), ("WORLD_SIZE", size)]);
-            assert!(matches!(refused, Err(RankError::Environment { .. })), "{rank} {size}");
+            assert!(
+                matches!(refused, Err(RankError::Environment { .. })),
+                "{rank} {size}"
+            );
         }
     }
 }

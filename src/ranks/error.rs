@@ -52,7 +52,7 @@ pub enum RankError {
     #[error("{peer} ended, {}", during(.at.as_ref()))]
     Gone {
         /// The one that ended.
-        peer: Peer,
+        peer: Box<Peer>,
         /// Where this process stood.
         at: Option<Place>,
     },
@@ -63,7 +63,7 @@ pub enum RankError {
     )]
     Mismatch {
         /// The one that is elsewhere.
-        peer: Peer,
+        peer: Box<Peer>,
         /// Where this process stood.
         at: Option<Place>,
         /// What this process expected.
@@ -78,9 +78,9 @@ pub enum RankError {
     )]
     Differs {
         /// The one that differs.
-        peer: Peer,
+        peer: Box<Peer>,
         /// From whom.
-        other: Peer,
+        other: Box<Peer>,
         /// In what.
         what: String,
         /// What the other has.
@@ -92,7 +92,7 @@ pub enum RankError {
     #[error("{peer} failed: {reason}")]
     Failed {
         /// The one that said it.
-        peer: Peer,
+        peer: Box<Peer>,
         /// Its reason.
         reason: String,
     },
@@ -100,7 +100,7 @@ pub enum RankError {
     #[error("{by} reports: {reason}; this rank was {}", during(.at.as_ref()))]
     Reported {
         /// Who found it.
-        by: Peer,
+        by: Box<Peer>,
         /// What it found.
         reason: String,
         /// Where this process stood.
@@ -113,16 +113,6 @@ pub enum RankError {
         at: Place,
         /// What the library said.
         reason: String,
-    },
-    /// More than one message can carry.
-    #[error("the {at} would move {bytes} bytes in one message, at most {most}; use more ranks")]
-    TooLarge {
-        /// What was to be done.
-        at: Place,
-        /// Bytes of the message.
-        bytes: usize,
-        /// The most there can be.
-        most: usize,
     },
     /// The device could not give back or take a tensor.
     #[error("the device failed during the {at}: {reason}")]

@@ -58,8 +58,8 @@ impl RankGroup {
     fn over(world_size: usize, transport: Box<dyn Transport>) -> Self {
         Self {
             world_size,
+            exchanges: transport.exchanges(),
             transport,
-            exchanges: 0,
             layer: None,
             received: 0,
         }

@@ -34,7 +34,7 @@ struct Letter {
 
 #[derive(Debug)]
 enum Content {
-    Tensor(Tensor<4>),
+    Tensor(Box<Tensor<4>>),
     Bytes(Vec<u8>),
 }
 
@@ -95,7 +95,7 @@ impl Transport for Threads {
             match tensor {
                 None => {}
                 Some(tensor) if to == self.process => held[to] = Some(tensor),
-                Some(tensor) => self.send(place, to, Content::Tensor(tensor)),
+                Some(tensor) => self.send(place, to, Content::Tensor(Box::new(tensor))),
             }
         }
         incoming[self.process] = None;
@@ -119,7 +119,7 @@ impl Transport for Threads {
             let Some(expected) = expected else { continue };
             let content = self.receive(place, process, started)?;
             held[process] = match content {
-                Content::Tensor(tensor) if tensor.dims() == expected => Some(tensor),
+                Content::Tensor(tensor) if tensor.dims() == expected => Some(*tensor),
                 other => return Err(mismatch(place, process, format!("{expected:?}"), &other)),
             };
         }
@@ -189,7 +189,7 @@ impl Threads {
         process: usize,
         started: Instant,
     ) -> Result<Content, RankError> {
-        let peer = Peer::here(process);
+        let peer = Box::new(Peer::here(process));
         let mut state = self.shared.lock();
         loop {
             let wanted = |letter: &Letter| {
@@ -216,7 +216,7 @@ impl Threads {
             let waited = started.elapsed();
             let Some(left) = self.deadline.checked_sub(waited) else {
                 return Err(RankError::Timeout {
-                    peers: vec![peer],
+                    peers: vec![*peer],
                     at: place,
                     waited,
                     doing: "elsewhere in this process".into(),
@@ -234,7 +234,7 @@ impl Threads {
 
 fn mismatch(place: Place, process: usize, expected: String, found: &Content) -> RankError {
     RankError::Mismatch {
-        peer: Peer::here(process),
+        peer: Box::new(Peer::here(process)),
         at: Some(place),
         expected,
         found: match found {

@@ -37,6 +37,11 @@ pub trait Transport: fmt::Debug + Send {
         false
     }
 
+    /// Exchanges made so far, where groups follow one another over the same processes.
+    fn exchanges(&self) -> u64 {
+        0
+    }
+
     /// Hears how many ranks each process drives, for the names in its messages.
     fn share_out(&mut self, ranks_each: usize) {
         let _ = ranks_each;

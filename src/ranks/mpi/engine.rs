@@ -121,7 +121,10 @@ struct Pending {
     /// Never touched before the requests are done; moving a `Vec` or `Bytes` leaves its memory where it is.
     received: Vec<Vec<u8>>,
     _sent: Vec<Bytes>,
+    _scattered: Vec<u8>,
     _counts: Vec<Vec<i32>>,
+    /// Whether the first requests are receives from single processes, one for each buffer.
+    single: bool,
     reply: Option<Reply>,
 }
 
@@ -188,7 +191,9 @@ fn serve(queue: &Receiver<(Job, Reply)>, ready: &Sender<Result<Size, String>>) {
         if tests < EAGER_TESTS {
             std::thread::yield_now();
         } else {
-            std::thread::sleep(Duration::from_micros(u64::from(tests / EAGER_TESTS) * 10).min(LONGEST_REST));
+            std::thread::sleep(
+                Duration::from_micros(u64::from(tests / EAGER_TESTS) * 10).min(LONGEST_REST),
+            );
         }
     }
 }
@@ -211,19 +216,37 @@ fn progress(comm: ffi::MPI_Comm) {
 /// Whether all requests are done, or one failed; then the result is on its way.
 fn finished(pending: &mut Pending) -> bool {
     let mut done = 0;
+    // SAFETY: a status is plain numbers.
+    let mut statuses: Vec<ffi::MPI_Status> = pending
+        .requests
+        .iter()
+        .map(|_| unsafe { std::mem::zeroed() })
+        .collect();
     // SAFETY: the requests are live or null, and their buffers are held by `pending`.
     let code = unsafe {
         ffi::MPI_Testall(
             pending.requests.len() as i32,
             pending.requests.as_mut_ptr(),
             &raw mut done,
-            ffi::RSMPI_STATUSES_IGNORE,
+            statuses.as_mut_ptr(),
         )
     };
     let result = match checked(code) {
         Err(reason) => Err(reason),
         Ok(()) if done == 0 => return false,
-        Ok(()) => Ok(std::mem::take(&mut pending.received)),
+        Ok(()) => {
+            let mut received = std::mem::take(&mut pending.received);
+            if pending.single {
+                // A shorter message than expected is no error to MPI; the length tells.
+                for (buffer, status) in received.iter_mut().zip(&statuses) {
+                    let mut length = 0;
+                    // SAFETY: the status is of a receive that is done, of bytes.
+                    unsafe { ffi::MPI_Get_count(status, ffi::RSMPI_UINT8_T, &raw mut length) };
+                    buffer.truncate(usize::try_from(length).unwrap_or_default());
+                }
+            }
+            Ok(received)
+        }
     };
     if result.is_err() {
         // MPI may still write to buffers of requests that it did not give up: they stay.
@@ -243,20 +266,22 @@ fn start(world: &SimpleCommunicator, job: Job) -> Result<Pending, String> {
         requests: Vec::new(),
         received: Vec::new(),
         _sent: Vec::new(),
+        _scattered: Vec::new(),
         _counts: Vec::new(),
+        single: false,
         reply: None,
     };
     // SAFETY (of all blocks below): every buffer and count array that is handed over is owned by
     // `pending`, lies on the heap, and is neither moved nor touched until its request is done.
-    let mut request = || unsafe { ffi::RSMPI_REQUEST_NULL };
+    let request = || unsafe { ffi::RSMPI_REQUEST_NULL };
     match job {
         Job::AllGather(bytes) => {
             let count = count(bytes.len())?;
-            let mut all = vec![0; bytes.len() * world.size() as usize];
+            let mut all = buffer(bytes.len() * world.size() as usize);
             let mut new = request();
             checked(unsafe {
                 ffi::MPI_Iallgather(
-                    bytes.as_ptr().cast(),
+                    address(&bytes),
                     count,
                     byte,
                     all.as_mut_ptr().cast(),
@@ -271,12 +296,13 @@ fn start(world: &SimpleCommunicator, job: Job) -> Result<Pending, String> {
             pending._sent.push(bytes);
         }
         Job::Exchange { send, receive, tag } => {
+            pending.single = true;
             for (from, length) in receive {
-                let mut buffer = vec![0; length];
+                let mut message = buffer(length);
                 let mut new = request();
                 checked(unsafe {
                     ffi::MPI_Irecv(
-                        buffer.as_mut_ptr().cast(),
+                        message.as_mut_ptr().cast(),
                         count(length)?,
                         byte,
                         from as i32,
@@ -286,13 +312,13 @@ fn start(world: &SimpleCommunicator, job: Job) -> Result<Pending, String> {
                     )
                 })?;
                 pending.requests.push(new);
-                pending.received.push(buffer);
+                pending.received.push(message);
             }
             for (to, bytes) in send {
                 let mut new = request();
                 checked(unsafe {
                     ffi::MPI_Isend(
-                        bytes.as_ptr().cast(),
+                        address(&bytes),
                         count(bytes.len())?,
                         byte,
                         to as i32,
@@ -312,11 +338,11 @@ fn start(world: &SimpleCommunicator, job: Job) -> Result<Pending, String> {
         } => {
             let (out, out_at) = counts(&send_counts)?;
             let (into, into_at) = counts(&receive_counts)?;
-            let mut all = vec![0; receive_counts.iter().sum()];
+            let mut all = buffer(receive_counts.iter().sum());
             let mut new = request();
             checked(unsafe {
                 ffi::MPI_Ialltoallv(
-                    send.as_ptr().cast(),
+                    address(&send),
                     out.as_ptr(),
                     out_at.as_ptr(),
                     byte,
@@ -355,11 +381,11 @@ fn start(world: &SimpleCommunicator, job: Job) -> Result<Pending, String> {
             receive,
         } => {
             let (out, out_at) = counts(&send_counts)?;
-            let mut mine = vec![0; receive];
+            let mut mine = buffer(receive);
             let mut new = request();
             checked(unsafe {
                 ffi::MPI_Iscatterv(
-                    send.as_ptr().cast(),
+                    address(&send),
                     out.as_ptr(),
                     out_at.as_ptr(),
                     byte,
@@ -373,7 +399,7 @@ fn start(world: &SimpleCommunicator, job: Job) -> Result<Pending, String> {
             })?;
             pending.requests.push(new);
             pending.received.push(mine);
-            pending._sent.push(Bytes::from_bytes_vec(send));
+            pending._scattered = send;
             pending._counts = vec![out, out_at];
         }
         Job::Finalize => {}
@@ -381,9 +407,27 @@ fn start(world: &SimpleCommunicator, job: Job) -> Result<Pending, String> {
     Ok(pending)
 }
 
+/// Zeros to receive into. Rust's pointer to nothing may be MPI's word for "in place" (1 in Open MPI), so
+/// even a buffer of no bytes lies somewhere.
+fn buffer(length: usize) -> Vec<u8> {
+    let mut buffer = Vec::with_capacity(length.max(1));
+    buffer.resize(length, 0);
+    buffer
+}
+
+/// Where bytes to send lie; see [`buffer`].
+fn address(bytes: &[u8]) -> *const std::ffi::c_void {
+    static NOTHING: u8 = 0;
+    match bytes.is_empty() {
+        true => (&raw const NOTHING).cast(),
+        false => bytes.as_ptr().cast(),
+    }
+}
+
 /// A length as MPI counts.
 fn count(bytes: usize) -> Result<i32, String> {
-    i32::try_from(bytes).map_err(|_| format!("{bytes} bytes in one message; MPI counts to {}", i32::MAX))
+    i32::try_from(bytes)
+        .map_err(|_| format!("{bytes} bytes in one message; MPI counts to {}", i32::MAX))
 }
 
 /// Lengths, and where each begins.
@@ -395,7 +439,10 @@ fn counts(lengths: &[usize]) -> Result<(Vec<i32>, Vec<i32>), String> {
         next += length;
     }
     count(next)?;
-    let lengths = lengths.iter().map(|length| count(*length)).collect::<Result<_, _>>()?;
+    let lengths = lengths
+        .iter()
+        .map(|length| count(*length))
+        .collect::<Result<_, _>>()?;
     Ok((lengths, starts))
 }
 
@@ -408,5 +455,8 @@ fn checked(code: i32) -> Result<(), String> {
     // SAFETY: the text has room for the longest message there is.
     unsafe { ffi::MPI_Error_string(code, text.as_mut_ptr().cast(), &raw mut length) };
     text.truncate(usize::try_from(length).unwrap_or_default());
-    Err(format!("MPI error {code}: {}", String::from_utf8_lossy(&text)))
+    Err(format!(
+        "MPI error {code}: {}",
+        String::from_utf8_lossy(&text)
+    ))
 }

@@ -92,6 +92,10 @@ impl Transport for Mpi {
         self.watch.process()
     }
 
+    fn exchanges(&self) -> u64 {
+        self.watch.exchanges()
+    }
+
     fn share_out(&mut self, ranks_each: usize) {
         self.watch.share_out(ranks_each);
     }
@@ -179,7 +183,7 @@ impl Transport for Mpi {
             };
             if bytes.len() != length {
                 return Err(RankError::Mismatch {
-                    peer: self.watch.peer(process),
+                    peer: Box::new(self.watch.peer(process)),
                     at: Some(place),
                     expected: format!("{length} bytes"),
                     found: format!("{} bytes", bytes.len()),
@@ -204,17 +208,36 @@ impl Transport for Mpi {
         })
     }
 
-    fn broadcast(&mut self, place: Place, root: usize, bytes: Vec<u8>) -> Result<Vec<u8>, RankError> {
+    fn broadcast(
+        &mut self,
+        place: Place,
+        root: usize,
+        bytes: Vec<u8>,
+    ) -> Result<Vec<u8>, RankError> {
         self.watch.enter(place)?;
         self.submit(place, Job::Broadcast { root, bytes });
         Ok(self.wait(place)?.concat())
     }
 
-    fn scatter(&mut self, place: Place, root: usize, parts: Vec<Vec<u8>>) -> Result<Vec<u8>, RankError> {
+    fn scatter(
+        &mut self,
+        place: Place,
+        root: usize,
+        parts: Vec<Vec<u8>>,
+    ) -> Result<Vec<u8>, RankError> {
         self.watch.enter(place)?;
         // Lengths first: nobody else knows them.
-        let lengths: Vec<u8> = parts.iter().flat_map(|part| (part.len() as u64).to_le_bytes()).collect();
-        let one = |count: usize| if parts.is_empty() { Vec::new() } else { vec![count; parts.len()] };
+        let lengths: Vec<u8> = parts
+            .iter()
+            .flat_map(|part| (part.len() as u64).to_le_bytes())
+            .collect();
+        let one = |count: usize| {
+            if parts.is_empty() {
+                Vec::new()
+            } else {
+                vec![count; parts.len()]
+            }
+        };
         self.submit(
             place,
             Job::Scatter {
@@ -225,7 +248,9 @@ impl Transport for Mpi {
             },
         );
         let length = self.wait(place)?.concat();
-        let length = length.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let length = length
+            .first_chunk()
+            .map_or(0, |bytes| u64::from_le_bytes(*bytes));
         let receive = usize::try_from(length).unwrap_or(usize::MAX);
         self.submit(
             place,

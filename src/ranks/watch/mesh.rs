@@ -91,7 +91,9 @@ pub(super) fn connect(
                     *place = Some(link);
                 }
             }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => std::thread::sleep(POLL),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                std::thread::sleep(POLL)
+            }
             Err(error) => return Err(failed(error)),
         }
     }
@@ -104,7 +106,11 @@ fn greeted(link: &TcpStream, token: &str) -> Option<usize> {
     link.set_read_timeout(Some(HELLO_TIMEOUT)).ok()?;
     // One byte at a time: what follows the greeting belongs to whoever reads the link later.
     let message = receive(&mut BufReader::with_capacity(1, link))?;
-    let Message::Hello { process, token: given } = message else {
+    let Message::Hello {
+        process,
+        token: given,
+    } = message
+    else {
         return None;
     };
     // Hashes are compared, so that the time it takes says nothing about the token.

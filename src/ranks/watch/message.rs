@@ -9,8 +9,9 @@ use serde_json::Value;
 
 use crate::ranks::Place;
 
-/// Longest line that is read, in bytes; a fingerprint takes a few hundred.
-const MAX_LINE_BYTES: u64 = 1 << 20;
+/// Longest line that is read, in bytes; a fingerprint takes a few hundred, the selections of a trace may
+/// take some millions.
+const MAX_LINE_BYTES: u64 = 1 << 26;
 
 /// What one process tells another.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -44,7 +45,10 @@ pub(super) fn send(link: &Mutex<Option<TcpStream>>, message: &Message) {
 /// The next message; none at the end of the link or when it holds something else.
 pub(super) fn receive(from: &mut impl BufRead) -> Option<Message> {
     let mut line = Vec::new();
-    let read = from.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line);
+    let read = from
+        .by_ref()
+        .take(MAX_LINE_BYTES)
+        .read_until(b'\n', &mut line);
     match read {
         Ok(count) if count > 0 && line.ends_with(b"\n") => serde_json::from_slice(&line).ok(),
         _ => None,

@@ -82,7 +82,9 @@ impl State {
 
 impl fmt::Debug for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watch").field("process", &self.0.me).finish_non_exhaustive()
+        f.debug_struct("Watch")
+            .field("process", &self.0.me)
+            .finish_non_exhaustive()
     }
 }
 
@@ -102,7 +104,9 @@ impl Watch {
         let readers: Vec<_> = (links.iter())
             .map(|link| link.as_ref().map(TcpStream::try_clone).transpose())
             .collect::<Result<_, _>>()
-            .map_err(|error| RankError::Connect { reason: error.to_string() })?;
+            .map_err(|error| RankError::Connect {
+                reason: error.to_string(),
+            })?;
         let member = |peer| Member {
             peer,
             heard: Instant::now(),
@@ -125,10 +129,13 @@ impl Watch {
             changed: Condvar::new(),
             alarm: Condvar::new(),
         }));
-        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| -> Result<JoinHandle<()>, RankError> {
-            let builder = std::thread::Builder::new().name(name.into());
-            builder.spawn(work).map_err(|error| RankError::Connect { reason: error.to_string() })
-        };
+        let spawn =
+            |name: &str, work: Box<dyn FnOnce() + Send>| -> Result<JoinHandle<()>, RankError> {
+                let builder = std::thread::Builder::new().name(name.into());
+                builder.spawn(work).map_err(|error| RankError::Connect {
+                    reason: error.to_string(),
+                })
+            };
         for (process, link) in readers.into_iter().enumerate() {
             if let Some(link) = link {
                 let watch = watch.clone();
@@ -152,8 +159,9 @@ impl Watch {
         self.0.links.len()
     }
 
-    pub(crate) fn timeout(&self) -> Duration {
-        self.0.timeout
+    /// Exchanges made so far, by whatever groups.
+    pub(crate) fn exchanges(&self) -> u64 {
+        self.lock().place.map_or(0, |place| place.exchange + 1)
     }
 
     /// A process as messages name it.
@@ -197,7 +205,12 @@ impl Watch {
                 member.peer.process != me
                     && member.place.is_none_or(|at| at.exchange < place.exchange)
             };
-            state.members.iter().filter(behind).map(|m| m.peer.process).collect()
+            state
+                .members
+                .iter()
+                .filter(behind)
+                .map(|m| m.peer.process)
+                .collect()
         })
     }
 
@@ -253,14 +266,19 @@ impl Watch {
             })
         };
         self.wait_within(place, Some(self.0.timeout), &mut ready, |state| {
-            (0..count).filter(|process| !state.said.contains_key(&(round, *process))).collect()
+            (0..count)
+                .filter(|process| !state.said.contains_key(&(round, *process)))
+                .collect()
         })
     }
 
     /// This process cannot go on: tells the others.
     pub(crate) fn fail(&self, reason: &str) {
         let reason = reason.to_owned();
-        self.tell_all(&Message::Failed { reason, of_others: false });
+        self.tell_all(&Message::Failed {
+            reason,
+            of_others: false,
+        });
         let mut state = self.lock();
         state.told = true;
         state.over = true;
@@ -281,7 +299,11 @@ impl Watch {
             if let Some((error, _)) = &state.failure {
                 return Err(error.clone());
             }
-            if state.members.iter().all(|member| member.left || member.peer.process == me) {
+            if state
+                .members
+                .iter()
+                .all(|member| member.left || member.peer.process == me)
+            {
                 state.over = true;
                 self.0.alarm.notify_all();
                 return Ok(());
@@ -308,7 +330,10 @@ impl Watch {
         self.0.changed.notify_all();
         self.0.alarm.notify_all();
         let reason = error.to_string();
-        self.tell_all(&Message::Failed { reason, of_others: true });
+        self.tell_all(&Message::Failed {
+            reason,
+            of_others: true,
+        });
         error
     }
 
@@ -328,7 +353,7 @@ impl Watch {
             let at = state.place;
             let member = &mut state.members[process];
             member.heard = Instant::now();
-            let peer = member.peer.clone();
+            let peer = Box::new(member.peer.clone());
             match message {
                 Message::Hello { .. } => {}
                 Message::Beat { place } => member.place = place,
@@ -337,7 +362,11 @@ impl Watch {
                 }
                 Message::Failed { reason, of_others } => {
                     let error = match of_others {
-                        true => RankError::Reported { by: peer, reason, at },
+                        true => RankError::Reported {
+                            by: peer,
+                            reason,
+                            at,
+                        },
                         false => RankError::Failed { peer, reason },
                     };
                     self.heard(&mut state, error);
@@ -351,7 +380,7 @@ impl Watch {
         let member = &state.members[process];
         if !member.left && !state.over && state.failure.is_none() {
             let error = RankError::Gone {
-                peer: member.peer.clone(),
+                peer: Box::new(member.peer.clone()),
                 at: state.place,
             };
             self.found(state, error);
@@ -377,42 +406,36 @@ impl Watch {
             if signal::asked_to_end() && asked_to_end.is_none() {
                 asked_to_end = Some(now);
             }
-            let hurry = asked_to_end.is_some_and(|since| now - since >= GRACE);
-            match &state.failure {
+            if let Some((error, since)) = state.failure.clone() {
                 // A launcher that ends all ranks for one that it lost leaves no time to compute on.
-                Some((error, since)) if now - *since >= GRACE || asked_to_end.is_some() => {
-                    if !std::mem::replace(&mut state.told, true) {
-                        let error = state.failure.as_ref().map(|(error, _)| error.clone());
-                        drop(state);
-                        if let Some(error) = error {
-                            on_failure(&error);
-                        }
-                        return;
-                    }
-                    let _ = error;
+                let due = now - since >= GRACE || asked_to_end.is_some();
+                if due && !std::mem::replace(&mut state.told, true) {
+                    drop(state);
+                    on_failure(&error);
+                    return;
                 }
-                Some(_) => {}
-                None if hurry => {
-                    let error = RankError::Failed {
-                        peer: state.members[self.0.me].peer.clone(),
-                        reason: "it was asked to end (SIGTERM)".into(),
-                    };
-                    self.found(state, error);
-                    continue;
-                }
-                None => {
-                    if let Some(error) = silent(&state, self.0.me, now, self.0.timeout) {
-                        self.found(state, error);
-                        continue;
-                    }
-                }
+            } else if asked_to_end.is_some_and(|since| now - since >= GRACE) {
+                let error = RankError::Failed {
+                    peer: Box::new(state.members[self.0.me].peer.clone()),
+                    reason: "it was asked to end (SIGTERM)".into(),
+                };
+                self.found(state, error);
+                continue;
+            } else if let Some(error) = silent(&state, self.0.me, now, self.0.timeout) {
+                self.found(state, error);
+                continue;
             }
             let place = state.place;
             drop(state);
             self.tell_all(&Message::Beat { place });
             let state = self.lock();
             if !state.over {
-                drop(self.0.alarm.wait_timeout(state, BEAT).unwrap_or_else(PoisonError::into_inner));
+                drop(
+                    self.0
+                        .alarm
+                        .wait_timeout(state, BEAT)
+                        .unwrap_or_else(PoisonError::into_inner),
+                );
             }
         }
     }
@@ -426,7 +449,7 @@ fn elsewhere(state: &State, me: usize, place: Place) -> Option<RankError> {
             && place.operation != Operation::Agree
     })?;
     Some(RankError::Mismatch {
-        peer: other.peer.clone(),
+        peer: Box::new(other.peer.clone()),
         at: Some(place),
         expected: place.to_string(),
         found: other.place.map_or_else(String::new, |at| at.to_string()),
@@ -436,7 +459,12 @@ fn elsewhere(state: &State, me: usize, place: Place) -> Option<RankError> {
 /// Everybody that has been silent too long, together with those about to be.
 fn silent(state: &State, me: usize, now: Instant, timeout: Duration) -> Option<RankError> {
     let quiet_for = |member: &Member| now.saturating_duration_since(member.heard);
-    let others = || state.members.iter().filter(|m| m.peer.process != me && !m.left);
+    let others = || {
+        state
+            .members
+            .iter()
+            .filter(|m| m.peer.process != me && !m.left)
+    };
     let silence = others().map(quiet_for).max()?;
     (silence >= timeout).then(|| RankError::Silent {
         peers: others()
@@ -450,7 +478,12 @@ fn silent(state: &State, me: usize, now: Instant, timeout: Duration) -> Option<R
 
 /// Why an exchange was not finished in time, among the processes that are `missing` from it.
 fn late(state: &State, me: usize, place: Place, waited: Duration, missing: &[usize]) -> RankError {
-    let others = || state.members.iter().filter(|member| member.peer.process != me);
+    let others = || {
+        state
+            .members
+            .iter()
+            .filter(|member| member.peer.process != me)
+    };
     let quiet = |member: &&Member| member.heard.elapsed() >= QUIET.min(waited / 2);
     let names = |members: Vec<&Member>| members.iter().map(|m| m.peer.clone()).collect();
     let silent: Vec<&Member> = others().filter(quiet).collect();
@@ -461,8 +494,9 @@ fn late(state: &State, me: usize, place: Place, waited: Duration, missing: &[usi
             silence,
         };
     }
-    let mut behind: Vec<&Member> =
-        others().filter(|member| missing.contains(&member.peer.process)).collect();
+    let mut behind: Vec<&Member> = others()
+        .filter(|member| missing.contains(&member.peer.process))
+        .collect();
     if behind.is_empty() {
         // All say that they are here, and yet it does not end.
         behind = others().collect();
