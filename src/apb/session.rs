@@ -395,6 +395,11 @@ impl<'m> Session<'m> {
         Ok(())
     }
 
+    /// The ranks, for exchanges of another kind.
+    pub fn into_group(self) -> RankGroup {
+        self.group
+    }
+
     /// The ranks, and what their exchanges have moved so far.
     pub fn group(&self) -> &RankGroup {
         &self.group

@@ -211,7 +211,18 @@ impl World {
     /// [`RankError`] when a process is lost or late.
     pub fn talk(&mut self, value: Value) -> Result<Vec<Value>, RankError> {
         self.rounds += 1;
-        self.watch.talk(self.rounds, value)
+        self.watch
+            .talk(self.rounds, value, Some(self.watch.timeout()))
+    }
+
+    /// The same, but a process may take as long as it lives: for what takes one of them long.
+    ///
+    /// # Errors
+    ///
+    /// [`RankError`] when a process is lost.
+    pub fn talk_patiently(&mut self, value: Value) -> Result<Vec<Value>, RankError> {
+        self.rounds += 1;
+        self.watch.talk(self.rounds, value, None)
     }
 
     /// Compares what the processes were started with: names and values. What a process cannot know is

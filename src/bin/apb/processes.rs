@@ -6,9 +6,7 @@ use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use burn_apb::ranks::{
-    Environment, JoinOptions, Peer, RANK_FAILED, RankError, World, end_process,
-};
+use burn_apb::ranks::{Environment, JoinOptions, Peer, RANK_FAILED, RankError, World, end_process};
 use serde_json::{Value, json};
 
 use crate::args::Processes;
@@ -48,7 +46,10 @@ pub fn run(
     let output = if first { *output } else { output.silent() };
     let options = JoinOptions {
         timeout: Duration::from_secs(u64::from(flags.timeout.get())),
-        meeting: flags.rendezvous.clone().or_else(|| environment.meeting.clone()),
+        meeting: flags
+            .rendezvous
+            .clone()
+            .or_else(|| environment.meeting.clone()),
         on_failure: Box::new(move |error| {
             say(&format!("process {}", environment.process), error);
             end_process(RANK_FAILED);
@@ -65,7 +66,11 @@ pub fn run(
         }
     };
     tell_of_panics(&world);
-    log(&format!("{} joined {} processes", world.me(), world.processes()));
+    log(&format!(
+        "{} joined {} processes",
+        world.me(),
+        world.processes()
+    ));
     let result = together(&mut world, &output);
     let me = world.me().to_string();
     let error = match result {
@@ -142,7 +147,10 @@ pub fn agree<T>(world: &mut World, mine: Result<T, CliError>) -> Result<T, CliEr
     };
     let text = all[failed]["text"].as_str().unwrap_or_default().to_owned();
     if all.iter().all(|word| *word == all[failed]) {
-        return Err(CliError::agreed(all[failed]["code"].as_u64().unwrap_or(1), text));
+        return Err(CliError::agreed(
+            all[failed]["code"].as_u64().unwrap_or(1),
+            text,
+        ));
     }
     Err(CliError::rank(RankError::Failed {
         peer: Box::new(world.peer(failed)),
@@ -151,7 +159,7 @@ pub fn agree<T>(world: &mut World, mine: Result<T, CliError>) -> Result<T, CliEr
     .known())
 }
 
-/// Goes on when process 0 could do what it alone does: the others wait for it.
+/// Goes on when process 0 could do what it alone does: the others wait for it, however long it takes.
 pub fn first_alone<T>(
     world: &mut World,
     work: impl FnOnce() -> Result<T, CliError>,
@@ -161,7 +169,7 @@ pub fn first_alone<T>(
         Ok(_) => Value::Null,
         Err(error) => json!({ "code": error.code(), "text": error.to_string() }),
     };
-    let all = world.talk(word)?;
+    let all = world.talk_patiently(word)?;
     match all[0].is_null() {
         true => mine,
         false => Err(CliError::agreed(
@@ -172,10 +180,7 @@ pub fn first_alone<T>(
 }
 
 /// Compares what the processes were started with; what differs is known to all.
-pub fn compare(
-    world: &mut World,
-    fingerprint: &[(&str, Option<String>)],
-) -> Result<(), CliError> {
+pub fn compare(world: &mut World, fingerprint: &[(&str, Option<String>)]) -> Result<(), CliError> {
     world.compare(fingerprint).map_err(|error| match error {
         RankError::Differs { .. } => CliError::rank(error).known(),
         error => CliError::from(error),
@@ -186,7 +191,9 @@ pub fn compare(
 pub fn reports(world: &mut World, mine: Value) -> Result<Vec<Value>, CliError> {
     let all = world.talk(mine)?;
     let named = all.into_iter().enumerate().map(|(process, mut report)| {
-        let Peer { ranks, host, pid, .. } = world.peer(process);
+        let Peer {
+            ranks, host, pid, ..
+        } = world.peer(process);
         report["ranks"] = json!(ranks.collect::<Vec<_>>());
         report["host"] = json!(host);
         report["pid"] = json!(pid);

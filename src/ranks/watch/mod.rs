@@ -159,6 +159,10 @@ impl Watch {
         self.0.links.len()
     }
 
+    pub(crate) fn timeout(&self) -> Duration {
+        self.0.timeout
+    }
+
     /// Exchanges made so far, by whatever groups.
     pub(crate) fn exchanges(&self) -> u64 {
         self.lock().place.map_or(0, |place| place.exchange + 1)
@@ -246,8 +250,14 @@ impl Watch {
         }
     }
 
-    /// Says `value` in a round of talks and hears what every process says, in their order.
-    pub(crate) fn talk(&self, round: u64, value: Value) -> Result<Vec<Value>, RankError> {
+    /// Says `value` in a round of talks and hears what every process says, in their order; without a
+    /// deadline a process may take as long as it lives.
+    pub(crate) fn talk(
+        &self,
+        round: u64,
+        value: Value,
+        deadline: Option<Duration>,
+    ) -> Result<Vec<Value>, RankError> {
         let me = self.0.me;
         self.lock().said.insert((round, me), value.clone());
         self.tell_all(&Message::Say { round, value });
@@ -265,7 +275,7 @@ impl Watch {
                 said.collect()
             })
         };
-        self.wait_within(place, Some(self.0.timeout), &mut ready, |state| {
+        self.wait_within(place, deadline, &mut ready, |state| {
             (0..count)
                 .filter(|process| !state.said.contains_key(&(round, *process)))
                 .collect()
