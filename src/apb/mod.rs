@@ -35,6 +35,6 @@ pub use layout::{AnchorSource, Layout, RankRows};
 pub use passing::{POOL, Selection};
 pub use plan::{PlanError, PrefillPlan};
 pub use prefill::{Part, PrefillObserver};
-pub use saved::{SavedError, SavedSession};
+pub use saved::{PreparedSave, SavedError, SavedSession, discard_unfinished};
 pub use session::{Completion, DEFAULT_PREFILL_CHUNK, Session, SessionConfig, StopReason};
 pub use share::{Assignment, DocumentShare};

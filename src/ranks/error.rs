@@ -97,7 +97,7 @@ pub enum RankError {
         reason: String,
     },
     /// Another process found that ranks are lost.
-    #[error("{by} reports: {reason}; this rank was {}", during(.at.as_ref()))]
+    #[error("{by} reports: {reason}; this was heard {}", during(.at.as_ref()))]
     Reported {
         /// Who found it.
         by: Box<Peer>,

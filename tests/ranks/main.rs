@@ -1,6 +1,10 @@
 //! Ranks of one process, of several threads and of several processes, under the same tests.
 
 #[cfg(feature = "mpi")]
+mod commands;
+#[cfg(feature = "mpi")]
+mod faults;
+#[cfg(feature = "mpi")]
 mod mpi;
 mod suite;
 

@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use burn_apb::apb::discard_unfinished;
 use burn_apb::ranks::{Environment, JoinOptions, Peer, RANK_FAILED, RankError, World, end_process};
 use serde_json::{Value, json};
 
@@ -23,6 +24,23 @@ pub fn log(line: &str) {
         // A log that cannot be written is no reason to stop.
         let _ = writeln!(log, "{line}");
     }
+}
+
+/// What a save has under way: its folder and ranks.
+static UNFINISHED: OnceLock<(PathBuf, usize)> = OnceLock::new();
+
+/// Has whatever ends this process before a save of `ranks` ranks into `folder` is whole remove its
+/// files.
+pub fn discard_at_end(folder: &Path, ranks: usize) {
+    let _ = UNFINISHED.set((folder.into(), ranks));
+}
+
+/// Ends a process that lost a rank, or is one.
+fn end() -> ! {
+    if let Some((folder, ranks)) = UNFINISHED.get() {
+        discard_unfinished(folder, *ranks);
+    }
+    end_process(RANK_FAILED)
 }
 
 /// Runs a command: `alone` in a process of its own, `together` in one of several that were started
@@ -52,7 +70,7 @@ pub fn run(
             .or_else(|| environment.meeting.clone()),
         on_failure: Box::new(move |error| {
             say(&format!("process {}", environment.process), error);
-            end_process(RANK_FAILED);
+            end();
         }),
     };
     let mut world = match World::join(&environment, options) {
@@ -98,7 +116,7 @@ pub fn run(
         }
     };
     say(&me, &error);
-    end_process(RANK_FAILED)
+    end()
 }
 
 /// What ends this process, on stderr and in its log; one write, so that lines of several processes
@@ -120,7 +138,7 @@ fn tell_of_panics(world: &World) {
         // A panic of a worker thread comes back on the thread that waits for it.
         if std::thread::current().id() == main {
             voice.fail(&format!("it panicked: {panic}"));
-            end_process(RANK_FAILED);
+            end();
         }
     }));
 }

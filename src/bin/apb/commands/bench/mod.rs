@@ -10,7 +10,7 @@ use crate::output::Output;
 #[derive(clap::Subcommand, Debug)]
 pub enum Command {
     /// Prefill of real tokens, then decoding
-    Prefill(prefill::Prefill),
+    Prefill(Box<prefill::Prefill>),
     /// The attention kernel alone, beside matrix products, memory and Burn's own attention
     Attention(attention::Attention),
 }

@@ -2,24 +2,28 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use burn::tensor::DType;
 use burn_apb::apb::{
-    Document, Method, Part, PrefillObserver, PrefillPlan, Session, SessionConfig, compressor,
+    Assignment, Completion, Document, Method, Part, PrefillObserver, PrefillPlan, Session,
+    SessionConfig, compressor,
 };
 use burn_apb::model::sampler::{Sampler, SamplerConfig};
-use burn_apb::model::{KvCache, LanguageModel};
+use burn_apb::model::source::ModelSource;
+use burn_apb::model::{KvCache, LanguageModel, ModelText, load_decoder};
+use burn_apb::ranks::World;
 use serde_json::{Value, json};
 
 use super::{median, or_dash};
-use crate::args::{Compute, Model, Strategy};
+use crate::args::{Compute, Model, Processes, Strategy};
+use crate::commands::together::{self, Checked};
 use crate::commands::{demo, generate};
 use crate::error::CliError;
 use crate::output::Output;
-use crate::{interrupt, memory};
+use crate::{interrupt, memory, processes};
 
 /// Flags of `apb bench prefill`.
 #[derive(clap::Args, Debug)]
@@ -58,6 +62,8 @@ pub struct Prefill {
     strategy: Strategy,
     #[command(flatten)]
     compute: Compute,
+    #[command(flatten)]
+    processes: Processes,
 }
 
 /// Medians of one method and length.
@@ -71,96 +77,250 @@ struct Row {
     /// Weights, cache and one layer's activations.
     needed_bytes: usize,
     peak_bytes: Option<u64>,
+    /// What each process reported, where there are several.
+    processes: Vec<Value>,
 }
 
 /// Runs the command.
 pub fn run(args: &Prefill, output: &Output) -> Result<(), CliError> {
-    let methods = match args.methods.is_empty() {
-        false => args.methods.clone(),
-        true => vec![args.strategy.method.unwrap_or(Method::Full)],
-    };
-    let device = args.compute.device()?;
-    let (source, text) = generate::open(&args.model, output)?;
-    let document = match &args.document {
-        Some(path) => generate::read_text(path, "document")?,
-        None => demo::DOCUMENT.to_owned(),
-    };
-    let ids = text
-        .tokenizer
-        .encode(&document, false)
-        .map_err(CliError::failed)?;
-    let query = text
-        .tokenizer
-        .encode(&args.query, false)
-        .map_err(CliError::failed)?;
-    let longest = args.tokens.iter().copied().max().unwrap_or(0);
-    if args.tokens.contains(&0) || longest >= ids.len() {
-        return Err(CliError::usage(format!(
-            "--tokens goes from 1 to {}, one less than the document's tokens",
-            ids.len().saturating_sub(1)
-        )));
-    }
-    let mut cases = Vec::new();
-    for &tokens in &args.tokens {
-        let document = Document::new(&ids[..tokens]).with_anchor_query(query.clone());
-        for &method in &methods {
-            let config = args.strategy.config_of(method)?;
-            let plan = config
-                .plan(&document, &text.config)
-                .map_err(CliError::usage)?;
-            compressor::check_model(&plan, &text.config, &source)?;
-            cases.push((document.clone(), plan));
+    let together = |world: &mut World, output: &Output| together(args, world, output);
+    processes::run(
+        &args.processes,
+        output,
+        |output| alone(args, output),
+        together,
+    )
+}
+
+/// What is measured: documents of each length under each method, and the token behind each.
+struct Cases {
+    text: ModelText,
+    cases: Vec<(Document, PrefillPlan, u32)>,
+}
+
+impl Prefill {
+    fn methods(&self) -> Vec<Method> {
+        match self.methods.is_empty() {
+            false => self.methods.clone(),
+            true => vec![self.strategy.method.unwrap_or(Method::Full)],
         }
     }
+
+    /// Reads the document and plans every case.
+    fn cases(
+        &self,
+        source: &ModelSource,
+        text: ModelText,
+        strategy: &Strategy,
+    ) -> Result<Cases, CliError> {
+        let document = match &self.document {
+            Some(path) => generate::read_text(path, "document")?,
+            None => demo::DOCUMENT.to_owned(),
+        };
+        let encode = |what: &str| text.tokenizer.encode(what, false).map_err(CliError::failed);
+        let (ids, query) = (encode(&document)?, encode(&self.query)?);
+        let longest = self.tokens.iter().copied().max().unwrap_or(0);
+        if self.tokens.contains(&0) || longest >= ids.len() {
+            return Err(CliError::usage(format!(
+                "--tokens goes from 1 to {}, one less than the document's tokens",
+                ids.len().saturating_sub(1)
+            )));
+        }
+        let mut cases = Vec::new();
+        for &tokens in &self.tokens {
+            let document = Document::new(&ids[..tokens]).with_anchor_query(query.clone());
+            for method in self.methods() {
+                let config = strategy.config_of(method)?;
+                let plan = config
+                    .plan(&document, &text.config)
+                    .map_err(CliError::usage)?;
+                compressor::check_model(&plan, &text.config, source)?;
+                cases.push((document.clone(), plan, ids[tokens]));
+            }
+        }
+        Ok(Cases { text, cases })
+    }
+
+    fn capacity(&self, tokens: usize) -> usize {
+        tokens + self.decode + 2
+    }
+
+    /// Prints the rows.
+    fn show(&self, model: &LanguageModel, rows: &[Row], output: &Output) -> Result<(), CliError> {
+        let json_rows: Vec<Value> = rows.iter().map(|row| row.json(model)).collect();
+        let summary = json!({
+            "model": self.model.model, "parameters": model.text.config.num_parameters(),
+            "device": self.compute.device_name(), "dtype": format!("{:?}", model.dtype),
+            "runs": self.runs, "rows": json_rows,
+        });
+        output.result(&summary, |w| print(w, rows))
+    }
+}
+
+/// One process does it all.
+fn alone(args: &Prefill, output: &Output) -> Result<(), CliError> {
+    let device = args.compute.device()?;
+    let (source, text) = generate::open(&args.model, output)?;
+    let Cases { text, cases } = args.cases(&source, text, &args.strategy)?;
     let model = generate::load_weights(text, &source, &args.compute, &device, output)?;
 
     interrupt::listen();
     let runs = args.runs.get();
     let bar = output.progress("measuring", "runs");
     let total = (cases.len() * runs) as u64;
-    let mut rows: Vec<(Document, Row)> = cases
+    let mut rows: Vec<(Document, u32, Row)> = cases
         .into_iter()
-        .map(|(document, plan)| {
-            let row = Row {
-                tokens: plan.tokens,
-                prefill_seconds: Vec::new(),
-                parts: BTreeMap::new(),
-                decode_rates: Vec::new(),
-                needed_bytes: needed_bytes(
-                    &model,
-                    plan.tokens + args.decode,
-                    args.strategy.chunk.min(plan.tokens),
-                ),
-                peak_bytes: None,
-                plan,
-            };
-            (document, row)
+        .map(|(document, plan, next)| {
+            let rows = args.strategy.chunk.min(plan.tokens);
+            let needed = needed_bytes(&model, plan.tokens + args.decode, rows);
+            (document, next, Row::new(plan, needed))
         })
         .collect();
     // In turns, so that a machine that is slower for a while is so for all.
     let mut done = 0;
     for _ in 0..runs {
-        for (document, row) in &mut rows {
+        for (document, next, row) in &mut rows {
             if interrupt::poll().is_break() {
                 return Err(CliError::failed("cancelled"));
             }
             memory::reset_peak();
-            row.once(&model, document, ids[row.tokens], args)?;
+            row.once(&model, document, *next, args)?;
             row.peak_bytes = row.peak_bytes.max(memory::peak_bytes());
             done += 1;
             bar.update(done, total);
         }
     }
-    let rows: Vec<Row> = rows.into_iter().map(|(_, row)| row).collect();
     bar.finish();
+    let rows: Vec<Row> = rows.into_iter().map(|(_, _, row)| row).collect();
+    args.show(&model, &rows, output)
+}
 
-    let parameters = model.text.config.num_parameters();
-    let json_rows: Vec<Value> = rows.iter().map(|row| row.json(&model)).collect();
-    let summary = json!({
-        "model": args.model.model, "parameters": parameters, "device": args.compute.device_name(),
-        "dtype": format!("{:?}", model.dtype), "runs": runs, "rows": json_rows,
-    });
-    output.result(&summary, |w| print(w, &rows))
+/// Several processes: the first reads and plans, all compute their ranks' rows, and each reports its
+/// memory and what it received.
+fn together(args: &Prefill, world: &mut World, output: &Output) -> Result<(), CliError> {
+    let mut strategy = args.strategy.clone();
+    together::one_rank_each(&mut strategy, world);
+    processes::first_alone(world, || generate::resolve(&args.model, output))?;
+    let opened = ModelSource::open(generate::resolve(&args.model, output)?)
+        .map_err(CliError::usage)
+        .and_then(|source| {
+            let (config, fingerprint) = together::identify(&source)?;
+            let mut facts = together::facts(&args.compute, &strategy, fingerprint)?;
+            let asked = format!(
+                "{:?} tokens, {:?}, {:?}, {} runs, {} decoded",
+                args.tokens,
+                args.methods(),
+                strategy.config()?,
+                args.runs,
+                args.decode
+            );
+            facts.push(("lengths", Some(asked)));
+            let checked = Checked {
+                source,
+                config,
+                device: args.compute.device()?,
+                dtype: args.compute.dtype(),
+            };
+            Ok((checked, facts))
+        });
+    let (checked, facts) = processes::agree(world, opened)?;
+    processes::compare(world, &facts)?;
+    let cases = processes::first_alone(world, || {
+        let text = ModelText::load(&checked.source)?;
+        args.cases(&checked.source, text, &strategy)
+    })?;
+    let Checked {
+        source,
+        config,
+        device,
+        dtype,
+    } = &checked;
+    let (first, mut rows) = match cases {
+        Some(Cases { text, cases }) => {
+            let model = generate::load_weights(text, source, &args.compute, device, output);
+            let model = processes::agree(world, model)?;
+            let row = |(document, plan, next): (Document, PrefillPlan, u32)| {
+                (document, next, Row::new(plan, 0))
+            };
+            (Some(model), cases.into_iter().map(row).collect::<Vec<_>>())
+        }
+        None => (None, Vec::new()),
+    };
+    let other = match &first {
+        Some(_) => None,
+        None => {
+            let decoder = load_decoder(source, config, *dtype, device, &mut |_| {});
+            Some(processes::agree(world, decoder.map_err(CliError::from))?)
+        }
+    };
+    let decoder = match (&first, &other) {
+        (Some(model), _) => &model.decoder,
+        (None, Some(decoder)) => decoder,
+        (None, None) => return Ok(()),
+    };
+    let methods: Vec<Method> = args.tokens.iter().flat_map(|_| args.methods()).collect();
+    for _ in 0..args.runs.get() {
+        for (case, method) in methods.iter().enumerate() {
+            memory::reset_peak();
+            strategy.method = Some(*method);
+            let mut row = rows.get_mut(case);
+            let Some(mut group) = together::group(&strategy, world)? else {
+                let ran = processes::first_alone(world, || match (&first, &mut row) {
+                    (Some(model), Some((document, next, row))) => {
+                        row.once(model, document, *next, args)
+                    }
+                    _ => Ok(()),
+                });
+                ran?;
+                continue;
+            };
+            let assign = row.as_ref().map(|(document, next, row)| {
+                let (document, plan, next) = (document.clone(), row.plan.clone(), *next);
+                move |ranks: Range<usize>| {
+                    let room = args.capacity(plan.tokens);
+                    Assignment::new(&document, &plan, &[next], room, args.decode + 1, ranks)
+                }
+            });
+            let assign = assign
+                .as_ref()
+                .map(|assign| assign as &dyn Fn(Range<usize>) -> Assignment);
+            let task = Assignment::scatter(&mut group, assign)?;
+            let mut unused = BTreeMap::new();
+            let parts = match &mut row {
+                Some((_, _, row)) => &mut row.parts,
+                None => &mut unused,
+            };
+            let chunk = strategy.chunk;
+            let mut times = Times(parts);
+            let (mut session, seconds) =
+                together::prefill(decoder, &checked, &task, chunk, group, &mut times)?;
+            let rate = match args.decode {
+                0 => None,
+                _ => decode(&mut session, &task.query, args.decode)?.decode_tokens_per_second(),
+            };
+            let report = together::report(&checked, &task, chunk, session.group());
+            let reports = processes::reports(world, report)?;
+            if let Some((_, _, row)) = row {
+                row.prefill_seconds.push(seconds);
+                row.decode_rates.extend(rate);
+                row.peak_bytes = row.peak_bytes.max(memory::peak_bytes());
+                row.needed_bytes = reports[0]["needed_bytes"].as_u64().unwrap_or(0) as usize;
+                row.processes = reports;
+            }
+        }
+    }
+    let rows: Vec<Row> = rows.into_iter().map(|(_, _, row)| row).collect();
+    match &first {
+        Some(model) => args.show(model, &rows, output),
+        None => Ok(()),
+    }
+}
+
+/// Decodes `count` tokens behind `next`, the first of them by the question's own pass.
+fn decode(session: &mut Session<'_>, next: &[u32], count: usize) -> Result<Completion, CliError> {
+    let mut sampler = Sampler::new(SamplerConfig::default()).map_err(CliError::failed)?;
+    let proceed = |_| ControlFlow::Continue(());
+    Ok(session.ask(next, &mut sampler, &[], count + 1, proceed)?)
 }
 
 /// Adds up the parts of a prefill.
@@ -177,6 +337,19 @@ impl PrefillObserver for Times<'_> {
 }
 
 impl Row {
+    fn new(plan: PrefillPlan, needed_bytes: usize) -> Self {
+        Self {
+            tokens: plan.tokens,
+            plan,
+            prefill_seconds: Vec::new(),
+            parts: BTreeMap::new(),
+            decode_rates: Vec::new(),
+            needed_bytes,
+            peak_bytes: None,
+            processes: Vec::new(),
+        }
+    }
+
     /// Prefills the document, then decodes from `next`, the token behind it.
     fn once(
         &mut self,
@@ -188,7 +361,7 @@ impl Row {
         let compressor =
             compressor::load(&self.plan, &model.text.config, model.dtype, &model.device)
                 .map_err(CliError::usage)?;
-        let config = SessionConfig::new(self.tokens + args.decode + 2)
+        let config = SessionConfig::new(args.capacity(self.tokens))
             .with_dtype(model.dtype)
             .with_chunk(args.strategy.chunk);
         let mut session = Session::new(&model.decoder, &model.text.config, config, &model.device);
@@ -199,10 +372,7 @@ impl Row {
         if args.decode == 0 {
             return Ok(());
         }
-        let mut sampler = Sampler::new(SamplerConfig::default()).map_err(CliError::failed)?;
-        let completion = session.ask(&[next], &mut sampler, &[], args.decode + 1, |_| {
-            ControlFlow::Continue(())
-        })?;
+        let completion = decode(&mut session, &[next], args.decode)?;
         self.decode_rates
             .extend(completion.decode_tokens_per_second());
         Ok(())
@@ -258,7 +428,7 @@ impl Row {
             "decode_tokens_per_second": median(&self.decode_rates),
             "decode_tokens_per_second_all": self.decode_rates,
             "peak_bytes": self.peak_bytes, "needed_bytes": self.needed_bytes,
-            "peak_over_needed": self.memory_ratio(),
+            "peak_over_needed": self.memory_ratio(), "processes": self.processes,
         })
     }
 }
