@@ -27,6 +27,18 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// All of them.
+    #[cfg(feature = "mpi")]
+    const ALL: [Self; 7] = [
+        Self::AllGather,
+        Self::Shift,
+        Self::AllToAll,
+        Self::GatherPartials,
+        Self::Broadcast,
+        Self::Scatter,
+        Self::Agree,
+    ];
+
     /// The name used in messages.
     pub fn name(self) -> &'static str {
         match self {
@@ -55,6 +67,44 @@ pub struct Place {
 }
 
 impl Place {
+    /// Bytes of a [`stamp`](Self::stamp).
+    #[cfg(feature = "mpi")]
+    pub(crate) const STAMP: usize = 16;
+
+    /// What goes in front of every message, so that none is taken for another's: two processes that
+    /// make different collectives at the same time may well exchange something.
+    #[cfg(feature = "mpi")]
+    pub(crate) fn stamp(&self) -> [u8; Self::STAMP] {
+        // Layers are counted from 1 here; a message that was never written is all zeros.
+        let layer = self.layer.map_or(0, |layer| layer as u32 + 1);
+        let mut stamp = [0; Self::STAMP];
+        stamp[..8].copy_from_slice(&self.exchange.to_le_bytes());
+        stamp[8..12].copy_from_slice(&layer.to_le_bytes());
+        stamp[12] = self.operation as u8 + 1;
+        stamp
+    }
+
+    /// What a stamp that is not this place's says.
+    #[cfg(feature = "mpi")]
+    pub(crate) fn read_stamp(stamp: &[u8]) -> String {
+        let number = |range: Range<usize>| {
+            let bytes = stamp.get(range).unwrap_or_default();
+            bytes
+                .iter()
+                .rev()
+                .fold(0u64, |all, byte| all << 8 | u64::from(*byte))
+        };
+        let of = |operation: &&Operation| u64::from(**operation as u8) + 1 == number(12..13);
+        let Some(operation) = Operation::ALL.iter().find(of) else {
+            return "another message or none".into();
+        };
+        let layer = match number(8..12) {
+            0 => String::new(),
+            layer => format!(" of layer {}", layer - 1),
+        };
+        format!("{}{layer} (exchange {})", operation.name(), number(0..8))
+    }
+
     /// Whether two processes that speak of the same exchange mean the same by it. Bytes may differ:
     /// blocks do.
     pub fn agrees_with(&self, other: &Self) -> bool {

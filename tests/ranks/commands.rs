@@ -190,38 +190,137 @@ fn smollm2() -> Option<PathBuf> {
     None
 }
 
-#[test]
-fn five_methods_on_smollm2() {
+/// Each start of a case on SmolLM2 gives what one process does.
+fn on_smollm2(name: &str, method: Option<(&str, usize)>, starts: &[Start]) {
     let Some(model) = smollm2() else { return };
-    for (name, method, starts) in [
-        ("real/smollm2-135m-f32.full", None, &[Start::Launch(4)][..]),
-        (
-            "real/smollm2-135m-f32.full",
-            Some(("ring", 4)),
-            &[Start::Launch(4), Start::Mpirun(2)],
-        ),
-        // 9 heads: over 3 ranks, or 9.
-        (
-            "real/smollm2-135m-f32.full",
-            Some(("ulysses", 3)),
-            &[Start::Launch(3)],
-        ),
-        (
-            "real/smollm2-135m-f32.star",
-            None,
-            &[Start::Launch(4), Start::Mpirun(2)],
-        ),
-        (
-            "real/smollm2-135m-f32.apb",
-            None,
-            &[Start::Mpirun(4), Start::Launch(2)],
-        ),
+    let case = case(&format!("real/smollm2-135m-f32.{name}"), method);
+    let want = trace(Start::Alone, &case, &model, "zigzag");
+    for start in starts {
+        let got = trace(*start, &case, &model, "zigzag");
+        compare(&format!("{name} {method:?} {start:?}"), &got, &want);
+    }
+}
+
+#[test]
+fn full_on_smollm2() {
+    on_smollm2("full", None, &[Start::Launch(4)]);
+}
+
+#[test]
+fn ring_on_smollm2() {
+    on_smollm2(
+        "full",
+        Some(("ring", 4)),
+        &[Start::Launch(4), Start::Mpirun(2)],
+    );
+}
+
+/// 9 heads: over 3 ranks, or 9.
+#[test]
+fn ulysses_on_smollm2() {
+    on_smollm2("full", Some(("ulysses", 3)), &[Start::Launch(3)]);
+}
+
+#[test]
+fn star_on_smollm2() {
+    on_smollm2("star", None, &[Start::Launch(4), Start::Mpirun(2)]);
+}
+
+#[test]
+fn apb_on_smollm2() {
+    on_smollm2(
+        "apb",
+        None,
+        &[Start::Mpirun(4), Start::Launch(4), Start::Launch(2)],
+    );
+}
+
+/// Runs `apb generate` on SmolLM2 and gives its object.
+fn generate(start: Start, model: &Path, document: &Path, more: &[&str]) -> Value {
+    let text_of = |path: &Path| path.to_str().expect("UTF-8").to_owned();
+    let (model, document) = (text_of(model), text_of(document));
+    let args = [
+        "generate",
+        "--json",
+        "--greedy",
+        "--max-tokens",
+        "12",
+        "--method",
+        "apb",
+    ];
+    let question = [
+        "--query",
+        "What is light?",
+        "--model",
+        &model,
+        "--document",
+        &document,
+    ];
+    let done = run(start, &[&args[..], &question, more].concat());
+    assert!(done.status.success(), "{start:?}: {}", text(&done.stderr));
+    serde_json::from_slice(&done.stdout).expect("one object")
+}
+
+/// Answers are the same, and a process holds its own rows, receives what the formula says, and no more.
+#[test]
+fn generate_on_smollm2() {
+    let Some(model) = smollm2() else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let document = folder.path().join("document.txt");
+    let whole = std::fs::read_to_string(root().join("examples/data/opticks.txt")).expect("text");
+    std::fs::write(&document, &whole[..6000]).expect("written");
+    let alone = generate(Start::Alone, &model, &document, &["--ranks", "4"]);
+    for (start, more) in [
+        (Start::Launch(4), &[][..]),
+        (Start::Mpirun(2), &["--ranks", "4"]),
     ] {
-        let case = case(name, method);
-        let want = trace(Start::Alone, &case, &model, "zigzag");
-        for start in starts {
-            let got = trace(*start, &case, &model, "zigzag");
-            compare(&format!("{name} {method:?} {start:?}"), &got, &want);
+        let found = generate(start, &model, &document, more);
+        assert_eq!(found["tokens"], alone["tokens"], "{start:?}");
+        assert_eq!(found["ranks"], 4);
+        let processes = found["processes"].as_array().expect("a report of each");
+        let share = 4 / processes.len();
+        for process in processes {
+            // Prefill: in all layers but the last, (H - own) l_p 2 n_kv d_h elements of 4 bytes
+            // (method.md 6). Then for each row that follows the document (out, lse) of every head.
+            let number = |value: &Value| value.as_u64().expect("a number");
+            let (layers, kv, heads, head_dim) = (30, 3, 9, 64);
+            let others = (4 - share) as u64;
+            let passing = (layers - 1) * others * number(&alone["passing"]) * 2 * kv * head_dim * 4;
+            let rows = number(&found["query_tokens"])
+                + found["tokens"].as_array().expect("tokens").len() as u64
+                - 1;
+            let partials =
+                layers * (processes.len() as u64 - 1) * rows * heads * (head_dim + 1) * 4;
+            let received = number(&process["received_bytes"]);
+            // An answer that a stop token ended has one pass more.
+            let pass = partials / rows;
+            let stopped = found["stop_reason"] == "stop_token";
+            let expected = passing + partials + if stopped { pass } else { 0 };
+            assert_eq!(received, expected, "{start:?} {process}");
         }
+    }
+}
+
+/// Memory of a rank: the weights, a quarter of the cache, its rows' activations, and a tenth more.
+#[test]
+fn a_rank_holds_its_own_rows() {
+    let Some(model) = smollm2() else { return };
+    let model = model.to_str().expect("UTF-8");
+    let args = [
+        "bench", "prefill", "--json", "--runs", "1", "--decode", "1", "--tokens", "8000",
+    ];
+    let method = ["--methods", "apb", "--model", model];
+    let done = run(Start::Launch(4), &[&args[..], &method].concat());
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let found: Value = serde_json::from_slice(&done.stdout).expect("one object");
+    let processes = found["rows"][0]["processes"]
+        .as_array()
+        .expect("a report of each");
+    assert_eq!(processes.len(), 4);
+    for process in processes {
+        let bytes = |name: &str| process[name].as_u64().expect("bytes") as f64;
+        let ratio = bytes("peak_bytes") / bytes("needed_bytes");
+        println!("{process}: {ratio:.3} of what is needed");
+        assert!(ratio <= 1.1, "{process}: {ratio}");
     }
 }

@@ -114,12 +114,12 @@ impl Transport for Mpi {
         let like = outgoing.iter().flatten().next().cloned();
         let size = like.as_ref().map_or(0, |tensor| tensor.dtype().size());
         let lengths: Vec<usize> = (incoming.iter())
-            .map(|shape| shape.map_or(0, |shape| shape.iter().product::<usize>() * size))
+            .map(|shape| shape.map_or(0, |shape| message_bytes(shape, size)))
             .collect();
         let mut send = Vec::new();
         for (to, tensor) in outgoing.into_iter().enumerate() {
             if let Some(tensor) = tensor {
-                send.push((to, host_bytes(place, tensor)?));
+                send.push((to, self.stamped(place, tensor)?));
             }
         }
         let job = match place.operation {
@@ -171,25 +171,30 @@ impl Transport for Mpi {
         let mut start = 0;
         for (process, shape) in incoming.into_iter().enumerate() {
             let Some(shape) = shape else { continue };
-            let length = shape.iter().product::<usize>() * like.dtype().size();
-            let bytes = match &all {
+            let length = message_bytes(shape, like.dtype().size());
+            let single;
+            let message = match &all {
                 Some(all) => {
-                    let end = start + length;
-                    let part = all.get(start..end).unwrap_or_default().to_vec();
-                    start = end;
-                    part
+                    let message = all.get(start..start + length).unwrap_or_default();
+                    start += length;
+                    message
                 }
-                None => buffers.next().unwrap_or_default(),
+                None => {
+                    single = buffers.next().unwrap_or_default();
+                    &single[..]
+                }
             };
-            if bytes.len() != length {
-                return Err(RankError::Mismatch {
+            let bytes = self.checked(place, process, message)?;
+            if message.len() != length {
+                let error = RankError::Mismatch {
                     peer: Box::new(self.watch.peer(process)),
                     at: Some(place),
                     expected: format!("{length} bytes"),
-                    found: format!("{} bytes", bytes.len()),
-                });
+                    found: format!("{} bytes", message.len()),
+                };
+                return Err(self.watch.raise(place, error));
             }
-            held[process] = Some(tensor(bytes, shape, &like));
+            held[process] = Some(tensor(bytes.to_vec(), shape, &like));
         }
         Ok(held)
     }
@@ -197,7 +202,7 @@ impl Transport for Mpi {
     fn start_all_gather(&mut self, place: Place, mine: Tensor<4>) -> Result<Ticket, RankError> {
         self.watch.enter(place)?;
         let shape = mine.dims();
-        let bytes = host_bytes(place, mine.clone())?;
+        let bytes = self.stamped(place, mine.clone())?;
         self.submit(place, Job::AllGather(bytes));
         Ok(Ticket {
             place,
@@ -215,8 +220,10 @@ impl Transport for Mpi {
         bytes: Vec<u8>,
     ) -> Result<Vec<u8>, RankError> {
         self.watch.enter(place)?;
+        let bytes = [&place.stamp()[..], &bytes].concat();
         self.submit(place, Job::Broadcast { root, bytes });
-        Ok(self.wait(place)?.concat())
+        let message = self.wait(place)?.concat();
+        Ok(self.checked(place, root, &message)?.to_vec())
     }
 
     fn scatter(
@@ -227,38 +234,32 @@ impl Transport for Mpi {
     ) -> Result<Vec<u8>, RankError> {
         self.watch.enter(place)?;
         // Lengths first: nobody else knows them.
-        let lengths: Vec<u8> = parts
-            .iter()
-            .flat_map(|part| (part.len() as u64).to_le_bytes())
-            .collect();
-        let one = |count: usize| {
-            if parts.is_empty() {
-                Vec::new()
-            } else {
-                vec![count; parts.len()]
-            }
-        };
+        let lengths = parts.iter().flat_map(|part| {
+            let length = (part.len() as u64).to_le_bytes();
+            [&place.stamp()[..], &length].concat()
+        });
+        let header = Place::STAMP + LENGTH_BYTES;
         self.submit(
             place,
             Job::Scatter {
                 root,
-                send: lengths,
-                counts: one(LENGTH_BYTES),
-                receive: LENGTH_BYTES,
+                send: lengths.collect(),
+                counts: vec![header; parts.len()],
+                receive: header,
             },
         );
-        let length = self.wait(place)?.concat();
+        let message = self.wait(place)?.concat();
+        let length = self.checked(place, root, &message)?;
         let length = length
             .first_chunk()
             .map_or(0, |bytes| u64::from_le_bytes(*bytes));
-        let receive = usize::try_from(length).unwrap_or(usize::MAX);
         self.submit(
             place,
             Job::Scatter {
                 root,
                 counts: parts.iter().map(Vec::len).collect(),
                 send: parts.concat(),
-                receive,
+                receive: usize::try_from(length).unwrap_or(usize::MAX),
             },
         );
         Ok(self.wait(place)?.concat())
@@ -274,17 +275,48 @@ impl Mpi {
 
     fn wait(&self, place: Place) -> Result<Vec<Vec<u8>>, RankError> {
         let result = self.watch.wait(place, |state| state.take(place.exchange))?;
-        result.map_err(|reason| RankError::Engine { at: place, reason })
+        result.map_err(|reason| {
+            let error = RankError::Engine { at: place, reason };
+            self.watch.raise(place, error)
+        })
+    }
+
+    /// A tensor's elements in host memory, behind the place's stamp.
+    fn stamped(&self, place: Place, tensor: Tensor<4>) -> Result<Bytes, RankError> {
+        let data = tensor.try_into_data().map_err(|error| {
+            let reason = error.to_string();
+            self.watch
+                .raise(place, RankError::Device { at: place, reason })
+        })?;
+        let message = [&place.stamp()[..], &data.into_bytes()].concat();
+        Ok(Bytes::from_bytes_vec(message))
+    }
+
+    /// A message without its stamp, which must be this place's.
+    fn checked<'a>(
+        &self,
+        place: Place,
+        from: usize,
+        message: &'a [u8],
+    ) -> Result<&'a [u8], RankError> {
+        match message.strip_prefix(&place.stamp()) {
+            Some(bytes) => Ok(bytes),
+            None => {
+                let error = RankError::Mismatch {
+                    peer: Box::new(self.watch.peer(from)),
+                    at: Some(place),
+                    expected: place.to_string(),
+                    found: Place::read_stamp(message),
+                };
+                Err(self.watch.raise(place, error))
+            }
+        }
     }
 }
 
-/// A tensor's elements in host memory.
-fn host_bytes(place: Place, tensor: Tensor<4>) -> Result<Bytes, RankError> {
-    let data = tensor.try_into_data().map_err(|error| RankError::Device {
-        at: place,
-        reason: error.to_string(),
-    })?;
-    Ok(data.into_bytes())
+/// Bytes of a message with a tensor of this shape.
+fn message_bytes(shape: [usize; 4], element: usize) -> usize {
+    Place::STAMP + shape.iter().product::<usize>() * element
 }
 
 /// Bytes as a tensor of another's dtype and device.

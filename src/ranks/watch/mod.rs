@@ -330,6 +330,24 @@ impl Watch {
         }
     }
 
+    /// A failure that the engine or this process found in an exchange; tells the others. Where the
+    /// engine cannot say which process is to blame, their own words may.
+    pub(crate) fn raise(&self, place: Place, error: RankError) -> RankError {
+        let since = Instant::now();
+        let mut state = self.lock();
+        if matches!(error, RankError::Engine { .. }) {
+            while since.elapsed() < GRACE && state.failure.is_none() {
+                if let Some(other) = elsewhere(&state, self.0.me, place) {
+                    return self.found(state, other);
+                }
+                state = (self.0.changed.wait_timeout(state, BEAT))
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0;
+            }
+        }
+        self.found(state, error)
+    }
+
     /// Keeps a failure that this process found, and tells the others.
     fn found(&self, mut state: MutexGuard<'_, State>, error: RankError) -> RankError {
         if let Some((known, _)) = &state.failure {

@@ -66,6 +66,7 @@ pub fn run(
     let checked = check(&reading, world, output)?;
     let prepared =
         processes::first_alone(world, || prepare(&reading, question, &checked, complete))?;
+    memory::give_back();
     let assign = prepared.as_ref().map(|(request, options, _)| {
         move |ranks: Range<usize>| {
             let (document, plan) = (&request.document, &request.plan);

@@ -229,6 +229,7 @@ fn together(args: &Prefill, world: &mut World, output: &Output) -> Result<(), Cl
         let text = ModelText::load(&checked.source)?;
         args.cases(&checked.source, text, &strategy)
     })?;
+    memory::give_back();
     let Checked {
         source,
         config,
