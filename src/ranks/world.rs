@@ -240,6 +240,8 @@ impl World {
         match first_difference(&all) {
             None => Ok(()),
             Some((process, other, what)) => {
+                // All find the same. None ends before all have, or it would be taken for lost.
+                let _ = self.talk(Value::Null);
                 let text =
                     |process: usize| all[process][&what].as_str().unwrap_or("nothing").to_owned();
                 Err(RankError::Differs {

@@ -14,8 +14,9 @@ pub fn reset_peak() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
-/// Gives freed memory back to the system, where the allocator can: what parses a tokenizer and a long
-/// text frees tens of megabytes, which would count for as long as the process lives.
+/// Gives freed memory back to the system, where the allocator can: parsing a tokenizer and a long text,
+/// and a prefill's activations, leave tens of megabytes that would count for as long as the process
+/// lives.
 pub fn give_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: the allocator's own call, for memory that nobody holds.

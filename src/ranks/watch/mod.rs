@@ -30,6 +30,8 @@ pub(crate) use mesh::{listen, own_address};
 const BEAT: Duration = Duration::from_millis(100);
 /// What a failure leaves to a process that computes to come to a wait and end by itself.
 const GRACE: Duration = Duration::from_millis(500);
+/// Between the end of a link and the verdict that its process is lost.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 /// A gap in this process's own beats that means it was stopped itself: others cannot be blamed.
 const OWN_GAP: Duration = Duration::from_secs(1);
 /// Silence after which a process counts as stopped rather than slow.
@@ -404,6 +406,8 @@ impl Watch {
             drop(state);
             self.0.changed.notify_all();
         }
+        // What it said to others before it ended, or what they found, may be on its way and say more.
+        std::thread::sleep(LAST_WORDS);
         let state = self.lock();
         let member = &state.members[process];
         if !member.left && !state.over && state.failure.is_none() {

@@ -261,7 +261,10 @@ pub fn prefill<'m>(
     let mut session = Session::new(decoder, config, settings, device).with_group(group);
     let started = std::time::Instant::now();
     session.prefill_part(task, compressor.as_deref(), observer)?;
-    Ok((session, started.elapsed().as_secs_f64()))
+    let seconds = started.elapsed().as_secs_f64();
+    // The first token's logits bring in the whole output embedding, where the activations were.
+    memory::give_back();
+    Ok((session, seconds))
 }
 
 /// Answers the task's question; the first process chooses the tokens and shows them.
