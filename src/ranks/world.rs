@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::watch::{OnFailure, Watch};
-use super::{Environment, Peer, RANK_FAILED, RankError, RankGroup, end_process, signal};
+use super::{Environment, Peer, RankError, RankGroup, signal};
 
 /// How processes find each other, and how long they wait.
 pub struct JoinOptions {
@@ -14,7 +14,7 @@ pub struct JoinOptions {
     /// An address of the network that joins the machines, the first one's for instance; none: all
     /// processes are on this machine.
     pub meeting: Option<String>,
-    /// Called when a rank fails while this process computes.
+    /// Called with the reason before the process ends for ranks that were lost.
     pub on_failure: OnFailure,
 }
 
@@ -22,15 +22,12 @@ pub struct JoinOptions {
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Default for JoinOptions {
-    /// A minute, this machine only; a failure is printed and ends the process with [`RANK_FAILED`].
+    /// A minute, this machine only; a failure is printed.
     fn default() -> Self {
         Self {
             timeout: DEFAULT_TIMEOUT,
             meeting: None,
-            on_failure: Box::new(|error| {
-                eprintln!("{error}");
-                end_process(RANK_FAILED);
-            }),
+            on_failure: Box::new(|error| eprintln!("{error}")),
         }
     }
 }
@@ -137,6 +134,7 @@ impl World {
             timeout,
             on_failure,
         )?;
+        mpi.heed(&watch);
         Ok(Self {
             watch,
             rounds: 0,
@@ -265,9 +263,15 @@ impl World {
         Voice(self.watch.clone())
     }
 
-    /// Whether a failure has not been told to the user yet; asked by whoever tells it.
+    /// Whether a failure has not been told to the user yet; asked by whoever tells it. Where it has, the
+    /// process is about to end.
     pub fn take_telling(&self) -> bool {
         self.watch.take_telling()
+    }
+
+    /// Ends this process with [`RANK_FAILED`](super::RANK_FAILED) once the others know of its failure.
+    pub fn give_up(&self) -> ! {
+        self.watch.give_up()
     }
 
     /// Leaves once every process is ready to, however long that takes, and ends MPI.
@@ -275,11 +279,18 @@ impl World {
     /// # Errors
     ///
     /// [`RankError`] when a process is lost before.
-    pub fn leave(self) -> Result<(), RankError> {
+    pub fn leave(&self) -> Result<(), RankError> {
         self.watch.leave()?;
         #[cfg(feature = "mpi")]
         self.mpi.finish()?;
         Ok(())
+    }
+
+    /// Waits until every process has heard what they all end for, and leaves MPI as it is: a launcher ends
+    /// the others as soon as one has ended with an error, wherever they are.
+    pub fn disband(&self) {
+        // Who is lost now is no longer of interest.
+        let _ = self.watch.leave();
     }
 }
 
@@ -291,6 +302,11 @@ impl Voice {
     /// Tells them.
     pub fn fail(&self, reason: &str) {
         self.0.fail(reason);
+    }
+
+    /// Ends this process once they know.
+    pub fn give_up(&self) -> ! {
+        self.0.give_up()
     }
 }
 

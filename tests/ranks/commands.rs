@@ -175,7 +175,7 @@ fn five_methods_on_public_cases() {
 }
 
 /// SmolLM2-135M-Instruct in f32, as `apb fetch smollm2-135m --source package` makes it.
-fn smollm2() -> Option<PathBuf> {
+pub fn smollm2() -> Option<PathBuf> {
     let folder = std::env::var_os("APB_TEST_SMOLLM2").map_or_else(
         || root().join("target/test-data/smollm2-135m"),
         PathBuf::from,

@@ -11,7 +11,7 @@ use burn_apb::apb::{
     compressor,
 };
 use burn_apb::model::{Architecture, DecoderConfig};
-use burn_apb::ranks::{Environment, JoinOptions, RANK_FAILED, RankError, World, end_process};
+use burn_apb::ranks::{Environment, JoinOptions, RankError, World};
 
 use crate::mpi::{TIMEOUT, task};
 
@@ -48,10 +48,9 @@ pub fn process(environment: &Environment, fault: &str) {
     .expect("kept");
     let end = {
         let folder = folder.clone();
-        move |error: &RankError| -> ! {
+        move |error: &RankError| {
             let line = format!("{}\n{error}\n", now());
             std::fs::write(folder.join(format!("end-{me}")), line).expect("kept");
-            end_process(RANK_FAILED)
         }
     };
     let options = JoinOptions {
@@ -83,7 +82,10 @@ pub fn process(environment: &Environment, fault: &str) {
     match done {
         Ok(()) => world.leave().expect("left"),
         Err(error) => match error.downcast_ref::<RankError>() {
-            Some(error) if world.take_telling() => end(error),
+            Some(error) if world.take_telling() => {
+                end(error);
+                world.give_up();
+            }
             // The guard ends this process.
             Some(_) => std::thread::sleep(Duration::from_secs(60)),
             None => panic!("{error}"),

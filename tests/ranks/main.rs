@@ -6,6 +6,8 @@ mod commands;
 mod faults;
 #[cfg(feature = "mpi")]
 mod mpi;
+#[cfg(feature = "mpi")]
+mod starts;
 mod suite;
 
 use std::time::Duration;

@@ -35,12 +35,11 @@ pub fn discard_at_end(folder: &Path, ranks: usize) {
     let _ = UNFINISHED.set((folder.into(), ranks));
 }
 
-/// Ends a process that lost a rank, or is one.
-fn end() -> ! {
+/// Removes what a save has under way.
+fn discard() {
     if let Some((folder, ranks)) = UNFINISHED.get() {
         discard_unfinished(folder, *ranks);
     }
-    end_process(RANK_FAILED)
 }
 
 /// Runs a command: `alone` in a process of its own, `together` in one of several that were started
@@ -70,7 +69,7 @@ pub fn run(
             .or_else(|| environment.meeting.clone()),
         on_failure: Box::new(move |error| {
             say(&format!("process {}", environment.process), error);
-            end();
+            discard();
         }),
     };
     let mut world = match World::join(&environment, options) {
@@ -91,32 +90,26 @@ pub fn run(
     ));
     let result = together(&mut world, &output);
     let me = world.me().to_string();
-    let error = match result {
-        Ok(()) => match world.leave() {
-            Ok(()) => return Ok(()),
-            Err(error) => CliError::from(error),
-        },
-        Err(error) => {
-            if error.is_shared() {
-                // Nobody is to be taken for lost before everybody has heard the same.
-                let told = !error.is_rank() && !first;
-                if !told {
-                    say(&me, &error);
-                }
-                let _ = world.leave();
-                end_process(error.code());
-            }
-            if !error.is_rank() {
-                world.fail(&error.to_string());
-            } else if !world.take_telling() {
-                // The guard has told it and ends the process.
-                std::thread::park();
-            }
-            error
-        }
+    let Err(error) = result.and_then(|()| Ok(world.leave()?)) else {
+        return Ok(());
     };
+    if error.is_shared() {
+        // Nobody is to be taken for lost before everybody has heard the same.
+        if error.is_rank() || first {
+            say(&me, &error);
+        }
+        world.disband();
+        end_process(error.code());
+    }
+    if !error.is_rank() {
+        world.fail(&error.to_string());
+    } else if !world.take_telling() {
+        // The guard has told it and ends the process.
+        std::thread::sleep(Duration::MAX);
+    }
     say(&me, &error);
-    end()
+    discard();
+    world.give_up()
 }
 
 /// What ends this process, on stderr and in its log; one write, so that lines of several processes
@@ -138,7 +131,8 @@ fn tell_of_panics(world: &World) {
         // A panic of a worker thread comes back on the thread that waits for it.
         if std::thread::current().id() == main {
             voice.fail(&format!("it panicked: {panic}"));
-            end();
+            discard();
+            voice.give_up();
         }
     }));
 }

@@ -14,6 +14,8 @@ use mpi::raw::AsRaw;
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::Communicator;
 
+use crate::ranks::signal;
+
 /// Tests in a row before the thread rests: what arrives at once is taken at once.
 const EAGER_TESTS: u32 = 200;
 /// Rests between tests get longer up to this, so that cores are left to whoever computes.
@@ -23,6 +25,9 @@ const LINGER: Duration = Duration::from_millis(200);
 const LINGER_REST: Duration = Duration::from_millis(1);
 /// The same, without end, for whoever takes part late.
 const IDLE_REST: Duration = Duration::from_millis(20);
+
+/// Between two looks for a word from the launcher.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Buffers received, by process where there are several.
 pub(super) type Received = Result<Vec<Vec<u8>>, String>;
@@ -70,6 +75,8 @@ pub(super) enum Job {
         /// Bytes to this process.
         receive: usize,
     },
+    /// Asks from now on, before every call, whether MPI is to be left alone.
+    Heed(Box<dyn Fn() -> bool + Send>),
     /// Says goodbye to MPI; only when every process does.
     Finalize,
 }
@@ -92,11 +99,8 @@ impl Engine {
             .name("apb-mpi".into())
             .spawn(move || serve(&queue, &ready))
             .map_err(|error| error.to_string())?;
-        match started.recv_timeout(timeout) {
-            Ok(Ok(size)) => Ok((Self { jobs }, size)),
-            Ok(Err(reason)) => Err(reason),
-            Err(_) => Err(format!("MPI did not start within {timeout:?}")),
-        }
+        let size = receive(&started, timeout)??;
+        Ok((Self { jobs }, size))
     }
 
     /// Gives the thread something to move.
@@ -109,9 +113,28 @@ impl Engine {
     pub(super) fn run(&self, job: Job, timeout: Duration) -> Received {
         let (sender, receiver) = mpsc::channel();
         self.submit(job, Box::new(move |result| drop(sender.send(result))));
-        receiver
-            .recv_timeout(timeout)
-            .unwrap_or_else(|_| Err(format!("not done within {timeout:?}")))
+        receive(&receiver, timeout)?
+    }
+}
+
+/// What comes within the timeout; nothing once the launcher, which lost another process, asked this one
+/// to end.
+fn receive<T>(receiver: &Receiver<T>, timeout: Duration) -> Result<T, String> {
+    let started = Instant::now();
+    loop {
+        match receiver.recv_timeout(LOOK) {
+            Ok(received) => return Ok(received),
+            Err(RecvTimeoutError::Disconnected) => return Err("MPI ended".into()),
+            Err(RecvTimeoutError::Timeout) if signal::asked_to_end() => {
+                return Err(
+                    "the launcher ended this process; another did not even come to join".into(),
+                );
+            }
+            Err(RecvTimeoutError::Timeout) if started.elapsed() >= timeout => {
+                return Err(format!("MPI did not answer within {timeout:?}"));
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
     }
 }
 
@@ -140,6 +163,7 @@ fn serve(queue: &Receiver<(Job, Reply)>, ready: &Sender<Result<Size, String>>) {
     let number = |n: i32| usize::try_from(n).unwrap_or_default();
     let _ = ready.send(Ok((number(world.rank()), number(world.size()))));
 
+    let mut broken: Box<dyn Fn() -> bool + Send> = Box::new(|| false);
     let mut active: Vec<Pending> = Vec::new();
     let mut tests = 0;
     let mut last = Instant::now();
@@ -158,7 +182,12 @@ fn serve(queue: &Receiver<(Job, Reply)>, ready: &Sender<Result<Size, String>>) {
                 reply(Ok(Vec::new()));
                 return;
             }
-            Ok((job, reply)) => {
+            Ok((Job::Heed(check), reply)) => {
+                broken = check;
+                reply(Ok(Vec::new()));
+                continue;
+            }
+            Ok((job, reply)) if !broken() => {
                 tests = 0;
                 last = Instant::now();
                 match start(&world, job) {
@@ -169,12 +198,18 @@ fn serve(queue: &Receiver<(Job, Reply)>, ready: &Sender<Result<Size, String>>) {
                     Err(reason) => reply(Err(reason)),
                 }
             }
-            Err(RecvTimeoutError::Timeout) => {}
+            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
             // Whoever used it is gone without a goodbye: the process is about to end.
             Err(RecvTimeoutError::Disconnected) => {
                 std::mem::forget(universe);
                 return;
             }
+        }
+        if broken() {
+            // Whoever waits hears of it from the watch; MPI keeps its buffers.
+            std::mem::forget(std::mem::take(&mut active));
+            std::thread::sleep(IDLE_REST);
+            continue;
         }
         if active.is_empty() {
             progress(comm);
@@ -402,7 +437,7 @@ fn start(world: &SimpleCommunicator, job: Job) -> Result<Pending, String> {
             pending._scattered = send;
             pending._counts = vec![out, out_at];
         }
-        Job::Finalize => {}
+        Job::Heed(_) | Job::Finalize => {}
     }
     Ok(pending)
 }

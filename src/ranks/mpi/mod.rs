@@ -57,6 +57,13 @@ impl Start {
         Ok(String::from_utf8_lossy(&found.concat()).into_owned())
     }
 
+    /// Leaves MPI alone once a process is lost.
+    pub(super) fn heed(&self, watch: &Watch) {
+        let watch = watch.clone();
+        let check = Box::new(move || watch.is_broken());
+        self.engine.submit(Job::Heed(check), Box::new(drop));
+    }
+
     /// The transport, now that the processes watch each other.
     pub(super) fn transport(&self, watch: Watch) -> Mpi {
         Mpi {

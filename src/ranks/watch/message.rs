@@ -25,6 +25,8 @@ pub(super) enum Message {
     Say { round: u64, value: Value },
     /// I cannot go on, or (`of_others`) I found that others cannot.
     Failed { reason: String, of_others: bool },
+    /// I know that we cannot go on, and have said so.
+    Heard,
     /// I am done and need nobody any more.
     Leave,
 }

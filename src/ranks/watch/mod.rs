@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io::BufReader;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -22,23 +23,21 @@ use serde_json::Value;
 
 use self::message::{Message, receive, send};
 use super::signal;
-use super::{Operation, Peer, Place, RankError};
+use super::{Operation, Peer, Place, RANK_FAILED, RankError, end_process};
 
 pub(crate) use mesh::{listen, own_address};
 
 /// Between two signs of life.
 const BEAT: Duration = Duration::from_millis(100);
-/// What a failure leaves to a process that computes to come to a wait and end by itself.
+/// How long a process that was asked to end waits to hear why, and one that failed for the others to know.
 const GRACE: Duration = Duration::from_millis(500);
-/// Between the end of a link and the verdict that its process is lost.
-const LAST_WORDS: Duration = Duration::from_millis(200);
 /// A gap in this process's own beats that means it was stopped itself: others cannot be blamed.
 const OWN_GAP: Duration = Duration::from_secs(1);
 /// Silence after which a process counts as stopped rather than slow.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// Called on a thread of its own when ranks fail while this process computes; it ought to end the
-/// process.
+/// Called, perhaps on a thread of its own, with what the ranks are lost to, before the process ends with
+/// [`RANK_FAILED`].
 pub type OnFailure = Box<dyn Fn(&RankError) + Send>;
 
 /// This process's view of all others.
@@ -48,6 +47,8 @@ pub(crate) struct Watch(Arc<Shared>);
 struct Shared {
     me: usize,
     timeout: Duration,
+    /// Whether there is a failure, or nobody left to fail.
+    broken: AtomicBool,
     links: Vec<Mutex<Option<TcpStream>>>,
     state: Mutex<State>,
     /// Something arrived.
@@ -73,6 +74,8 @@ struct Member {
     heard: Instant,
     place: Option<Place>,
     left: bool,
+    /// Whether it knows of the failure, or is gone.
+    informed: bool,
 }
 
 impl State {
@@ -114,10 +117,12 @@ impl Watch {
             heard: Instant::now(),
             place: None,
             left: false,
+            informed: false,
         };
         let watch = Self(Arc::new(Shared {
             me,
             timeout,
+            broken: AtomicBool::new(false),
             links: links.into_iter().map(Mutex::new).collect(),
             state: Mutex::new(State {
                 members: peers.into_iter().map(member).collect(),
@@ -191,6 +196,12 @@ impl Watch {
             Some((error, _)) => Err(error.clone()),
             None => Ok(()),
         }
+    }
+
+    /// Whether a process is lost, and the engine had better be left alone: it may end this process when it
+    /// finds out by itself.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.0.broken.load(Ordering::Relaxed)
     }
 
     /// Takes what the engine brought for an exchange.
@@ -286,6 +297,7 @@ impl Watch {
 
     /// This process cannot go on: tells the others.
     pub(crate) fn fail(&self, reason: &str) {
+        self.0.broken.store(true, Ordering::Relaxed);
         let reason = reason.to_owned();
         self.tell_all(&Message::Failed {
             reason,
@@ -295,6 +307,27 @@ impl Watch {
         state.told = true;
         state.over = true;
         self.0.alarm.notify_all();
+    }
+
+    /// Ends this process once the others know why, so that each can say so: launchers and MPI end the rest
+    /// as soon as they see one end.
+    pub(crate) fn give_up(&self) -> ! {
+        self.tell_all(&Message::Heard);
+        let since = Instant::now();
+        let me = self.0.me;
+        let mut state = self.lock();
+        let pending = |state: &State| {
+            let quiet = QUIET.min(self.0.timeout / 2);
+            (state.members.iter()).any(|m| {
+                m.peer.process != me && !m.informed && !m.left && m.heard.elapsed() < quiet
+            })
+        };
+        while pending(&state) && since.elapsed() < GRACE {
+            state = (self.0.changed.wait_timeout(state, BEAT))
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        end_process(RANK_FAILED)
     }
 
     /// Whether the failure is still to be told to the user; asked by whoever is about to.
@@ -356,6 +389,7 @@ impl Watch {
             return known.clone();
         }
         state.failure = Some((error.clone(), Instant::now()));
+        self.0.broken.store(true, Ordering::Relaxed);
         drop(state);
         self.0.changed.notify_all();
         self.0.alarm.notify_all();
@@ -371,6 +405,7 @@ impl Watch {
     fn heard(&self, state: &mut State, error: RankError) {
         if state.failure.is_none() && !state.over {
             state.failure = Some((error, Instant::now()));
+            self.0.broken.store(true, Ordering::Relaxed);
             self.0.alarm.notify_all();
         }
     }
@@ -391,6 +426,7 @@ impl Watch {
                     state.said.insert((round, process), value);
                 }
                 Message::Failed { reason, of_others } => {
+                    member.informed = true;
                     let error = match of_others {
                         true => RankError::Reported {
                             by: peer,
@@ -401,14 +437,15 @@ impl Watch {
                     };
                     self.heard(&mut state, error);
                 }
+                Message::Heard => member.informed = true,
                 Message::Leave => member.left = true,
             }
             drop(state);
             self.0.changed.notify_all();
         }
-        // What it said to others before it ended, or what they found, may be on its way and say more.
-        std::thread::sleep(LAST_WORDS);
-        let state = self.lock();
+        let mut state = self.lock();
+        state.members[process].informed = true;
+        self.0.changed.notify_all();
         let member = &state.members[process];
         if !member.left && !state.over && state.failure.is_none() {
             let error = RankError::Gone {
@@ -429,22 +466,22 @@ impl Watch {
                 return;
             }
             let now = Instant::now();
-            if now - last > OWN_GAP {
+            let gap = now - last;
+            if gap > OWN_GAP {
                 for member in &mut state.members {
-                    member.heard = now;
+                    member.heard = (member.heard + gap).min(now);
                 }
             }
             last = now;
             if signal::asked_to_end() && asked_to_end.is_none() {
                 asked_to_end = Some(now);
             }
-            if let Some((error, since)) = state.failure.clone() {
-                // A launcher that ends all ranks for one that it lost leaves no time to compute on.
-                let due = now - since >= GRACE || asked_to_end.is_some();
-                if due && !std::mem::replace(&mut state.told, true) {
+            if let Some((error, _)) = state.failure.clone() {
+                // At once: a launcher kills the others as soon as it has seen one end.
+                if !std::mem::replace(&mut state.told, true) {
                     drop(state);
                     on_failure(&error);
-                    return;
+                    self.give_up();
                 }
             } else if asked_to_end.is_some_and(|since| now - since >= GRACE) {
                 let error = RankError::Failed {

@@ -260,6 +260,11 @@ pub fn prefill<'m>(
         .with_chunk(chunk);
     let mut session = Session::new(decoder, config, settings, device).with_group(group);
     let started = std::time::Instant::now();
+    processes::log(&format!(
+        "computes ranks {:?} of {}",
+        session.group().ranks(),
+        task.plan.ranks
+    ));
     session.prefill_part(task, compressor.as_deref(), observer)?;
     let seconds = started.elapsed().as_secs_f64();
     // The first token's logits bring in the whole output embedding, where the activations were.
