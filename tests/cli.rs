@@ -803,3 +803,40 @@ fn a_gguf_file_and_the_folder_converted_from_it_answer_alike() {
     );
     assert_eq!(from_folder["document_tokens"], from_gguf["document_tokens"]);
 }
+
+/// A build without MPI says so where it is one of several processes, and how to get it.
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn ranks_as_processes_need_mpi() {
+    let scene = Scene::new();
+    let document = scene.file("document.txt", "It was a bright cold day in April.\n");
+    let launched = scene.apb(&["launch", "-n", "2", "--", "apb", "doctor"]);
+    refused(&launched, 3, &["--features mpi", "libopenmpi-dev"]);
+    let (model, document) = (model(), document.to_str().expect("UTF-8"));
+    for process in ["0", "1"] {
+        let done = Command::new(env!("CARGO_BIN_EXE_apb"))
+            .args([
+                "generate",
+                "--query",
+                "What month?",
+                "--document",
+                document,
+                "--model",
+            ])
+            .arg(&model)
+            .envs([
+                ("OMPI_COMM_WORLD_RANK", process),
+                ("OMPI_COMM_WORLD_SIZE", "2"),
+            ])
+            .output()
+            .expect("apb starts");
+        match process {
+            "0" => refused(&done, 3, &["--features mpi", "libopenmpi-dev"]),
+            // The first says it for all.
+            _ => assert_eq!(
+                (done.status.code(), stderr(&done)),
+                (Some(3), String::new())
+            ),
+        }
+    }
+}

@@ -120,7 +120,8 @@ fn heads_are_loaded_beside_their_models_and_score_as_their_formula_says() {
                 assert!(difference <= 1e-5 * scale, "{name} {layer}: {difference}");
                 let difference = worst(values(score(&half)), expected);
                 assert!(
-                    difference > 0.0 && difference <= 0.02 * scale,
+                    // One row may score near zero.
+                    difference > 0.0 && difference <= 0.02 * scale.max(0.5),
                     "{difference}"
                 );
             }

@@ -148,6 +148,24 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// The answer to a request.
+    pub fn new(
+        request: &Request,
+        text: String,
+        completion: Completion,
+        prefill_seconds: f64,
+    ) -> Self {
+        Self {
+            text,
+            completion,
+            document_tokens: request.document.tokens.len(),
+            query_tokens: request.query.len(),
+            plan: request.plan.clone(),
+            prefill_seconds,
+            exact_split: request.exact_split,
+        }
+    }
+
     /// Document tokens prefilled a second.
     pub fn prefill_tokens_per_second(&self) -> f64 {
         self.document_tokens as f64 / self.prefill_seconds
@@ -291,15 +309,7 @@ pub fn answer_request(
     let mut progress = |done: usize, total: usize| observer.prefilled(done, total);
     let (mut session, prefill_seconds) = request.prefill(model, options, &mut progress)?;
     let (text, completion) = reply(model, &mut session, &request.query, options, observer)?;
-    Ok(Answer {
-        text,
-        completion,
-        document_tokens: request.document.tokens.len(),
-        query_tokens: request.query.len(),
-        plan: request.plan.clone(),
-        prefill_seconds,
-        exact_split: request.exact_split,
-    })
+    Ok(Answer::new(request, text, completion, prefill_seconds))
 }
 
 /// Asks a session, whose document is prefilled, and turns the answer into text. `query` are the

@@ -22,6 +22,7 @@ mod plan;
 mod prefill;
 mod saved;
 mod session;
+mod share;
 mod strategy;
 
 pub use answer::{
@@ -34,5 +35,6 @@ pub use layout::{AnchorSource, Layout, RankRows};
 pub use passing::{POOL, Selection};
 pub use plan::{PlanError, PrefillPlan};
 pub use prefill::{Part, PrefillObserver};
-pub use saved::{SavedError, SavedSession};
+pub use saved::{PreparedSave, SavedError, SavedSession, discard_unfinished};
 pub use session::{Completion, DEFAULT_PREFILL_CHUNK, Session, SessionConfig, StopReason};
+pub use share::{Assignment, DocumentShare};

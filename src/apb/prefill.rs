@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use burn::tensor::{Device, Tensor};
 
 use super::compressor::Compressor;
-use super::config::{Document, Method};
+use super::config::Method;
 use super::error::SessionError;
-use super::layout::{AnchorSource, Layout, RankRows, anchor_tokens};
+use super::layout::{AnchorSource, Layout, RankRows};
 use super::passing::Selection;
 use super::plan::PrefillPlan;
+use super::share::DocumentShare;
 use super::strategy::{AnchorHeads, RankHeads, Strategy, strategy};
 use crate::model::{Block, Decoder, KvCache, Rope, RopeTables};
 use crate::ranks::RankGroup;
@@ -120,7 +121,7 @@ pub(crate) struct Prefill<'a> {
     /// Rows of a full-attention pass, and of a tile of the MLP.
     pub chunk: usize,
     pub plan: &'a PrefillPlan,
-    pub document: &'a Document,
+    pub document: &'a DocumentShare,
     pub compressor: Option<&'a dyn Compressor>,
     pub group: &'a mut RankGroup,
     pub cache: &'a mut KvCache,
@@ -215,9 +216,12 @@ impl Prefill<'_> {
                 cache: &mut *self.cache,
                 states: &mut states,
             };
+            self.group.at_layer(Some(layer));
             let report = self
                 .group
-                .compute(self.device, |group| work.run(&mut ranks, group, strategy))?;
+                .compute(self.device, |group| work.run(&mut ranks, group, strategy));
+            self.group.at_layer(None);
+            let report = report?;
             self.tell(layer, &states, report, observer)?;
             let done = done + rows * (layer + 1) / layers;
             let told = self.plan.method != Method::Full || layer + 1 == layers;
@@ -244,10 +248,10 @@ impl Prefill<'_> {
             .map(|rows| {
                 let mut tokens = match rows.anchor {
                     0 => Vec::new(),
-                    _ => anchor_tokens(self.plan, self.document),
+                    _ => self.document.anchor().to_vec(),
                 };
                 for range in &rows.local {
-                    tokens.extend_from_slice(&self.document.tokens[range.clone()]);
+                    tokens.extend_from_slice(self.document.tokens(range));
                 }
                 let cached = match self.plan.method {
                     Method::Full => 0..rows.local[0].end,

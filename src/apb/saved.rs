@@ -10,6 +10,7 @@
 //! Files appear whole or not at all. Restoring refuses another model, files of different saves, and
 //! files whose bytes are not those that were written.
 
+use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -20,7 +21,7 @@ use sha2::{Digest, Sha256};
 
 use super::plan::PrefillPlan;
 use super::session::{Held, Session, SessionConfig};
-use crate::model::weights::{Checkpoint, FileError, WeightsError, encode, write_file};
+use crate::model::weights::{Checkpoint, FileError, WeightsError, encode};
 use crate::model::{Decoder, DecoderConfig, KvCache, hex};
 
 /// What the files call themselves; to be changed with what they hold.
@@ -129,13 +130,29 @@ impl Session<'_> {
     ///
     /// [`SavedError`] when nothing is prefilled or a file cannot be written.
     pub fn save(&self, folder: &Path, model: &str) -> Result<u64, SavedError> {
+        self.prepare_save(folder, model)?.commit()
+    }
+
+    /// Writes the same under other names, which [`PreparedSave::commit`] makes the session's: several
+    /// processes write first, and commit once all have written, the first of them last.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::save`].
+    pub fn prepare_save(&self, folder: &Path, model: &str) -> Result<PreparedSave, SavedError> {
         let held = self.held().ok_or(SavedError::NoDocument)?;
         let agreed = Agreed::of(held, model, self.settings());
         std::fs::create_dir_all(folder).map_err(|source| FileError {
             path: folder.into(),
             source,
         })?;
-        let mut written = 0;
+        let mut prepared = PreparedSave {
+            folder: folder.into(),
+            world: held.plan.ranks,
+            files: Vec::new(),
+            bytes: 0,
+            complete: false,
+        };
         let mut start = 0;
         for rank in self.ranks() {
             let rows = held.plan.owned_len(rank);
@@ -143,20 +160,22 @@ impl Session<'_> {
                 agreed: agreed.clone(),
                 rank,
             };
-            written += self.save_rank(folder, held, &header, start..start + rows)?;
+            let path = folder.join(file_name(rank, held.plan.ranks));
+            prepared.files.push(path.clone());
+            let path = partial(&path);
+            prepared.bytes += self.save_rank(&path, held, &header, start..start + rows)?;
             start += rows;
         }
-        Ok(written)
+        Ok(prepared)
     }
 
     fn save_rank(
         &self,
-        folder: &Path,
+        path: &Path,
         held: &Held,
         header: &Header,
         rows: std::ops::Range<usize>,
     ) -> Result<u64, SavedError> {
-        let path = folder.join(file_name(header.rank, held.plan.ranks));
         let layers = self.decoder_config().num_hidden_layers;
         let names: Vec<String> = (0..layers)
             .flat_map(|layer| ["key", "value"].map(|what| format!("layers.{layer}.{what}")))
@@ -187,24 +206,88 @@ impl Session<'_> {
             )
         });
         let (front, data) = encode(metadata, tensors);
-        write_file(&path, |file| {
-            let failed = |source| FileError {
-                path: path.clone(),
-                source,
-            };
-            let mut file = BufWriter::new(file);
-            file.write_all(&front).map_err(failed)?;
-            for layer in 0..layers {
-                let (key, value) = held.cache.rows(layer, rows.clone());
-                for tensor in [key, value] {
-                    file.write_all(&host_bytes(tensor)?).map_err(failed)?;
-                }
+        let failed = |source| FileError {
+            path: path.into(),
+            source,
+        };
+        let mut file = BufWriter::new(File::create(path).map_err(failed)?);
+        file.write_all(&front).map_err(failed)?;
+        for layer in 0..layers {
+            let (key, value) = held.cache.rows(layer, rows.clone());
+            for tensor in [key, value] {
+                file.write_all(&host_bytes(tensor)?).map_err(failed)?;
             }
-            file.flush().map_err(failed)?;
-            Ok::<_, SavedError>(())
-        })?;
+        }
+        let file = file
+            .into_inner()
+            .map_err(|error| failed(error.into_error()))?;
+        file.sync_all().map_err(failed)?;
         Ok(front.len() as u64 + data)
     }
+}
+
+/// The files of one process's ranks, written but not yet part of a session. Dropped without
+/// [`commit`](Self::commit) they are removed, and so are other processes' in the same folder.
+#[derive(Debug)]
+#[must_use = "dropped, it removes its files"]
+pub struct PreparedSave {
+    folder: PathBuf,
+    world: usize,
+    /// Their final names.
+    files: Vec<PathBuf>,
+    bytes: u64,
+    complete: bool,
+}
+
+impl PreparedSave {
+    /// Bytes written.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Gives the files their names; returns the bytes they hold. Rank 0's file makes a session of
+    /// them, so its process commits last.
+    ///
+    /// # Errors
+    ///
+    /// [`SavedError::Write`] when a file cannot be renamed.
+    pub fn commit(mut self) -> Result<u64, SavedError> {
+        for path in self.files.iter().rev() {
+            std::fs::rename(partial(path), path).map_err(|source| FileError {
+                path: path.clone(),
+                source,
+            })?;
+        }
+        self.complete = true;
+        Ok(self.bytes)
+    }
+}
+
+impl Drop for PreparedSave {
+    fn drop(&mut self) {
+        if !self.complete {
+            discard_unfinished(&self.folder, self.world);
+        }
+    }
+}
+
+/// Removes what an unfinished save of `world` ranks left in a folder: files that were not committed
+/// and, without rank 0's, those that were.
+pub fn discard_unfinished(folder: &Path, world: usize) {
+    let files = (0..world).map(|rank| folder.join(file_name(rank, world)));
+    let finished = files.clone().next().is_some_and(|first| first.exists());
+    for path in files {
+        // What is not there, or cannot be removed, is somebody else's.
+        let _ = std::fs::remove_file(partial(&path));
+        if !finished {
+            let _ = std::fs::remove_file(&path);
+        }
+    }
+}
+
+/// The name of a file until it is committed.
+fn partial(path: &Path) -> PathBuf {
+    path.with_extension("safetensors.partial")
 }
 
 /// A session on disk, its headers read.

@@ -11,6 +11,7 @@ use super::error::SessionError;
 use super::host;
 use super::plan::PrefillPlan;
 use super::prefill::{Prefill, PrefillObserver};
+use super::share::{Assignment, DocumentShare};
 use crate::kernels::{AttentionOutput, Regions, attention, merge};
 use crate::model::sampler::Sampler;
 use crate::model::{
@@ -142,6 +143,7 @@ pub struct Session<'m> {
 /// What a session holds once a document is prefilled.
 #[derive(Debug)]
 pub(super) struct Held {
+    /// The whole document's tokens; none where another process has them.
     pub document: Vec<u32>,
     pub plan: PrefillPlan,
     pub cache: KvCache,
@@ -221,29 +223,62 @@ impl<'m> Session<'m> {
         }
         let tokens = document.tokens.len();
         self.fits(tokens)?;
-        let same = |what, planned, found| match planned == found {
-            true => Ok(()),
-            false => Err(SessionError::OtherPlan {
-                what,
-                planned,
-                found,
-            }),
-        };
         same("tokens", plan.tokens, tokens)?;
         same(
             "tokens in the anchor's query",
             plan.anchor_query.len(),
             document.anchor_query.len().min(plan.anchor_query.len()),
         )?;
-        if self.given {
-            same("ranks", plan.ranks, self.group.world_size())?;
-        } else {
-            self.group = RankGroup::local(plan.ranks);
+        self.arrange(plan)?;
+        let share = DocumentShare::new(document, plan, self.group.ranks());
+        self.compute(&share, plan, compressor, observer)?;
+        if let Some(held) = &mut self.held {
+            held.document.clone_from(&document.tokens);
         }
+        Ok(())
+    }
 
+    /// Prefills this process's part of a document that another process has read.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::prefill_with`].
+    pub fn prefill_part(
+        &mut self,
+        part: &Assignment,
+        compressor: Option<&dyn Compressor>,
+        observer: &mut dyn PrefillObserver,
+    ) -> Result<(), SessionError> {
+        self.held = None;
+        for (what, tokens) in part.share.parts() {
+            self.check(what, tokens)?;
+        }
+        self.fits(part.plan.tokens)?;
+        self.arrange(&part.plan)?;
+        let owned = self.group.ranks().map(|rank| part.plan.owned_len(rank));
+        same("tokens of these ranks", owned.sum(), part.share.len())?;
+        self.compute(&part.share, &part.plan, compressor, observer)
+    }
+
+    /// The group that a plan is for.
+    fn arrange(&mut self, plan: &PrefillPlan) -> Result<(), SessionError> {
+        if self.given {
+            return same("ranks", plan.ranks, self.group.world_size());
+        }
+        self.group = RankGroup::local(plan.ranks);
+        Ok(())
+    }
+
+    fn compute(
+        &mut self,
+        document: &DocumentShare,
+        plan: &PrefillPlan,
+        compressor: Option<&dyn Compressor>,
+        observer: &mut dyn PrefillObserver,
+    ) -> Result<(), SessionError> {
         let local = Prefill::layout(plan, &self.group, compressor).local_len();
         let following = match self.group.owns_last() {
-            true => self.settings.capacity - tokens,
+            true => self.settings.capacity - plan.tokens,
             false => 0,
         };
         let dtype = self.settings.dtype.into();
@@ -262,7 +297,7 @@ impl<'m> Session<'m> {
         }
         .run(observer)?;
         self.held = Some(Held {
-            document: document.tokens.clone(),
+            document: Vec::new(),
             plan: plan.clone(),
             cache,
             local,
@@ -294,7 +329,7 @@ impl<'m> Session<'m> {
         &self.config
     }
 
-    /// Tokens of the prefilled document; none before a prefill.
+    /// Tokens of the prefilled document; none before a prefill, nor where another process read it.
     pub fn document(&self) -> &[u32] {
         self.held.as_ref().map_or(&[], |held| &held.document)
     }
@@ -314,7 +349,7 @@ impl<'m> Session<'m> {
     pub fn extend(&mut self, tokens: &[u32]) -> Result<Tensor<3>, SessionError> {
         self.check("question", tokens)?;
         let held = self.held.as_ref().ok_or(SessionError::NoDocument)?;
-        self.fits(held.document.len() + held.following + tokens.len())?;
+        self.fits(held.plan.tokens + held.following + tokens.len())?;
         let mut rows = Vec::new();
         for chunk in tokens.chunks(self.settings.chunk) {
             rows.push(self.follow(chunk)?);
@@ -323,6 +358,51 @@ impl<'m> Session<'m> {
             1 => rows.remove(0),
             _ => Tensor::cat(rows, 1),
         })
+    }
+
+    /// Process 0's tokens, as many on every process: what follows must be the same everywhere.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Rank`] when the exchange fails.
+    pub fn agreed_tokens(&mut self, tokens: &[u32]) -> Result<Vec<u32>, SessionError> {
+        let bytes = tokens
+            .iter()
+            .flat_map(|token| token.to_le_bytes())
+            .collect();
+        let bytes = self.group.broadcast(bytes)?;
+        let (tokens, _) = bytes.as_chunks();
+        Ok(tokens
+            .iter()
+            .map(|bytes| u32::from_le_bytes(*bytes))
+            .collect())
+    }
+
+    /// Brings the whole document's tokens to every process, which [`save`](Self::save) writes to each
+    /// rank's file.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError`] when nothing is prefilled or the exchange fails.
+    pub fn share_document(&mut self) -> Result<(), SessionError> {
+        let held = self.held.as_ref().ok_or(SessionError::NoDocument)?;
+        let mut tokens = held.document.clone();
+        tokens.resize(held.plan.tokens, 0);
+        let tokens = self.agreed_tokens(&tokens)?;
+        if let Some(held) = &mut self.held {
+            held.document = tokens;
+        }
+        Ok(())
+    }
+
+    /// The ranks, for exchanges of another kind.
+    pub fn into_group(self) -> RankGroup {
+        self.group
+    }
+
+    /// The ranks, and what their exchanges have moved so far.
+    pub fn group(&self) -> &RankGroup {
+        &self.group
     }
 
     /// Forgets what follows the document.
@@ -336,25 +416,30 @@ impl<'m> Session<'m> {
     /// One pass of rows that follow: the final norm's rows `[1, seq, hidden]`.
     fn follow(&mut self, tokens: &[u32]) -> Result<Tensor<3>, SessionError> {
         let held = self.held.as_mut().ok_or(SessionError::NoDocument)?;
-        let start = held.document.len() + held.following;
+        let start = held.plan.tokens + held.following;
         let (decoder, device) = (self.decoder, &self.device);
         let rope = self.rope.tables(start..start + tokens.len(), device);
         let mut hidden = decoder.embed_ids(tokens);
         let Held { cache, local, .. } = held;
         let normed = self.group.compute(device, |group| {
             for (layer, block) in decoder.layers.iter().enumerate() {
+                group.at_layer(Some(layer));
                 let projections = block.project(hidden.clone(), &rope)?;
                 let attended = attend(group, cache, *local, layer, projections)?;
                 hidden = block.finish(hidden, Attention::join_heads(attended.out))?;
             }
             Ok::<_, SessionError>(decoder.final_norm(hidden)?)
-        })?;
+        });
+        self.group.at_layer(None);
+        let normed = normed?;
         held.following += tokens.len();
         Ok(normed)
     }
 
     /// Answers a question: its rows, then each generated token, attend to the whole document and
     /// to themselves. `on_token` hears every token that belongs to the answer and may stop it.
+    ///
+    /// Of several processes the first chooses: its sampler, stop tokens and `on_token` count.
     ///
     /// The cache is left as it was before, whether the answer ended or failed.
     ///
@@ -370,12 +455,9 @@ impl<'m> Session<'m> {
         max_tokens: usize,
         on_token: impl FnMut(u32) -> ControlFlow<()>,
     ) -> Result<Completion, SessionError> {
-        let document = self.document().len();
-        if document == 0 {
-            return Err(SessionError::NoDocument);
-        }
+        let held = self.held.as_ref().ok_or(SessionError::NoDocument)?;
+        self.fits(held.plan.tokens + question.len() + max_tokens.saturating_sub(1))?;
         self.check("question", question)?;
-        self.fits(document + question.len() + max_tokens.saturating_sub(1))?;
         self.rewind();
         let result = self.complete(question, sampler, stop_tokens, max_tokens, on_token);
         self.rewind();
@@ -398,33 +480,46 @@ impl<'m> Session<'m> {
         mut on_token: impl FnMut(u32) -> ControlFlow<()>,
     ) -> Result<Completion, SessionError> {
         let asked = Instant::now();
+        let chooses = self.group.ranks().start == 0;
         sampler.observe(self.document());
         sampler.observe(question);
         let mut rows = self.extend(question)?;
-        let mut logits = self.last_logits(rows)?;
-        let query_time = asked.elapsed();
-
-        let decoding = Instant::now();
+        let mut query_time = None;
+        let mut decoding = Instant::now();
         let mut tokens = Vec::new();
         let stop_reason = loop {
             if tokens.len() == max_tokens {
                 break StopReason::Length;
             }
-            let token = sampler.sample(&mut logits)?;
-            if stop_tokens.contains(&token) {
+            let mut choice = Choice::default();
+            if chooses {
+                let mut logits = self.last_logits(rows)?;
+                if query_time.is_none() {
+                    query_time = Some(asked.elapsed());
+                    decoding = Instant::now();
+                }
+                choice.token = sampler.sample(&mut logits)?;
+                sampler.observe(&[choice.token]);
+                choice.ends = match stop_tokens.contains(&choice.token) {
+                    true => Some(StopReason::StopToken),
+                    false if on_token(choice.token).is_break() => Some(StopReason::Cancelled),
+                    false => None,
+                };
+            }
+            let choice = choice.agreed(&mut self.group)?;
+            if choice.ends == Some(StopReason::StopToken) {
                 break StopReason::StopToken;
             }
-            tokens.push(token);
-            sampler.observe(&[token]);
-            if on_token(token).is_break() {
-                break StopReason::Cancelled;
+            tokens.push(choice.token);
+            if let Some(reason) = choice.ends {
+                break reason;
             }
             if tokens.len() == max_tokens {
                 break StopReason::Length;
             }
-            rows = self.extend(&[token])?;
-            logits = self.last_logits(rows)?;
+            rows = self.extend(&[choice.token])?;
         };
+        let query_time = query_time.unwrap_or_else(|| asked.elapsed());
         let following = self.held.as_ref().map_or(0, |held| held.following);
         let decode_steps = following.saturating_sub(question.len());
         Ok(Completion {
@@ -460,6 +555,48 @@ impl<'m> Session<'m> {
                 vocab_size: self.config.vocab_size,
             }),
         }
+    }
+}
+
+/// A plan and what it is used for must be of the same sizes.
+fn same(what: &'static str, planned: usize, found: usize) -> Result<(), SessionError> {
+    match planned == found {
+        true => Ok(()),
+        false => Err(SessionError::OtherPlan {
+            what,
+            planned,
+            found,
+        }),
+    }
+}
+
+/// A token that process 0 chose, and whether the answer ends with it.
+#[derive(Default)]
+struct Choice {
+    token: u32,
+    ends: Option<StopReason>,
+}
+
+impl Choice {
+    /// Process 0's choice, on every process.
+    fn agreed(self, group: &mut RankGroup) -> Result<Self, SessionError> {
+        let ends = match self.ends {
+            None => 0,
+            Some(StopReason::StopToken) => 1,
+            Some(_) => 2,
+        };
+        let mut bytes = self.token.to_le_bytes().to_vec();
+        bytes.push(ends);
+        let bytes = group.broadcast(bytes)?;
+        let (token, ends) = bytes.split_first_chunk().unwrap_or((&[0; 4], &[]));
+        Ok(Self {
+            token: u32::from_le_bytes(*token),
+            ends: match ends {
+                [0] => None,
+                [1] => Some(StopReason::StopToken),
+                _ => Some(StopReason::Cancelled),
+            },
+        })
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
-use super::{Local, RankError, Ticket, Transport};
+use super::{Local, Operation, Place, RankError, Ticket, Transport};
 
 /// The ranks of a computation, those of them that this process drives, and the way to the others.
 ///
@@ -15,6 +15,9 @@ use super::{Local, RankError, Ticket, Transport};
 pub struct RankGroup {
     world_size: usize,
     transport: Box<dyn Transport>,
+    exchanges: u64,
+    layer: Option<usize>,
+    received: u64,
 }
 
 /// A gathering of every rank's tensor under way.
@@ -32,10 +35,7 @@ pub struct PendingShift {
 impl RankGroup {
     /// `world_size` ranks, all driven by this process.
     pub fn local(world_size: usize) -> Self {
-        Self {
-            world_size: world_size.max(1),
-            transport: Box::new(Local::default()),
-        }
+        Self::over(world_size.max(1), Box::new(Local))
     }
 
     /// `world_size` ranks shared out over the processes that `transport` connects.
@@ -43,7 +43,7 @@ impl RankGroup {
     /// # Errors
     ///
     /// [`RankError::Uneven`] unless the processes divide the ranks.
-    pub fn new(world_size: usize, transport: Box<dyn Transport>) -> Result<Self, RankError> {
+    pub fn new(world_size: usize, mut transport: Box<dyn Transport>) -> Result<Self, RankError> {
         let processes = transport.processes();
         if world_size == 0 || !world_size.is_multiple_of(processes) {
             return Err(RankError::Uneven {
@@ -51,10 +51,79 @@ impl RankGroup {
                 processes,
             });
         }
-        Ok(Self {
+        transport.share_out(world_size / processes);
+        Ok(Self::over(world_size, transport))
+    }
+
+    fn over(world_size: usize, transport: Box<dyn Transport>) -> Self {
+        Self {
             world_size,
+            exchanges: transport.exchanges(),
             transport,
-        })
+            layer: None,
+            received: 0,
+        }
+    }
+
+    /// Says which layer the exchanges that follow belong to, for messages about them.
+    pub fn at_layer(&mut self, layer: Option<usize>) {
+        self.layer = layer;
+    }
+
+    /// Bytes of tensors that this process has received from others.
+    pub fn received_bytes(&self) -> u64 {
+        self.received
+    }
+
+    /// The place of the next exchange, in which the tensors of `shapes` come from other processes.
+    fn place(
+        &mut self,
+        operation: Operation,
+        dtype: Option<DType>,
+        incoming: &[Option<[usize; 4]>],
+    ) -> Place {
+        let me = self.transport.process();
+        let elements: usize = (incoming.iter().enumerate())
+            .filter(|(from, _)| *from != me)
+            .filter_map(|(_, shape)| shape.map(|shape| shape.iter().product::<usize>()))
+            .sum();
+        let bytes = (elements * dtype.map_or(0, |dtype| dtype.size())) as u64;
+        self.received += bytes;
+        self.place_of(operation, bytes)
+    }
+
+    fn place_of(&mut self, operation: Operation, bytes: u64) -> Place {
+        let exchange = self.exchanges;
+        self.exchanges += 1;
+        Place {
+            exchange,
+            operation,
+            layer: self.layer,
+            bytes,
+        }
+    }
+
+    /// The bytes of process 0, on every process; all give as many.
+    ///
+    /// # Errors
+    ///
+    /// [`RankError`] as the transport's.
+    pub fn broadcast(&mut self, bytes: Vec<u8>) -> Result<Vec<u8>, RankError> {
+        if self.processes() == 1 {
+            return Ok(bytes);
+        }
+        let place = self.place_of(Operation::Broadcast, bytes.len() as u64);
+        self.transport.broadcast(place, 0, bytes)
+    }
+
+    /// Gives process `p` the bytes `parts[p]` of process 0; the others give none.
+    ///
+    /// # Errors
+    ///
+    /// [`RankError`] as the transport's.
+    pub fn scatter(&mut self, parts: Vec<Vec<u8>>) -> Result<Vec<u8>, RankError> {
+        let place = self.place_of(Operation::Scatter, 0);
+        self.transport.scatter(place, 0, parts)
     }
 
     /// All ranks.
@@ -77,6 +146,11 @@ impl RankGroup {
         let share = self.share();
         let first = self.transport.process() * share;
         first..first + share
+    }
+
+    /// The ranks that a process drives.
+    pub fn ranks_of(&self, process: usize) -> Range<usize> {
+        process * self.share()..(process + 1) * self.share()
     }
 
     /// Whether this process drives the last rank, the owner of what follows the document.
@@ -109,9 +183,11 @@ impl RankGroup {
     /// [`RankError`] as the transport's.
     pub fn start_all_gather(&mut self, mine: Vec<Tensor<4>>) -> Result<PendingGather, RankError> {
         // One collective, whatever the number of ranks a process drives.
-        self.transport
-            .start_all_gather(cat_or_only(mine))
-            .map(PendingGather)
+        let mine = cat_or_only(mine);
+        let incoming = vec![Some(mine.dims()); self.processes()];
+        let place = self.place(Operation::AllGather, Some(mine.dtype()), &incoming);
+        let ticket = self.transport.start_all_gather(place, mine)?;
+        Ok(PendingGather(ticket))
     }
 
     /// Every rank's tensor, in the order of ranks.
@@ -141,7 +217,9 @@ impl RankGroup {
     ///
     /// [`RankError`] as the transport's.
     pub fn gather_processes(&mut self, mine: Tensor<4>) -> Result<Vec<Tensor<4>>, RankError> {
-        let ticket = self.transport.start_all_gather(mine)?;
+        let incoming = vec![Some(mine.dims()); self.processes()];
+        let place = self.place(Operation::GatherPartials, Some(mine.dtype()), &incoming);
+        let ticket = self.transport.start_all_gather(place, mine)?;
         Ok(self
             .transport
             .finish(ticket)?
@@ -167,8 +245,10 @@ impl RankGroup {
         let mut shapes = vec![None; processes];
         outgoing[(me + 1) % processes] = mine.pop();
         shapes[(me + processes - 1) % processes] = Some(incoming);
+        let dtype = outgoing.iter().flatten().next().map(Tensor::dtype);
+        let place = self.place(Operation::Shift, dtype, &shapes);
         Ok(PendingShift {
-            ticket: self.transport.start(outgoing, shapes)?,
+            ticket: self.transport.start(place, outgoing, shapes)?,
             kept: mine,
         })
     }
@@ -213,7 +293,7 @@ impl RankGroup {
                 }
             }
         }
-        let outgoing = packed
+        let outgoing: Vec<Option<Tensor<4>>> = packed
             .into_iter()
             .map(|parts| (!parts.is_empty()).then(|| Tensor::cat(parts, 3)))
             .collect();
@@ -222,13 +302,15 @@ impl RankGroup {
             ranks_of(from).flat_map(move |from| mine.clone().map(move |to| (from, to)))
         };
         let elements = |shape: [usize; 4]| shape.iter().product::<usize>();
-        let incoming = (0..processes)
+        let incoming: Vec<_> = (0..processes)
             .map(|process| {
                 let total: usize = pairs(process).map(|(f, t)| elements(shape(f, t))).sum();
                 (process != me).then_some([1, 1, 1, total])
             })
             .collect();
-        let ticket = self.transport.start(outgoing, incoming)?;
+        let dtype = outgoing.iter().flatten().next().map(Tensor::dtype);
+        let place = self.place(Operation::AllToAll, dtype, &incoming);
+        let ticket = self.transport.start(place, outgoing, incoming)?;
         let received = self.transport.finish(ticket)?;
 
         let mut result: Vec<Vec<Tensor<4>>> = vec![Vec::new(); share];

@@ -10,15 +10,39 @@
 //! |---|---|
 //! | [`Local`] | all in this process, driven one after the other |
 //! | [`threads()`] | driven by threads of this process |
+//! | MPI (feature `mpi`) | driven by the processes that mpirun, srun or `apb launch` started: [`World`] |
+//!
+//! Between processes every wait has a deadline, and a process that dies, stops, is late or does
+//! something else becomes a [`RankError`] on all others that names it.
 
+mod environment;
 mod error;
 mod group;
 mod local;
+#[cfg(feature = "mpi")]
+mod mpi;
+mod place;
+#[cfg_attr(
+    not(feature = "mpi"),
+    allow(dead_code, reason = "a build without an engine joins no processes")
+)]
+mod signal;
 mod threads;
 mod transport;
+#[cfg_attr(
+    not(feature = "mpi"),
+    allow(dead_code, reason = "a build without an engine joins no processes")
+)]
+mod watch;
+mod world;
 
-pub use error::RankError;
+pub use environment::{Environment, Launcher};
+pub use error::{RANK_FAILED, RankError};
 pub use group::{PendingGather, PendingShift, RankGroup};
 pub use local::Local;
+pub use place::{Operation, Peer, Place};
+pub use signal::end_process;
 pub use threads::{Threads, threads};
 pub use transport::{Ticket, Transport};
+pub use watch::OnFailure;
+pub use world::{JoinOptions, Voice, World};

@@ -27,8 +27,8 @@ pub struct Strategy {
     /// Prefill strategy: full, ring, ulysses, star or apb [default: full; demo: full and apb]
     #[arg(long, value_name = "METHOD")]
     pub method: Option<Method>,
-    /// Ranks to split the document over; here they share this process [default: 1; with apb, ring,
-    /// star and ulysses 4]
+    /// Ranks to split the document over, shared out evenly over the processes [default: one a process;
+    /// of one process, with apb, ring, star and ulysses, 4]
     #[arg(long, value_name = "H")]
     pub ranks: Option<usize>,
     /// How ring attention shares out the document: zigzag or contiguous
@@ -54,6 +54,22 @@ pub struct Strategy {
     /// Rows of one prefill pass, and of one tile of the MLP
     #[arg(long, value_name = "ROWS", default_value_t = burn_apb::apb::DEFAULT_PREFILL_CHUNK)]
     pub chunk: usize,
+}
+
+/// Processes that run a command together, started by `apb launch`, mpirun or srun.
+#[derive(clap::Args, Debug, Clone)]
+#[command(next_help_heading = "Several processes (apb launch, mpirun, srun)")]
+pub struct Processes {
+    /// Longest wait for another rank, in seconds; then every rank ends with exit code 4
+    #[arg(long, value_name = "SECONDS", default_value = "60")]
+    pub timeout: std::num::NonZeroU32,
+    /// An address of the network between the machines, the first one's for instance [default:
+    /// MASTER_ADDR, else this machine only]
+    #[arg(long, value_name = "ADDRESS")]
+    pub rendezvous: Option<String>,
+    /// Folder for a log of each process
+    #[arg(long, value_name = "DIR")]
+    pub rank_logs: Option<PathBuf>,
 }
 
 /// Ranks where a strategy that needs several is asked for without a number.
@@ -134,6 +150,8 @@ pub struct Reading {
     pub anchor: Anchor,
     #[command(flatten)]
     pub compute: Compute,
+    #[command(flatten)]
+    pub processes: Processes,
 }
 
 impl Reading {

@@ -9,6 +9,7 @@ use burn_apb::apb::{AnswerError, SavedError, SessionError};
 use burn_apb::model::ModelError;
 use burn_apb::model::hub::HubError;
 use burn_apb::model::weights::{ConvertError, FolderError};
+use burn_apb::ranks::{RANK_FAILED, RankError};
 
 /// The exit codes of `apb`; 0 is success.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,12 +20,16 @@ pub enum Kind {
     Usage = 2,
     /// A device, a library or the network is missing.
     Environment = 3,
+    /// A rank failed.
+    Rank = RANK_FAILED as isize,
 }
 
 /// An error on its way to the user.
 #[derive(Debug)]
 pub struct CliError {
     kind: Kind,
+    /// Whether every process of the command has it.
+    shared: bool,
     source: Box<dyn Error + Send + Sync>,
 }
 
@@ -47,8 +52,51 @@ impl CliError {
     fn new(kind: Kind, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self {
             kind,
+            shared: false,
             source: source.into(),
         }
+    }
+
+    /// A rank failed.
+    pub fn rank(source: RankError) -> Self {
+        Self::new(Kind::Rank, source)
+    }
+
+    /// What all processes have agreed on, by exit code.
+    pub fn agreed(code: u64, text: String) -> Self {
+        let kind = match code {
+            1 => Kind::Failed,
+            2 => Kind::Usage,
+            3 => Kind::Environment,
+            _ => Kind::Rank,
+        };
+        Self {
+            shared: true,
+            ..Self::new(kind, text)
+        }
+    }
+
+    /// The same, known to every process.
+    pub fn known(self) -> Self {
+        Self {
+            shared: true,
+            ..self
+        }
+    }
+
+    /// Whether every process of the command has it.
+    pub fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    /// Whether ranks were lost or disagree.
+    pub fn is_rank(&self) -> bool {
+        self.kind == Kind::Rank
+    }
+
+    /// The exit code as a number.
+    pub fn code(&self) -> i32 {
+        self.kind as i32
     }
 
     /// Whether the reader of our output went away, as `head` does.
@@ -153,7 +201,19 @@ impl From<SessionError> for CliError {
             | SessionError::TokenOutOfRange { .. }
             | SessionError::Plan(_)
             | SessionError::Full(_) => Self::usage(error),
+            SessionError::Rank(rank) => Self::from(rank.clone()),
             _ => Self::failed(error),
+        }
+    }
+}
+
+impl From<RankError> for CliError {
+    /// What the user started otherwise than it can be is usage; what is not there, the machine's.
+    fn from(error: RankError) -> Self {
+        match &error {
+            RankError::Uneven { .. } | RankError::Environment { .. } => Self::usage(error),
+            RankError::Unavailable { .. } => Self::environment(error),
+            _ => Self::rank(error),
         }
     }
 }

@@ -8,13 +8,15 @@ mod error;
 mod interrupt;
 mod memory;
 mod output;
+mod processes;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    bench, chat, completions, convert, convert_heads, demo, doctor, fetch, generate, session, trace,
+    bench, chat, completions, convert, convert_heads, demo, doctor, fetch, generate, launch,
+    session, trace,
 };
 use crate::error::CliError;
 use crate::output::Output;
@@ -22,7 +24,7 @@ use crate::output::Output;
 /// Long prompts, answered fast: Llama and Qwen models on Burn
 ///
 /// Exit codes: 0 done, 1 the task failed, 2 the command or a file it was given cannot be used,
-/// 3 a device, a library or the network is missing.
+/// 3 a device, a library or the network is missing, 4 a rank failed.
 #[derive(Parser)]
 #[command(name = "apb", version, propagate_version = true)]
 struct Cli {
@@ -49,6 +51,7 @@ enum Command {
     Trace(trace::Args),
     #[command(subcommand)]
     Bench(bench::Command),
+    Launch(launch::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
 }
@@ -86,6 +89,7 @@ fn run(command: &Command, output: &Output) -> Result<(), CliError> {
         Command::Session(command) => session::run(command, output),
         Command::Trace(args) => trace::run(args, output),
         Command::Bench(command) => bench::run(command, output),
+        Command::Launch(args) => launch::run(args),
         Command::Doctor(args) => doctor::run(args, output),
         Command::Completions(args) => completions::run(args),
     }

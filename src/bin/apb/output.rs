@@ -15,12 +15,32 @@ use crate::error::CliError;
 pub struct Output {
     json: bool,
     quiet: bool,
+    /// Another process speaks for this one.
+    silent: bool,
 }
 
 impl Output {
     /// `json`: one JSON object on stdout; `quiet`: no progress.
     pub fn new(json: bool, quiet: bool) -> Self {
-        Self { json, quiet }
+        Self {
+            json,
+            quiet,
+            silent: false,
+        }
+    }
+
+    /// The same for a process that another one speaks for: it prints nothing but what ends it.
+    pub fn silent(self) -> Self {
+        Self {
+            quiet: true,
+            silent: true,
+            ..self
+        }
+    }
+
+    /// Whether the result is streamed as it comes, as text.
+    pub fn streams(&self) -> bool {
+        !self.json && !self.silent
     }
 
     /// Whether the result is JSON.
@@ -34,6 +54,9 @@ impl Output {
         json: &Value,
         human: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), CliError> {
+        if self.silent {
+            return Ok(());
+        }
         let mut stdout = io::stdout().lock();
         let written = if self.json {
             writeln!(stdout, "{json}")

@@ -70,6 +70,7 @@ pub fn run(_: &Args, output: &Output) -> Result<(), CliError> {
             cfg!(feature = "hub"),
             "cargo install --path . --features hub",
         ),
+        mpi(),
         python(),
         cache(),
     ]);
@@ -241,6 +242,41 @@ fn attention_kernels() -> Vec<String> {
         #[cfg(any(feature = "cuda", feature = "wgpu"))]
         burn_apb::kernels::portable_table(),
     ]
+}
+
+fn mpi() -> Check {
+    if cfg!(not(feature = "mpi")) {
+        return feature(
+            "mpi",
+            false,
+            "for ranks as processes: apt install libopenmpi-dev openmpi-bin libclang-dev, then cargo \
+             install --path . --features mpi",
+        );
+    }
+    let version = std::process::Command::new("mpirun")
+        .arg("--version")
+        .output();
+    let (state, found, advice) = match version {
+        Ok(done) if done.status.success() => {
+            let text = String::from_utf8_lossy(&done.stdout);
+            (
+                State::Ok,
+                text.lines().next().unwrap_or_default().to_owned(),
+                "",
+            )
+        }
+        _ => (
+            State::Missing,
+            "built in, no mpirun found".into(),
+            "only needed to start ranks on this machine: apt install openmpi-bin",
+        ),
+    };
+    Check {
+        name: "mpi",
+        state,
+        found,
+        advice,
+    }
 }
 
 fn python() -> Check {

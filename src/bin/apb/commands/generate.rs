@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use burn_apb::apb::{
@@ -13,12 +13,14 @@ use burn_apb::model::generation_config::GenerationConfig;
 use burn_apb::model::sampler::SamplerConfig;
 use burn_apb::model::source::ModelSource;
 use burn_apb::model::{LanguageModel, ModelText, hub};
+use burn_apb::ranks::World;
 use serde_json::{Value, json};
 
 use crate::args::{Compute, Model, Reading, Sampling};
+use crate::commands::together::{self, Prefilled};
 use crate::error::CliError;
 use crate::output::{Output, Progress};
-use crate::{interrupt, memory};
+use crate::{interrupt, memory, processes};
 
 /// Largest document that is read, in bytes: about a hundred million tokens.
 const MAX_DOCUMENT_BYTES: u64 = 1 << 29;
@@ -27,26 +29,48 @@ const MAX_DOCUMENT_BYTES: u64 = 1 << 29;
 #[derive(clap::Args, Debug)]
 pub struct Args {
     #[command(flatten)]
-    reading: Reading,
+    pub reading: Reading,
     /// The question
     #[arg(long, value_name = "TEXT")]
-    query: String,
+    pub query: String,
     #[command(flatten)]
-    sampling: Sampling,
+    pub sampling: Sampling,
 }
 
 /// Runs the command.
 pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     check_question(&args.query)?;
+    let Args { reading, query, .. } = args;
+    let together = |world: &mut World, output: &Output| {
+        let complete =
+            |options: &mut AnswerOptions, text: &ModelText| complete(args, options, text);
+        let work = |prefilled: Prefilled<'_, '_>| together::answer(prefilled, output);
+        let alone = || alone(args, output);
+        together::run(reading, query, world, output, complete, alone, work)
+    };
+    processes::run(
+        &reading.processes,
+        output,
+        |output| alone(args, output),
+        together,
+    )
+}
+
+fn complete(args: &Args, options: &mut AnswerOptions, text: &ModelText) {
+    options.max_tokens = args.sampling.max_tokens;
+    let seed = args.reading.strategy.seed;
+    options.sampler = Some(sampler(&args.sampling, seed, &text.generation));
+}
+
+/// One process does it all.
+fn alone(args: &Args, output: &Output) -> Result<(), CliError> {
     let Prepared {
         request,
         options,
         model,
         ..
     } = prepare(&args.reading, &args.query, output, |options, text| {
-        options.max_tokens = args.sampling.max_tokens;
-        let seed = args.reading.strategy.seed;
-        options.sampler = Some(sampler(&args.sampling, seed, &text.generation));
+        complete(args, options, text);
     })?;
     let answer = ask(&model, &request, &options, output)?;
     if output.is_json() {
@@ -104,19 +128,22 @@ pub fn check_question(question: &str) -> Result<(), CliError> {
 /// Everything of a model but the weights, from a folder, a GGUF file or, when there is no such path,
 /// the hub.
 pub fn open(model: &Model, output: &Output) -> Result<(ModelSource, ModelText), CliError> {
-    let path = if model.model.exists() {
-        model.model.clone()
-    } else {
-        let bar = output.progress("fetching", "B");
-        let path = hub::resolve(&model.model.to_string_lossy(), &mut |p| {
-            bar.update(p.done, p.total);
-        })?;
-        bar.finish();
-        path
-    };
-    let source = ModelSource::open(path).map_err(CliError::usage)?;
+    let source = ModelSource::open(resolve(model, output)?).map_err(CliError::usage)?;
     let text = ModelText::load(&source)?;
     Ok((source, text))
+}
+
+/// Where the model lies; fetches it where there is no such path.
+pub fn resolve(model: &Model, output: &Output) -> Result<PathBuf, CliError> {
+    if model.model.exists() {
+        return Ok(model.model.clone());
+    }
+    let bar = output.progress("fetching", "B");
+    let path = hub::resolve(&model.model.to_string_lossy(), &mut |p| {
+        bar.update(p.done, p.total);
+    })?;
+    bar.finish();
+    Ok(path)
 }
 
 /// The weights that belong to it.
@@ -195,7 +222,7 @@ pub fn ask(
     let answer = answer_request(model, request, options, &mut terminal);
     terminal.done()?;
     let answer = answer?;
-    if terminal.stream {
+    if output.streams() {
         writeln!(std::io::stdout()).map_err(CliError::failed)?;
     }
     Ok(answer)
@@ -214,7 +241,7 @@ impl Terminal {
         interrupt::listen();
         Self {
             bar: output.progress("prefill", "tokens"),
-            stream: !output.is_json(),
+            stream: output.streams(),
             broken: None,
         }
     }

@@ -9,5 +9,7 @@ pub mod demo;
 pub mod doctor;
 pub mod fetch;
 pub mod generate;
+pub mod launch;
 pub mod session;
+pub mod together;
 pub mod trace;

@@ -2,15 +2,17 @@
 
 use std::path::PathBuf;
 
-use burn_apb::apb::{AnchorQuery, AnswerOptions, SavedSession, reply};
-use burn_apb::model::KvCache;
+use burn_apb::apb::{AnchorQuery, AnswerOptions, PrefillPlan, SavedSession, reply};
+use burn_apb::model::{KvCache, ModelText};
+use burn_apb::ranks::World;
 use serde_json::json;
 
 use crate::args::{Compute, Model, Reading, Sampling, Strategy};
 use crate::commands::generate::{self, Prepared, Terminal};
+use crate::commands::together::{self, Prefilled};
 use crate::error::CliError;
-use crate::memory;
 use crate::output::Output;
+use crate::{memory, processes};
 
 /// What stands for the question while a document is prepared for questions to come.
 const NO_QUESTION: &str = "?";
@@ -65,25 +67,90 @@ pub fn run(command: &Command, output: &Output) -> Result<(), CliError> {
 }
 
 fn save(args: &Save, output: &Output) -> Result<(), CliError> {
+    let together = |world: &mut World, output: &Output| {
+        let work = |prefilled: Prefilled<'_, '_>| save_together(args, prefilled, output);
+        let alone = || save_alone(args, output);
+        together::run(
+            &args.reading,
+            NO_QUESTION,
+            world,
+            output,
+            complete,
+            alone,
+            work,
+        )
+    };
+    let flags = &args.reading.processes;
+    processes::run(flags, output, |output| save_alone(args, output), together)
+}
+
+/// No question is known yet; a hint may be given.
+fn complete(options: &mut AnswerOptions, _: &ModelText) {
+    options.max_tokens = 0;
+    if options.anchor_query == AnchorQuery::Question {
+        options.anchor_query = AnchorQuery::None;
+    }
+}
+
+fn save_alone(args: &Save, output: &Output) -> Result<(), CliError> {
     let Prepared {
         request,
         options,
         model,
         source,
-    } = generate::prepare(&args.reading, NO_QUESTION, output, |options, _| {
-        options.max_tokens = 0;
-        // No question is known yet; a hint may be given.
-        if options.anchor_query == AnchorQuery::Question {
-            options.anchor_query = AnchorQuery::None;
-        }
-    })?;
+    } = generate::prepare(&args.reading, NO_QUESTION, output, complete)?;
     let fingerprint = source.fingerprint()?;
     let mut terminal = Terminal::new(output);
     let prefilled = request.prefill(&model, &options, &mut terminal);
     terminal.done()?;
     let (session, seconds) = prefilled?;
     let bytes = session.save(&args.out, &fingerprint)?;
-    let plan = &request.plan;
+    show_saved(args, &request.plan, seconds, bytes, output)
+}
+
+/// All processes write their ranks' files, or there are none.
+fn save_together(
+    args: &Save,
+    prefilled: Prefilled<'_, '_>,
+    output: &Output,
+) -> Result<(), CliError> {
+    let Prefilled {
+        world,
+        session,
+        checked,
+        task,
+        seconds,
+        ..
+    } = prefilled;
+    session.share_document()?;
+    processes::discard_at_end(&args.out, task.plan.ranks);
+    let fingerprint = checked.source.fingerprint()?;
+    let written = session
+        .prepare_save(&args.out, &fingerprint)
+        .map_err(CliError::from);
+    let written = processes::agree(world, written)?;
+    let bytes = world.talk(json!(written.bytes()))?;
+    // Rank 0's file makes a session of the others: it comes last.
+    let mut written = Some(written);
+    for turn in [false, true] {
+        let mine = (world.process() == 0) == turn;
+        let committed = match written.take_if(|_| mine) {
+            Some(written) => written.commit().map(|_| ()).map_err(CliError::from),
+            None => Ok(()),
+        };
+        processes::agree(world, committed)?;
+    }
+    let bytes = bytes.iter().filter_map(serde_json::Value::as_u64).sum();
+    show_saved(args, &task.plan, seconds, bytes, output)
+}
+
+fn show_saved(
+    args: &Save,
+    plan: &PrefillPlan,
+    seconds: f64,
+    bytes: u64,
+    output: &Output,
+) -> Result<(), CliError> {
     output.result(
         &json!({
             "out": args.out, "bytes": bytes, "document_tokens": plan.tokens,

@@ -5,19 +5,22 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Tensor};
 use burn_apb::apb::{
-    CompressorConfig, Document, Method, PrefillConfig, PrefillObserver, RingLayout, Session,
-    SessionConfig, compressor,
+    Assignment, CompressorConfig, Document, Method, PrefillConfig, PrefillObserver, PrefillPlan,
+    RingLayout, Session, SessionConfig, compressor,
 };
 use burn_apb::model::sampler::{Sampler, SamplerConfig};
 use burn_apb::model::source::ModelSource;
 use burn_apb::model::{Decoder, DecoderConfig, load_decoder};
+use burn_apb::ranks::World;
 use safetensors::tensor::{Dtype, View};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::args::Compute;
+use crate::args::{Compute, Processes};
+use crate::commands::together::{self, Checked};
 use crate::error::CliError;
 use crate::output::{Output, write_atomically};
+use crate::processes;
 
 /// Largest case file that is read, in bytes: a million tokens in JSON are about 8 MB.
 const MAX_CASE_BYTES: u64 = 64 << 20;
@@ -47,6 +50,8 @@ pub struct Args {
     chunk: std::num::NonZeroUsize,
     #[command(flatten)]
     compute: Compute,
+    #[command(flatten)]
+    processes: Processes,
 }
 
 /// A case, as the vectors' README describes it.
@@ -150,6 +155,25 @@ impl Case {
 
 /// Runs the command.
 pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
+    let together = |world: &mut World, output: &Output| together(args, world, output);
+    processes::run(
+        &args.processes,
+        output,
+        |output| alone(args, output),
+        together,
+    )
+}
+
+/// A case that has been checked.
+struct Prepared {
+    case: Case,
+    document: Document,
+    plan: PrefillPlan,
+    checked: Checked,
+}
+
+/// Checks everything that can be checked before the weights are read.
+fn prepare(args: &Args) -> Result<Prepared, CliError> {
     let case = Case::read(&args.case)?;
     let prefill = case.prefill(args)?;
     let document = case.document();
@@ -165,7 +189,6 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
         )));
     }
     let device = args.compute.device()?;
-    let dtype = args.compute.dtype();
     let source = ModelSource::open(&args.model).map_err(CliError::usage)?;
     let config = DecoderConfig::from_json(source.config()).map_err(CliError::usage)?;
     let plan = prefill.plan(&document, &config).map_err(CliError::usage)?;
@@ -178,42 +201,163 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
         ));
     }
     compressor::check_model(&plan, &config, &source)?;
+    Ok(Prepared {
+        case,
+        document,
+        plan,
+        checked: Checked {
+            source,
+            config,
+            device,
+            dtype: args.compute.dtype(),
+        },
+    })
+}
+
+impl Prepared {
+    fn load(&self, output: &Output) -> Result<Decoder, CliError> {
+        let bar = output.progress("loading", "B");
+        let Checked {
+            source,
+            config,
+            device,
+            dtype,
+        } = &self.checked;
+        let decoder = load_decoder(source, config, *dtype, device, &mut |p| {
+            bar.update(p.done, p.total);
+        })?;
+        bar.finish();
+        Ok(decoder)
+    }
+
+    fn capacity(&self) -> usize {
+        self.case.document.len() + self.case.query.len() + self.case.generate
+    }
+
+    fn trace(&self) -> Trace {
+        Trace {
+            all: self.case.store == Store::All,
+            owned: (0..self.plan.ranks)
+                .map(|rank| self.plan.owned(rank))
+                .collect(),
+            ..Trace::default()
+        }
+    }
+
+    /// Writes the tensors.
+    fn write(
+        &self,
+        args: &Args,
+        tensors: Vec<(String, HostTensor)>,
+        output: &Output,
+    ) -> Result<(), CliError> {
+        write_atomically(&args.out, |file| {
+            use std::io::Write;
+            let bytes = safetensors::serialize(tensors, None)
+                .map_err(|e| std::io::Error::other(e.to_string()))?;
+            file.write_all(&bytes)
+        })?;
+        let plan = &self.plan;
+        output.result(
+            &json!({
+                "out": args.out, "method": plan.method.name(), "ranks": plan.ranks,
+                "anchor": plan.anchor, "passing": plan.passing,
+            }),
+            |w| writeln!(w, "{}", args.out.display()),
+        )
+    }
+}
+
+/// One process does it all.
+fn alone(args: &Args, output: &Output) -> Result<(), CliError> {
+    let prepared = prepare(args)?;
+    let Prepared {
+        case,
+        document,
+        plan,
+        checked,
+    } = &prepared;
     if let Some(note) = plan.note() {
         output.note(format!("note: {note}"));
     }
-
-    let bar = output.progress("loading", "B");
-    let decoder = load_decoder(&source, &config, dtype, &device, &mut |p| {
-        bar.update(p.done, p.total);
-    })?;
-    bar.finish();
-    let compressor = compressor::load(&plan, &config, dtype, &device).map_err(CliError::usage)?;
-
-    let capacity = case.document.len() + case.query.len() + case.generate;
-    let settings = SessionConfig::new(capacity)
-        .with_dtype(dtype)
+    let Checked {
+        config,
+        device,
+        dtype,
+        ..
+    } = checked;
+    let decoder = prepared.load(output)?;
+    let compressor = compressor::load(plan, config, *dtype, device).map_err(CliError::usage)?;
+    let settings = SessionConfig::new(prepared.capacity())
+        .with_dtype(*dtype)
         .with_chunk(args.chunk.get());
-    let mut session = Session::new(&decoder, &config, settings, &device);
-    let mut trace = Trace {
-        all: case.store == Store::All,
-        owned: (0..plan.ranks).map(|rank| plan.owned(rank)).collect(),
-        ..Trace::default()
+    let mut session = Session::new(&decoder, config, settings, device);
+    let mut trace = prepared.trace();
+    session.prefill_with(document, plan, compressor.as_deref(), &mut trace)?;
+    trace.ask(case, &decoder, &mut session)?;
+    prepared.write(args, trace.finish(config)?, output)
+}
+
+/// Several processes: each has read the case and checks it, the first gives each its tokens.
+fn together(args: &Args, world: &mut World, output: &Output) -> Result<(), CliError> {
+    let opened = prepare(args).and_then(|prepared| {
+        let mut facts = vec![
+            ("crate version", Some(env!("CARGO_PKG_VERSION").to_owned())),
+            (
+                "tokens of the document",
+                Some(prepared.plan.tokens.to_string()),
+            ),
+            ("lengths", Some(format!("{:?}", prepared.plan))),
+            ("dtype", Some(format!("{:?}", prepared.checked.dtype))),
+            ("chunk", Some(args.chunk.to_string())),
+            ("model", Some(prepared.checked.source.fingerprint()?)),
+        ];
+        let case = std::fs::read(&args.case).map_err(CliError::usage)?;
+        facts.push(("case", Some(together::hash(&case))));
+        if let Some(heads) = &args.heads {
+            let heads = std::fs::read(heads).map_err(CliError::usage)?;
+            facts.push(("heads", Some(together::hash(&heads))));
+        }
+        Ok((prepared, facts))
+    });
+    let (mut prepared, facts) = processes::agree(world, opened)?;
+    processes::compare(world, &facts)?;
+    if prepared.plan.ranks == 1 {
+        return match world.process() {
+            0 => alone(args, output),
+            _ => Ok(()),
+        };
+    }
+    let mut group = world
+        .group(prepared.plan.ranks)
+        .map_err(|e| CliError::from(e).known())?;
+    let assign = |ranks| {
+        let Prepared {
+            document,
+            plan,
+            case,
+            ..
+        } = &prepared;
+        let room = prepared.capacity();
+        Assignment::new(document, plan, &case.query, room, case.generate, ranks)
     };
-    session.prefill_with(&document, &plan, compressor.as_deref(), &mut trace)?;
-    let tensors = trace.finish(&case, &config, &decoder, &mut session)?;
-    write_atomically(&args.out, |file| {
-        use std::io::Write;
-        let bytes = safetensors::serialize(tensors, None)
-            .map_err(|e| std::io::Error::other(e.to_string()))?;
-        file.write_all(&bytes)
-    })?;
-    output.result(
-        &json!({
-            "out": args.out, "method": plan.method.name(), "ranks": plan.ranks,
-            "anchor": plan.anchor, "passing": plan.passing,
-        }),
-        |w| writeln!(w, "{}", args.out.display()),
-    )
+    let assign: Option<&dyn Fn(_) -> _> = (world.process() == 0).then_some(&assign);
+    let task = Assignment::scatter(&mut group, assign)?;
+    // From here on a process holds its own rows only.
+    prepared.document.tokens = Vec::new();
+    prepared.case.document = Vec::new();
+    let loaded = prepared.load(output);
+    let decoder = processes::agree(world, loaded)?;
+    let mut trace = prepared.trace();
+    let chunk = args.chunk.get();
+    let checked = &prepared.checked;
+    let (mut session, _) = together::prefill(&decoder, checked, &task, chunk, group, &mut trace)?;
+    trace.ask(&prepared.case, &decoder, &mut session)?;
+    trace.gather(world, session, &prepared)?;
+    match world.process() {
+        0 => prepared.write(args, trace.finish(&checked.config)?, output),
+        _ => Ok(()),
+    }
 }
 
 /// What a prefill computed.
@@ -226,7 +370,16 @@ struct Trace {
     /// Rows `[1, rows, width]` and where in the document they begin.
     hidden: Vec<(usize, Tensor<3>)>,
     attention: Vec<(usize, Tensor<3>)>,
+    selected: Vec<Selected>,
     tensors: Vec<(String, HostTensor)>,
+}
+
+/// The document positions that a rank passes on in a layer, for each KV head.
+#[derive(Serialize, Deserialize)]
+struct Selected {
+    layer: usize,
+    rank: usize,
+    heads: Vec<Vec<usize>>,
 }
 
 impl PrefillObserver for Trace {
@@ -241,12 +394,8 @@ impl PrefillObserver for Trace {
 
     fn selected(&mut self, layer: usize, rank: usize, positions: &[Vec<Vec<usize>>]) {
         for heads in positions {
-            let width = heads.first().map_or(0, Vec::len);
-            let values: Vec<i64> = heads.iter().flatten().map(|p| *p as i64).collect();
-            self.tensors.push((
-                format!("selected.{layer}.{rank}"),
-                HostTensor::i64(&values, vec![heads.len(), width]),
-            ));
+            let heads = heads.clone();
+            self.selected.push(Selected { layer, rank, heads });
         }
     }
 
@@ -284,14 +433,13 @@ impl Trace {
         owned.iter().map(piece).collect()
     }
 
-    /// Asks the case's query and gives all tensors.
-    fn finish(
-        mut self,
+    /// Asks the case's query.
+    fn ask(
+        &mut self,
         case: &Case,
-        config: &DecoderConfig,
         decoder: &Decoder,
         session: &mut Session<'_>,
-    ) -> Result<Vec<(String, HostTensor)>, CliError> {
+    ) -> Result<(), CliError> {
         let query = session.extend(&case.query)?;
         let [_, rows, width] = query.dims();
         let last = query.clone().slice([0..1, rows - 1..rows, 0..width]);
@@ -303,10 +451,12 @@ impl Trace {
         let query_logits = logits_of(kept)?;
 
         let mut logits = logits_of(last)?;
+        let vocab = logits.len();
         let mut sampler = Sampler::new(SamplerConfig::default()).map_err(CliError::failed)?;
         let mut generated = Vec::with_capacity(case.generate);
         for step in 0..case.generate {
             let token = sampler.sample(&mut logits).map_err(CliError::failed)?;
+            let token = session.agreed_tokens(&[token])?[0];
             generated.push(i64::from(token));
             if step + 1 < case.generate {
                 logits = logits_of(session.extend(&[token])?)?;
@@ -315,12 +465,81 @@ impl Trace {
 
         let shape = vec![generated.len()];
         self.tensors.extend([
-            (
-                "query_logits".into(),
-                HostTensor::f32(query_logits, config.vocab_size),
-            ),
+            ("query_logits".into(), HostTensor::f32(query_logits, vocab)),
             ("generated".into(), HostTensor::i64(&generated, shape)),
         ]);
+        Ok(())
+    }
+
+    /// Brings what the processes computed to the first.
+    fn gather(
+        &mut self,
+        world: &mut World,
+        session: Session<'_>,
+        prepared: &Prepared,
+    ) -> Result<(), CliError> {
+        let mine = world.process();
+        let all = world.talk(json!(self.selected))?;
+        for (process, selected) in all.into_iter().enumerate() {
+            if process != mine {
+                let selected: Vec<Selected> =
+                    serde_json::from_value(selected).map_err(CliError::failed)?;
+                self.selected.extend(selected);
+            }
+        }
+        if !self.all {
+            return Ok(());
+        }
+        let mut group = session.into_group();
+        let owned = |process| -> Vec<Range<usize>> {
+            let ranks: Range<usize> = group.ranks_of(process);
+            ranks.flat_map(|rank| prepared.plan.owned(rank)).collect()
+        };
+        let pieces: Vec<Vec<Range<usize>>> = (0..group.processes()).map(owned).collect();
+        let rows = |process: &Vec<Range<usize>>| process.iter().map(Range::len).sum::<usize>();
+        let most = pieces.iter().map(rows).max().unwrap_or(0);
+        for kept in [&mut self.hidden, &mut self.attention] {
+            // All send as many rows: the shorter are filled up, and cut again where they arrive.
+            let held: Vec<Tensor<3>> = pieces[mine]
+                .iter()
+                .filter_map(|piece| {
+                    let found = kept.iter().find(|(start, _)| *start == piece.start);
+                    found.map(|(_, rows)| rows.clone())
+                })
+                .collect();
+            let held = Tensor::cat(held, 1);
+            let [_, count, width] = held.dims();
+            let filled = match most - count {
+                0 => held,
+                missing => {
+                    let zeros = Tensor::zeros([1, missing, width], (&held.device(), held.dtype()));
+                    Tensor::cat(vec![held, zeros], 1)
+                }
+            };
+            let gathered = group.gather_processes(filled.unsqueeze_dim(0))?;
+            *kept = Vec::new();
+            for (pieces, rows) in pieces.iter().zip(gathered) {
+                let mut start = 0;
+                for piece in pieces {
+                    let end = start + piece.len();
+                    let part = rows.clone().slice([0..1, 0..1, start..end, 0..width]);
+                    kept.push((piece.start, part.squeeze_dim(0)));
+                    start = end;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// All tensors.
+    fn finish(mut self, config: &DecoderConfig) -> Result<Vec<(String, HostTensor)>, CliError> {
+        for Selected { layer, rank, heads } in &self.selected {
+            let width = heads.first().map_or(0, Vec::len);
+            let values: Vec<i64> = heads.iter().flatten().map(|p| *p as i64).collect();
+            let tensor = HostTensor::i64(&values, vec![heads.len(), width]);
+            self.tensors
+                .push((format!("selected.{layer}.{rank}"), tensor));
+        }
         let heads_width = config.num_attention_heads * config.head_dim;
         for (name, parts, width) in [
             ("hidden", self.hidden, config.hidden_size),

@@ -3,6 +3,7 @@
 mod attention;
 mod cases;
 mod prefill;
+mod several;
 mod subject;
 mod timing;
 
@@ -13,7 +14,7 @@ use crate::output::Output;
 #[derive(clap::Subcommand, Debug)]
 pub enum Command {
     /// Prefill of real tokens, then decoding
-    Prefill(prefill::Prefill),
+    Prefill(Box<prefill::Prefill>),
     /// The attention kernel alone, beside matrix products, memory and Burn's own attention
     Attention(attention::Attention),
 }

@@ -9,19 +9,21 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::DType;
 use burn_apb::apb::{
-    Document, Method, Part, PrefillObserver, PrefillPlan, Session, SessionConfig, compressor,
+    Completion, Document, Method, Part, PrefillObserver, PrefillPlan, Session, SessionConfig,
+    compressor,
 };
 use burn_apb::model::KvCache;
 use burn_apb::model::sampler::{Sampler, SamplerConfig};
 use serde_json::{Value, json};
 
-use super::subject::Subject;
+use super::several::together;
+use super::subject::{Described, Subject};
 use super::{median, or_dash};
-use crate::args::{Compute, Model, Strategy};
+use crate::args::{Compute, Model, Processes, Strategy};
 use crate::commands::generate;
 use crate::error::CliError;
 use crate::output::Output;
-use crate::{interrupt, memory};
+use crate::{interrupt, memory, processes};
 
 /// Flags of `apb bench prefill`.
 #[derive(clap::Args, Debug)]
@@ -45,13 +47,13 @@ pub struct Prefill {
     pub tokens: Vec<usize>,
     /// Tokens to decode after each prefill
     #[arg(long, value_name = "N", default_value_t = 64)]
-    decode: usize,
+    pub decode: usize,
     /// Runs of each length; medians are printed
     #[arg(long, value_name = "N", default_value = "5")]
-    runs: std::num::NonZeroUsize,
+    pub runs: std::num::NonZeroUsize,
     /// Runs of each length before those, not counted: a GPU compiles and tunes in them
     #[arg(long, value_name = "N", default_value_t = 0)]
-    warm_up: usize,
+    pub warm_up: usize,
     /// Append every run, when it is done, to a file, as a line of JSON
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -67,46 +69,95 @@ pub struct Prefill {
     #[arg(long, value_name = "TEXT", default_value = "What is this text about?")]
     pub query: String,
     #[command(flatten)]
-    strategy: Strategy,
+    pub strategy: Strategy,
     #[command(flatten)]
     pub compute: Compute,
+    #[command(flatten)]
+    processes: Processes,
 }
 
 /// Measurements of one method and length.
-struct Row {
+pub struct Row {
     tokens: usize,
-    plan: PrefillPlan,
+    /// How the document is prefilled.
+    pub plan: PrefillPlan,
     prefill_seconds: Vec<f64>,
     critical_seconds: Vec<f64>,
     times: Times,
     decode_rates: Vec<f64>,
     /// Weights, cache and one layer's activations.
-    needed_bytes: usize,
-    peak_bytes: Option<u64>,
+    pub needed_bytes: usize,
+    /// Largest so far.
+    pub peak_bytes: Option<u64>,
+    /// What each process reported, where there are several.
+    pub processes: Vec<Value>,
 }
 
 /// Runs the command.
 pub fn run(args: &Prefill, output: &Output) -> Result<(), CliError> {
-    let methods = match args.methods.is_empty() {
-        false => args.methods.clone(),
-        true => vec![args.strategy.method.unwrap_or(Method::Full)],
-    };
-    let mut log = args.log.as_deref().map(open_log).transpose()?;
-    let subject = Subject::open(args, output)?;
-    let mut cases = Vec::new();
-    for &tokens in &args.tokens {
-        let document =
-            Document::new(&subject.ids[..tokens]).with_anchor_query(subject.query.clone());
-        for &method in &methods {
-            let plan = args
-                .strategy
-                .config_of(method)?
-                .plan(&document, subject.config())
-                .map_err(CliError::usage)?;
-            subject.check(&plan)?;
-            cases.push((document.clone(), plan));
+    processes::run(
+        &args.processes,
+        output,
+        |output| alone(args, output),
+        |world, output| together(args, world, output),
+    )
+}
+
+impl Prefill {
+    /// What is measured beside each other.
+    pub fn methods(&self) -> Vec<Method> {
+        match self.methods.is_empty() {
+            false => self.methods.clone(),
+            true => vec![self.strategy.method.unwrap_or(Method::Full)],
         }
     }
+
+    /// Rows of a cache for so many tokens and what is decoded behind them.
+    pub fn capacity(&self, tokens: usize) -> usize {
+        tokens + self.decode + 2
+    }
+
+    /// Documents of each length, planned under each method.
+    pub fn cases(
+        &self,
+        subject: &Subject<Described>,
+        strategy: &Strategy,
+    ) -> Result<Vec<(Document, PrefillPlan)>, CliError> {
+        let mut cases = Vec::new();
+        for &tokens in &self.tokens {
+            let document =
+                Document::new(&subject.ids[..tokens]).with_anchor_query(subject.query.clone());
+            for method in self.methods() {
+                let plan = strategy
+                    .config_of(method)?
+                    .plan(&document, subject.config())
+                    .map_err(CliError::usage)?;
+                subject.check(&plan)?;
+                cases.push((document.clone(), plan));
+            }
+        }
+        Ok(cases)
+    }
+
+    /// Prints the rows.
+    pub fn show(&self, subject: &Subject, rows: &[Row], output: &Output) -> Result<(), CliError> {
+        let parameters = subject.config().num_parameters();
+        let json_rows: Vec<Value> = rows.iter().map(|row| row.json(subject)).collect();
+        let summary = json!({
+            "model": self.model.model, "random_weights": self.random_weights,
+            "parameters": parameters, "device": self.compute.device_name(),
+            "dtype": format!("{:?}", subject.dtype), "runs": self.runs,
+            "chunk": self.strategy.chunk, "rows": json_rows,
+        });
+        output.result(&summary, |w| print(w, rows))
+    }
+}
+
+/// One process does it all.
+fn alone(args: &Prefill, output: &Output) -> Result<(), CliError> {
+    let mut log = args.log.as_deref().map(open_log).transpose()?;
+    let subject = Subject::open(args, output)?;
+    let cases = args.cases(&subject, &args.strategy)?;
     let subject = subject.load(args, output)?;
 
     interrupt::listen();
@@ -116,21 +167,9 @@ pub fn run(args: &Prefill, output: &Output) -> Result<(), CliError> {
     let mut rows: Vec<(Document, Row)> = cases
         .into_iter()
         .map(|(document, plan)| {
-            let row = Row {
-                tokens: plan.tokens,
-                prefill_seconds: Vec::new(),
-                critical_seconds: Vec::new(),
-                times: Times::default(),
-                decode_rates: Vec::new(),
-                needed_bytes: needed_bytes(
-                    &subject,
-                    plan.tokens + args.decode,
-                    args.strategy.chunk.min(plan.tokens),
-                ),
-                peak_bytes: None,
-                plan,
-            };
-            (document, row)
+            let chunk = args.strategy.chunk.min(plan.tokens);
+            let needed = needed_bytes(&subject, plan.tokens + args.decode, chunk);
+            (document, Row::new(plan, needed))
         })
         .collect();
     // In turns, so that a machine that is slower for a while is so for all.
@@ -154,17 +193,20 @@ pub fn run(args: &Prefill, output: &Output) -> Result<(), CliError> {
             bar.update(done, total);
         }
     }
-    let rows: Vec<Row> = rows.into_iter().map(|(_, row)| row).collect();
     bar.finish();
+    let rows: Vec<Row> = rows.into_iter().map(|(_, row)| row).collect();
+    args.show(&subject, &rows, output)
+}
 
-    let parameters = subject.config().num_parameters();
-    let json_rows: Vec<Value> = rows.iter().map(|row| row.json(&subject)).collect();
-    let summary = json!({
-        "model": args.model.model, "random_weights": args.random_weights, "parameters": parameters,
-        "device": args.compute.device_name(), "dtype": format!("{:?}", subject.dtype), "runs": runs,
-        "chunk": args.strategy.chunk, "rows": json_rows,
-    });
-    output.result(&summary, |w| print(w, &rows))
+/// Decodes `count` tokens behind `next`, the first of them by the question's own pass.
+pub fn decode(
+    session: &mut Session<'_>,
+    next: &[u32],
+    count: usize,
+) -> Result<Completion, CliError> {
+    let mut sampler = Sampler::new(SamplerConfig::default()).map_err(CliError::failed)?;
+    let proceed = |_| ControlFlow::Continue(());
+    Ok(session.ask(next, &mut sampler, &[], count + 1, proceed)?)
 }
 
 fn open_log(path: &Path) -> Result<File, CliError> {
@@ -177,7 +219,7 @@ fn open_log(path: &Path) -> Result<File, CliError> {
 
 /// Adds up the parts of prefills.
 #[derive(Default)]
-struct Times {
+pub struct Times {
     /// Over all ranks.
     parts: BTreeMap<Part, f64>,
     /// Over all parts, by rank.
@@ -229,10 +271,13 @@ impl PrefillObserver for Times {
 }
 
 /// One prefill, and what was decoded after it.
-struct Measured {
-    seconds: f64,
-    times: Times,
-    decode_rate: Option<f64>,
+pub struct Measured {
+    /// Of the prefill.
+    pub seconds: f64,
+    /// Its parts.
+    pub times: Times,
+    /// Tokens a second, where some were decoded.
+    pub decode_rate: Option<f64>,
 }
 
 impl Measured {
@@ -248,8 +293,23 @@ impl Measured {
 }
 
 impl Row {
+    /// Nothing measured yet.
+    pub fn new(plan: PrefillPlan, needed_bytes: usize) -> Self {
+        Self {
+            tokens: plan.tokens,
+            plan,
+            prefill_seconds: Vec::new(),
+            critical_seconds: Vec::new(),
+            times: Times::default(),
+            decode_rates: Vec::new(),
+            needed_bytes,
+            peak_bytes: None,
+            processes: Vec::new(),
+        }
+    }
+
     /// Prefills the document, then decodes from the token behind it.
-    fn once(
+    pub fn once(
         &self,
         subject: &Subject,
         document: &Document,
@@ -258,7 +318,7 @@ impl Row {
         let (config, device) = (subject.config(), &subject.device);
         let compressor =
             compressor::load(&self.plan, config, subject.dtype, device).map_err(CliError::usage)?;
-        let session_config = SessionConfig::new(self.tokens + args.decode + 2)
+        let session_config = SessionConfig::new(args.capacity(self.tokens))
             .with_dtype(subject.dtype)
             .with_chunk(args.strategy.chunk);
         let mut session = Session::new(subject.decoder(), config, session_config, device);
@@ -266,23 +326,22 @@ impl Row {
         let started = Instant::now();
         session.prefill_with(document, &self.plan, compressor.as_deref(), &mut times)?;
         device.sync().map_err(CliError::failed)?;
-        let mut measured = Measured {
-            seconds: started.elapsed().as_secs_f64(),
-            times,
-            decode_rate: None,
+        let seconds = started.elapsed().as_secs_f64();
+        let decode_rate = match args.decode {
+            0 => None,
+            count => {
+                decode(&mut session, &[subject.ids[self.tokens]], count)?.decode_tokens_per_second()
+            }
         };
-        if args.decode > 0 {
-            let mut sampler = Sampler::new(SamplerConfig::default()).map_err(CliError::failed)?;
-            let next = subject.ids[self.tokens];
-            let completion = session.ask(&[next], &mut sampler, &[], args.decode + 1, |_| {
-                ControlFlow::Continue(())
-            })?;
-            measured.decode_rate = completion.decode_tokens_per_second();
-        }
-        Ok(measured)
+        Ok(Measured {
+            seconds,
+            times,
+            decode_rate,
+        })
     }
 
-    fn add(&mut self, measured: Measured) {
+    /// Counts a run.
+    pub fn add(&mut self, measured: Measured) {
         self.prefill_seconds.push(measured.seconds);
         self.critical_seconds.push(measured.times.critical());
         self.times.add(&measured.times);
@@ -336,7 +395,7 @@ impl Row {
             "decode_tokens_per_second": median(&self.decode_rates),
             "decode_tokens_per_second_all": self.decode_rates,
             "peak_bytes": self.peak_bytes, "needed_bytes": self.needed_bytes,
-            "peak_over_needed": self.memory_ratio(),
+            "peak_over_needed": self.memory_ratio(), "processes": self.processes,
         })
     }
 }

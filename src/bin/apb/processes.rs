@@ -1,0 +1,215 @@
+//! A command that several processes run together: who speaks, what they agree on, how they end.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use burn_apb::apb::discard_unfinished;
+use burn_apb::ranks::{Environment, JoinOptions, Peer, RANK_FAILED, RankError, World, end_process};
+use serde_json::{Value, json};
+
+use crate::args::Processes;
+use crate::error::CliError;
+use crate::output::Output;
+
+/// This process's own log, with `--rank-logs`.
+static LOG: OnceLock<Mutex<File>> = OnceLock::new();
+
+/// Writes a line to this process's log, where there is one.
+pub fn log(line: &str) {
+    if let Some(log) = LOG.get() {
+        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+        // A log that cannot be written is no reason to stop.
+        let _ = writeln!(log, "{line}");
+    }
+}
+
+/// What a save has under way: its folder and ranks.
+static UNFINISHED: OnceLock<(PathBuf, usize)> = OnceLock::new();
+
+/// Has whatever ends this process before a save of `ranks` ranks into `folder` is whole remove its
+/// files.
+pub fn discard_at_end(folder: &Path, ranks: usize) {
+    let _ = UNFINISHED.set((folder.into(), ranks));
+}
+
+/// Removes what a save has under way.
+fn discard() {
+    if let Some((folder, ranks)) = UNFINISHED.get() {
+        discard_unfinished(folder, *ranks);
+    }
+}
+
+/// Runs a command: `alone` in a process of its own, `together` in one of several that were started
+/// together.
+///
+/// Process 0 speaks for all. An error that all have is printed once and has its own exit code;
+/// one that cost a rank is printed by every process, which all end with code 4.
+pub fn run(
+    flags: &Processes,
+    output: &Output,
+    alone: impl FnOnce(&Output) -> Result<(), CliError>,
+    together: impl FnOnce(&mut World, &Output) -> Result<(), CliError>,
+) -> Result<(), CliError> {
+    let Some(environment) = Environment::detect()?.filter(|found| found.processes > 1) else {
+        return alone(output);
+    };
+    if let Some(folder) = &flags.rank_logs {
+        open_log(folder, environment.process)?;
+    }
+    let first = environment.process == 0;
+    let output = if first { *output } else { output.silent() };
+    let options = JoinOptions {
+        timeout: Duration::from_secs(u64::from(flags.timeout.get())),
+        meeting: flags
+            .rendezvous
+            .clone()
+            .or_else(|| environment.meeting.clone()),
+        on_failure: Box::new(move |error| {
+            say(&format!("process {}", environment.process), error);
+            discard();
+        }),
+    };
+    let mut world = match World::join(&environment, options) {
+        Ok(world) => world,
+        // Every process lacks the same: one says so.
+        Err(error @ RankError::Unavailable { .. }) if first => return Err(error.into()),
+        Err(error @ RankError::Unavailable { .. }) => end_process(CliError::from(error).code()),
+        Err(error) => {
+            say(&format!("process {}", environment.process), &error);
+            end_process(RANK_FAILED);
+        }
+    };
+    tell_of_panics(&world);
+    log(&format!(
+        "{} joined {} processes",
+        world.me(),
+        world.processes()
+    ));
+    let result = together(&mut world, &output);
+    let me = world.me().to_string();
+    let Err(error) = result.and_then(|()| Ok(world.leave()?)) else {
+        return Ok(());
+    };
+    if error.is_shared() {
+        // Nobody is to be taken for lost before everybody has heard the same.
+        if error.is_rank() || first {
+            say(&me, &error);
+        }
+        world.disband();
+        end_process(error.code());
+    }
+    if !error.is_rank() {
+        world.fail(&error.to_string());
+    } else if !world.take_telling() {
+        // The guard has told it and ends the process.
+        std::thread::sleep(Duration::MAX);
+    }
+    say(&me, &error);
+    discard();
+    world.give_up()
+}
+
+/// What ends this process, on stderr and in its log; one write, so that lines of several processes
+/// stay whole.
+fn say(who: &str, error: &dyn std::fmt::Display) {
+    let line = format!("apb: {who}: {error}");
+    log(&line);
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
+/// A panic on the command's own thread reaches the others with its text before the process ends.
+fn tell_of_panics(world: &World) {
+    let voice = world.voice();
+    let usual = std::panic::take_hook();
+    let main = std::thread::current().id();
+    std::panic::set_hook(Box::new(move |panic| {
+        usual(panic);
+        log(&format!("apb: {panic}"));
+        // A panic of a worker thread comes back on the thread that waits for it.
+        if std::thread::current().id() == main {
+            voice.fail(&format!("it panicked: {panic}"));
+            discard();
+            voice.give_up();
+        }
+    }));
+}
+
+fn open_log(folder: &Path, process: usize) -> Result<(), CliError> {
+    let path = folder.join(format!("process-{process}.log"));
+    let file = std::fs::create_dir_all(folder).and_then(|()| File::create(&path));
+    let file =
+        file.map_err(|e| CliError::usage(format!("cannot write {}: {e}", path.display())))?;
+    let _ = LOG.set(Mutex::new(file));
+    Ok(())
+}
+
+/// Goes on when every process could do its part. A failure of all is the command's own; of some, those
+/// ranks'.
+pub fn agree<T>(world: &mut World, mine: Result<T, CliError>) -> Result<T, CliError> {
+    let word = match &mine {
+        Ok(_) => Value::Null,
+        Err(error) => json!({ "code": error.code(), "text": error.to_string() }),
+    };
+    let all = world.talk(word)?;
+    let Some(failed) = all.iter().position(|word| !word.is_null()) else {
+        return mine;
+    };
+    let text = all[failed]["text"].as_str().unwrap_or_default().to_owned();
+    if all.iter().all(|word| *word == all[failed]) {
+        return Err(CliError::agreed(
+            all[failed]["code"].as_u64().unwrap_or(1),
+            text,
+        ));
+    }
+    Err(CliError::rank(RankError::Failed {
+        peer: Box::new(world.peer(failed)),
+        reason: text,
+    })
+    .known())
+}
+
+/// Goes on when process 0 could do what it alone does: the others wait for it, however long it takes.
+pub fn first_alone<T>(
+    world: &mut World,
+    work: impl FnOnce() -> Result<T, CliError>,
+) -> Result<Option<T>, CliError> {
+    let mine = (world.process() == 0).then(work).transpose();
+    let word = match &mine {
+        Ok(_) => Value::Null,
+        Err(error) => json!({ "code": error.code(), "text": error.to_string() }),
+    };
+    let all = world.talk_patiently(word)?;
+    match all[0].is_null() {
+        true => mine,
+        false => Err(CliError::agreed(
+            all[0]["code"].as_u64().unwrap_or(1),
+            all[0]["text"].as_str().unwrap_or_default().to_owned(),
+        )),
+    }
+}
+
+/// Compares what the processes were started with; what differs is known to all.
+pub fn compare(world: &mut World, fingerprint: &[(&str, Option<String>)]) -> Result<(), CliError> {
+    world.compare(fingerprint).map_err(|error| match error {
+        RankError::Differs { .. } => CliError::rank(error).known(),
+        error => CliError::from(error),
+    })
+}
+
+/// What every process measured, beside its name.
+pub fn reports(world: &mut World, mine: Value) -> Result<Vec<Value>, CliError> {
+    let all = world.talk(mine)?;
+    let named = all.into_iter().enumerate().map(|(process, mut report)| {
+        let Peer {
+            ranks, host, pid, ..
+        } = world.peer(process);
+        report["ranks"] = json!(ranks.collect::<Vec<_>>());
+        report["host"] = json!(host);
+        report["pid"] = json!(pid);
+        report
+    });
+    Ok(named.collect())
+}

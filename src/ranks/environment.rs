@@ -1,0 +1,196 @@
+//! Who this process is among those that a launcher started together.
+
+use super::RankError;
+
+/// What started the processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Launcher {
+    /// Open MPI's mpirun (`OMPI_COMM_WORLD_*`), MPICH's or Intel's (`PMI_*`).
+    Mpirun,
+    /// Slurm's srun (`SLURM_PROCID`, `SLURM_STEP_NUM_TASKS`).
+    Srun,
+    /// torchrun, or `apb launch --start directly` (`RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR`,
+    /// `MASTER_PORT`).
+    Torchrun,
+}
+
+impl Launcher {
+    /// The name used in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mpirun => "mpirun",
+            Self::Srun => "srun",
+            Self::Torchrun => "torchrun",
+        }
+    }
+
+    /// The variables that say which process this is, how many there are, and which it is on its machine.
+    fn variables(self) -> &'static [[&'static str; 3]] {
+        match self {
+            Self::Mpirun => &[
+                [
+                    "OMPI_COMM_WORLD_RANK",
+                    "OMPI_COMM_WORLD_SIZE",
+                    "OMPI_COMM_WORLD_LOCAL_RANK",
+                ],
+                ["PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"],
+            ],
+            Self::Srun => &[["SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"]],
+            Self::Torchrun => &[["RANK", "WORLD_SIZE", "LOCAL_RANK"]],
+        }
+    }
+}
+
+/// This process among those that were started together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Environment {
+    /// What started them.
+    pub launcher: Launcher,
+    /// Which this is, counted from 0.
+    pub process: usize,
+    /// How many there are.
+    pub processes: usize,
+    /// Which it is on its machine: the GPU to take.
+    pub local_process: usize,
+    /// Where the processes meet, where that was told (`MASTER_ADDR`).
+    pub meeting: Option<String>,
+}
+
+impl Environment {
+    /// Reads the launcher's variables; none where the process was started alone.
+    ///
+    /// # Errors
+    ///
+    /// [`RankError::Environment`] when a variable is no number or the numbers do not go together.
+    pub fn detect() -> Result<Option<Self>, RankError> {
+        Self::from_variables(&|name| std::env::var(name).ok())
+    }
+
+    fn from_variables(get: &dyn Fn(&str) -> Option<String>) -> Result<Option<Self>, RankError> {
+        for launcher in [Launcher::Mpirun, Launcher::Srun, Launcher::Torchrun] {
+            for [process, processes, local] in launcher.variables() {
+                let (Some(_), Some(_)) = (get(process), get(processes)) else {
+                    continue;
+                };
+                let number = |name: &str| {
+                    let found = get(name).unwrap_or_default();
+                    found
+                        .trim()
+                        .parse::<usize>()
+                        .map_err(|_| RankError::Environment {
+                            name: name.into(),
+                            found,
+                            expected: "a number".into(),
+                        })
+                };
+                let environment = Self {
+                    launcher,
+                    process: number(process)?,
+                    processes: number(processes)?,
+                    local_process: match get(local) {
+                        Some(_) => number(local)?,
+                        None => 0,
+                    },
+                    meeting: get("MASTER_ADDR").filter(|address| !address.is_empty()),
+                };
+                if environment.process >= environment.processes {
+                    return Err(RankError::Environment {
+                        name: (*process).into(),
+                        found: environment.process.to_string(),
+                        expected: format!("less than {processes} ({})", environment.processes),
+                    });
+                }
+                return Ok(Some(environment));
+            }
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn detect(variables: &[(&str, &str)]) -> Result<Option<Environment>, RankError> {
+        Environment::from_variables(&|name| {
+            let found = variables.iter().find(|(known, _)| *known == name)?;
+            Some(found.1.to_owned())
+        })
+    }
+
+    #[test]
+    fn every_launcher_is_understood() {
+        assert_eq!(detect(&[]), Ok(None));
+        assert_eq!(
+            detect(&[("RANK", "1")]),
+            Ok(None),
+            "somebody else's variable"
+        );
+        for (variables, launcher, local) in [
+            (
+                &[
+                    ("OMPI_COMM_WORLD_RANK", "2"),
+                    ("OMPI_COMM_WORLD_SIZE", "4"),
+                    ("OMPI_COMM_WORLD_LOCAL_RANK", "1"),
+                    // As Slurm's allocation has them around mpirun.
+                    ("SLURM_PROCID", "0"),
+                    ("SLURM_STEP_NUM_TASKS", "1"),
+                ][..],
+                Launcher::Mpirun,
+                1,
+            ),
+            (&[("PMI_RANK", "2"), ("PMI_SIZE", "4")], Launcher::Mpirun, 0),
+            (
+                &[
+                    ("SLURM_PROCID", "2"),
+                    ("SLURM_STEP_NUM_TASKS", "4"),
+                    ("SLURM_LOCALID", "2"),
+                ],
+                Launcher::Srun,
+                2,
+            ),
+            (
+                &[("RANK", "2"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "0")],
+                Launcher::Torchrun,
+                0,
+            ),
+        ] {
+            let found = detect(variables).unwrap().expect("a launcher");
+            assert_eq!((found.launcher, found.local_process), (launcher, local));
+            assert_eq!((found.process, found.processes), (2, 4), "{launcher:?}");
+        }
+        let told = [
+            ("RANK", "0"),
+            ("WORLD_SIZE", "1"),
+            ("MASTER_ADDR", "10.0.0.1"),
+        ];
+        assert_eq!(
+            detect(&told).unwrap().unwrap().meeting.as_deref(),
+            Some("10.0.0.1")
+        );
+        // A batch step of Slurm: a shell that may start ranks, and no rank itself.
+        assert_eq!(
+            detect(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "4")]),
+            Ok(None)
+        );
+    }
+
+    #[test]
+    fn impossible_numbers_are_refused_by_name() {
+        for (rank, size) in [
+            ("x", "4"),
+            ("-1", "4"),
+            ("4", "4"),
+            ("0", "0"),
+            ("0", "many"),
+        ] {
+            let refused = detect(&[("RANK", rank), ("WORLD_SIZE", size)]);
+            assert!(
+                matches!(refused, Err(RankError::Environment { .. })),
+                "{rank} {size}"
+            );
+        }
+    }
+}

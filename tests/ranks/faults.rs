@@ -1,0 +1,224 @@
+//! One of four ranks fails in the middle of a prefill: the others end in time, with its name.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use burn::tensor::Device;
+use burn_apb::apb::{
+    Assignment, CompressorConfig, Document, Method, PrefillConfig, Session, SessionConfig,
+    compressor,
+};
+use burn_apb::model::{Architecture, DecoderConfig};
+use burn_apb::ranks::{Environment, JoinOptions, RankError, World};
+
+use crate::mpi::{TIMEOUT, task};
+
+const RANKS: usize = 4;
+/// What the issue allows on top of the timeout.
+const MARGIN: Duration = Duration::from_secs(2);
+/// The layer after which the fault happens.
+const LAYER: usize = 2;
+/// Set to repeat every fault so often.
+const REPEAT: &str = "APB_TEST_REPEAT";
+
+/// Milliseconds since some time that all processes share.
+fn now() -> u128 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970")
+        .as_millis()
+}
+
+/// One rank of a prefill in which another, or this one, fails.
+pub fn process(environment: &Environment, fault: &str) {
+    let mut words = fault.split(' ');
+    let (kind, rank, folder) = (words.next(), words.next(), words.next());
+    let (kind, folder) = (
+        kind.expect("a kind"),
+        PathBuf::from(folder.expect("a folder")),
+    );
+    let faulty = rank.expect("a rank").parse() == Ok(environment.process);
+    let me = environment.process;
+    std::fs::write(
+        folder.join(format!("pid-{me}")),
+        std::process::id().to_string(),
+    )
+    .expect("kept");
+    let end = {
+        let folder = folder.clone();
+        move |error: &RankError| {
+            let line = format!("{}\n{error}\n", now());
+            std::fs::write(folder.join(format!("end-{me}")), line).expect("kept");
+        }
+    };
+    let options = JoinOptions {
+        timeout: TIMEOUT,
+        meeting: None,
+        on_failure: Box::new({
+            let end = end.clone();
+            move |error| end(error)
+        }),
+    };
+    let mut world = World::join(environment, options).expect("joined");
+    let length = if faulty && kind == "length" { 399 } else { 400 };
+    let compared = world.compare(&[("tokens", Some(length.to_string()))]);
+    let done = compared.map_err(Box::from).and_then(|()| {
+        prefill(&mut world, &mut |session, layer| match layer {
+            Some(LAYER) if faulty => fail(kind, &folder),
+            // After the prefill all ask but one, who does something else.
+            None if kind == "other" && faulty => {
+                mark(&folder);
+                session
+                    .expect("prefilled")
+                    .agreed_tokens(&[1])
+                    .map(|_| ())
+                    .map_err(|e| e.to_string())
+            }
+            _ => Ok(()),
+        })
+    });
+    match done {
+        Ok(()) => world.leave().expect("left"),
+        Err(error) => match error.downcast_ref::<RankError>() {
+            Some(error) if world.take_telling() => {
+                end(error);
+                world.give_up();
+            }
+            // The guard ends this process.
+            Some(_) => std::thread::sleep(Duration::from_secs(60)),
+            None => panic!("{error}"),
+        },
+    }
+}
+
+fn mark(folder: &Path) {
+    std::fs::write(folder.join("fault"), now().to_string()).expect("kept");
+}
+
+/// What becomes of the faulty rank.
+fn fail(kind: &str, folder: &Path) -> Result<(), String> {
+    mark(folder);
+    match kind {
+        // SAFETY (of both): signals to this process itself.
+        "kill" => drop(unsafe { libc::raise(libc::SIGKILL) }),
+        "stop" => drop(unsafe { libc::raise(libc::SIGSTOP) }),
+        "sleep" => std::thread::sleep(Duration::from_secs(60)),
+        "panic" => panic!("as the test wants it"),
+        "memory" => {
+            let limit = libc::rlimit {
+                rlim_cur: 1 << 20,
+                rlim_max: 1 << 20,
+            };
+            // SAFETY: a limit for this process, read before the call returns.
+            unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) };
+            let more = vec![1u8; 64 << 20];
+            assert_eq!(more[more.len() / 2], 1);
+        }
+        _ => mark(folder),
+    }
+    Ok(())
+}
+
+type Step<'a> = dyn FnMut(Option<&mut Session<'_>>, Option<usize>) -> Result<(), String> + 'a;
+
+/// Prefills a document with all ranks and asks; `step` is called after each layer and after the prefill.
+fn prefill(world: &mut World, step: &mut Step<'_>) -> Result<(), Box<dyn std::error::Error>> {
+    let device = Device::flex();
+    device.seed(7);
+    let model = DecoderConfig::new(Architecture::Llama, 64, 32, 48, 6, 4, 2, 8);
+    let decoder = model.init(&device);
+    let mut group = world.group(RANKS)?;
+    let document = Document::new((0..400).map(|i| i * 7 % 64).collect::<Vec<u32>>());
+    let document = document.with_anchor_query([1, 2, 3]);
+    let config =
+        PrefillConfig::new(Method::Apb, RANKS).with_compressor(CompressorConfig::QueryAware);
+    let plan = config.plan(&document, &model)?;
+    let assign = |ranks| Assignment::new(&document, &plan, &[4, 5], 420, 4, ranks);
+    let assign: Option<&dyn Fn(_) -> _> = (world.process() == 0).then_some(&assign);
+    let rank_error = |error| match error {
+        burn_apb::apb::SessionError::Rank(error) => Box::<dyn std::error::Error>::from(error),
+        other => other.into(),
+    };
+    let work = Assignment::scatter(&mut group, assign).map_err(rank_error)?;
+    let scorer = compressor::load(&work.plan, &model, burn::tensor::FloatDType::F32, &device)?;
+    let settings = SessionConfig::new(work.capacity);
+    let mut session = Session::new(&decoder, &model, settings, &device).with_group(group);
+    let layers = Arc::new(Mutex::new(0));
+    let mut observer = |_, _| {
+        let mut layer = layers.lock().expect("one thread");
+        *layer += 1;
+        step(None, Some(*layer)).expect("a step");
+        ControlFlow::Continue(())
+    };
+    session
+        .prefill_part(&work, scorer.as_deref(), &mut observer)
+        .map_err(rank_error)?;
+    step(Some(&mut session), None)?;
+    session.extend(&work.query).map_err(rank_error)?;
+    Ok(())
+}
+
+/// Runs a fault, as often as is asked for, and checks how every survivor ended.
+fn check(kind: &str, expected: &str) {
+    let repeat = std::env::var(REPEAT)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(1);
+    for run in 0..repeat {
+        let rank = run % RANKS;
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path();
+        let done = task(RANKS, &format!("fault {kind} {rank} {}", path.display())).output();
+        let done = done.expect("mpirun starts");
+        let stderr = String::from_utf8_lossy(&done.stderr);
+        let label = format!("{kind}, rank {rank}, run {run}");
+        assert!(!done.status.success(), "{label}");
+        let read = |name: String| std::fs::read_to_string(path.join(name)).unwrap_or_default();
+        let fault: Option<u128> = read("fault".into()).parse().ok();
+        for survivor in (0..RANKS).filter(|survivor| *survivor != rank) {
+            let end = read(format!("end-{survivor}"));
+            let (time, message) = end.split_once('\n').unwrap_or_default();
+            let named = message.contains(&format!("rank {rank} (host"));
+            assert!(named, "{label}, survivor {survivor}: {message:?}\n{stderr}");
+            assert!(
+                message.contains(expected),
+                "{label}, survivor {survivor}: {message}"
+            );
+            if let Some(fault) = fault {
+                let took = time.parse::<u128>().expect("a time").saturating_sub(fault);
+                let allowed = (TIMEOUT + MARGIN).as_millis();
+                assert!(
+                    took <= allowed,
+                    "{label}, survivor {survivor}: {took} ms of {allowed}"
+                );
+            }
+        }
+        for process in 0..RANKS {
+            let pid = read(format!("pid-{process}"));
+            let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let gone = state.is_empty() || state.contains(") Z");
+            assert!(gone, "{label}: process {process} is left behind: {state}");
+        }
+    }
+}
+
+macro_rules! faults {
+    ($($name:ident: $kind:literal, $expected:literal;)*) => {$(
+        #[test]
+        fn $name() {
+            check($kind, $expected);
+        }
+    )*};
+}
+
+faults! {
+    killed: "kill", "ended";
+    stopped: "stop", "nothing was heard of";
+    asleep: "sleep", "did not take part";
+    panicked: "panic", "ended";
+    out_of_memory: "memory", "ended";
+    of_another_length: "length", "differs from";
+    doing_something_else: "other", "is at";
+}

@@ -1,0 +1,44 @@
+//! Ranks of one process, of several threads and of several processes, under the same tests.
+
+#[cfg(feature = "mpi")]
+mod commands;
+#[cfg(feature = "mpi")]
+mod faults;
+#[cfg(feature = "mpi")]
+mod mpi;
+#[cfg(feature = "mpi")]
+mod starts;
+mod suite;
+
+use std::time::Duration;
+
+use burn_apb::ranks::{RankGroup, threads};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+#[test]
+fn local() {
+    for ranks in [1, 2, 3, 4] {
+        suite::run(|_| RankGroup::local(ranks), 1);
+    }
+}
+
+#[test]
+fn over_threads() {
+    for processes in [2, 3, 4] {
+        for each in [1, 2] {
+            std::thread::scope(|scope| {
+                for transport in threads(processes, DEADLINE) {
+                    scope.spawn(move || {
+                        let mut transport = Some(transport);
+                        let group = |_| {
+                            let transport = transport.take().expect("one group");
+                            RankGroup::new(processes * each, Box::new(transport)).expect("even")
+                        };
+                        suite::run_shares(group, processes, &[each]);
+                    });
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Ranks as processes: this very program, started again by mpirun.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use burn_apb::ranks::{Environment, JoinOptions, World};
+
+use crate::{faults, suite};
+
+/// Set where this program was started by mpirun; names the task.
+const TASK: &str = "APB_TEST_TASK";
+/// Longest wait for another process in these tests.
+pub const TIMEOUT: Duration = Duration::from_secs(4);
+
+/// mpirun with more processes than cores, and as root in containers.
+pub fn mpirun(processes: usize) -> Command {
+    let mut command = Command::new("mpirun");
+    command
+        .args(["-n", &processes.to_string()])
+        .env("OMPI_MCA_rmaps_base_oversubscribe", "1")
+        .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
+        .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+    command
+}
+
+/// Starts the test `process` of this program as several processes, with a task for them.
+pub fn task(processes: usize, task: &str) -> Command {
+    let program: PathBuf = std::env::current_exe().expect("this program");
+    let mut command = mpirun(processes);
+    command
+        .arg(program)
+        .args(["--exact", "mpi::process", "--nocapture", "--test-threads=1"])
+        .env(TASK, task)
+        .env("RUST_BACKTRACE", "0");
+    command
+}
+
+/// One process of those that [`task`] started; nothing in an ordinary run of the tests.
+#[test]
+fn process() {
+    let Ok(task) = std::env::var(TASK) else {
+        return;
+    };
+    let environment = Environment::detect()
+        .expect("numbers")
+        .expect("started by mpirun");
+    if let Some(fault) = task.strip_prefix("fault ") {
+        return faults::process(&environment, fault);
+    }
+    let options = JoinOptions {
+        timeout: Duration::from_secs(30),
+        ..JoinOptions::default()
+    };
+    let mut world = World::join(&environment, options).expect("joined");
+    let processes = world.processes();
+    suite::run(
+        |each| world.group(processes * each).expect("even"),
+        processes,
+    );
+    let all = world
+        .talk(serde_json::json!(world.process()))
+        .expect("heard");
+    assert_eq!(
+        all,
+        (0..processes)
+            .map(|p| serde_json::json!(p))
+            .collect::<Vec<_>>()
+    );
+    println!("process {} done", world.process());
+    world.leave().expect("left");
+}
+
+#[test]
+fn transport() {
+    for processes in [1, 2, 3, 4] {
+        let done = task(processes, "suite").output();
+        let done = done.expect("mpirun starts; on Debian it is in openmpi-bin");
+        let stdout = String::from_utf8_lossy(&done.stdout);
+        let stderr = String::from_utf8_lossy(&done.stderr);
+        assert!(
+            done.status.success(),
+            "{processes} processes:\n{stdout}{stderr}"
+        );
+        for process in 0..processes {
+            assert!(
+                stdout.contains(&format!("process {process} done")),
+                "{stdout}{stderr}"
+            );
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What every transport must do. Each process runs it at the same time; values say where they come
+//! from, so that each can check what it gets without asking.
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn_apb::ranks::RankGroup;
+
+/// Runs everything with one and with two ranks a process.
+pub fn run(group: impl FnMut(usize) -> RankGroup, processes: usize) {
+    run_shares(group, processes, &[1, 2]);
+}
+
+/// Runs everything with so many ranks a process; `group` makes a group of them.
+pub fn run_shares(mut group: impl FnMut(usize) -> RankGroup, processes: usize, shares: &[usize]) {
+    for each in shares {
+        let mut group = group(*each);
+        assert_eq!(group.processes(), processes);
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            all_gather(&mut group, dtype);
+            shift(&mut group, dtype);
+            all_to_all(&mut group, dtype);
+        }
+        several_at_once(&mut group);
+        gather_processes(&mut group);
+        large(&mut group);
+        bytes(&mut group);
+        traffic(&mut group);
+    }
+}
+
+/// A tensor whose values, small enough for every dtype, tell `id` and their place.
+fn tensor(shape: [usize; 4], id: usize, dtype: DType) -> Tensor<4> {
+    let count = shape.iter().product();
+    let values: Vec<f32> = (0..count)
+        .map(|i| ((id * 31 + i * 7) % 251) as f32)
+        .collect();
+    let data = TensorData::new(values, shape);
+    Tensor::<4>::from_data(data, (&Device::flex(), DType::F32)).cast(dtype)
+}
+
+fn assert_same(got: &Tensor<4>, shape: [usize; 4], id: usize, dtype: DType) {
+    assert_eq!((got.dims(), got.dtype()), (shape, dtype));
+    let values = |tensor: Tensor<4>| {
+        let data = tensor.cast(DType::F32).into_data();
+        data.try_to_vec::<f32>().expect("f32")
+    };
+    assert_eq!(
+        values(got.clone()),
+        values(tensor(shape, id, dtype)),
+        "{id} {shape:?}"
+    );
+}
+
+fn all_gather(group: &mut RankGroup, dtype: DType) {
+    let shape = [2, 3, 2, 4];
+    let mine = group
+        .ranks()
+        .map(|rank| tensor(shape, rank, dtype))
+        .collect();
+    let pending = group.start_all_gather(mine).expect("started");
+    let all = group.finish_all_gather(pending).expect("gathered");
+    assert_eq!(all.len(), group.world_size());
+    for (rank, tensor) in all.iter().enumerate() {
+        assert_same(tensor, shape, rank, dtype);
+    }
+}
+
+/// Every block, of its own length, comes past every rank.
+fn shift(group: &mut RankGroup, dtype: DType) {
+    let world = group.world_size();
+    let shape = |owner: usize| [2, 1, 3 + owner % 3, 2];
+    let first = group.ranks().start;
+    let mut held: Vec<_> = group
+        .ranks()
+        .map(|rank| tensor(shape(rank), rank, dtype))
+        .collect();
+    for step in 1..=world {
+        let owner = |rank: usize| (rank + world - step % world) % world;
+        let pending = group
+            .start_shift(held, shape(owner(first)))
+            .expect("started");
+        held = group.finish_shift(pending).expect("shifted");
+        for (rank, block) in group.ranks().zip(&held) {
+            assert_same(block, shape(owner(rank)), owner(rank), dtype);
+        }
+    }
+}
+
+/// Each pair has a shape of its own, some of them empty of rows.
+fn all_to_all(group: &mut RankGroup, dtype: DType) {
+    let world = group.world_size();
+    let shape = |from: usize, to: usize| [1, 1 + to % 2, 1 + (from + 2 * to) % 3, 3];
+    let id = |from: usize, to: usize| 100 + from * world + to;
+    let outgoing = (group.ranks())
+        .map(|from| {
+            (0..world)
+                .map(|to| tensor(shape(from, to), id(from, to), dtype))
+                .collect()
+        })
+        .collect();
+    let received = group.all_to_all(outgoing, shape).expect("exchanged");
+    for (to, row) in group.ranks().zip(received) {
+        assert_eq!(row.len(), world);
+        for (from, tensor) in row.iter().enumerate() {
+            assert_same(tensor, shape(from, to), id(from, to), dtype);
+        }
+    }
+}
+
+/// Exchanges may be under way beside each other and beside computing.
+fn several_at_once(group: &mut RankGroup) {
+    let world = group.world_size();
+    let shape = [1, 2, 3, 4];
+    let of = |ranks: std::ops::Range<usize>, id: usize| {
+        ranks
+            .map(|rank| tensor(shape, id + rank, DType::F32))
+            .collect::<Vec<_>>()
+    };
+    let gather = group
+        .start_all_gather(of(group.ranks(), 0))
+        .expect("started");
+    let shift = group
+        .start_shift(of(group.ranks(), 50), shape)
+        .expect("started");
+    let computed =
+        tensor([1, 1, 64, 64], 1, DType::F32).matmul(tensor([1, 1, 64, 64], 2, DType::F32));
+    assert_eq!(computed.dims(), [1, 1, 64, 64]);
+    let shifted = group.finish_shift(shift).expect("shifted");
+    for (rank, tensor) in group.ranks().zip(&shifted) {
+        assert_same(tensor, shape, 50 + (rank + world - 1) % world, DType::F32);
+    }
+    for (rank, tensor) in group
+        .finish_all_gather(gather)
+        .expect("gathered")
+        .iter()
+        .enumerate()
+    {
+        assert_same(tensor, shape, rank, DType::F32);
+    }
+}
+
+fn gather_processes(group: &mut RankGroup) {
+    let process = group.ranks().start / group.ranks().len();
+    let shape = [1, 4, 2, 9];
+    let all = group
+        .gather_processes(tensor(shape, process, DType::F32))
+        .expect("gathered");
+    assert_eq!(all.len(), group.processes());
+    for (process, tensor) in all.iter().enumerate() {
+        assert_same(tensor, shape, process, DType::F32);
+    }
+}
+
+/// More than any eager protocol or socket buffer takes at once.
+fn large(group: &mut RankGroup) {
+    let shape = [2, 8, 1024, 64];
+    let world = group.world_size();
+    let mine = group
+        .ranks()
+        .map(|rank| tensor(shape, rank, DType::F32))
+        .collect();
+    let pending = group.start_shift(mine, shape).expect("started");
+    let shifted = group.finish_shift(pending).expect("shifted");
+    for (rank, tensor) in group.ranks().zip(&shifted) {
+        assert_same(tensor, shape, (rank + world - 1) % world, DType::F32);
+    }
+}
+
+fn bytes(group: &mut RankGroup) {
+    let first = group.ranks().start == 0;
+    for length in [1, 5, 300_000] {
+        let sent = if first {
+            vec![7; length]
+        } else {
+            vec![0; length]
+        };
+        assert_eq!(group.broadcast(sent).expect("sent"), vec![7; length]);
+    }
+    let share = group.ranks().len();
+    let part = |process: usize| vec![process as u8; 3 * process];
+    let parts = match first {
+        true => (0..group.processes()).map(part).collect(),
+        false => Vec::new(),
+    };
+    let mine = group.scatter(parts).expect("scattered");
+    assert_eq!(mine, part(group.ranks().start / share));
+}
+
+/// What came from other processes is counted, and nothing else.
+fn traffic(group: &mut RankGroup) {
+    let before = group.received_bytes();
+    let shape = [2, 3, 5, 4];
+    let mine = group
+        .ranks()
+        .map(|rank| tensor(shape, rank, DType::F16))
+        .collect();
+    let pending = group.start_all_gather(mine).expect("started");
+    group.finish_all_gather(pending).expect("gathered");
+    let others = group.world_size() - group.ranks().len();
+    let bytes = others * 2 * 3 * 5 * 4 * 2;
+    assert_eq!(group.received_bytes() - before, bytes as u64);
+}
