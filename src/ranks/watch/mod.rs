@@ -25,6 +25,7 @@ use self::message::{Message, receive, send};
 use super::signal;
 use super::{Operation, Peer, Place, RANK_FAILED, RankError, end_process};
 
+#[cfg(feature = "mpi")]
 pub(crate) use mesh::{listen, own_address};
 
 /// Between two signs of life.
@@ -32,7 +33,7 @@ const BEAT: Duration = Duration::from_millis(100);
 /// How long a process that was asked to end waits to hear why, and one that failed for the others to know.
 const GRACE: Duration = Duration::from_millis(500);
 /// A gap in this process's own beats that means it was stopped itself: others cannot be blamed.
-const OWN_GAP: Duration = Duration::from_secs(1);
+const OWN_GAP: Duration = Duration::from_secs(2);
 /// Silence after which a process counts as stopped rather than slow.
 const QUIET: Duration = Duration::from_secs(2);
 
@@ -94,18 +95,19 @@ impl fmt::Debug for Watch {
 }
 
 impl Watch {
-    /// Connects process `me` with the others, who listen at the addresses of `directory`, and starts
-    /// to watch them.
+    /// Connects process `me` with the others, who listen at the addresses of `directory`, within
+    /// `start`, and starts to watch them.
     pub(crate) fn start(
         me: usize,
         directory: Vec<(Peer, SocketAddr)>,
         listener: &TcpListener,
         token: &str,
+        start: Duration,
         timeout: Duration,
         on_failure: OnFailure,
     ) -> Result<Self, RankError> {
         let (peers, addresses): (Vec<_>, Vec<_>) = directory.into_iter().unzip();
-        let links = mesh::connect(me, &addresses, listener, token, timeout)?;
+        let links = mesh::connect(me, &addresses, listener, token, start)?;
         let readers: Vec<_> = (links.iter())
             .map(|link| link.as_ref().map(TcpStream::try_clone).transpose())
             .collect::<Result<_, _>>()
