@@ -34,7 +34,7 @@ impl Default for JoinOptions {
         Self {
             timeout: DEFAULT_TIMEOUT,
             meeting: None,
-            on_failure: Box::new(|error| eprintln!("{error}")),
+            on_failure: Box::new(|me, error| eprintln!("{me}: {error}")),
         }
     }
 }

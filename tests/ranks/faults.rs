@@ -58,7 +58,7 @@ pub fn process(environment: &Environment, fault: &str) {
         meeting: None,
         on_failure: Box::new({
             let end = end.clone();
-            move |error| end(error)
+            move |_, error| end(error)
         }),
     };
     let mut world = World::join(environment, options).expect("joined");

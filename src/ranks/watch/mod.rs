@@ -37,9 +37,9 @@ const OWN_GAP: Duration = Duration::from_secs(2);
 /// Silence after which a process counts as stopped rather than slow.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// Called, perhaps on a thread of its own, with what the ranks are lost to, before the process ends with
+/// Called, perhaps on a thread of its own, with who this process is and what the ranks are lost to, before the process ends with
 /// [`RANK_FAILED`].
-pub type OnFailure = Box<dyn Fn(&RankError) + Send>;
+pub type OnFailure = Box<dyn Fn(&Peer, &RankError) + Send>;
 
 /// This process's view of all others.
 #[derive(Clone)]
@@ -459,7 +459,7 @@ impl Watch {
     }
 
     /// Says that this process lives, and looks after the others, until all is over.
-    fn guard(&self, on_failure: &dyn Fn(&RankError)) {
+    fn guard(&self, on_failure: &dyn Fn(&Peer, &RankError)) {
         let mut last = Instant::now();
         let mut asked_to_end = None;
         loop {
@@ -481,8 +481,9 @@ impl Watch {
             if let Some((error, _)) = state.failure.clone() {
                 // At once: a launcher kills the others as soon as it has seen one end.
                 if !std::mem::replace(&mut state.told, true) {
+                    let me = state.members[self.0.me].peer.clone();
                     drop(state);
-                    on_failure(&error);
+                    on_failure(&me, &error);
                     self.give_up();
                 }
             } else if asked_to_end.is_some_and(|since| now - since >= GRACE) {
