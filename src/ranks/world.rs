@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+#[cfg(feature = "mpi")]
+use super::signal;
 use super::watch::{OnFailure, Watch};
-use super::{Environment, Peer, RankError, RankGroup, signal};
+use super::{Environment, Peer, RankError, RankGroup};
 
 /// How processes find each other, and how long they wait.
 pub struct JoinOptions {
@@ -18,6 +20,11 @@ pub struct JoinOptions {
     pub on_failure: OnFailure,
 }
 
+/// Least time that processes have to start in, however short the timeout: it is no exchange, and MPI alone
+/// may take seconds on a busy machine.
+#[cfg(feature = "mpi")]
+const LEAST_START: Duration = Duration::from_secs(60);
+
 /// Longest wait for another process where none is given, in seconds.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -27,7 +34,7 @@ impl Default for JoinOptions {
         Self {
             timeout: DEFAULT_TIMEOUT,
             meeting: None,
-            on_failure: Box::new(|error| eprintln!("{error}")),
+            on_failure: Box::new(|me, error| eprintln!("{me}: {error}")),
         }
     }
 }
@@ -70,7 +77,8 @@ impl World {
             });
         }
         signal::listen();
-        let mpi = super::mpi::Start::new(options.timeout)?;
+        let start = options.timeout.max(LEAST_START);
+        let mpi = super::mpi::Start::new(start)?;
         if mpi.processes != environment.processes {
             return Err(RankError::Unavailable {
                 reason: format!(
@@ -131,6 +139,7 @@ impl World {
             directory,
             &listener,
             &token,
+            start,
             timeout,
             on_failure,
         )?;
@@ -312,19 +321,18 @@ impl Voice {
 
 /// The first process, value by value, that is not of the majority; one of the majority; and the value.
 fn first_difference(all: &[Value]) -> Option<(usize, usize, String)> {
-    let names = all.first()?.as_object()?.keys();
-    let extra = all
-        .iter()
-        .filter_map(Value::as_object)
-        .flat_map(|fields| fields.keys());
-    for name in names.chain(extra) {
+    let fields = all.iter().filter_map(Value::as_object);
+    for name in fields.flat_map(|fields| fields.keys()) {
         let votes = |value: &Value| all.iter().filter(|other| other[name] == *value).count();
+        let known = || (0..all.len()).filter(|process| !all[*process][name].is_null());
         // Of two values held equally often the one of the lower process counts.
-        let usual = (0..all.len())
+        let Some(usual) = known()
             .rev()
-            .max_by_key(|process| votes(&all[*process][name]))?;
-        let differs = |process: &usize| all[*process][name] != all[usual][name];
-        if let Some(process) = (0..all.len()).find(differs) {
+            .max_by_key(|process| votes(&all[*process][name]))
+        else {
+            continue;
+        };
+        if let Some(process) = known().find(|process| all[*process][name] != all[usual][name]) {
             return Some((process, usual, name.clone()));
         }
     }

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use burn::tensor::Device;
 use burn_apb::apb::{
@@ -58,7 +58,7 @@ pub fn process(environment: &Environment, fault: &str) {
         meeting: None,
         on_failure: Box::new({
             let end = end.clone();
-            move |error| end(error)
+            move |_, error| end(error)
         }),
     };
     let mut world = World::join(environment, options).expect("joined");
@@ -197,9 +197,18 @@ fn check(kind: &str, expected: &str) {
         }
         for process in 0..RANKS {
             let pid = read(format!("pid-{process}"));
-            let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            let gone = state.is_empty() || state.contains(") Z");
-            assert!(gone, "{label}: process {process} is left behind: {state}");
+            // mpirun does not wait for the last of them to give its memory back.
+            let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let gone = || matches!(state(), state if state.is_empty() || state.contains(") Z"));
+            let waiting = Instant::now();
+            while !gone() && waiting.elapsed() < MARGIN {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            assert!(
+                gone(),
+                "{label}: process {process} is left behind: {}",
+                state()
+            );
         }
     }
 }

@@ -67,8 +67,8 @@ pub fn run(
             .rendezvous
             .clone()
             .or_else(|| environment.meeting.clone()),
-        on_failure: Box::new(move |error| {
-            say(&format!("process {}", environment.process), error);
+        on_failure: Box::new(|me, error| {
+            say(&me.to_string(), error);
             discard();
         }),
     };

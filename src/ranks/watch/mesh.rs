@@ -124,3 +124,92 @@ fn prepare(link: &TcpStream) -> std::io::Result<()> {
     link.set_read_timeout(None)?;
     link.set_write_timeout(Some(WRITE_TIMEOUT))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(20);
+
+    fn listeners(count: usize) -> (Vec<TcpListener>, Vec<SocketAddr>) {
+        let listeners: Vec<_> = (0..count)
+            .map(|_| listen(own_address(None).unwrap()).unwrap())
+            .collect();
+        let directory = listeners.iter().map(|l| l.local_addr().unwrap()).collect();
+        (listeners, directory)
+    }
+
+    #[test]
+    fn every_two_are_linked_and_strangers_are_not() {
+        let (listeners, directory) = listeners(3);
+        // Strangers come first: one without the token, one with a process that there is not, one with
+        // something else altogether, one that says nothing.
+        let hello = |token: &str, process| {
+            let link = Mutex::new(Some(TcpStream::connect(directory[0]).unwrap()));
+            let token = token.into();
+            send(&link, &Message::Hello { process, token });
+            link.into_inner().unwrap()
+        };
+        let mut noise = TcpStream::connect(directory[0]).unwrap();
+        noise.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        let strangers = [
+            hello("guess", 1),
+            hello("secret", 7),
+            Some(noise),
+            Some(TcpStream::connect(directory[0]).unwrap()),
+        ];
+        let links: Vec<_> = std::thread::scope(|scope| {
+            let joined: Vec<_> = (listeners.iter().enumerate())
+                .map(|(me, listener)| {
+                    let directory = &directory;
+                    scope.spawn(move || connect(me, directory, listener, "secret", TIMEOUT))
+                })
+                .collect();
+            joined
+                .into_iter()
+                .map(|thread| thread.join().unwrap().unwrap())
+                .collect()
+        });
+        drop(strangers);
+        for (me, links) in links.iter().enumerate() {
+            let linked: Vec<bool> = links.iter().map(Option::is_some).collect();
+            let expected: Vec<bool> = (0..3).map(|process| process != me).collect();
+            assert_eq!(linked, expected);
+        }
+        // What one says the other hears: the links are those of the right two.
+        for (from, to) in [(0, 1), (1, 2), (2, 0)] {
+            let link = links[from][to].as_ref().unwrap().try_clone().unwrap();
+            let said = Message::Say {
+                round: from as u64,
+                value: to.into(),
+            };
+            send(&Mutex::new(Some(link)), &said);
+            let heard = receive(&mut BufReader::new(links[to][from].as_ref().unwrap()));
+            assert!(matches!(heard, Some(Message::Say { round, .. }) if round == from as u64));
+        }
+    }
+
+    #[test]
+    fn a_process_that_does_not_come_is_named() {
+        let (listeners, directory) = listeners(2);
+        let short = Duration::from_millis(100);
+        let missing = connect(0, &directory, &listeners[0], "secret", short);
+        let Err(RankError::Connect { reason }) = missing else {
+            panic!("{missing:?}");
+        };
+        assert!(reason.contains("process 1"), "{reason}");
+    }
+
+    #[test]
+    fn loopback_is_used_unless_told() {
+        assert!(own_address(None).unwrap().is_loopback());
+        assert!(own_address(Some("127.0.0.1")).unwrap().is_loopback());
+        let nowhere = own_address(Some("no such host.invalid"));
+        assert!(
+            matches!(nowhere, Err(RankError::Connect { .. })),
+            "{nowhere:?}"
+        );
+    }
+}

@@ -9,6 +9,7 @@
 
 mod mesh;
 mod message;
+mod verdict;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,9 +23,11 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use self::message::{Message, receive, send};
+use self::verdict::{elsewhere, late, silent};
 use super::signal;
 use super::{Operation, Peer, Place, RANK_FAILED, RankError, end_process};
 
+#[cfg(feature = "mpi")]
 pub(crate) use mesh::{listen, own_address};
 
 /// Between two signs of life.
@@ -32,13 +35,13 @@ const BEAT: Duration = Duration::from_millis(100);
 /// How long a process that was asked to end waits to hear why, and one that failed for the others to know.
 const GRACE: Duration = Duration::from_millis(500);
 /// A gap in this process's own beats that means it was stopped itself: others cannot be blamed.
-const OWN_GAP: Duration = Duration::from_secs(1);
+const OWN_GAP: Duration = Duration::from_secs(2);
 /// Silence after which a process counts as stopped rather than slow.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// Called, perhaps on a thread of its own, with what the ranks are lost to, before the process ends with
+/// Called, perhaps on a thread of its own, with who this process is and what the ranks are lost to, before the process ends with
 /// [`RANK_FAILED`].
-pub type OnFailure = Box<dyn Fn(&RankError) + Send>;
+pub type OnFailure = Box<dyn Fn(&Peer, &RankError) + Send>;
 
 /// This process's view of all others.
 #[derive(Clone)]
@@ -94,18 +97,19 @@ impl fmt::Debug for Watch {
 }
 
 impl Watch {
-    /// Connects process `me` with the others, who listen at the addresses of `directory`, and starts
-    /// to watch them.
+    /// Connects process `me` with the others, who listen at the addresses of `directory`, within
+    /// `start`, and starts to watch them.
     pub(crate) fn start(
         me: usize,
         directory: Vec<(Peer, SocketAddr)>,
         listener: &TcpListener,
         token: &str,
+        start: Duration,
         timeout: Duration,
         on_failure: OnFailure,
     ) -> Result<Self, RankError> {
         let (peers, addresses): (Vec<_>, Vec<_>) = directory.into_iter().unzip();
-        let links = mesh::connect(me, &addresses, listener, token, timeout)?;
+        let links = mesh::connect(me, &addresses, listener, token, start)?;
         let readers: Vec<_> = (links.iter())
             .map(|link| link.as_ref().map(TcpStream::try_clone).transpose())
             .collect::<Result<_, _>>()
@@ -457,7 +461,7 @@ impl Watch {
     }
 
     /// Says that this process lives, and looks after the others, until all is over.
-    fn guard(&self, on_failure: &dyn Fn(&RankError)) {
+    fn guard(&self, on_failure: &dyn Fn(&Peer, &RankError)) {
         let mut last = Instant::now();
         let mut asked_to_end = None;
         loop {
@@ -479,8 +483,9 @@ impl Watch {
             if let Some((error, _)) = state.failure.clone() {
                 // At once: a launcher kills the others as soon as it has seen one end.
                 if !std::mem::replace(&mut state.told, true) {
+                    let me = state.members[self.0.me].peer.clone();
                     drop(state);
-                    on_failure(&error);
+                    on_failure(&me, &error);
                     self.give_up();
                 }
             } else if asked_to_end.is_some_and(|since| now - since >= GRACE) {
@@ -507,79 +512,5 @@ impl Watch {
                 );
             }
         }
-    }
-}
-
-/// A process that speaks of the same exchange and means another.
-fn elsewhere(state: &State, me: usize, place: Place) -> Option<RankError> {
-    let other = state.members.iter().find(|member| {
-        member.peer.process != me
-            && member.place.is_some_and(|at| !at.agrees_with(&place))
-            && place.operation != Operation::Agree
-    })?;
-    Some(RankError::Mismatch {
-        peer: Box::new(other.peer.clone()),
-        at: Some(place),
-        expected: place.to_string(),
-        found: other.place.map_or_else(String::new, |at| at.to_string()),
-    })
-}
-
-/// Everybody that has been silent too long, together with those about to be.
-fn silent(state: &State, me: usize, now: Instant, timeout: Duration) -> Option<RankError> {
-    let quiet_for = |member: &Member| now.saturating_duration_since(member.heard);
-    let others = || {
-        state
-            .members
-            .iter()
-            .filter(|m| m.peer.process != me && !m.left)
-    };
-    let silence = others().map(quiet_for).max()?;
-    (silence >= timeout).then(|| RankError::Silent {
-        peers: others()
-            .filter(|member| quiet_for(member) >= timeout / 2)
-            .map(|member| member.peer.clone())
-            .collect(),
-        at: state.place,
-        silence,
-    })
-}
-
-/// Why an exchange was not finished in time, among the processes that are `missing` from it.
-fn late(state: &State, me: usize, place: Place, waited: Duration, missing: &[usize]) -> RankError {
-    let others = || {
-        state
-            .members
-            .iter()
-            .filter(|member| member.peer.process != me)
-    };
-    let quiet = |member: &&Member| member.heard.elapsed() >= QUIET.min(waited / 2);
-    let names = |members: Vec<&Member>| members.iter().map(|m| m.peer.clone()).collect();
-    let silent: Vec<&Member> = others().filter(quiet).collect();
-    if let Some(silence) = silent.iter().map(|member| member.heard.elapsed()).max() {
-        return RankError::Silent {
-            peers: names(silent),
-            at: Some(place),
-            silence,
-        };
-    }
-    let mut behind: Vec<&Member> = others()
-        .filter(|member| missing.contains(&member.peer.process))
-        .collect();
-    if behind.is_empty() {
-        // All say that they are here, and yet it does not end.
-        behind = others().collect();
-    }
-    let doing: Vec<String> = (behind.iter())
-        .map(|member| match member.place {
-            Some(at) => format!("last at the {at}"),
-            None => "not yet at its first exchange".into(),
-        })
-        .collect();
-    RankError::Timeout {
-        doing: doing.join(" and "),
-        peers: names(behind),
-        at: place,
-        waited,
     }
 }

@@ -54,11 +54,13 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         mpirun.args(&args.command);
     }
     end_with_parent(&mut mpirun);
+    adopt_orphans();
     let status = mpirun.status().map_err(|error| {
         CliError::environment(format!(
             "mpirun cannot be started: {error}; install an MPI (Debian: openmpi-bin) and have it in PATH"
         ))
     })?;
+    end_orphans();
     match exit_code(status) {
         0 => Ok(()),
         // What failed has said so itself.
@@ -100,4 +102,41 @@ fn end_with_parent(command: &mut Command) {
     }
     #[cfg(not(target_os = "linux"))]
     let _ = command;
+}
+
+/// Has the system give this process the ranks that mpirun leaves behind.
+fn adopt_orphans() {
+    #[cfg(target_os = "linux")]
+    // SAFETY: a request about this process alone, without pointers.
+    unsafe {
+        libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1);
+    }
+}
+
+/// Waits until every rank is gone, which mpirun does not; kills what is still there after a while.
+fn end_orphans() {
+    #[cfg(target_os = "linux")]
+    {
+        use std::time::{Duration, Instant};
+
+        /// What an ending process may take to give its memory back.
+        const PATIENCE: Duration = Duration::from_secs(2);
+        const POLL: Duration = Duration::from_millis(5);
+        let started = Instant::now();
+        // SAFETY: asks for the end of any child, and nothing about it.
+        while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } >= 0 {
+            if started.elapsed() > PATIENCE {
+                let path = format!("/proc/self/task/{}/children", std::process::id());
+                let children = std::fs::read_to_string(path).unwrap_or_default();
+                for child in children
+                    .split_whitespace()
+                    .filter_map(|pid| pid.parse().ok())
+                {
+                    // SAFETY: a signal to a child that has not been waited for, so its number is its own.
+                    unsafe { libc::kill(child, libc::SIGKILL) };
+                }
+            }
+            std::thread::sleep(POLL);
+        }
+    }
 }
