@@ -1,10 +1,9 @@
 //! `apb bench prefill`: strategies and lengths beside each other.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Write;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use burn::tensor::DType;
@@ -16,7 +15,7 @@ use burn_apb::model::sampler::{Sampler, SamplerConfig};
 use serde_json::{Value, json};
 
 use super::subject::Subject;
-use super::{median, or_dash};
+use super::{Log, median, or_dash};
 use crate::args::{Compute, Model, Strategy};
 use crate::commands::generate;
 use crate::error::CliError;
@@ -91,7 +90,7 @@ pub fn run(args: &Prefill, output: &Output) -> Result<(), CliError> {
         false => args.methods.clone(),
         true => vec![args.strategy.method.unwrap_or(Method::Full)],
     };
-    let mut log = args.log.as_deref().map(open_log).transpose()?;
+    let mut log = Log::open(args.log.as_deref())?;
     let subject = Subject::open(args, output)?;
     let mut cases = Vec::new();
     for &tokens in &args.tokens {
@@ -143,10 +142,7 @@ pub fn run(args: &Prefill, output: &Output) -> Result<(), CliError> {
             memory::reset_peak();
             let measured = row.once(&subject, document, args)?;
             row.peak_bytes = row.peak_bytes.max(subject.peak_bytes());
-            if let Some(log) = &mut log {
-                let line = measured.json(row, run < args.warm_up);
-                writeln!(log, "{line}").map_err(CliError::failed)?;
-            }
+            log.line(&measured.json(row, run < args.warm_up))?;
             if run >= args.warm_up {
                 row.add(measured);
             }
@@ -165,14 +161,6 @@ pub fn run(args: &Prefill, output: &Output) -> Result<(), CliError> {
         "chunk": args.strategy.chunk, "rows": json_rows,
     });
     output.result(&summary, |w| print(w, &rows))
-}
-
-fn open_log(path: &Path) -> Result<File, CliError> {
-    File::options()
-        .create(true)
-        .append(true)
-        .open(path)
-        .map_err(|e| CliError::usage(format!("cannot write {}: {e}", path.display())))
 }
 
 /// Adds up the parts of prefills.
