@@ -176,9 +176,13 @@ struct Times {
 
 impl Times {
     /// Where every rank has a device of its own: the slowest one's seconds. Exchanges between virtual
-    /// ranks take no time that would say anything about a network.
-    fn critical(&self) -> f64 {
-        self.shared + self.ranks.values().copied().fold(0.0, f64::max)
+    /// ranks take no time that would say anything about a network. None where ranks attend together, so
+    /// that their times are not told apart.
+    fn critical(&self, method: Method) -> Option<f64> {
+        match method {
+            Method::Ring | Method::Ulysses => None,
+            _ => Some(self.shared + self.ranks.values().copied().fold(0.0, f64::max)),
+        }
     }
 
     fn add(&mut self, other: &Self) {
@@ -228,7 +232,7 @@ impl Measured {
         json!({
             "method": row.plan.method.name(), "ranks": row.plan.ranks, "tokens": row.tokens,
             "warm_up": warm_up, "prefill_seconds": self.seconds,
-            "critical_seconds": self.times.critical(), "parts": self.times.parts_json(1.0),
+            "critical_seconds": self.times.critical(row.plan.method), "parts": self.times.parts_json(1.0),
             "rank_seconds": self.times.ranks_json(1.0), "decode_tokens_per_second": self.decode_rate,
             "peak_bytes": row.peak_bytes,
         })
@@ -272,7 +276,8 @@ impl Row {
 
     fn add(&mut self, measured: Measured) {
         self.prefill_seconds.push(measured.seconds);
-        self.critical_seconds.push(measured.times.critical());
+        self.critical_seconds
+            .extend(measured.times.critical(self.plan.method));
         self.times.add(&measured.times);
         self.decode_rates.extend(measured.decode_rate);
     }
