@@ -29,8 +29,10 @@ TESTS = os.path.join(HERE, "bin", "gpu-tests")
 STAGES = ["tests", "attention", "prefill"]
 
 # Kernels are compiled by the processor, each process for itself: tests run side by side. Seconds.
-TEST_JOBS = 8
+TEST_JOBS = 12
 TEST_LIMIT = 150
+# Whole models tune dozens of matrix products; these start first.
+TRACE_LIMIT = 480
 # Attention of these head dimensions has two kernels; each is forced in turn.
 FORCED = re.compile(r"attention::(attention|poisoned_keys)_d(64|128)_(bf16|f16)$")
 # One bench of attention. Seconds.
@@ -39,7 +41,9 @@ BENCH_LIMIT = 120
 ROUNDS = 2
 SHAPES = "32/8x128,32/8x64"
 TOKENS = "4096,16384,65536,131072"
-PREFILL_TOKENS = "8192,32768,65536,131072,262144,524288"
+# The first length twice: once to compile and tune. With passes of 8,192 rows all tiles of the MLP tune as one.
+PREFILL_TOKENS = "32768,32768,65536,131072,262144,524288"
+PREFILL_CHUNK = "8192"
 # Shares of the time that are left for a stage when it starts.
 SHARE = {"tests": 0.4, "attention": 0.6, "prefill": 1.0}
 
@@ -78,8 +82,8 @@ def test_plan():
     names = [line[: -len(": test")] for line in listed.stdout.splitlines() if line.endswith(": test")]
     plan = [(name, "") for name in names]
     plan += [(name, choice) for name in names if FORCED.search(name) for choice in ["mma", "wgmma"]]
-    # Products are tuned in f32, which takes longest and says least: last.
-    return sorted(plan, key=lambda test: ("f32" in test[0], "trace" in test[0]))
+    # Then those that need kernels of their own alone, and those in f32 last, which says least.
+    return sorted(plan, key=lambda test: ("trace" not in test[0], "f32" in test[0]))
 
 
 def run_tests(args, env, deadline, results):
@@ -93,7 +97,7 @@ def run_tests(args, env, deadline, results):
         if deadline.left() < 2:
             return {"test": name, "forced": choice, "state": "not run", "results": [], "seconds": 0}
         forced = {"APB_TENSOR_CORE": choice} if choice else {}
-        limit = min(TEST_LIMIT, deadline.left())
+        limit = min(TRACE_LIMIT if "trace" in name else TEST_LIMIT, deadline.left())
         done = call([TESTS, "--exact", name, "--nocapture"], env, limit, {**extra, **forced})
         log(os.path.join(args.out, "tests.log"), f"{name} {choice}", done)
         lines = done["out"].splitlines()
@@ -139,14 +143,17 @@ def run_attention(args, env, deadline, results):
         if turn == 0 and not args.quick:
             variants += [("apb", "bf16", "mma"), ("apb", "f16", ""), ("peer", "f16", "")]
         for who, dtype, choice in variants:
+            lines = os.path.join(args.scratch, f"rows-{len(runs)}.jsonl")
             if who == "apb":
                 command = [APB, "bench", "attention", "--json", "--no-burn", "--device", args.device, "--dtype",
-                           dtype, "--shapes", SHAPES, "--tokens", tokens]
+                           dtype, "--shapes", SHAPES, "--tokens", tokens, "--log", lines]
             else:
                 command = [args.python, os.path.join(HERE, "peer.py"), "--dtype", dtype, "--shapes", SHAPES,
                            "--tokens", tokens]
             extra = {"CUBECL_AUTOTUNE_LEVEL": args.autotune, **({"APB_TENSOR_CORE": choice} if choice else {})}
             value = bench(args, env, deadline, f"attention {who} {dtype} {choice}", command, extra)
+            if "error" in value and os.path.exists(lines):
+                value["rows"] = [json.loads(line) for line in open(lines)]
             runs.append({"who": who, "dtype": dtype, "forced": choice, "round": turn, **value})
     return all("error" not in run for run in runs)
 
@@ -155,8 +162,8 @@ def run_prefill(args, env, deadline, results):
     lines = os.path.join(args.out, "prefill.jsonl")
     command = [APB, "bench", "prefill", "--json", "--random-weights", "--model",
                os.path.join(HERE, "llama-3.1-8b.json"), "--device", args.device, "--dtype", "bf16", "--ranks", "8",
-               "--methods", "apb,full", "--tokens", "8192,32768" if args.quick else PREFILL_TOKENS, "--chunk",
-               "4096", "--runs", "1", "--decode", "16", "--log", lines]
+               "--methods", "apb,full", "--tokens", "8192,8192" if args.quick else PREFILL_TOKENS, "--chunk",
+               PREFILL_CHUNK, "--runs", "1", "--decode", "0", "--log", lines]
     value = bench(args, env, deadline, "prefill", command, {"CUBECL_AUTOTUNE_LEVEL": args.autotune},
                   limit=deadline.left())
     done = [json.loads(line) for line in open(lines)] if os.path.exists(lines) else []
@@ -198,6 +205,7 @@ def main():
 
     deadline = Deadline(args.seconds)
     with tempfile.TemporaryDirectory() as scratch:
+        args.scratch = scratch
         env, found, missing = cuda.environment(scratch)
         print("\n".join(found))
         if missing and args.device == "cuda":

@@ -7,6 +7,12 @@ mod several;
 mod subject;
 mod timing;
 
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use serde_json::Value;
+
 use crate::error::CliError;
 use crate::output::Output;
 
@@ -24,6 +30,32 @@ pub fn run(command: &Command, output: &Output) -> Result<(), CliError> {
     match command {
         Command::Prefill(args) => prefill::run(args, output),
         Command::Attention(args) => attention::run(args, output),
+    }
+}
+
+/// A file that every measurement is appended to when it is done, where one is asked for.
+struct Log(Option<File>);
+
+impl Log {
+    fn open(path: Option<&Path>) -> Result<Self, CliError> {
+        let Some(path) = path else {
+            return Ok(Self(None));
+        };
+        let opened = File::options().create(true).append(true).open(path);
+        match opened {
+            Ok(file) => Ok(Self(Some(file))),
+            Err(e) => Err(CliError::usage(format!(
+                "cannot write {}: {e}",
+                path.display()
+            ))),
+        }
+    }
+
+    fn line(&mut self, value: &Value) -> Result<(), CliError> {
+        match &mut self.0 {
+            Some(file) => writeln!(file, "{value}").map_err(CliError::failed),
+            None => Ok(()),
+        }
     }
 }
 

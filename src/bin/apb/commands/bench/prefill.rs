@@ -1,10 +1,9 @@
 //! `apb bench prefill`: strategies and lengths beside each other.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Write;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use burn::tensor::DType;
@@ -18,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::several::together;
 use super::subject::{Described, Subject};
-use super::{median, or_dash};
+use super::{Log, median, or_dash};
 use crate::args::{Compute, Model, Processes, Strategy};
 use crate::commands::generate;
 use crate::error::CliError;
@@ -155,7 +154,7 @@ impl Prefill {
 
 /// One process does it all.
 fn alone(args: &Prefill, output: &Output) -> Result<(), CliError> {
-    let mut log = args.log.as_deref().map(open_log).transpose()?;
+    let mut log = Log::open(args.log.as_deref())?;
     let subject = Subject::open(args, output)?;
     let cases = args.cases(&subject, &args.strategy)?;
     let subject = subject.load(args, output)?;
@@ -182,10 +181,7 @@ fn alone(args: &Prefill, output: &Output) -> Result<(), CliError> {
             memory::reset_peak();
             let measured = row.once(&subject, document, args)?;
             row.peak_bytes = row.peak_bytes.max(subject.peak_bytes());
-            if let Some(log) = &mut log {
-                let line = measured.json(row, run < args.warm_up);
-                writeln!(log, "{line}").map_err(CliError::failed)?;
-            }
+            log.line(&measured.json(row, run < args.warm_up))?;
             if run >= args.warm_up {
                 row.add(measured);
             }
@@ -209,14 +205,6 @@ pub fn decode(
     Ok(session.ask(next, &mut sampler, &[], count + 1, proceed)?)
 }
 
-fn open_log(path: &Path) -> Result<File, CliError> {
-    File::options()
-        .create(true)
-        .append(true)
-        .open(path)
-        .map_err(|e| CliError::usage(format!("cannot write {}: {e}", path.display())))
-}
-
 /// Adds up the parts of prefills.
 #[derive(Default)]
 pub struct Times {
@@ -230,9 +218,13 @@ pub struct Times {
 
 impl Times {
     /// Where every rank has a device of its own: the slowest one's seconds. Exchanges between virtual
-    /// ranks take no time that would say anything about a network.
-    fn critical(&self) -> f64 {
-        self.shared + self.ranks.values().copied().fold(0.0, f64::max)
+    /// ranks take no time that would say anything about a network. None where ranks attend together, so
+    /// that their times are not told apart.
+    fn critical(&self, method: Method) -> Option<f64> {
+        match method {
+            Method::Ring | Method::Ulysses => None,
+            _ => Some(self.shared + self.ranks.values().copied().fold(0.0, f64::max)),
+        }
     }
 
     fn add(&mut self, other: &Self) {
@@ -285,7 +277,7 @@ impl Measured {
         json!({
             "method": row.plan.method.name(), "ranks": row.plan.ranks, "tokens": row.tokens,
             "warm_up": warm_up, "prefill_seconds": self.seconds,
-            "critical_seconds": self.times.critical(), "parts": self.times.parts_json(1.0),
+            "critical_seconds": self.times.critical(row.plan.method), "parts": self.times.parts_json(1.0),
             "rank_seconds": self.times.ranks_json(1.0), "decode_tokens_per_second": self.decode_rate,
             "peak_bytes": row.peak_bytes,
         })
@@ -343,7 +335,8 @@ impl Row {
     /// Counts a run.
     pub fn add(&mut self, measured: Measured) {
         self.prefill_seconds.push(measured.seconds);
-        self.critical_seconds.push(measured.times.critical());
+        self.critical_seconds
+            .extend(measured.times.critical(self.plan.method));
         self.times.add(&measured.times);
         self.decode_rates.extend(measured.decode_rate);
     }
