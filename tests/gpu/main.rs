@@ -9,6 +9,7 @@ mod attention;
 mod kernels_run;
 mod operations;
 mod problems;
+mod selection;
 mod setup;
 mod traces;
 mod vectors;

@@ -4,7 +4,7 @@ use cubecl::prelude::*;
 
 pub use super::super::cube::block::*;
 
-use super::arguments::Arguments;
+use super::super::cube::arguments::Arguments;
 use super::tiles::opaque;
 
 #[cube]

@@ -7,8 +7,8 @@ use cubecl::prelude::*;
 use half::{bf16, f16};
 
 use super::super::Regions;
+use super::super::cube::arguments::Arguments;
 use super::super::cube::tensors::{Outputs, buffer, dims, readable, strides};
-use super::arguments::Arguments;
 use super::choice::Choice;
 use super::mma::attention_mma;
 use super::plan::{CHUNK, Plan, Problem, Views};

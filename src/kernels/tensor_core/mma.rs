@@ -7,7 +7,7 @@
 use cubecl::cmma::MmaDefinition;
 use cubecl::prelude::*;
 
-use super::arguments::Arguments;
+use super::super::cube::arguments::Arguments;
 use super::block::block_at;
 use super::hidden::{NOTES, clean, clear_notes};
 use super::output::write_rows;

@@ -42,5 +42,3 @@ pub mod table;
 pub mod tiles;
 pub mod wgmma;
 pub mod wgmma_code;
-
-pub use super::cube::{arguments, merge, visible};

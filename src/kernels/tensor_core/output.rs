@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::arguments::Arguments;
+use super::super::cube::arguments::Arguments;
 use super::block::Block;
 use super::hidden::sees_noted;
 use super::softmax::{Fragments, RowState, row_sum};

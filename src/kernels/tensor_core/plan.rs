@@ -3,8 +3,8 @@
 pub use super::super::cube::lengths::Views;
 
 use super::super::Regions;
+use super::super::cube::arguments::Arguments;
 use super::super::cube::lengths::Lengths;
-use super::arguments::Arguments;
 use super::table::{Dtype, Kernel, Line, TABLE};
 
 /// Elements that a kernel reads and writes at once: 16 bytes.

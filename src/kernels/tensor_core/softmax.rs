@@ -5,8 +5,8 @@
 
 use cubecl::prelude::*;
 
+use super::super::cube::arguments::Arguments;
 use super::super::cube::{FLOOR, HIDDEN};
-use super::arguments::Arguments;
 use super::tiles::opaque;
 
 /// Accumulators of 16 x 8 tiles, `[row tile * columns / 8 + column tile]`, as the tensor cores lay

@@ -3,7 +3,7 @@
 use cubecl::prelude::barrier::copy_async;
 use cubecl::prelude::*;
 
-use super::arguments::{Arguments, Strides};
+use super::super::cube::arguments::{Arguments, Strides};
 use super::block::Block;
 
 /// Eight elements: the 16 bytes that one `cp.async` and one row of `ldmatrix` move.

@@ -5,13 +5,13 @@ use half::{bf16, f16};
 use serde::Serialize;
 
 use crate::compiler::{Source, Target};
+use crate::kernels::cube::arguments::{ArgumentsCompilationArg, StridesCompilationArg};
+use crate::kernels::cube::merge::{UNITS, merge_parts::MergeParts};
+use crate::kernels::cube::visible::VisibleCompilationArg;
 use crate::kernels::portable::attention::attention_portable::AttentionPortable;
 use crate::kernels::portable::table::{TABLE as TILES, Tile};
-use crate::kernels::tensor_core::arguments::{ArgumentsCompilationArg, StridesCompilationArg};
-use crate::kernels::tensor_core::merge::{UNITS, merge_parts::MergeParts};
 use crate::kernels::tensor_core::mma::attention_mma::AttentionMma;
 use crate::kernels::tensor_core::table::{Dtype, Kernel, MmaTile, TABLE, WgmmaTile};
-use crate::kernels::tensor_core::visible::VisibleCompilationArg;
 use crate::kernels::tensor_core::wgmma::attention_wgmma::AttentionWgmma;
 
 /// What a launch of an emitted kernel needs to know.

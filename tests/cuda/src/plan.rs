@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::emit::{tile_name, tiles};
 use crate::kernels::Regions;
+use crate::kernels::cube::arguments::{Arguments, Strides};
 use crate::kernels::cube::lengths::Lengths;
 use crate::kernels::portable::{self, table::Tile};
-use crate::kernels::tensor_core::arguments::{Arguments, Strides};
 use crate::kernels::tensor_core::plan::{Problem, Views};
 use crate::kernels::tensor_core::table::{Dtype, TABLE};
 
