@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -178,12 +179,18 @@ def main():
     facts = [f for f in facts if options.only in f["name"] or f["rows"] == 0]
     toolchain = Toolchain()
     sources, found = {}, {}
-    for kernel in facts:
-        name = kernel["name"]
+    work = [(kernel["name"], architecture) for kernel in facts for architecture in architectures(kernel)]
+
+    def compiled(job):
+        name, architecture = job
         source = (options.folder / f"{name}.cu").read_text()
-        for architecture in architectures(kernel):
-            ptx = toolchain.ptx(source, architecture)
-            found[f"{name} {architecture}"] = toolchain.resources(ptx, architecture)
+        ptx = toolchain.ptx(source, architecture)
+        return source, ptx, toolchain.resources(ptx, architecture)
+
+    # NVRTC and the tools run outside of Python's lock.
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for (name, architecture), (source, ptx, resources) in zip(work, threads.map(compiled, work)):
+            found[f"{name} {architecture}"] = resources
             sources.setdefault(name, (source, ptx))
     passed = check_resources(facts, found, options.update)
     print()
