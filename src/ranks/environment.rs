@@ -56,6 +56,8 @@ pub struct Environment {
     pub local_process: usize,
     /// Where the processes meet, where that was told (`MASTER_ADDR`).
     pub meeting: Option<String>,
+    /// The port there (`MASTER_PORT`). Beside torchrun's own agent, which listens at that port, the next.
+    pub meeting_port: Option<u16>,
 }
 
 impl Environment {
@@ -69,6 +71,7 @@ impl Environment {
     }
 
     fn from_variables(get: &dyn Fn(&str) -> Option<String>) -> Result<Option<Self>, RankError> {
+        let taken = get("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|value| value == "True");
         for launcher in [Launcher::Mpirun, Launcher::Srun, Launcher::Torchrun] {
             for [process, processes, local] in launcher.variables() {
                 let (Some(_), Some(_)) = (get(process), get(processes)) else {
@@ -94,6 +97,10 @@ impl Environment {
                         None => 0,
                     },
                     meeting: get("MASTER_ADDR").filter(|address| !address.is_empty()),
+                    meeting_port: match get("MASTER_PORT") {
+                        Some(found) => Some(port(found, taken)?),
+                        None => None,
+                    },
                 };
                 if environment.process >= environment.processes {
                     return Err(RankError::Environment {
@@ -107,6 +114,18 @@ impl Environment {
         }
         Ok(None)
     }
+}
+
+/// `MASTER_PORT`, or the one after it where that is `taken`.
+fn port(found: String, taken: bool) -> Result<u16, RankError> {
+    let port = found.trim().parse::<u16>().ok();
+    port.and_then(|port| port.checked_add(u16::from(taken)))
+        .filter(|port| *port > 0)
+        .ok_or_else(|| RankError::Environment {
+            name: "MASTER_PORT".into(),
+            found,
+            expected: "a port".into(),
+        })
 }
 
 #[cfg(test)]
@@ -170,6 +189,16 @@ mod tests {
             detect(&told).unwrap().unwrap().meeting.as_deref(),
             Some("10.0.0.1")
         );
+        let ports = |variables: &[(&str, &str)]| {
+            let told = [("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_PORT", "29500")];
+            let found = detect(&[&told[..], variables].concat());
+            found.unwrap().unwrap().meeting_port
+        };
+        assert_eq!(ports(&[]), Some(29500));
+        assert_eq!(
+            ports(&[("TORCHELASTIC_USE_AGENT_STORE", "True")]),
+            Some(29501)
+        );
         // A batch step of Slurm: a shell that may start ranks, and no rank itself.
         assert_eq!(
             detect(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "4")]),
@@ -190,6 +219,14 @@ mod tests {
             assert!(
                 matches!(refused, Err(RankError::Environment { .. })),
                 "{rank} {size}"
+            );
+        }
+        for port in ["", "x", "0", "65536"] {
+            let told = [("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_PORT", port)];
+            let refused = detect(&told);
+            assert!(
+                matches!(refused, Err(RankError::Environment { .. })),
+                "{port}"
             );
         }
     }

@@ -11,6 +11,7 @@
 //! | [`Local`] | all in this process, driven one after the other |
 //! | [`threads()`] | driven by threads of this process |
 //! | MPI (feature `mpi`) | driven by the processes that mpirun, srun or `apb launch` started: [`World`] |
+//! | NCCL (feature `nccl`) | driven by processes with a GPU each, started by any of those or by torchrun |
 //!
 //! Between processes every wait has a deadline, and a process that dies, stops, is late or does
 //! something else becomes a [`RankError`] on all others that names it.
@@ -19,18 +20,25 @@ mod environment;
 mod error;
 mod group;
 mod local;
+#[cfg_attr(
+    not(feature = "nccl"),
+    allow(dead_code, reason = "MPI's processes meet through MPI")
+)]
+mod meeting;
 #[cfg(feature = "mpi")]
 mod mpi;
+#[cfg(feature = "nccl")]
+mod nccl;
 mod place;
 #[cfg_attr(
-    not(feature = "mpi"),
+    not(any(feature = "mpi", feature = "nccl")),
     allow(dead_code, reason = "a build without an engine joins no processes")
 )]
 mod signal;
 mod threads;
 mod transport;
 #[cfg_attr(
-    not(feature = "mpi"),
+    not(any(feature = "mpi", feature = "nccl")),
     allow(dead_code, reason = "a build without an engine joins no processes")
 )]
 mod watch;
@@ -40,9 +48,11 @@ pub use environment::{Environment, Launcher};
 pub use error::{RANK_FAILED, RankError};
 pub use group::{PendingGather, PendingShift, RankGroup};
 pub use local::Local;
+#[cfg(feature = "nccl")]
+pub use nccl::version as nccl_version;
 pub use place::{Operation, Peer, Place};
 pub use signal::end_process;
 pub use threads::{Threads, threads};
 pub use transport::{Ticket, Transport};
 pub use watch::OnFailure;
-pub use world::{JoinOptions, Voice, World};
+pub use world::{Exchange, JoinOptions, Voice, World};

@@ -4,10 +4,25 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-#[cfg(feature = "mpi")]
+#[cfg(any(feature = "mpi", feature = "nccl"))]
 use super::signal;
 use super::watch::{OnFailure, Watch};
-use super::{Environment, Peer, RankError, RankGroup};
+use super::{Environment, Peer, RankError, RankGroup, Transport};
+
+/// What moves tensors between processes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Exchange {
+    /// MPI, through the host's memory (feature `mpi`).
+    #[default]
+    Mpi,
+    /// NCCL, from GPU to GPU (feature `nccl`). The processes meet at `MASTER_ADDR:MASTER_PORT`; where that
+    /// is not loopback, `APB_RANK_TOKEN` holds a secret that all share.
+    Nccl {
+        /// The GPU of this process, which no other process takes.
+        device: usize,
+    },
+}
 
 /// How processes find each other, and how long they wait.
 pub struct JoinOptions {
@@ -16,24 +31,27 @@ pub struct JoinOptions {
     /// An address of the network that joins the machines, the first one's for instance; none: all
     /// processes are on this machine.
     pub meeting: Option<String>,
+    /// What moves tensors between the processes.
+    pub over: Exchange,
     /// Called with the reason before the process ends for ranks that were lost.
     pub on_failure: OnFailure,
 }
 
 /// Least time that processes have to start in, however short the timeout: it is no exchange, and MPI alone
 /// may take seconds on a busy machine.
-#[cfg(feature = "mpi")]
+#[cfg(any(feature = "mpi", feature = "nccl"))]
 const LEAST_START: Duration = Duration::from_secs(60);
 
 /// Longest wait for another process where none is given, in seconds.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Default for JoinOptions {
-    /// A minute, this machine only; a failure is printed.
+    /// A minute, this machine only, MPI; a failure is printed.
     fn default() -> Self {
         Self {
             timeout: DEFAULT_TIMEOUT,
             meeting: None,
+            over: Exchange::default(),
             on_failure: Box::new(|me, error| eprintln!("{me}: {error}")),
         }
     }
@@ -47,19 +65,73 @@ impl Default for JoinOptions {
 pub struct World {
     watch: Watch,
     rounds: u64,
+    engine: Engine,
+}
+
+/// What was started to move tensors; nothing in a build without any.
+#[derive(Debug)]
+enum Engine {
     #[cfg(feature = "mpi")]
-    mpi: super::mpi::Start,
+    Mpi(super::mpi::Start),
+    #[cfg(feature = "nccl")]
+    Nccl(super::nccl::Start),
 }
 
 impl World {
-    /// Starts MPI and connects this process with all others.
+    /// Connects this process with all others, over what the options name.
     ///
     /// # Errors
     ///
-    /// [`RankError::Unavailable`] in a build without MPI, or where the launcher starts none;
-    /// [`RankError::Connect`] when a process does not come within the timeout.
-    #[cfg(feature = "mpi")]
+    /// [`RankError::Unavailable`] in a build without it, on a machine without its library, or where the
+    /// launcher starts no MPI; [`RankError::Connect`] when a process does not come within the timeout.
     pub fn join(environment: &Environment, options: JoinOptions) -> Result<Self, RankError> {
+        match options.over {
+            Exchange::Mpi => Self::join_mpi(environment, options),
+            Exchange::Nccl { device } => Self::join_nccl(environment, options, device),
+        }
+    }
+
+    #[cfg(feature = "nccl")]
+    fn join_nccl(
+        environment: &Environment,
+        options: JoinOptions,
+        device: usize,
+    ) -> Result<Self, RankError> {
+        signal::listen();
+        let JoinOptions {
+            timeout,
+            meeting,
+            on_failure,
+            ..
+        } = options;
+        let times = (timeout.max(LEAST_START), timeout);
+        let (engine, watch) = super::nccl::Start::new(
+            environment,
+            host(),
+            device,
+            meeting.as_deref(),
+            times,
+            on_failure,
+        )?;
+        Ok(Self {
+            watch,
+            rounds: 0,
+            engine: Engine::Nccl(engine),
+        })
+    }
+
+    #[cfg(not(feature = "nccl"))]
+    fn join_nccl(_: &Environment, _: JoinOptions, _: usize) -> Result<Self, RankError> {
+        Err(RankError::Unavailable {
+            reason:
+                "this build has no NCCL; build it with `cargo install --path . --features nccl`"
+                    .into(),
+        })
+    }
+
+    /// Starts MPI and connects this process with all others.
+    #[cfg(feature = "mpi")]
+    fn join_mpi(environment: &Environment, options: JoinOptions) -> Result<Self, RankError> {
         use std::net::SocketAddr;
 
         use super::watch::{listen, own_address};
@@ -147,17 +219,12 @@ impl World {
         Ok(Self {
             watch,
             rounds: 0,
-            mpi,
+            engine: Engine::Mpi(mpi),
         })
     }
 
-    /// This build has nothing that joins processes.
-    ///
-    /// # Errors
-    ///
-    /// [`RankError::Unavailable`].
     #[cfg(not(feature = "mpi"))]
-    pub fn join(environment: &Environment, _: JoinOptions) -> Result<Self, RankError> {
+    fn join_mpi(environment: &Environment, _: JoinOptions) -> Result<Self, RankError> {
         Err(RankError::Unavailable {
             reason: format!(
                 "{} started {} processes, but this build has no MPI; install an MPI (Debian: \
@@ -194,20 +261,22 @@ impl World {
     /// # Errors
     ///
     /// [`RankError::Uneven`] unless the processes divide the ranks.
-    #[cfg(feature = "mpi")]
     pub fn group(&self, ranks: usize) -> Result<RankGroup, RankError> {
-        RankGroup::new(ranks, Box::new(self.mpi.transport(self.watch.clone())))
-    }
-
-    /// A build without MPI joins no world.
-    ///
-    /// # Errors
-    ///
-    /// [`RankError::Uneven`].
-    #[cfg(not(feature = "mpi"))]
-    pub fn group(&self, ranks: usize) -> Result<RankGroup, RankError> {
-        let processes = self.processes();
-        Err(RankError::Uneven { ranks, processes })
+        #[cfg_attr(
+            not(any(feature = "mpi", feature = "nccl")),
+            allow(
+                unused_variables,
+                reason = "a build without an engine joins no processes"
+            )
+        )]
+        let watch = self.watch.clone();
+        let transport: Box<dyn Transport> = match self.engine {
+            #[cfg(feature = "mpi")]
+            Engine::Mpi(ref mpi) => Box::new(mpi.transport(watch)),
+            #[cfg(feature = "nccl")]
+            Engine::Nccl(ref nccl) => Box::new(nccl.transport(watch)?),
+        };
+        RankGroup::new(ranks, transport)
     }
 
     /// Says something and hears what every process says, in their order. Values are small: a
@@ -283,19 +352,22 @@ impl World {
         self.watch.give_up()
     }
 
-    /// Leaves once every process is ready to, however long that takes, and ends MPI.
+    /// Leaves once every process is ready to, however long that takes, and ends what moved tensors.
     ///
     /// # Errors
     ///
     /// [`RankError`] when a process is lost before.
     pub fn leave(&self) -> Result<(), RankError> {
         self.watch.leave()?;
-        #[cfg(feature = "mpi")]
-        self.mpi.finish()?;
-        Ok(())
+        match self.engine {
+            #[cfg(feature = "mpi")]
+            Engine::Mpi(ref mpi) => mpi.finish(),
+            #[cfg(feature = "nccl")]
+            Engine::Nccl(ref nccl) => nccl.finish(self.watch.timeout()),
+        }
     }
 
-    /// Waits until every process has heard what they all end for, and leaves MPI as it is: a launcher ends
+    /// Waits until every process has heard what they all end for, and leaves what moves tensors as it is: a launcher ends
     /// the others as soon as one has ended with an error, wherever they are.
     pub fn disband(&self) {
         // Who is lost now is no longer of interest.
@@ -340,7 +412,7 @@ fn first_difference(all: &[Value]) -> Option<(usize, usize, String)> {
 }
 
 /// This machine's name.
-#[cfg(feature = "mpi")]
+#[cfg(any(feature = "mpi", feature = "nccl"))]
 fn host() -> String {
     /// Longest name there can be (`HOST_NAME_MAX` and its end).
     const ROOM: usize = 65;

@@ -27,7 +27,13 @@ use self::verdict::{elsewhere, late, silent};
 use super::signal;
 use super::{Operation, Peer, Place, RANK_FAILED, RankError, end_process};
 
-#[cfg(feature = "mpi")]
+#[cfg_attr(
+    not(any(feature = "mpi", feature = "nccl")),
+    allow(
+        unused_imports,
+        reason = "a build without an engine joins no processes"
+    )
+)]
 pub(crate) use mesh::{listen, own_address};
 
 /// Between two signs of life.
