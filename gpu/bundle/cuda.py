@@ -94,6 +94,12 @@ def environment(scratch):
         lines.append(f"libnvrtc  {compiler or 'known to the loader'}")
     else:
         missing.append("libnvrtc: install the CUDA toolkit or nvidia-cuda-nvrtc")
+    # Only ranks with a GPU each need it; their tests say so where it is missing.
+    nccl = library_folder("libnccl", places)
+    if nccl:
+        paths.append(nccl)
+    if nccl or loader_knows("libnccl"):
+        lines.append(f"libnccl   {nccl or 'known to the loader'}")
     existing = [folder for folder in os.environ.get("LD_LIBRARY_PATH", "").split(":") if folder]
     driver = library_folder("libcuda", existing + DRIVER_FOLDERS)
     if driver and not loader_knows("libcuda"):

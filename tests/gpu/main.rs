@@ -7,9 +7,14 @@
 
 mod attention;
 mod kernels_run;
+#[cfg(feature = "nccl")]
+mod nccl;
 mod operations;
 mod problems;
 mod selection;
 mod setup;
+#[cfg(feature = "nccl")]
+#[path = "../ranks/suite.rs"]
+mod suite;
 mod traces;
 mod vectors;

@@ -17,7 +17,7 @@ struct Allowed {
 }
 
 /// The program under test.
-fn apb() -> PathBuf {
+pub fn apb() -> PathBuf {
     std::env::var_os("APB_TEST_BIN").map_or_else(|| env!("CARGO_BIN_EXE_apb").into(), PathBuf::from)
 }
 

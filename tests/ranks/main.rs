@@ -12,6 +12,7 @@ mod suite;
 
 use std::time::Duration;
 
+use burn::tensor::Device;
 use burn_apb::ranks::{RankGroup, threads};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -19,7 +20,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 #[test]
 fn local() {
     for ranks in [1, 2, 3, 4] {
-        suite::run(|_| RankGroup::local(ranks), 1);
+        suite::run(&Device::flex(), |_| RankGroup::local(ranks), 1, &[1, 2]);
     }
 }
 
@@ -35,7 +36,7 @@ fn over_threads() {
                             let transport = transport.take().expect("one group");
                             RankGroup::new(processes * each, Box::new(transport)).expect("even")
                         };
-                        suite::run_shares(group, processes, &[each]);
+                        suite::run(&Device::flex(), group, processes, &[each]);
                     });
                 }
             });

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use burn::tensor::Device;
 use burn_apb::ranks::{Environment, JoinOptions, World};
 
 use crate::{faults, suite};
@@ -55,8 +56,10 @@ fn process() {
     let mut world = World::join(&environment, options).expect("joined");
     let processes = world.processes();
     suite::run(
+        &Device::flex(),
         |each| world.group(processes * each).expect("even"),
         processes,
+        &[1, 2],
     );
     let all = world
         .talk(serde_json::json!(world.process()))

@@ -4,74 +4,75 @@
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_apb::ranks::RankGroup;
 
-/// Runs everything with one and with two ranks a process.
-pub fn run(group: impl FnMut(usize) -> RankGroup, processes: usize) {
-    run_shares(group, processes, &[1, 2]);
-}
-
-/// Runs everything with so many ranks a process; `group` makes a group of them.
-pub fn run_shares(mut group: impl FnMut(usize) -> RankGroup, processes: usize, shares: &[usize]) {
+/// Runs everything, with tensors of a device and so many ranks a process; `group` makes a group of them.
+pub fn run(
+    device: &Device,
+    mut group: impl FnMut(usize) -> RankGroup,
+    processes: usize,
+    shares: &[usize],
+) {
     for each in shares {
         let mut group = group(*each);
         assert_eq!(group.processes(), processes);
         for dtype in [DType::F32, DType::F16, DType::BF16] {
-            all_gather(&mut group, dtype);
-            shift(&mut group, dtype);
-            all_to_all(&mut group, dtype);
+            all_gather(device, &mut group, dtype);
+            shift(device, &mut group, dtype);
+            all_to_all(device, &mut group, dtype);
         }
-        several_at_once(&mut group);
-        gather_processes(&mut group);
-        large(&mut group);
+        several_at_once(device, &mut group);
+        gather_processes(device, &mut group);
+        large(device, &mut group);
         bytes(&mut group);
-        traffic(&mut group);
+        traffic(device, &mut group);
     }
 }
 
 /// A tensor whose values, small enough for every dtype, tell `id` and their place.
-fn tensor(shape: [usize; 4], id: usize, dtype: DType) -> Tensor<4> {
+fn tensor(device: &Device, shape: [usize; 4], id: usize, dtype: DType) -> Tensor<4> {
     let count = shape.iter().product();
     let values: Vec<f32> = (0..count)
         .map(|i| ((id * 31 + i * 7) % 251) as f32)
         .collect();
     let data = TensorData::new(values, shape);
-    Tensor::<4>::from_data(data, (&Device::flex(), DType::F32)).cast(dtype)
+    Tensor::<4>::from_data(data, (device, DType::F32)).cast(dtype)
 }
 
-fn assert_same(got: &Tensor<4>, shape: [usize; 4], id: usize, dtype: DType) {
+fn assert_same(device: &Device, got: &Tensor<4>, shape: [usize; 4], id: usize, dtype: DType) {
     assert_eq!((got.dims(), got.dtype()), (shape, dtype));
+    assert_eq!(got.device(), *device);
     let values = |tensor: Tensor<4>| {
         let data = tensor.cast(DType::F32).into_data();
         data.try_to_vec::<f32>().expect("f32")
     };
     assert_eq!(
         values(got.clone()),
-        values(tensor(shape, id, dtype)),
+        values(tensor(&Device::flex(), shape, id, dtype)),
         "{id} {shape:?}"
     );
 }
 
-fn all_gather(group: &mut RankGroup, dtype: DType) {
+fn all_gather(device: &Device, group: &mut RankGroup, dtype: DType) {
     let shape = [2, 3, 2, 4];
     let mine = group
         .ranks()
-        .map(|rank| tensor(shape, rank, dtype))
+        .map(|rank| tensor(device, shape, rank, dtype))
         .collect();
     let pending = group.start_all_gather(mine).expect("started");
     let all = group.finish_all_gather(pending).expect("gathered");
     assert_eq!(all.len(), group.world_size());
     for (rank, tensor) in all.iter().enumerate() {
-        assert_same(tensor, shape, rank, dtype);
+        assert_same(device, tensor, shape, rank, dtype);
     }
 }
 
 /// Every block, of its own length, comes past every rank.
-fn shift(group: &mut RankGroup, dtype: DType) {
+fn shift(device: &Device, group: &mut RankGroup, dtype: DType) {
     let world = group.world_size();
     let shape = |owner: usize| [2, 1, 3 + owner % 3, 2];
     let first = group.ranks().start;
     let mut held: Vec<_> = group
         .ranks()
-        .map(|rank| tensor(shape(rank), rank, dtype))
+        .map(|rank| tensor(device, shape(rank), rank, dtype))
         .collect();
     for step in 1..=world {
         let owner = |rank: usize| (rank + world - step % world) % world;
@@ -80,20 +81,20 @@ fn shift(group: &mut RankGroup, dtype: DType) {
             .expect("started");
         held = group.finish_shift(pending).expect("shifted");
         for (rank, block) in group.ranks().zip(&held) {
-            assert_same(block, shape(owner(rank)), owner(rank), dtype);
+            assert_same(device, block, shape(owner(rank)), owner(rank), dtype);
         }
     }
 }
 
 /// Each pair has a shape of its own, some of them empty of rows.
-fn all_to_all(group: &mut RankGroup, dtype: DType) {
+fn all_to_all(device: &Device, group: &mut RankGroup, dtype: DType) {
     let world = group.world_size();
     let shape = |from: usize, to: usize| [1, 1 + to % 2, 1 + (from + 2 * to) % 3, 3];
     let id = |from: usize, to: usize| 100 + from * world + to;
     let outgoing = (group.ranks())
         .map(|from| {
             (0..world)
-                .map(|to| tensor(shape(from, to), id(from, to), dtype))
+                .map(|to| tensor(device, shape(from, to), id(from, to), dtype))
                 .collect()
         })
         .collect();
@@ -101,18 +102,18 @@ fn all_to_all(group: &mut RankGroup, dtype: DType) {
     for (to, row) in group.ranks().zip(received) {
         assert_eq!(row.len(), world);
         for (from, tensor) in row.iter().enumerate() {
-            assert_same(tensor, shape(from, to), id(from, to), dtype);
+            assert_same(device, tensor, shape(from, to), id(from, to), dtype);
         }
     }
 }
 
 /// Exchanges may be under way beside each other and beside computing.
-fn several_at_once(group: &mut RankGroup) {
+fn several_at_once(device: &Device, group: &mut RankGroup) {
     let world = group.world_size();
     let shape = [1, 2, 3, 4];
     let of = |ranks: std::ops::Range<usize>, id: usize| {
         ranks
-            .map(|rank| tensor(shape, id + rank, DType::F32))
+            .map(|rank| tensor(device, shape, id + rank, DType::F32))
             .collect::<Vec<_>>()
     };
     let gather = group
@@ -121,12 +122,22 @@ fn several_at_once(group: &mut RankGroup) {
     let shift = group
         .start_shift(of(group.ranks(), 50), shape)
         .expect("started");
-    let computed =
-        tensor([1, 1, 64, 64], 1, DType::F32).matmul(tensor([1, 1, 64, 64], 2, DType::F32));
+    let computed = tensor(device, [1, 1, 64, 64], 1, DType::F32).matmul(tensor(
+        device,
+        [1, 1, 64, 64],
+        2,
+        DType::F32,
+    ));
     assert_eq!(computed.dims(), [1, 1, 64, 64]);
     let shifted = group.finish_shift(shift).expect("shifted");
     for (rank, tensor) in group.ranks().zip(&shifted) {
-        assert_same(tensor, shape, 50 + (rank + world - 1) % world, DType::F32);
+        assert_same(
+            device,
+            tensor,
+            shape,
+            50 + (rank + world - 1) % world,
+            DType::F32,
+        );
     }
     for (rank, tensor) in group
         .finish_all_gather(gather)
@@ -134,34 +145,40 @@ fn several_at_once(group: &mut RankGroup) {
         .iter()
         .enumerate()
     {
-        assert_same(tensor, shape, rank, DType::F32);
+        assert_same(device, tensor, shape, rank, DType::F32);
     }
 }
 
-fn gather_processes(group: &mut RankGroup) {
+fn gather_processes(device: &Device, group: &mut RankGroup) {
     let process = group.ranks().start / group.ranks().len();
     let shape = [1, 4, 2, 9];
     let all = group
-        .gather_processes(tensor(shape, process, DType::F32))
+        .gather_processes(tensor(device, shape, process, DType::F32))
         .expect("gathered");
     assert_eq!(all.len(), group.processes());
     for (process, tensor) in all.iter().enumerate() {
-        assert_same(tensor, shape, process, DType::F32);
+        assert_same(device, tensor, shape, process, DType::F32);
     }
 }
 
 /// More than any eager protocol or socket buffer takes at once.
-fn large(group: &mut RankGroup) {
+fn large(device: &Device, group: &mut RankGroup) {
     let shape = [2, 8, 1024, 64];
     let world = group.world_size();
     let mine = group
         .ranks()
-        .map(|rank| tensor(shape, rank, DType::F32))
+        .map(|rank| tensor(device, shape, rank, DType::F32))
         .collect();
     let pending = group.start_shift(mine, shape).expect("started");
     let shifted = group.finish_shift(pending).expect("shifted");
     for (rank, tensor) in group.ranks().zip(&shifted) {
-        assert_same(tensor, shape, (rank + world - 1) % world, DType::F32);
+        assert_same(
+            device,
+            tensor,
+            shape,
+            (rank + world - 1) % world,
+            DType::F32,
+        );
     }
 }
 
@@ -186,12 +203,12 @@ fn bytes(group: &mut RankGroup) {
 }
 
 /// What came from other processes is counted, and nothing else.
-fn traffic(group: &mut RankGroup) {
+fn traffic(device: &Device, group: &mut RankGroup) {
     let before = group.received_bytes();
     let shape = [2, 3, 5, 4];
     let mine = group
         .ranks()
-        .map(|rank| tensor(shape, rank, DType::F16))
+        .map(|rank| tensor(device, shape, rank, DType::F16))
         .collect();
     let pending = group.start_all_gather(mine).expect("started");
     group.finish_all_gather(pending).expect("gathered");

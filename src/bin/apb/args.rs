@@ -6,6 +6,7 @@ use burn::tensor::{Device, FloatDType};
 use burn_apb::apb::{
     AnchorQuery, AnswerOptions, CompressorConfig, Method, PrefillConfig, RingLayout,
 };
+use burn_apb::ranks::{Environment, Exchange};
 use clap::ValueEnum;
 
 use crate::error::CliError;
@@ -227,7 +228,8 @@ pub struct Model {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DeviceName {
     Cpu,
-    Cuda(usize),
+    /// By index; without one, the first, and of several processes each its own.
+    Cuda(Option<usize>),
     Wgpu,
 }
 
@@ -239,9 +241,12 @@ impl std::str::FromStr for DeviceName {
             || format!("`{name}` is no device; use cpu, cuda, cuda:0 (or another index) or wgpu");
         match name.split_once(':') {
             None if name == "cpu" => Ok(Self::Cpu),
-            None if name == "cuda" => Ok(Self::Cuda(0)),
+            None if name == "cuda" => Ok(Self::Cuda(None)),
             None if name == "wgpu" => Ok(Self::Wgpu),
-            Some(("cuda", index)) => index.parse().map(Self::Cuda).map_err(|_| bad()),
+            Some(("cuda", index)) => match index.parse() {
+                Ok(index) => Ok(Self::Cuda(Some(index))),
+                Err(_) => Err(bad()),
+            },
             _ => Err(bad()),
         }
     }
@@ -251,7 +256,7 @@ impl std::fmt::Display for DeviceName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(index) => write!(f, "cuda:{index}"),
+            Self::Cuda(index) => write!(f, "cuda:{}", index.unwrap_or(0)),
             Self::Wgpu => f.write_str("wgpu"),
         }
     }
@@ -286,6 +291,21 @@ impl Compute {
         }
     }
 
+    /// What moves tensors between processes that compute on this device.
+    pub fn exchange(&self, environment: &Environment) -> Result<Exchange, CliError> {
+        #[cfg(feature = "nccl")]
+        if let DeviceName::Cuda(index) = self.device {
+            // What a machine lacks is said before others wait for it.
+            burn_apb::ranks::nccl_version()?;
+            self.device()?;
+            return Ok(Exchange::Nccl {
+                device: index.unwrap_or(environment.local_process),
+            });
+        }
+        let _ = environment;
+        Ok(Exchange::Mpi)
+    }
+
     /// The dtype asked for, or the device's usual one.
     pub fn dtype(&self) -> FloatDType {
         match (self.dtype, self.device) {
@@ -306,24 +326,33 @@ impl Compute {
     }
 }
 
+/// The GPU of this index; without one, the first, and of several processes on a machine each its own.
 #[cfg(feature = "cuda")]
-fn cuda(index: usize) -> Result<Device, CliError> {
+fn cuda(index: Option<usize>) -> Result<Device, CliError> {
     use burn::tensor::DeviceType;
     if let Some(missing) = crate::cuda::missing() {
         return Err(CliError::environment(format!("CUDA: {missing}")));
     }
     let found = Device::enumerate(DeviceType::Cuda).into_iter().count();
+    let index = match (index, Environment::detect()?) {
+        (Some(index), _) => index,
+        // NCCL wants a GPU for each; over MPI processes may share them.
+        (None, Some(all)) if cfg!(feature = "nccl") => all.local_process,
+        (None, Some(all)) => all.local_process % found.max(1),
+        (None, None) => 0,
+    };
     if index < found {
         Ok(Device::cuda(index))
     } else {
         Err(CliError::environment(format!(
-            "no CUDA device {index}: {found} found; `apb doctor` says what is missing"
+            "no CUDA device {index}: {found} found; `apb doctor` says what is missing, and each process \
+             takes one"
         )))
     }
 }
 
 #[cfg(not(feature = "cuda"))]
-fn cuda(_: usize) -> Result<Device, CliError> {
+fn cuda(_: Option<usize>) -> Result<Device, CliError> {
     Err(CliError::environment(
         "this apb was built without CUDA; build it with `cargo install --path . --features cuda`",
     ))

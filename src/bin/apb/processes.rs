@@ -10,7 +10,7 @@ use burn_apb::apb::discard_unfinished;
 use burn_apb::ranks::{Environment, JoinOptions, Peer, RANK_FAILED, RankError, World, end_process};
 use serde_json::{Value, json};
 
-use crate::args::Processes;
+use crate::args::{Compute, Processes};
 use crate::error::CliError;
 use crate::output::Output;
 
@@ -49,6 +49,7 @@ fn discard() {
 /// one that cost a rank is printed by every process, which all end with code 4.
 pub fn run(
     flags: &Processes,
+    compute: &Compute,
     output: &Output,
     alone: impl FnOnce(&Output) -> Result<(), CliError>,
     together: impl FnOnce(&mut World, &Output) -> Result<(), CliError>,
@@ -61,7 +62,14 @@ pub fn run(
     }
     let first = environment.process == 0;
     let output = if first { *output } else { output.silent() };
+    let over = match compute.exchange(&environment) {
+        Ok(over) => over,
+        // Every process of a machine lacks the same: one says so.
+        Err(error) if first => return Err(error),
+        Err(error) => end_process(error.code()),
+    };
     let options = JoinOptions {
+        over,
         timeout: Duration::from_secs(u64::from(flags.timeout.get())),
         meeting: flags
             .rendezvous

@@ -112,15 +112,17 @@ impl Library {
             // SAFETY: NCCL's initialisers set variables of their own and nothing else.
             match unsafe { libloading::Library::new(*name) } {
                 Ok(library) => {
-                    let library = Self::bind(library)
-                        .map_err(|error| format!("{name} is no NCCL of use: {error}; {ADVICE}"))?;
+                    let library = Self::bind(library).map_err(|error| {
+                        format!("{name} is no NCCL of use: {}; {ADVICE}", because(&error))
+                    })?;
                     let version = library.version()?;
                     return match version >= LEAST {
                         true => Ok(library),
                         false => Err(format!("{name} is NCCL {}; {ADVICE}", written(version))),
                     };
                 }
-                Err(error) => why = error.to_string(),
+                Err(error) if why.is_empty() => why = because(&error),
+                Err(_) => {}
             }
         }
         Err(format!("no NCCL was found ({why}); {ADVICE}"))
@@ -186,6 +188,14 @@ impl Library {
             true => format!("NCCL: {what}"),
             false => format!("NCCL: {what}: {detail}"),
         })
+    }
+}
+
+/// What the loader said, which the error itself leaves to its source.
+fn because(error: &libloading::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => source.to_string(),
+        None => error.to_string(),
     }
 }
 

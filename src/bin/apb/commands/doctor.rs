@@ -71,6 +71,7 @@ pub fn run(_: &Args, output: &Output) -> Result<(), CliError> {
             "cargo install --path . --features hub",
         ),
         mpi(),
+        nccl(),
         python(),
         cache(),
     ]);
@@ -277,6 +278,30 @@ fn mpi() -> Check {
         found,
         advice,
     }
+}
+
+fn nccl() -> Check {
+    #[cfg(feature = "nccl")]
+    return match burn_apb::ranks::nccl_version() {
+        Ok(version) => Check {
+            name: "nccl",
+            state: State::Ok,
+            found: version,
+            advice: "",
+        },
+        Err(error) => Check {
+            name: "nccl",
+            state: State::Missing,
+            found: error.to_string(),
+            advice: "only needed for ranks as processes with a GPU each",
+        },
+    };
+    #[cfg(not(feature = "nccl"))]
+    feature(
+        "nccl",
+        false,
+        "for ranks as processes with a GPU each: cargo install --path . --features nccl",
+    )
 }
 
 fn python() -> Check {

@@ -50,6 +50,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     };
     processes::run(
         &reading.processes,
+        &reading.compute,
         output,
         |output| alone(args, output),
         together,

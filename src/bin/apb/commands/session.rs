@@ -80,8 +80,16 @@ fn save(args: &Save, output: &Output) -> Result<(), CliError> {
             work,
         )
     };
-    let flags = &args.reading.processes;
-    processes::run(flags, output, |output| save_alone(args, output), together)
+    let Reading {
+        processes, compute, ..
+    } = &args.reading;
+    processes::run(
+        processes,
+        compute,
+        output,
+        |output| save_alone(args, output),
+        together,
+    )
 }
 
 /// No question is known yet; a hint may be given.

@@ -158,6 +158,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     let together = |world: &mut World, output: &Output| together(args, world, output);
     processes::run(
         &args.processes,
+        &args.compute,
         output,
         |output| alone(args, output),
         together,

@@ -96,6 +96,7 @@ pub struct Row {
 pub fn run(args: &Prefill, output: &Output) -> Result<(), CliError> {
     processes::run(
         &args.processes,
+        &args.compute,
         output,
         |output| alone(args, output),
         |world, output| together(args, world, output),
