@@ -25,7 +25,7 @@
 //! | prefill once and ask several questions, in tokens | [`apb::Session`] |
 //! | keep a prefilled document on disk | [`apb::Session::save`], [`apb::SavedSession`] |
 //! | connect ranks of several drivers | [`ranks::RankGroup`], [`ranks::Transport`] |
-//! | share the work with other processes | [`ranks::World`], [`apb::Assignment`] (feature `mpi`) |
+//! | share the work with other processes | [`ranks::World`], [`apb::Assignment`] (feature `mpi` or `nccl`) |
 //! | use the decoder as a Burn module | [`model::DecoderConfig`], [`model::Decoder`], [`model::KvCache`] |
 //! | load weights into a module of your own | [`model::weights`] |
 //! | attention with regions and its companions | [`kernels`] |

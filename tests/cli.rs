@@ -805,7 +805,7 @@ fn a_gguf_file_and_the_folder_converted_from_it_answer_alike() {
 }
 
 /// A build without MPI says so where it is one of several processes, and how to get it.
-#[cfg(not(feature = "mpi"))]
+#[cfg(not(any(feature = "mpi", feature = "nccl")))]
 #[test]
 fn ranks_as_processes_need_mpi() {
     let scene = Scene::new();

@@ -57,7 +57,7 @@ pub struct Strategy {
     pub chunk: usize,
 }
 
-/// Processes that run a command together, started by `apb launch`, mpirun or srun.
+/// Processes that run a command together, started by `apb launch`, mpirun, srun or torchrun.
 #[derive(clap::Args, Debug, Clone)]
 #[command(next_help_heading = "Several processes (apb launch, mpirun, srun)")]
 pub struct Processes {

@@ -2,15 +2,16 @@
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
-use std::process::{Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
 
 use burn_apb::ranks::RANK_FAILED;
 
 use crate::error::CliError;
 
-/// Start N processes of a command on this machine, each with torchrun's variables, under mpirun
+/// Start N processes of a command on this machine, each with torchrun's variables
 ///
-/// Every process has RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. When one fails all are
+/// They are started under mpirun; by a build with NCCL and without MPI, directly. Every process has RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. When one fails all are
 /// ended; the exit code is 4 when a rank was lost.
 #[derive(clap::Args, Debug)]
 pub struct Args {
@@ -22,16 +23,99 @@ pub struct Args {
     command: Vec<OsString>,
 }
 
+/// Holds a secret that the processes share; a user may give one.
+const TOKEN: &str = "APB_RANK_TOKEN";
+
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
-    if cfg!(not(feature = "mpi")) {
+    if cfg!(not(any(feature = "mpi", feature = "nccl"))) {
         return Err(CliError::environment(
             "this build has no MPI, over which the processes would exchange; install one (Debian: \
              libopenmpi-dev openmpi-bin libclang-dev) and build with `cargo install --path . \
-             --features mpi`",
+             --features mpi`; for GPUs alone, --features nccl does",
         ));
     }
     let port = free_port()?;
+    let code = match cfg!(feature = "mpi") {
+        true => under_mpirun(args, port)?,
+        false => directly(args, port)?,
+    };
+    match code {
+        0 => Ok(()),
+        // What failed has said so itself.
+        code => std::process::exit(code),
+    }
+}
+
+/// What all processes are told.
+fn shared_variables(args: &Args, port: u16) -> Vec<(&'static str, String)> {
+    let secret: u128 = rand::random();
+    let token = std::env::var(TOKEN).ok().filter(|token| !token.is_empty());
+    vec![
+        ("MASTER_ADDR", "127.0.0.1".into()),
+        ("MASTER_PORT", port.to_string()),
+        ("WORLD_SIZE", args.n.to_string()),
+        (TOKEN, token.unwrap_or_else(|| format!("{secret:032x}"))),
+    ]
+}
+
+/// Starts the processes without anybody between, waits for them, and ends all once one has failed.
+fn directly(args: &Args, port: u16) -> Result<i32, CliError> {
+    /// What the others may take to say whom they lost.
+    const PATIENCE: Duration = Duration::from_secs(10);
+    const POLL: Duration = Duration::from_millis(20);
+    let Some((program, rest)) = args.command.split_first() else {
+        return Err(CliError::usage("no command was given"));
+    };
+    let shared = shared_variables(args, port);
+    let mut running: Vec<Child> = Vec::new();
+    for rank in 0..args.n.get() {
+        let mut command = Command::new(program);
+        let rank = rank.to_string();
+        (command.args(rest).envs(shared.iter().cloned()))
+            .envs([("RANK", &rank), ("LOCAL_RANK", &rank)]);
+        end_with_parent(&mut command);
+        match command.spawn() {
+            Ok(child) => running.push(child),
+            Err(error) => {
+                running.iter_mut().for_each(end);
+                return Err(CliError::environment(format!(
+                    "{} cannot be started: {error}",
+                    program.display()
+                )));
+            }
+        }
+    }
+    let mut failed: Option<(i32, Instant)> = None;
+    while !running.is_empty() {
+        running.retain_mut(|child| {
+            let code = match child.try_wait() {
+                Ok(None) => return true,
+                Ok(Some(status)) => exit_code(status),
+                // Nothing can be heard of it any more.
+                Err(_) => RANK_FAILED,
+            };
+            if code != 0 && failed.is_none() {
+                failed = Some((code, Instant::now()));
+            }
+            false
+        });
+        if failed.is_some_and(|(_, since)| since.elapsed() > PATIENCE) {
+            running.iter_mut().for_each(end);
+        }
+        std::thread::sleep(POLL);
+    }
+    Ok(failed.map_or(0, |(code, _)| code))
+}
+
+/// Ends a process that may have ended by itself.
+fn end(child: &mut Child) {
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// Has mpirun start the processes, whose MPI finds the others through it.
+fn under_mpirun(args: &Args, port: u16) -> Result<i32, CliError> {
     let mut mpirun = Command::new("mpirun");
     // More processes than cores are the user's choice, and so is root. Other MPIs than Open MPI have no
     // such limits and ignore the variables.
@@ -39,9 +123,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         .env("OMPI_MCA_rmaps_base_oversubscribe", "1")
         .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
         .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
-        .env("MASTER_ADDR", "127.0.0.1")
-        .env("MASTER_PORT", port.to_string())
-        .env("WORLD_SIZE", args.n.to_string());
+        .envs(shared_variables(args, port));
     // `env` gives each process its own number whatever MPI this is, and becomes the command.
     for rank in 0..args.n.get() {
         if rank > 0 {
@@ -61,11 +143,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         ))
     })?;
     end_orphans();
-    match exit_code(status) {
-        0 => Ok(()),
-        // What failed has said so itself.
-        code => std::process::exit(code),
-    }
+    Ok(exit_code(status))
 }
 
 /// The command's own exit code; that of a lost rank when one was ended by a signal or fell over.
@@ -117,8 +195,6 @@ fn adopt_orphans() {
 fn end_orphans() {
     #[cfg(target_os = "linux")]
     {
-        use std::time::{Duration, Instant};
-
         /// What an ending process may take to give its memory back.
         const PATIENCE: Duration = Duration::from_secs(2);
         const POLL: Duration = Duration::from_millis(5);
