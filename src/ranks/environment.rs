@@ -10,7 +10,7 @@ pub enum Launcher {
     Mpirun,
     /// Slurm's srun (`SLURM_PROCID`, `SLURM_STEP_NUM_TASKS`).
     Srun,
-    /// torchrun, or `apb launch --start directly` (`RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR`,
+    /// torchrun, or `apb launch` of a build without MPI (`RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR`,
     /// `MASTER_PORT`).
     Torchrun,
 }

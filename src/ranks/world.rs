@@ -77,6 +77,34 @@ enum Engine {
     Nccl(super::nccl::Start),
 }
 
+#[cfg_attr(
+    not(any(feature = "mpi", feature = "nccl")),
+    allow(
+        unused_variables,
+        reason = "a build without an engine joins no processes"
+    )
+)]
+impl Engine {
+    fn transport(&self, watch: &Watch) -> Result<Box<dyn Transport>, RankError> {
+        match *self {
+            #[cfg(feature = "mpi")]
+            Self::Mpi(ref mpi) => Ok(Box::new(mpi.transport(watch.clone()))),
+            #[cfg(feature = "nccl")]
+            Self::Nccl(ref nccl) => Ok(Box::new(nccl.transport(watch.clone())?)),
+        }
+    }
+
+    /// Says goodbye to the library, which waits for all processes.
+    fn finish(&self, watch: &Watch) -> Result<(), RankError> {
+        match *self {
+            #[cfg(feature = "mpi")]
+            Self::Mpi(ref mpi) => mpi.finish(),
+            #[cfg(feature = "nccl")]
+            Self::Nccl(ref nccl) => nccl.finish(watch.timeout()),
+        }
+    }
+}
+
 impl World {
     /// Connects this process with all others, over what the options name.
     ///
@@ -260,23 +288,10 @@ impl World {
     ///
     /// # Errors
     ///
-    /// [`RankError::Uneven`] unless the processes divide the ranks.
+    /// [`RankError::Uneven`] unless the processes divide the ranks; [`RankError::Unavailable`] when the
+    /// process's GPU gives no memory.
     pub fn group(&self, ranks: usize) -> Result<RankGroup, RankError> {
-        #[cfg_attr(
-            not(any(feature = "mpi", feature = "nccl")),
-            allow(
-                unused_variables,
-                reason = "a build without an engine joins no processes"
-            )
-        )]
-        let watch = self.watch.clone();
-        let transport: Box<dyn Transport> = match self.engine {
-            #[cfg(feature = "mpi")]
-            Engine::Mpi(ref mpi) => Box::new(mpi.transport(watch)),
-            #[cfg(feature = "nccl")]
-            Engine::Nccl(ref nccl) => Box::new(nccl.transport(watch)?),
-        };
-        RankGroup::new(ranks, transport)
+        RankGroup::new(ranks, self.engine.transport(&self.watch)?)
     }
 
     /// Says something and hears what every process says, in their order. Values are small: a
@@ -359,12 +374,7 @@ impl World {
     /// [`RankError`] when a process is lost before.
     pub fn leave(&self) -> Result<(), RankError> {
         self.watch.leave()?;
-        match self.engine {
-            #[cfg(feature = "mpi")]
-            Engine::Mpi(ref mpi) => mpi.finish(),
-            #[cfg(feature = "nccl")]
-            Engine::Nccl(ref nccl) => nccl.finish(self.watch.timeout()),
-        }
+        self.engine.finish(&self.watch)
     }
 
     /// Waits until every process has heard what they all end for, and leaves what moves tensors as it is: a launcher ends

@@ -60,6 +60,7 @@ pub fn process(environment: &Environment, fault: &str) {
             let end = end.clone();
             move |_, error| end(error)
         }),
+        ..JoinOptions::default()
     };
     let mut world = World::join(environment, options).expect("joined");
     let length = if faulty && kind == "length" { 399 } else { 400 };
