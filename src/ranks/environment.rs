@@ -97,7 +97,7 @@ impl Environment {
                         None => 0,
                     },
                     meeting: get("MASTER_ADDR").filter(|address| !address.is_empty()),
-                    meeting_port: match get("MASTER_PORT") {
+                    meeting_port: match get("MASTER_PORT").filter(|port| !port.is_empty()) {
                         Some(found) => Some(port(found, taken)?),
                         None => None,
                     },
@@ -195,6 +195,7 @@ mod tests {
             found.unwrap().unwrap().meeting_port
         };
         assert_eq!(ports(&[]), Some(29500));
+        assert_eq!(detect(&told).unwrap().unwrap().meeting_port, None);
         assert_eq!(
             ports(&[("TORCHELASTIC_USE_AGENT_STORE", "True")]),
             Some(29501)
@@ -221,7 +222,7 @@ mod tests {
                 "{rank} {size}"
             );
         }
-        for port in ["", "x", "0", "65536"] {
+        for port in ["x", "0", "65536"] {
             let told = [("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_PORT", port)];
             let refused = detect(&told);
             assert!(
