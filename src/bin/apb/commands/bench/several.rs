@@ -65,6 +65,8 @@ pub fn together(args: &Prefill, world: &mut World, output: &Output) -> Result<()
     let (first, mut rows) = match opened {
         Some((subject, cases)) => {
             let subject = processes::agree(world, subject.load(args, output))?;
+            // The tokenizer has gone, and its memory is not this rank's rows.
+            memory::give_back();
             let row = |(document, plan): (Document, PrefillPlan)| (document, Row::new(plan, 0));
             (
                 Some(subject),
