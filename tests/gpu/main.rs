@@ -9,6 +9,8 @@ mod attention;
 mod kernels_run;
 #[cfg(feature = "nccl")]
 mod nccl;
+#[path = "../common/noise.rs"]
+mod noise;
 mod operations;
 mod problems;
 mod selection;

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{DType, Device, DeviceType, Tensor, TensorData};
+use burn::tensor::{DType, Device, DeviceType, Tensor};
 use serde_json::Value;
+
+pub use crate::noise::noise;
 
 /// The device that the environment names; none where it is not there and may be missing.
 pub fn device() -> Option<Device> {
@@ -41,20 +43,6 @@ pub fn fixtures() -> PathBuf {
 /// A line that `scripts/gpu-check` gathers.
 pub fn report(value: &Value) {
     println!("RESULT {value}");
-}
-
-/// Deterministic values in -1..1, on the CPU.
-pub fn noise<const D: usize>(shape: [usize; D], seed: u64) -> Tensor<D> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let values: Vec<f32> = (0..shape.iter().product())
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-        })
-        .collect();
-    Tensor::from_data(TensorData::new(values, shape), &Device::flex())
 }
 
 /// A copy on another device, in the order of its dimensions and with its dtype.

@@ -2,6 +2,8 @@
 //! device that this build has and this machine offers.
 
 mod keys;
+#[path = "../common/noise.rs"]
+mod noise;
 mod places;
 mod properties;
 mod refusals;
