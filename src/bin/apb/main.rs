@@ -57,6 +57,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    memory::share_heap();
     // clap ends the process itself with code 2 on a usage error.
     let cli = Cli::parse();
     tracing_subscriber::fmt()
