@@ -42,3 +42,5 @@ pub mod apb;
 pub mod kernels;
 pub mod model;
 pub mod ranks;
+#[cfg(feature = "train")]
+pub mod training;

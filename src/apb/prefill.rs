@@ -17,7 +17,7 @@ use super::passing::Selection;
 use super::plan::PrefillPlan;
 use super::share::DocumentShare;
 use super::strategy::{AnchorHeads, RankHeads, Strategy, strategy};
-use crate::model::{Block, Decoder, KvCache, Rope, RopeTables};
+use crate::model::{Decoder, KvCache, Rope, RopeTables};
 use crate::ranks::RankGroup;
 
 /// A part of a layer's work.
@@ -411,36 +411,11 @@ impl LayerWork {
             report.attended = attended.clone();
         }
         for (state, attended) in states.iter_mut().zip(attended) {
-            state.hidden = finish_tiles(block, &state.hidden, attended, *chunk)?;
+            state.hidden = block.finish_in_tiles(&state.hidden, attended, *chunk)?;
             clock.stop(Part::Mlp, Some(state.rows.rank), &mut report)?;
         }
         Ok(report)
     }
-}
-
-/// The second half of a block, in tiles of at most `tile` rows: the MLP is several times as wide as
-/// everything else.
-fn finish_tiles(
-    block: &Block,
-    hidden: &Tensor<3>,
-    attended: Tensor<3>,
-    tile: usize,
-) -> Result<Tensor<3>, SessionError> {
-    let [batch, rows, width] = hidden.dims();
-    if rows <= tile {
-        return Ok(block.finish(hidden.clone(), attended)?);
-    }
-    let joined = attended.dims()[2];
-    // Even tiles: a last one of a few rows would cost nearly as much as a whole one.
-    let tiles = rows.div_ceil(tile);
-    let mut finished = Vec::with_capacity(tiles);
-    for i in 0..tiles {
-        let range = i * rows / tiles..(i + 1) * rows / tiles;
-        let hidden = hidden.clone().slice([0..batch, range.clone(), 0..width]);
-        let attended = attended.clone().slice([0..batch, range, 0..joined]);
-        finished.push(block.finish(hidden, attended)?);
-    }
-    Ok(Tensor::cat(finished, 1))
 }
 
 /// Measures parts, where somebody wants to know.

@@ -30,6 +30,12 @@ pub(super) fn tensor_name((layer, matrix): Place) -> String {
     format!("model.layers.{layer}.self_attn.{matrix}.weight")
 }
 
+/// The names of a layer's two matrices in a file.
+#[cfg(feature = "train")]
+pub(crate) fn heads_tensor_names(layer: usize) -> [String; 2] {
+    [Matrix::Fc1, Matrix::Fc2].map(|matrix| tensor_name((layer, matrix)))
+}
+
 /// Where a tensor of this name belongs; `None` for a tensor that is not one of a head.
 pub(super) fn place(name: &str) -> Option<Place> {
     let (place, parameter) = within_prefix(name)?;

@@ -32,6 +32,8 @@ mod score;
 
 #[cfg(feature = "pytorch")]
 pub use convert_heads::{ConvertHeadsError, ConvertedHeads, convert_heads};
+#[cfg(feature = "train")]
+pub(crate) use head_shapes::heads_tensor_names;
 pub use head_shapes::{HeadsFault, HeadsShape};
 pub use heads_file::{HEADS_FILE, HEADS_FORMAT, HEADS_MODEL, HeadsError, HeadsInfo};
 #[cfg(feature = "pytorch")]

@@ -1,0 +1,181 @@
+//! How heads are trained.
+
+use burn::config::Config;
+use burn::lr_scheduler::linear::LinearLrSchedulerConfig;
+use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
+use burn::lr_scheduler::LrSchedulerConfig;
+use burn::lr_scheduler::sequential::SequentialLrSchedulerConfig;
+
+use super::features::TrainError;
+
+/// How heads are trained; the defaults are Locret's recipe (<https://arxiv.org/abs/2410.01805>,
+/// appendix), query-aware as APB needs it.
+#[derive(Config, Debug, PartialEq)]
+pub struct TrainHeadsConfig {
+    /// Width R of a head's hidden layer. The published heads have 1024; Locret finds 256 as good.
+    #[config(default = 256)]
+    pub width: usize,
+    /// Steps of the optimiser.
+    #[config(default = 3000)]
+    pub steps: usize,
+    /// Steps over which the learning rate rises from 0; it falls to 0 at the last step.
+    #[config(default = 300)]
+    pub warm_up: usize,
+    /// The highest learning rate.
+    #[config(default = 5e-4)]
+    pub learning_rate: f64,
+    /// AdamW's decay of weights.
+    #[config(default = 0.0)]
+    pub weight_decay: f64,
+    /// Every element of a gradient is clipped to this absolute value.
+    #[config(default = 0.5)]
+    pub clip: f64,
+    /// Weight of the smoothing loss.
+    #[config(default = 0.0025)]
+    pub alpha: f64,
+    /// Samples of a step, one after another.
+    #[config(default = 1)]
+    pub batch: usize,
+    /// Steps between two validations, each with a checkpoint.
+    #[config(default = 100)]
+    pub round: usize,
+    /// Share of a sample's rows that the metrics keep.
+    #[config(default = 0.1)]
+    pub keep: f64,
+    /// Rounds without a lower validation loss after which training stops; none: never.
+    pub patience: Option<usize>,
+    /// Seed of the weights and of the samples' order.
+    #[config(default = 0)]
+    pub seed: u64,
+}
+
+/// AdamW's factors (Locret).
+pub(super) const BETAS: (f32, f32) = (0.9, 0.95);
+
+impl TrainHeadsConfig {
+    /// Samples that a whole run looks at, one after another.
+    pub fn visits(&self) -> usize {
+        self.steps * self.batch
+    }
+
+    /// Rounds of a whole run.
+    pub fn rounds(&self) -> usize {
+        self.steps.div_ceil(self.round.max(1))
+    }
+
+    /// # Errors
+    ///
+    /// [`TrainError::Run`] names the value that cannot be, and what can.
+    pub fn check(&self) -> Result<(), TrainError> {
+        let at_least_one = [
+            ("width", self.width),
+            ("steps", self.steps),
+            ("batch", self.batch),
+            ("round", self.round),
+        ];
+        for (name, value) in at_least_one {
+            if value == 0 {
+                return Err(TrainError::Run(format!("{name} is 0, expected at least 1")));
+            }
+        }
+        if self.patience == Some(0) {
+            return Err(TrainError::Run(
+                "patience is 0, expected at least 1 round".into(),
+            ));
+        }
+        if self.steps.checked_mul(self.batch).is_none() {
+            return Err(TrainError::Run(format!(
+                "{} steps of {} samples are more than can be counted",
+                self.steps, self.batch
+            )));
+        }
+        let within = |value: f64, low: f64, high: f64| value > low && value <= high;
+        let ranges = [
+            ("learning rate", self.learning_rate, 0.0, 1.0),
+            ("clip", self.clip, 0.0, f64::MAX),
+            ("keep", self.keep, 0.0, 1.0),
+        ];
+        for (name, value, low, high) in ranges {
+            if !within(value, low, high) {
+                return Err(TrainError::Run(format!(
+                    "{name} is {value}, expected above {low} and at most {high}"
+                )));
+            }
+        }
+        for (name, value) in [("alpha", self.alpha), ("weight decay", self.weight_decay)] {
+            if !(value >= 0.0 && value.is_finite()) {
+                return Err(TrainError::Run(format!(
+                    "{name} is {value}, expected 0 or more"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The learning rate: a line up, and a line down to 0.
+    pub(super) fn schedule(&self) -> Result<ModuleLrScheduler, TrainError> {
+        let warm_up = self.warm_up.min(self.steps.saturating_sub(1));
+        let rate = self.learning_rate;
+        let fall = LinearLrSchedulerConfig::new(rate, 0.0, (self.steps - warm_up).max(1));
+        let schedule = match warm_up {
+            0 => fall.init(),
+            _ => SequentialLrSchedulerConfig::new(
+                vec![
+                    LrSchedulerConfig::Linear(LinearLrSchedulerConfig::new(
+                        rate / warm_up as f64,
+                        rate,
+                        warm_up,
+                    )),
+                    LrSchedulerConfig::Linear(fall),
+                ],
+                vec![warm_up],
+            )
+            .init(),
+        };
+        schedule.map_err(TrainError::Run)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rates(config: &TrainHeadsConfig) -> Vec<f64> {
+        let mut schedule = config.schedule().expect("a schedule");
+        (0..config.steps)
+            .map(|_| schedule.step().default())
+            .collect()
+    }
+
+    #[test]
+    fn the_rate_rises_and_falls() {
+        let config = TrainHeadsConfig::new().with_steps(10).with_warm_up(4);
+        let rates = rates(&config);
+        let highest = config.learning_rate;
+        assert!((rates[0] - highest / 4.0).abs() < 1e-9, "{rates:?}");
+        assert!((rates[4] - highest).abs() < 1e-9, "{rates:?}");
+        assert!(rates[..5].is_sorted(), "{rates:?}");
+        assert!(rates[4..].iter().rev().is_sorted(), "{rates:?}");
+        assert!(rates[9] > 0.0 && rates[9] < highest / 4.0, "{rates:?}");
+        let short = TrainHeadsConfig::new().with_steps(1);
+        assert!((short.schedule().expect("one").step().default() - highest).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_cannot_be_is_named() {
+        let config = TrainHeadsConfig::new();
+        assert!(config.check().is_ok());
+        for (wrong, word) in [
+            (config.clone().with_steps(0), "steps"),
+            (config.clone().with_round(0), "round"),
+            (config.clone().with_learning_rate(f64::NAN), "learning rate"),
+            (config.clone().with_keep(1.5), "keep"),
+            (config.clone().with_alpha(-1.0), "alpha"),
+            (config.clone().with_patience(Some(0)), "patience"),
+            (config.clone().with_steps(usize::MAX).with_batch(2), "steps"),
+        ] {
+            let error = wrong.check().expect_err(word).to_string();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}

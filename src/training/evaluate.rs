@@ -1,0 +1,74 @@
+//! How well any compressor chooses, on samples it has not seen.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use super::features::{Backbone, TrainError};
+use super::labels::Labels;
+use super::quality::Quality;
+use super::sample::Sample;
+use crate::apb::compressor::{Compressor, ScoreInput};
+
+/// What compressors would have kept of some samples.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evaluation {
+    /// Mean over samples, of each layer.
+    pub layers: Vec<Quality>,
+    /// Mean over samples and layers.
+    pub all: Quality,
+}
+
+/// Lets compressors score the rows of samples, and compares their choice with what the answers attend
+/// to. A sample's rows before the scored ones, the question among them, are the anchor, as they are
+/// for a rank. Each sample goes through the backbone once, whatever the number of compressors.
+///
+/// `progress` hears of samples done of all, and may stop.
+///
+/// # Errors
+///
+/// [`TrainError`], also when a compressor needs a question in front and a sample has none.
+pub fn evaluate(
+    backbone: &Backbone,
+    compressors: &[&dyn Compressor],
+    samples: &[Arc<Sample>],
+    keep: f64,
+    mut progress: impl FnMut(usize, usize) -> ControlFlow<()>,
+) -> Result<Vec<Evaluation>, TrainError> {
+    let mut found: Vec<Vec<Vec<Quality>>> =
+        vec![vec![Vec::new(); backbone.layers()]; compressors.len()];
+    for (done, sample) in samples.iter().enumerate() {
+        backbone.walk(&sample.ids, |layer, projections| {
+            let labels = Labels::new(projections, &sample.scored, &sample.answer);
+            let rows = projections.rows(sample.scored.clone());
+            let anchor = projections.rows(0..sample.scored.start);
+            for (compressor, found) in compressors.iter().zip(&mut found) {
+                let anchor = match sample.scored.start {
+                    0 => None,
+                    _ => Some(compressor.read_anchor(layer, &anchor, sample.query.clone())?),
+                };
+                let scores = compressor.score(ScoreInput {
+                    layer,
+                    // Any but the first, which has no anchor; another for each sample.
+                    rank: done + 1,
+                    projections: &rows,
+                    anchor: anchor.as_ref(),
+                })?;
+                found[layer].push(Quality::new(scores, &labels, keep)?);
+            }
+            Ok::<(), TrainError>(())
+        })?;
+        if progress(done + 1, samples.len()).is_break() {
+            return Err(TrainError::Run("stopped".into()));
+        }
+    }
+    Ok(found
+        .into_iter()
+        .map(|layers| {
+            let layers: Vec<Quality> = layers.iter().map(Quality::mean).collect();
+            Evaluation {
+                all: Quality::mean(&layers),
+                layers,
+            }
+        })
+        .collect())
+}

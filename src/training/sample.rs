@@ -1,0 +1,131 @@
+//! A training sample in tokens.
+
+use std::ops::Range;
+
+use crate::model::prompt::PromptError;
+use crate::model::{ModelError, ModelText};
+
+use super::data::TextSample;
+
+/// A document, a question and its answer as one sequence of tokens, and which rows of it teach what.
+///
+/// ```text
+/// [prefix | question | document | question | template's tail | answer]
+///           `query`    `scored`                                `answer`
+/// ```
+///
+/// The first question stands where APB's anchor has it: a rank's rows are computed with the question
+/// in view, and so are the features and labels that heads learn from (the query-aware variant of
+/// Locret, <https://arxiv.org/abs/2410.01805>).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Sample {
+    /// All tokens.
+    pub ids: Vec<u32>,
+    /// Rows of the question in front; empty in the variant without one.
+    pub query: Range<usize>,
+    /// Rows whose scores are learned.
+    pub scored: Range<usize>,
+    /// Rows whose attention says what should have been kept.
+    pub answer: Range<usize>,
+}
+
+/// Why a text cannot become a sample.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SampleError {
+    /// The prompt cannot be built.
+    #[error(transparent)]
+    Prompt(#[from] Box<ModelError>),
+    /// The sample is longer than what the model, or the run, takes.
+    #[error("{tokens} tokens with an answer of {answer}, expected at most {limit}")]
+    TooLong {
+        /// Tokens of the sample.
+        tokens: usize,
+        /// Tokens of its answer.
+        answer: usize,
+        /// The most there may be.
+        limit: usize,
+    },
+    /// An answer that leaves no room for a document.
+    #[error("an answer of {answer} tokens, expected fewer than the {limit} there is room for")]
+    LongAnswer {
+        /// Tokens of the answer.
+        answer: usize,
+        /// The most there may be in all.
+        limit: usize,
+    },
+    /// An answer without tokens.
+    #[error("the answer has no tokens")]
+    NoAnswer,
+}
+
+impl Sample {
+    /// Puts a text sample into the model's prompt. `question_first`: the variant with the question
+    /// in front, which APB needs.
+    ///
+    /// # Errors
+    ///
+    /// [`SampleError`]: no prompt can be made of it, or it has more than `limit` tokens.
+    pub fn new(
+        model: &ModelText,
+        text: &TextSample,
+        question_first: bool,
+        limit: usize,
+    ) -> Result<Self, SampleError> {
+        let prompt = |error: ModelError| SampleError::Prompt(Box::new(error));
+        let split = model
+            .split(&text.document, &text.question, None)
+            .map_err(prompt)?;
+        let answer = model
+            .tokenizer
+            .encode(text.answer.trim(), false)
+            .map_err(|error| prompt(error.into()))?;
+        let vocab_size = model.config.vocab_size;
+        if let Some(index) = answer.iter().position(|id| *id as usize >= vocab_size) {
+            let id = answer[index];
+            return Err(prompt(
+                PromptError::BeyondVocabulary {
+                    id,
+                    index,
+                    vocab_size,
+                }
+                .into(),
+            ));
+        }
+        if answer.is_empty() {
+            return Err(SampleError::NoAnswer);
+        }
+        if answer.len() >= limit {
+            return Err(SampleError::LongAnswer {
+                answer: answer.len(),
+                limit,
+            });
+        }
+        let question: &[u32] = if question_first { &split.query } else { &[] };
+        let start = split.prefix.len();
+        let query = start..start + question.len();
+        let scored = query.end..query.end + split.document.len();
+        let ids = [
+            split.prefix.as_slice(),
+            question,
+            &split.document,
+            &split.query,
+            &split.tail,
+            &answer,
+        ]
+        .concat();
+        if ids.len() > limit {
+            return Err(SampleError::TooLong {
+                tokens: ids.len(),
+                answer: answer.len(),
+                limit,
+            });
+        }
+        Ok(Self {
+            answer: ids.len() - answer.len()..ids.len(),
+            ids,
+            query,
+            scored,
+        })
+    }
+}

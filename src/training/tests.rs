@@ -1,0 +1,441 @@
+//! The trainer beside vectors that an independent float64 program computed, and whole runs of a small
+//! model.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use burn::tensor::{DType, Device, FloatDType, Tensor};
+use burn::train::{InferenceStep, Interrupter, TrainStep};
+use safetensors::SafeTensors;
+
+use super::quality::read;
+use super::trainer::{HeadsTrainer, Teacher, Visit};
+use super::*;
+use crate::apb::compressor::{QueryAware, Random, RetainingHeads, RetainingHeadsConfig};
+use crate::model::{DecoderConfig, load_decoder, source::ModelSource};
+
+const MODELS: [&str; 3] = ["llama-gqa", "qwen2-bias", "qwen3-qknorm"];
+
+fn fixture(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(path)
+}
+
+fn backbone(name: &str) -> (DecoderConfig, Backbone) {
+    let device = Device::flex();
+    let source = ModelSource::open(fixture("models").join(name)).expect("a model");
+    let config = DecoderConfig::from_json(source.config()).expect("a config");
+    let decoder = load_decoder(&source, &config, FloatDType::F32, &device, &mut |_| {});
+    // Tiles smaller than a sample, so that they are put together again.
+    let backbone = Backbone::new(decoder.expect("weights"), &config, &device, 32);
+    (config, backbone)
+}
+
+/// A file of vectors: values by name, and what its metadata say.
+struct Vectors {
+    bytes: Vec<u8>,
+}
+
+impl Vectors {
+    fn open(name: &str) -> Self {
+        let path = fixture("training").join(format!("{name}.safetensors"));
+        Self {
+            bytes: std::fs::read(path).expect("vectors"),
+        }
+    }
+
+    fn number(&self, key: &str) -> f64 {
+        let (_, metadata) = SafeTensors::read_metadata(&self.bytes).expect("a header");
+        let metadata = metadata.metadata().as_ref().expect("metadata");
+        metadata[key].parse().expect("a number")
+    }
+
+    fn tensor(&self, name: &str) -> Vec<f32> {
+        let tensors = SafeTensors::deserialize(&self.bytes).expect("tensors");
+        let tensor = tensors.tensor(name).expect(name);
+        assert_eq!(tensor.dtype(), safetensors::Dtype::F32);
+        let (chunks, _) = tensor.data().as_chunks::<4>();
+        chunks.iter().map(|b| f32::from_le_bytes(*b)).collect()
+    }
+
+    fn sample(&self) -> Sample {
+        let tensors = SafeTensors::deserialize(&self.bytes).expect("tensors");
+        let ids = tensors.tensor("ids").expect("ids");
+        let width = ids.data().len() / ids.shape()[0];
+        let ids: Vec<u32> = ids
+            .data()
+            .chunks(width)
+            .map(|bytes| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+            .collect();
+        let (prompt, answer) = (self.number("prompt") as usize, self.number("answer") as usize);
+        assert_eq!(ids.len(), prompt + answer);
+        Sample {
+            ids,
+            query: 0..0,
+            scored: 0..prompt,
+            answer: prompt..prompt + answer,
+        }
+    }
+}
+
+/// Maximal difference over the root mean square of what is expected.
+fn distance(found: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let square: f64 = expected.iter().map(|e| f64::from(*e).powi(2)).sum();
+    let rms = (square / expected.len() as f64).sqrt();
+    let differences = found.iter().zip(expected);
+    let worst = differences.map(|(f, e)| f64::from((f - e).abs()));
+    worst.fold(0.0, f64::max) / rms
+}
+
+fn teacher(backbone: Backbone, alpha: f64, cache: Option<FeatureCache>) -> Arc<Teacher> {
+    Arc::new(Teacher {
+        backbones: vec![backbone],
+        alpha,
+        batch: 1,
+        keep: 0.1,
+        cache,
+        interrupter: Interrupter::new(),
+        failure: Mutex::new(None),
+    })
+}
+
+#[test]
+fn labels_scores_loss_and_gradients_are_the_reference_s() {
+    for name in MODELS {
+        let vectors = Vectors::open(name);
+        let (config, backbone) = backbone(name);
+        let sample = vectors.sample();
+        let path = fixture("models").join(name).join("heads.safetensors");
+        let device = Device::flex().autodiff();
+        let heads = RetainingHeads::load(&path, &config, FloatDType::F32, &device).expect("heads");
+        let (mut labels, mut scores) = (Vec::new(), Vec::new());
+        backbone
+            .features(&sample, |layer, features| {
+                let head = &heads.layers[layer];
+                let found = head.forward(Tensor::from_inner(features.projections));
+                scores.extend(read(found.inner())?);
+                labels.extend(read(features.labels.logits)?);
+                let mass = read(features.labels.mass.sum_dim(2))?;
+                // The rest goes to the answer's own rows.
+                assert!(mass.iter().all(|all| *all > 0.0 && *all <= 1.0 + 1e-5));
+                Ok(())
+            })
+            .expect("features");
+        for (what, found) in [("labels", labels), ("scores", scores)] {
+            let off = distance(&found, &vectors.tensor(what));
+            assert!(off < 1e-4, "{name}, {what}: {off}");
+        }
+        let alpha = vectors.number("alpha");
+        let trainer = HeadsTrainer {
+            heads,
+            teacher: teacher(backbone, alpha, None),
+        };
+        let visit = Visit {
+            index: 0,
+            sample: Arc::new(sample),
+        };
+        let valid = InferenceStep::step(&burn::module::Module::valid(&trainer), visit.clone());
+        let mut learned = TrainStep::step(&trainer, visit);
+        for (what, found) in [
+            ("loss", learned.item.loss),
+            ("loss", valid.loss),
+            ("loss_regression", learned.item.regression),
+        ] {
+            let expected = vectors.tensor(what);
+            let off = distance(&[found as f32], &expected);
+            assert!(off < 1e-4, "{name}, {what}: {found}, expected {expected:?}");
+        }
+        for (layer, head) in trainer.heads.layers.iter().enumerate() {
+            for (matrix, id) in [("fc1", head.fc1.weight.id), ("fc2", head.fc2.weight.id)] {
+                let found: Tensor<2> = learned.grads.remove(id).expect("a gradient");
+                let found = read(found.swap_dims(0, 1)).expect("values");
+                let expected = vectors.tensor(&format!("grad.{layer}.{matrix}"));
+                let off = distance(&found, &expected);
+                assert!(off < 1e-4, "{name}, layer {layer}, {matrix}: {off}");
+            }
+        }
+        assert!(learned.grads.is_empty());
+    }
+}
+
+fn around(folder: &Path, resume: bool) -> Surroundings {
+    Surroundings {
+        folder: folder.into(),
+        resume,
+        cache: None,
+        renderer: None,
+        interrupter: Interrupter::new(),
+    }
+}
+
+fn weights(heads: &RetainingHeads) -> Vec<f32> {
+    let layers = heads.layers.iter();
+    let matrices = layers.flat_map(|head| [head.fc1.weight.val(), head.fc2.weight.val()]);
+    matrices.flat_map(|m| read(m).expect("values")).collect()
+}
+
+/// Samples of random tokens, with a question in front.
+fn random_samples(count: usize, rows: usize, vocab: u32) -> Vec<Arc<Sample>> {
+    use rand::{RngExt, SeedableRng};
+    let mut random = rand::rngs::Xoshiro256PlusPlus::seed_from_u64(5);
+    (0..count)
+        .map(|_| {
+            let ids = (0..rows).map(|_| random.random_range(0..vocab)).collect();
+            Arc::new(Sample {
+                ids,
+                query: 1..5,
+                scored: 5..rows - 10,
+                answer: rows - 6..rows,
+            })
+        })
+        .collect()
+}
+
+#[test]
+fn one_sample_is_learned_by_heart() {
+    let (config, backbone) = backbone("llama-gqa");
+    let data = TrainingData {
+        train: vec![Arc::new(Vectors::open("llama-gqa").sample())],
+        held_out: Vec::new(),
+    };
+    let recipe = TrainHeadsConfig::new()
+        .with_width(128)
+        .with_steps(600)
+        .with_warm_up(20)
+        .with_round(200)
+        .with_alpha(0.0)
+        .with_learning_rate(5e-3);
+    let folder = tempfile::tempdir().expect("a folder");
+    let around = around(&folder.path().join("run"), false);
+    let trained =
+        train_heads(vec![backbone.clone()], &config, &data, &recipe, around).expect("a run");
+    assert_eq!(trained.rounds.len(), 3);
+    assert_eq!(trained.best, 3);
+    let regression = |heads: &RetainingHeads| {
+        let trainer = HeadsTrainer {
+            heads: heads.clone(),
+            teacher: teacher(backbone.clone(), 0.0, None),
+        };
+        let visit = Visit {
+            index: 0,
+            sample: data.train[0].clone(),
+        };
+        InferenceStep::step(&trainer, visit).regression
+    };
+    let device = Device::flex();
+    device.seed(recipe.seed);
+    let fresh = RetainingHeadsConfig::new().with_width(128).init(&config, &device);
+    let (before, after) = (regression(&fresh), regression(&trained.heads));
+    assert!(after < 0.01 * before, "{before} became {after}");
+}
+
+#[test]
+fn an_interrupted_run_ends_like_one_that_was_not() {
+    let (config, backbone) = backbone("qwen3-qknorm");
+    let samples = random_samples(9, 60, config.vocab_size as u32);
+    let data = TrainingData {
+        train: samples[2..].to_vec(),
+        held_out: samples[..2].to_vec(),
+    };
+    let recipe = TrainHeadsConfig::new()
+        .with_width(8)
+        .with_steps(20)
+        .with_warm_up(5)
+        .with_batch(2)
+        .with_round(3);
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = |around| train_heads(vec![backbone.clone()], &config, &data, &recipe, around);
+    let whole = run(around(&folder.path().join("whole"), false)).expect("a run");
+    assert_eq!(whole.rounds.len(), 7);
+    assert_eq!(whole.rounds[6].step, 20);
+    assert!(!whole.interrupted);
+
+    let path = folder.path().join("parts");
+    let begun = around(&path, false);
+    let interrupter = begun.interrupter.clone();
+    let rounds = path.join("rounds.json");
+    let watcher = std::thread::spawn(move || {
+        while !rounds.exists() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        interrupter.stop(Some("the test says so"));
+    });
+    let parts = run(begun).expect("a run");
+    watcher.join().expect("a thread");
+    assert!(parts.rounds.len() < 7, "stopped too late to say anything");
+    assert!(parts.interrupted);
+
+    // As after a kill: a last checkpoint of which a part is missing.
+    let last = parts.rounds.len();
+    std::fs::remove_file(path.join(format!("checkpoint/optimizer-{last}.bpk"))).expect("a part");
+    let resumed = run(around(&path, true)).expect("the rest");
+    assert_eq!(resumed.rounds, whole.rounds);
+    assert_eq!(resumed.best, whole.best);
+    assert_eq!(weights(&resumed.heads), weights(&whole.heads));
+
+    // A finished run is only read.
+    let again = run(around(&path, true)).expect("the heads");
+    assert_eq!(weights(&again.heads), weights(&whole.heads));
+
+    let refused = run(around(&path, false)).expect_err("a run is there").to_string();
+    assert!(refused.contains("--resume"), "{refused}");
+    let other = recipe.clone().with_alpha(0.5);
+    let refused = train_heads(vec![backbone.clone()], &config, &data, &other, around(&path, true));
+    let refused = refused.expect_err("another run").to_string();
+    assert!(refused.contains("alpha was 0.0025"), "{refused}");
+}
+
+#[test]
+fn kept_features_are_the_computed_ones() {
+    let (config, backbone) = backbone("qwen2-bias");
+    let samples = random_samples(4, 50, config.vocab_size as u32);
+    let data = TrainingData {
+        train: samples,
+        held_out: Vec::new(),
+    };
+    let recipe = TrainHeadsConfig::new()
+        .with_width(8)
+        .with_steps(8)
+        .with_warm_up(2)
+        .with_round(4);
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = |name: &str, limit: Option<u64>| {
+        let mut around = around(&folder.path().join(name), false);
+        around.cache = limit.map(|limit| {
+            let path = folder.path().join(format!("{name}-features"));
+            FeatureCache::open(&path, limit, "a model", DType::F32).expect("a cache")
+        });
+        let trained = train_heads(vec![backbone.clone()], &config, &data, &recipe, around);
+        weights(&trained.expect("a run").heads)
+    };
+    let computed = run("computed", None);
+    assert_eq!(computed, run("kept", Some(u64::MAX)));
+    let files = |name: &str| {
+        let path = folder.path().join(format!("{name}-features"));
+        let files = std::fs::read_dir(path).expect("a folder");
+        files
+            .map(|file| file.expect("a file").metadata().expect("its size").len())
+            .collect::<Vec<u64>>()
+    };
+    assert_eq!(files("kept").len(), 4);
+    // Room for two of four.
+    let limit = files("kept")[0] * 5 / 2;
+    assert_eq!(computed, run("short", Some(limit)));
+    assert_eq!(files("short").len(), 2);
+}
+
+#[test]
+fn a_file_that_is_no_features_is_computed_anew() {
+    let (config, backbone) = backbone("qwen2-bias");
+    let sample = random_samples(1, 40, config.vocab_size as u32).remove(0);
+    let folder = tempfile::tempdir().expect("a folder");
+    let heads = RetainingHeadsConfig::new().with_width(4).init(&config, &Device::flex());
+    let loss = || {
+        let cache = FeatureCache::open(folder.path(), u64::MAX, "a model", DType::F32);
+        let trainer = HeadsTrainer {
+            heads: heads.clone(),
+            teacher: teacher(backbone.clone(), 0.1, Some(cache.expect("a cache"))),
+        };
+        let visit = Visit {
+            index: 0,
+            sample: sample.clone(),
+        };
+        InferenceStep::step(&trainer, visit).loss
+    };
+    let first = loss();
+    let file = std::fs::read_dir(folder.path()).expect("a folder").next();
+    let file = file.expect("one").expect("a file").path();
+    let bytes = std::fs::read(&file).expect("bytes");
+    std::fs::write(&file, &bytes[..bytes.len() / 2]).expect("cut");
+    assert_eq!(loss(), first);
+    assert_eq!(std::fs::read(&file).expect("bytes"), bytes, "written again");
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_run() {
+    let (config, backbone) = backbone("llama-gqa");
+    let data = TrainingData {
+        train: random_samples(2, 40, config.vocab_size as u32),
+        held_out: Vec::new(),
+    };
+    let recipe = TrainHeadsConfig::new()
+        .with_width(4)
+        .with_steps(50)
+        .with_round(10)
+        .with_alpha(f64::MAX);
+    let folder = tempfile::tempdir().expect("a folder");
+    let around = around(&folder.path().join("run"), false);
+    let error = train_heads(vec![backbone], &config, &data, &recipe, around).expect_err("no number");
+    assert!(matches!(error, TrainError::NotFinite { sample: 0, .. }), "{error}");
+}
+
+#[test]
+fn compressors_are_compared_on_held_out_samples() {
+    let (config, backbone) = backbone("llama-gqa");
+    let samples = random_samples(3, 80, config.vocab_size as u32);
+    let path = fixture("models/llama-gqa/heads.safetensors");
+    let heads = RetainingHeads::load(&path, &config, FloatDType::F32, &Device::flex());
+    let (heads, random) = (heads.expect("heads"), Random::new(1));
+    let mut told = Vec::new();
+    let found = evaluate(
+        &backbone,
+        &[&heads, &QueryAware, &random],
+        &samples,
+        0.5,
+        |done, all| {
+            told.push((done, all));
+            std::ops::ControlFlow::Continue(())
+        },
+    )
+    .expect("evaluations");
+    assert_eq!(told, [(1, 3), (2, 3), (3, 3)]);
+    assert_eq!(found.len(), 3);
+    for evaluation in &found {
+        assert_eq!(evaluation.layers.len(), config.num_hidden_layers);
+        assert!((0.0..=1.0).contains(&evaluation.all.recall));
+    }
+    // Half of the rows at random: about half of the best, and of the attention.
+    let floor = found[2].all;
+    assert!((floor.recall - 0.5).abs() < 0.15, "{floor:?}");
+    assert!((floor.mass - 0.5).abs() < 0.15, "{floor:?}");
+    // The same as the trainer's own validation.
+    let trainer = HeadsTrainer {
+        heads: heads.clone(),
+        teacher: teacher(backbone, 0.0, None),
+    };
+    let visit = Visit {
+        index: 0,
+        sample: samples[0].clone(),
+    };
+    let own = InferenceStep::step(&trainer, visit);
+    assert_eq!(own.layers.len(), config.num_hidden_layers);
+}
+
+#[test]
+fn heads_are_written_as_they_are_read() {
+    let (config, _) = backbone("qwen2-bias");
+    let heads = RetainingHeadsConfig::new().with_width(6).init(&config, &Device::flex());
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("heads.safetensors");
+    let card = HeadsCard {
+        base_model: Some("a model".into()),
+        more: [("steps".to_owned(), "3".to_owned())].into(),
+        ..HeadsCard::default()
+    };
+    save_heads(&heads, &path, FloatDType::F32, &card).expect("written");
+    let info = RetainingHeads::inspect(&path, &config).expect("a file of heads");
+    assert_eq!(info.width, 6);
+    assert_eq!(info.base_model.as_deref(), Some("a model"));
+    assert_eq!(info.metadata["steps"], "3");
+    let read = RetainingHeads::load(&path, &config, FloatDType::F32, &Device::flex());
+    assert_eq!(weights(&read.expect("heads")), weights(&heads));
+    save_heads(&heads, &path, FloatDType::BF16, &card).expect("written");
+    let info = RetainingHeads::inspect(&path, &config).expect("a file of heads");
+    assert_eq!(info.dtypes, [FloatDType::BF16]);
+
+    let absent = folder.path().join("no/such/folder/heads.safetensors");
+    let error = save_heads(&heads, &absent, FloatDType::F32, &card).expect_err("no folder");
+    assert!(error.to_string().contains("no/such/folder"), "{error}");
+}
