@@ -42,3 +42,4 @@ pub mod apb;
 pub mod kernels;
 pub mod model;
 pub mod ranks;
+pub mod training;

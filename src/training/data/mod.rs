@@ -1,0 +1,20 @@
+//! Text to train retaining heads on: documents with questions and their answers.
+//!
+//! | to | use |
+//! |---|---|
+//! | read samples from a JSON lines file, or a published set such as LongAlign or LongAlpaca | [`SampleFile`] |
+//! | know what was left out of a file, and why | [`DataReport`] |
+
+mod error;
+mod formats;
+mod jsonl;
+mod report;
+mod sample;
+mod scan;
+mod split;
+
+pub use error::DataError;
+pub use formats::{LONGEST_QUESTION, SHORTEST_DOCUMENT};
+pub use jsonl::{MAX_LINE_BYTES, SampleFile};
+pub use report::{DataReport, MAX_PROBLEMS, Problem, ProblemKind};
+pub use sample::TextSample;

@@ -1,0 +1,3 @@
+//! Training: how retaining heads are made.
+
+pub mod data;
