@@ -1,0 +1,23 @@
+//! Text to train retaining heads on: documents with questions and their answers.
+//!
+//! | to | use |
+//! |---|---|
+//! | read samples from a JSON lines file, or a published set such as LongAlign or LongAlpaca | [`SampleFile`] |
+//! | know what was left out of a file, and why | [`DataReport`] |
+//! | make samples from any text | [`Synthesizer`], [`SynthesisConfig`] |
+
+mod error;
+mod formats;
+mod jsonl;
+mod report;
+mod sample;
+mod scan;
+mod split;
+mod synthesize;
+
+pub use error::DataError;
+pub use formats::{LONGEST_QUESTION, SHORTEST_DOCUMENT};
+pub use jsonl::{MAX_LINE_BYTES, SampleFile};
+pub use report::{DataReport, MAX_PROBLEMS, Problem, ProblemKind};
+pub use sample::TextSample;
+pub use synthesize::{CountTokens, FEWEST_TOKENS, Kind, SynthesisConfig, Synthesizer};

@@ -1,0 +1,121 @@
+//! What a file of samples holds, and what in it is none.
+
+use std::fmt;
+
+/// How many problems a [`DataReport`] names; all are counted.
+pub const MAX_PROBLEMS: usize = 20;
+
+/// How many of an object's keys a message names.
+pub(super) const SHOWN_KEYS: usize = 8;
+
+/// What was found in a file of samples.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DataReport {
+    /// Lines of the file, blank ones among them.
+    pub lines: usize,
+    /// Samples: lines, or elements of the one array that the file is.
+    pub samples: usize,
+    /// Lines or elements that are no samples, and were left out.
+    pub skipped: usize,
+    /// The first [`MAX_PROBLEMS`] of them.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for DataReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            lines,
+            samples,
+            skipped,
+            problems,
+        } = self;
+        write!(f, "{samples} samples in {lines} lines, {skipped} skipped")?;
+        for problem in problems {
+            write!(f, "\n{problem}")?;
+        }
+        match skipped - problems.len().min(*skipped) {
+            0 => Ok(()),
+            more => write!(f, "\nand {more} more"),
+        }
+    }
+}
+
+/// A line that is no sample.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The line, from one; in an array, the one on which the element starts.
+    pub line: usize,
+    /// What is wrong with it.
+    pub what: ProblemKind,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {}", self.line, self.what)
+    }
+}
+
+/// Why something is no sample.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProblemKind {
+    /// The line is no JSON, or no object, or a field of it has a form that no format has.
+    #[error("not JSON: {message}")]
+    NotJson {
+        /// What the parser says.
+        message: String,
+    },
+    /// The line is no text.
+    #[error("not UTF-8 from byte {valid} of the line on")]
+    NotUtf8 {
+        /// How many bytes are text.
+        valid: usize,
+    },
+    /// The line is longer than any that is read.
+    #[error("longer than the {limit} bytes that a sample may take")]
+    TooLong {
+        /// The most a line may have.
+        limit: usize,
+    },
+    /// The array is not closed before the file ends.
+    #[error("the file ends inside its array: it was cut short")]
+    Unfinished,
+    /// Something follows the array.
+    #[error("expected the end of the file after its array, found more text")]
+    AfterArray,
+    /// The object has none of the keys by which a format is told.
+    #[error(
+        "expected the keys document, question and answer, or messages, or instruction and output; \
+         found {}",
+        keys(found)
+    )]
+    UnknownFormat {
+        /// The object's first keys.
+        found: Vec<String>,
+    },
+    /// A field that should be text is something else.
+    #[error("expected text in {field}, found something else")]
+    NotText {
+        /// The field.
+        field: &'static str,
+    },
+    /// There is no question, or none that can be told from the document.
+    #[error("no question")]
+    NoQuestion,
+    /// There is no document, or none worth the name.
+    #[error("no document")]
+    NoDocument,
+    /// There is no answer.
+    #[error("no answer")]
+    NoAnswer,
+}
+
+fn keys(found: &[String]) -> String {
+    if found.is_empty() {
+        return "none".into();
+    }
+    let shown: Vec<&str> = found.iter().take(SHOWN_KEYS).map(String::as_str).collect();
+    let more = if found.len() > SHOWN_KEYS { ", .." } else { "" };
+    shown.join(", ") + more
+}
