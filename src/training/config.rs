@@ -143,7 +143,7 @@ mod tests {
     fn rates(config: &TrainHeadsConfig) -> Vec<f64> {
         let mut schedule = config.schedule().expect("a schedule");
         (0..config.steps)
-            .map(|_| schedule.step().default())
+            .map(|_| schedule.step().base())
             .collect()
     }
 
@@ -158,7 +158,7 @@ mod tests {
         assert!(rates[4..].iter().rev().is_sorted(), "{rates:?}");
         assert!(rates[9] > 0.0 && rates[9] < highest / 4.0, "{rates:?}");
         let short = TrainHeadsConfig::new().with_steps(1);
-        assert!((short.schedule().expect("one").step().default() - highest).abs() < 1e-9);
+        assert!((short.schedule().expect("one").step().base() - highest).abs() < 1e-9);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use burn::data::dataset::DatasetError;
 use burn::tensor::Device;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::seq::SliceRandom;
-use rand::SeedableRng;
+use rand::{RngExt, SeedableRng};
 
 use super::sample::Sample;
 use super::trainer::Visit;
@@ -35,16 +35,8 @@ impl Visits {
 
     /// The order of one pass.
     fn order(&self, pass: usize) -> Vec<usize> {
-        let mut seed = [0; 32];
-        for (part, value) in seed
-            .as_chunks_mut::<8>()
-            .0
-            .iter_mut()
-            .zip([self.seed, pass as u64])
-        {
-            *part = value.to_le_bytes();
-        }
-        let mut random = Xoshiro256PlusPlus::from_seed(seed);
+        let mixed = Xoshiro256PlusPlus::seed_from_u64(self.seed).random::<u64>() ^ pass as u64;
+        let mut random = Xoshiro256PlusPlus::seed_from_u64(mixed);
         let mut order: Vec<usize> = (0..self.samples.len()).collect();
         order.shuffle(&mut random);
         order

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `data/` | question and answer texts: JSONL, published files, and samples made from any text |
 //! | `sample` | [`Sample`]: a text in tokens, the question in front as APB's anchor has it |
+//! | `collect` | [`Collector`]: from texts to the samples of a run |
 //! | `features` | [`Backbone`]: what a layer shows to its head |
 //! | `labels` | [`Labels`]: what the answer's rows pay to each row, in tiles |
 //! | `loss` | [`LayerLoss`]: SmoothL1 and smoothing |
@@ -20,6 +21,7 @@
 //! | `output` | [`save_heads`]: the safetensors file with its card |
 
 mod cache;
+mod collect;
 mod config;
 pub mod data;
 mod evaluate;
@@ -38,6 +40,7 @@ mod tests;
 mod trainer;
 
 pub use cache::FeatureCache;
+pub use collect::{CollectError, Collector};
 pub use config::TrainHeadsConfig;
 pub use evaluate::{Evaluation, evaluate};
 pub use features::{Backbone, LayerFeatures, TrainError};

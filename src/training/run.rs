@@ -115,8 +115,8 @@ pub struct Surroundings {
     pub interrupter: Interrupter,
 }
 
-/// Trains heads for the model of `backbones`, one a device; the samples of a round are shared out
-/// over them.
+/// Trains heads for the model of `backbones`, one a device; the samples of a step are shared out over
+/// them.
 ///
 /// # Errors
 ///
@@ -140,6 +140,13 @@ pub fn train_heads(
     let Some(device) = devices.first() else {
         return Err(TrainError::Run("there is no device to train on".into()));
     };
+    if !config.batch.is_multiple_of(devices.len()) {
+        return Err(TrainError::Run(format!(
+            "batch is {}, expected a multiple of the {} devices that share it",
+            config.batch,
+            devices.len()
+        )));
+    }
     let folder = Folder::open(&around, config, data)?;
     let done = folder.done();
 
@@ -190,7 +197,7 @@ pub fn train_heads(
                 .with_application_logger(None)
                 .with_interrupter(around.interrupter.clone())
                 .num_epochs(total)
-                .grads_accumulation(config.batch)
+                .grads_accumulation(config.batch / devices.len())
                 .metric_train_numeric(LossMetric::new())
                 .metric_valid_numeric(LossMetric::new())
                 .metric_train_numeric(ShareMetric::<Recall>::new())

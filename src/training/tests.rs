@@ -327,6 +327,33 @@ fn kept_features_are_the_computed_ones() {
 }
 
 #[test]
+fn devices_share_the_samples_of_a_step() {
+    let (config, backbone) = backbone("llama-gqa");
+    let data = TrainingData {
+        train: random_samples(5, 50, config.vocab_size as u32),
+        held_out: Vec::new(),
+    };
+    let recipe = TrainHeadsConfig::new()
+        .with_width(8)
+        .with_steps(6)
+        .with_warm_up(2)
+        .with_batch(2)
+        .with_round(1);
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = |name: &str, devices: usize, recipe: &TrainHeadsConfig| {
+        let around = around(&folder.path().join(name), false);
+        let backbones = vec![backbone.clone(); devices];
+        train_heads(backbones, &config, &data, recipe, around).map(|done| weights(&done.heads))
+    };
+    let one = run("one", 1, &recipe).expect("a run");
+    let two = run("two", 2, &recipe).expect("a run");
+    let off = distance(&two, &one);
+    assert!(off < 1e-5, "{off}");
+    let error = run("three", 3, &recipe).expect_err("two samples for three devices");
+    assert!(error.to_string().contains("multiple of the 3 devices"), "{error}");
+}
+
+#[test]
 fn a_file_that_is_no_features_is_computed_anew() {
     let (config, backbone) = backbone("qwen2-bias");
     let sample = random_samples(1, 40, config.vocab_size as u32).remove(0);

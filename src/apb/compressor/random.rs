@@ -42,15 +42,10 @@ impl Compressor for Random {
 
     fn score(&self, input: ScoreInput<'_>) -> Result<Tensor<3>, KernelError> {
         let [batch, kv_heads, rows, _] = input.projections.key.dims();
-        let mut seed = [0; 32];
-        for (part, value) in seed.as_chunks_mut::<8>().0.iter_mut().zip([
-            self.seed,
-            input.layer as u64,
-            input.rank as u64,
-        ]) {
-            *part = value.to_le_bytes();
-        }
-        let mut random = Xoshiro256PlusPlus::from_seed(seed);
+        // Seeds that differ in a few bits would begin with much the same numbers: each is mixed.
+        let stream = ((input.layer as u64) << 32) | input.rank as u64;
+        let mixed = Xoshiro256PlusPlus::seed_from_u64(self.seed).random::<u64>() ^ stream;
+        let mut random = Xoshiro256PlusPlus::seed_from_u64(mixed);
         let scores: Vec<f32> = (0..batch * kv_heads * rows)
             .map(|_| random.random())
             .collect();

@@ -225,8 +225,9 @@ pub struct Model {
     pub model: PathBuf,
 }
 
+/// A device by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum DeviceName {
+pub enum DeviceName {
     Cpu,
     /// By index; without one, the first, and of several processes each its own.
     Cuda(Option<usize>),
@@ -248,6 +249,17 @@ impl std::str::FromStr for DeviceName {
                 Err(_) => Err(bad()),
             },
             _ => Err(bad()),
+        }
+    }
+}
+
+impl DeviceName {
+    /// The device. A GPU is looked for before it is used: Burn aborts where a driver is missing.
+    pub fn open(self) -> Result<Device, CliError> {
+        match self {
+            Self::Cpu => Ok(Device::flex()),
+            Self::Cuda(index) => cuda(index),
+            Self::Wgpu => wgpu(),
         }
     }
 }
@@ -281,14 +293,8 @@ impl From<DtypeName> for FloatDType {
 
 impl Compute {
     /// The device asked for.
-    ///
-    /// A GPU is looked for before it is used: Burn aborts where a driver is missing.
     pub fn device(&self) -> Result<Device, CliError> {
-        match self.device {
-            DeviceName::Cpu => Ok(Device::flex()),
-            DeviceName::Cuda(index) => cuda(index),
-            DeviceName::Wgpu => wgpu(),
-        }
+        self.device.open()
     }
 
     /// What moves tensors between processes that compute on this device.

@@ -16,7 +16,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     bench, chat, completions, convert, convert_heads, demo, doctor, fetch, generate, launch,
-    session, trace,
+    session, trace, train_heads,
 };
 use crate::error::CliError;
 use crate::output::Output;
@@ -44,6 +44,7 @@ enum Command {
     Fetch(fetch::Args),
     Convert(convert::Args),
     ConvertHeads(convert_heads::Args),
+    TrainHeads(Box<train_heads::Args>),
     Generate(generate::Args),
     Chat(chat::Args),
     #[command(subcommand)]
@@ -85,6 +86,7 @@ fn run(command: &Command, output: &Output) -> Result<(), CliError> {
         Command::Fetch(args) => fetch::run(args, output),
         Command::Convert(args) => convert::run(args, output),
         Command::ConvertHeads(args) => convert_heads::run(args, output),
+        Command::TrainHeads(args) => train_heads::run(args, output),
         Command::Generate(args) => generate::run(args, output),
         Command::Chat(args) => chat::run(args, output),
         Command::Session(command) => session::run(command, output),

@@ -43,6 +43,11 @@ impl Output {
         !self.json && !self.silent
     }
 
+    /// Whether nothing but results and errors is to be shown.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// Whether the result is JSON.
     pub fn is_json(&self) -> bool {
         self.json

@@ -13,3 +13,4 @@ pub mod launch;
 pub mod session;
 pub mod together;
 pub mod trace;
+pub mod train_heads;
