@@ -132,7 +132,10 @@ impl FeatureCache {
         match self.try_add(keeping, layer, features) {
             Ok(more) => more,
             Err(error) => {
-                tracing::warn!("{}: {error}; no more features are kept", self.folder.display());
+                tracing::warn!(
+                    "{}: {error}; no more features are kept",
+                    self.folder.display()
+                );
                 self.full.store(true, Ordering::Relaxed);
                 false
             }
@@ -190,7 +193,10 @@ impl FeatureCache {
                 self.used.fetch_add(keeping.bytes, Ordering::Relaxed);
             }
             Err(error) => {
-                tracing::warn!("{}: {error}; no more features are kept", self.folder.display());
+                tracing::warn!(
+                    "{}: {error}; no more features are kept",
+                    self.folder.display()
+                );
                 self.full.store(true, Ordering::Relaxed);
             }
         }

@@ -1,9 +1,9 @@
 //! How heads are trained.
 
 use burn::config::Config;
+use burn::lr_scheduler::LrSchedulerConfig;
 use burn::lr_scheduler::linear::LinearLrSchedulerConfig;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
-use burn::lr_scheduler::LrSchedulerConfig;
 use burn::lr_scheduler::sequential::SequentialLrSchedulerConfig;
 
 use super::features::TrainError;
@@ -142,9 +142,7 @@ mod tests {
 
     fn rates(config: &TrainHeadsConfig) -> Vec<f64> {
         let mut schedule = config.schedule().expect("a schedule");
-        (0..config.steps)
-            .map(|_| schedule.step().base())
-            .collect()
+        (0..config.steps).map(|_| schedule.step().base()).collect()
     }
 
     #[test]

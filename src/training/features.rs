@@ -59,7 +59,9 @@ impl Backbone {
     pub fn new(decoder: Decoder, config: &DecoderConfig, device: &Device, chunk: usize) -> Self {
         Self {
             decoder,
-            rope: config.rope.init(config.head_dim, config.max_position_embeddings),
+            rope: config
+                .rope
+                .init(config.head_dim, config.max_position_embeddings),
             device: device.clone(),
             chunk,
         }

@@ -65,9 +65,8 @@ impl Labels {
                 Some(so_far) => so_far.max_pair(highest),
                 None => highest,
             });
-            let own = Tensor::<1, Int>::arange(start as i64..end as i64, &device).reshape([
-                1, 1, tile, 1,
-            ]);
+            let own = Tensor::<1, Int>::arange(start as i64..end as i64, &device)
+                .reshape([1, 1, tile, 1]);
             let later = positions.clone().greater(own);
             let seen = found
                 .reshape([batch * kv_heads, group, tile, rows])

@@ -26,9 +26,7 @@ impl LayerLoss {
         let smoothing = if tokens < 2 {
             regression.clone().detach().zeros_like()
         } else {
-            let first = scores
-                .clone()
-                .slice([0..batch, 0..heads, 0..tokens - 1]);
+            let first = scores.clone().slice([0..batch, 0..heads, 0..tokens - 1]);
             let second = scores.slice([0..batch, 0..heads, 1..tokens]);
             (first - second).powi_scalar(2).mean()
         };

@@ -58,7 +58,11 @@ pub fn save_heads(
         {
             // Files hold `[out, in]`.
             let weight = linear.weight.val().swap_dims(0, 1);
-            let weight = if weight.is_autodiff() { weight.inner() } else { weight };
+            let weight = if weight.is_autodiff() {
+                weight.inner()
+            } else {
+                weight
+            };
             let shape = weight.dims();
             let data = weight
                 .cast(DType::from(dtype))

@@ -34,7 +34,12 @@ impl Quality {
         let mass = read(labels.mass.clone())?;
         let count = kept(tokens, share);
         let (mut recall, mut share_of_mass, mut heads) = (0.0, 0.0, 0.0);
-        let rows = |values: &[f32]| values.chunks(tokens).map(<[f32]>::to_vec).collect::<Vec<_>>();
+        let rows = |values: &[f32]| {
+            values
+                .chunks(tokens)
+                .map(<[f32]>::to_vec)
+                .collect::<Vec<_>>()
+        };
         for ((scores, wanted), mass) in rows(&scores).iter().zip(rows(&wanted)).zip(rows(&mass)) {
             let chosen = highest(scores, count);
             let best = highest(&wanted, count);

@@ -186,34 +186,34 @@ pub fn train_heads(
         let rounds = Arc::new(Mutex::new(folder));
         let strategy = match devices.len() {
             1 => ExecutionStrategy::SingleDevice(device.clone()),
-            _ => ExecutionStrategy::MultiDevice(
-                devices.clone(),
-                MultiDeviceOptim::OptimMainDevice,
-            ),
+            _ => ExecutionStrategy::MultiDevice(devices.clone(), MultiDeviceOptim::OptimMainDevice),
         };
-        let mut training =
-            SupervisedTraining::new(&path, Arc::new(loader), Arc::new(held_out))
-                .with_training_strategy(TrainingStrategy::Default(strategy))
-                .with_application_logger(None)
-                .with_interrupter(around.interrupter.clone())
-                .num_epochs(total)
-                .grads_accumulation(config.batch / devices.len())
-                .metric_train_numeric(LossMetric::new())
-                .metric_valid_numeric(LossMetric::new())
-                .metric_train_numeric(ShareMetric::<Recall>::new())
-                .metric_valid_numeric(ShareMetric::<Recall>::new())
-                .metric_train_numeric(ShareMetric::<Mass>::new())
-                .metric_valid_numeric(ShareMetric::<Mass>::new())
-                .metric_train_numeric(LearningRateMetric::new())
-                .metric_valid(LayerRecallMetric::new())
-                .with_checkpointing_strategy(EachRound {
-                    folder: rounds.clone(),
-                    config: config.clone(),
-                    interrupter: around.interrupter.clone(),
-                    held_out: !data.held_out.is_empty(),
-                })
-                .with_custom_checkpointers(part(PARTS[0]), part(PARTS[1]), part(PARTS[2]))
-                .renderer(around.renderer.unwrap_or_else(|| Box::new(super::silent::Silent)));
+        let mut training = SupervisedTraining::new(&path, Arc::new(loader), Arc::new(held_out))
+            .with_training_strategy(TrainingStrategy::Default(strategy))
+            .with_application_logger(None)
+            .with_interrupter(around.interrupter.clone())
+            .num_epochs(total)
+            .grads_accumulation(config.batch / devices.len())
+            .metric_train_numeric(LossMetric::new())
+            .metric_valid_numeric(LossMetric::new())
+            .metric_train_numeric(ShareMetric::<Recall>::new())
+            .metric_valid_numeric(ShareMetric::<Recall>::new())
+            .metric_train_numeric(ShareMetric::<Mass>::new())
+            .metric_valid_numeric(ShareMetric::<Mass>::new())
+            .metric_train_numeric(LearningRateMetric::new())
+            .metric_valid(LayerRecallMetric::new())
+            .with_checkpointing_strategy(EachRound {
+                folder: rounds.clone(),
+                config: config.clone(),
+                interrupter: around.interrupter.clone(),
+                held_out: !data.held_out.is_empty(),
+            })
+            .with_custom_checkpointers(part(PARTS[0]), part(PARTS[1]), part(PARTS[2]))
+            .renderer(
+                around
+                    .renderer
+                    .unwrap_or_else(|| Box::new(super::silent::Silent)),
+            );
         if done > 0 {
             training = training.checkpoint(done);
         }
@@ -334,7 +334,7 @@ impl Folder {
         };
         let whole = |round: &usize| {
             let here = |part: &&str| checkpoint_path(&self.path, part, *round).is_file();
-            PARTS.iter().all(|part| here(&part))
+            PARTS.iter().all(here)
         };
         let last = (1..=rounds.len()).rev().find(whole).unwrap_or(0);
         for split in ["train", "valid"] {
@@ -485,9 +485,18 @@ struct EachRound {
 }
 
 impl CheckpointingStrategy for EachRound {
-    fn checkpointing(&mut self, round: usize, store: &EventStoreClient) -> Vec<CheckpointingAction> {
-        let find = |name: &str, split: &Split| store.find_metric(name, round, Aggregate::Mean, split);
-        let split = if self.held_out { Split::Valid } else { Split::Train };
+    fn checkpointing(
+        &mut self,
+        round: usize,
+        store: &EventStoreClient,
+    ) -> Vec<CheckpointingAction> {
+        let find =
+            |name: &str, split: &Split| store.find_metric(name, round, Aggregate::Mean, split);
+        let split = if self.held_out {
+            Split::Valid
+        } else {
+            Split::Train
+        };
         let report = RoundReport {
             step: (round * self.config.round).min(self.config.steps),
             loss: find(LOSS, &Split::Train).unwrap_or(f64::NAN),

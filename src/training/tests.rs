@@ -68,7 +68,10 @@ impl Vectors {
             .chunks(width)
             .map(|bytes| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
             .collect();
-        let (prompt, answer) = (self.number("prompt") as usize, self.number("answer") as usize);
+        let (prompt, answer) = (
+            self.number("prompt") as usize,
+            self.number("answer") as usize,
+        );
         assert_eq!(ids.len(), prompt + answer);
         Sample {
             ids,
@@ -226,7 +229,9 @@ fn one_sample_is_learned_by_heart() {
     };
     let device = Device::flex();
     device.seed(recipe.seed);
-    let fresh = RetainingHeadsConfig::new().with_width(128).init(&config, &device);
+    let fresh = RetainingHeadsConfig::new()
+        .with_width(128)
+        .init(&config, &device);
     let (before, after) = (regression(&fresh), regression(&trained.heads));
     assert!(after < 0.01 * before, "{before} became {after}");
 }
@@ -279,10 +284,18 @@ fn an_interrupted_run_ends_like_one_that_was_not() {
     let again = run(around(&path, true)).expect("the heads");
     assert_eq!(weights(&again.heads), weights(&whole.heads));
 
-    let refused = run(around(&path, false)).expect_err("a run is there").to_string();
+    let refused = run(around(&path, false))
+        .expect_err("a run is there")
+        .to_string();
     assert!(refused.contains("--resume"), "{refused}");
     let other = recipe.clone().with_alpha(0.5);
-    let refused = train_heads(vec![backbone.clone()], &config, &data, &other, around(&path, true));
+    let refused = train_heads(
+        vec![backbone.clone()],
+        &config,
+        &data,
+        &other,
+        around(&path, true),
+    );
     let refused = refused.expect_err("another run").to_string();
     assert!(refused.contains("alpha was 0.0025"), "{refused}");
 }
@@ -350,7 +363,10 @@ fn devices_share_the_samples_of_a_step() {
     let off = distance(&two, &one);
     assert!(off < 1e-5, "{off}");
     let error = run("three", 3, &recipe).expect_err("two samples for three devices");
-    assert!(error.to_string().contains("multiple of the 3 devices"), "{error}");
+    assert!(
+        error.to_string().contains("multiple of the 3 devices"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -358,7 +374,9 @@ fn a_file_that_is_no_features_is_computed_anew() {
     let (config, backbone) = backbone("qwen2-bias");
     let sample = random_samples(1, 40, config.vocab_size as u32).remove(0);
     let folder = tempfile::tempdir().expect("a folder");
-    let heads = RetainingHeadsConfig::new().with_width(4).init(&config, &Device::flex());
+    let heads = RetainingHeadsConfig::new()
+        .with_width(4)
+        .init(&config, &Device::flex());
     let loss = || {
         let cache = FeatureCache::open(folder.path(), u64::MAX, "a model", DType::F32);
         let trainer = HeadsTrainer {
@@ -394,8 +412,12 @@ fn a_loss_that_is_no_number_stops_the_run() {
         .with_alpha(f64::MAX);
     let folder = tempfile::tempdir().expect("a folder");
     let around = around(&folder.path().join("run"), false);
-    let error = train_heads(vec![backbone], &config, &data, &recipe, around).expect_err("no number");
-    assert!(matches!(error, TrainError::NotFinite { sample: 0, .. }), "{error}");
+    let error =
+        train_heads(vec![backbone], &config, &data, &recipe, around).expect_err("no number");
+    assert!(
+        matches!(error, TrainError::NotFinite { sample: 0, .. }),
+        "{error}"
+    );
 }
 
 #[test]
@@ -443,7 +465,9 @@ fn compressors_are_compared_on_held_out_samples() {
 #[test]
 fn heads_are_written_as_they_are_read() {
     let (config, _) = backbone("qwen2-bias");
-    let heads = RetainingHeadsConfig::new().with_width(6).init(&config, &Device::flex());
+    let heads = RetainingHeadsConfig::new()
+        .with_width(6)
+        .init(&config, &Device::flex());
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("heads.safetensors");
     let card = HeadsCard {

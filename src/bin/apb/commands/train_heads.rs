@@ -60,13 +60,28 @@ pub struct Args {
     #[arg(long, value_name = "N", help_heading = "Samples")]
     samples: Option<NonZeroUsize>,
     /// Samples to make from each --synthesize text
-    #[arg(long, value_name = "N", default_value_t = 512, help_heading = "Samples")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 512,
+        help_heading = "Samples"
+    )]
     synthesized: usize,
     /// Shortest document to make, in tokens
-    #[arg(long, value_name = "N", default_value_t = 1000, help_heading = "Samples")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1000,
+        help_heading = "Samples"
+    )]
     min_tokens: usize,
     /// Longest document to make, in tokens
-    #[arg(long, value_name = "N", default_value_t = 2000, help_heading = "Samples")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 2000,
+        help_heading = "Samples"
+    )]
     max_tokens: usize,
     /// Longest sample, in tokens [default: the model's context, at most 10240]
     #[arg(long, value_name = "N", help_heading = "Samples")]
@@ -85,7 +100,12 @@ pub struct Args {
     #[arg(long, value_name = "R", default_value_t = 256, help_heading = "Recipe")]
     width: usize,
     /// Steps of the optimiser
-    #[arg(long, value_name = "N", default_value_t = 3000, help_heading = "Recipe")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 3000,
+        help_heading = "Recipe"
+    )]
     steps: usize,
     /// Steps over which the learning rate rises [default: a tenth]
     #[arg(long, value_name = "N", help_heading = "Recipe")]
@@ -94,10 +114,20 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Recipe")]
     batch: usize,
     /// The highest learning rate
-    #[arg(long, value_name = "RATE", default_value_t = 5e-4, help_heading = "Recipe")]
+    #[arg(
+        long,
+        value_name = "RATE",
+        default_value_t = 5e-4,
+        help_heading = "Recipe"
+    )]
     learning_rate: f64,
     /// Weight of the smoothing loss
-    #[arg(long, value_name = "A", default_value_t = 0.0025, help_heading = "Recipe")]
+    #[arg(
+        long,
+        value_name = "A",
+        default_value_t = 0.0025,
+        help_heading = "Recipe"
+    )]
     alpha: f64,
     /// Steps between two validations, each with a checkpoint
     #[arg(long, value_name = "N", default_value_t = 100, help_heading = "Recipe")]
@@ -106,7 +136,12 @@ pub struct Args {
     #[arg(long, value_name = "ROUNDS", help_heading = "Recipe")]
     patience: Option<usize>,
     /// Share of a sample's rows that recall is measured at
-    #[arg(long, value_name = "SHARE", default_value_t = 0.1, help_heading = "Recipe")]
+    #[arg(
+        long,
+        value_name = "SHARE",
+        default_value_t = 0.1,
+        help_heading = "Recipe"
+    )]
     keep: f64,
     /// Seed of the weights, the samples and their order
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Recipe")]
@@ -159,9 +194,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
 
     let config = text.config.clone();
     let model = generate::load_weights(text, &source, &args.compute, &devices[0], output)?;
-    let LanguageModel {
-        decoder, dtype, ..
-    } = model;
+    let LanguageModel { decoder, dtype, .. } = model;
     let mut backbones = vec![Backbone::new(
         decoder,
         &config,
@@ -199,13 +232,8 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     let compared = args.compare(&first, &trained.heads, &data.held_out, output)?;
     let seconds = started.elapsed().as_secs_f64();
     let card = args.card(&source, fingerprint, &recipe, &data, &trained, &compared);
-    save_heads(
-        &trained.heads,
-        &args.out,
-        args.heads_dtype.into(),
-        &card,
-    )
-    .map_err(CliError::failed)?;
+    save_heads(&trained.heads, &args.out, args.heads_dtype.into(), &card)
+        .map_err(CliError::failed)?;
     show(args, &trained, &compared, &gathered, seconds, output)
 }
 
@@ -345,10 +373,16 @@ impl Args {
         }
         compressors.push(&random);
         let bar = output.progress("comparing", "samples");
-        let found = evaluate(backbone, &compressors, held_out, self.keep, |done, total| {
-            bar.update(done as u64, total as u64);
-            interrupt::poll()
-        })
+        let found = evaluate(
+            backbone,
+            &compressors,
+            held_out,
+            self.keep,
+            |done, total| {
+                bar.update(done as u64, total as u64);
+                interrupt::poll()
+            },
+        )
         .map_err(CliError::failed)?;
         bar.finish();
         let names = compressors.iter().map(|compressor| compressor.name());
@@ -373,7 +407,11 @@ impl Args {
             .data
             .iter()
             .map(|path| name(path))
-            .chain(self.synthesize.iter().map(|path| format!("made from {}", name(path))))
+            .chain(
+                self.synthesize
+                    .iter()
+                    .map(|path| format!("made from {}", name(path))),
+            )
             .collect();
         let best = trained.rounds.get(trained.best.saturating_sub(1));
         let metrics = json!({
@@ -399,7 +437,12 @@ impl Args {
             ),
             (
                 "question",
-                if self.no_question_first { "behind" } else { "in front" }.to_owned(),
+                if self.no_question_first {
+                    "behind"
+                } else {
+                    "in front"
+                }
+                .to_owned(),
             ),
             ("metrics", metrics.to_string()),
         ];
@@ -469,11 +512,19 @@ fn show(
         )?;
         if !compared.is_empty() {
             let share = 100.0 * args.keep;
-            writeln!(w, "on {} held-out samples, keeping {share} %:", gathered.held_out)?;
+            writeln!(
+                w,
+                "on {} held-out samples, keeping {share} %:",
+                gathered.held_out
+            )?;
             writeln!(w, "{:<12} {:>8} {:>10}", "", "recall", "attention")?;
         }
         for (name, found) in compared {
-            writeln!(w, "{name:<12} {:>8.3} {:>10.3}", found.all.recall, found.all.mass)?;
+            writeln!(
+                w,
+                "{name:<12} {:>8.3} {:>10.3}",
+                found.all.recall, found.all.mass
+            )?;
         }
         Ok(())
     })
