@@ -136,6 +136,21 @@ fn heads_are_trained_and_used() {
         .expect("apb starts");
     assert_eq!(json_of(&answer)["compressor"], "retaining");
 
+    // For these weights alone, or for all of their shapes.
+    let metadata = |name: &str| {
+        let bytes = std::fs::read(scene.path(name)).expect("heads");
+        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).expect("a header");
+        header.metadata().clone().expect("metadata")
+    };
+    let bound = metadata("heads.safetensors");
+    assert_eq!(bound["model_fingerprint"], bound["trained_on"]);
+    assert!(bound["recipe"].contains("learning_rate"), "{bound:?}");
+    let any = [&run[..], &["--any-weights"]].concat();
+    json_of(&scene.train("any.safetensors", &any));
+    let any = metadata("any.safetensors");
+    assert!(!any.contains_key("model_fingerprint"));
+    assert_eq!(any["trained_on"], bound["trained_on"]);
+
     // A second run would take the first one's folder.
     refused(
         &scene.train("heads.safetensors", &run),

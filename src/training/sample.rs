@@ -129,3 +129,76 @@ impl Sample {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::model::source::ModelSource;
+
+    fn model() -> ModelText {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/llama-gqa");
+        ModelText::load(&ModelSource::open(path).expect("a model")).expect("its text")
+    }
+
+    fn text(answer: &str) -> TextSample {
+        TextSample {
+            document: "It was a bright cold day in April.".into(),
+            question: "What month was it?".into(),
+            answer: answer.into(),
+        }
+    }
+
+    #[test]
+    fn rows_are_where_they_are_said_to_be() {
+        let model = model();
+        let sample = Sample::new(&model, &text("April."), true, 1000).expect("a sample");
+        let split = model
+            .split(
+                "It was a bright cold day in April.",
+                "What month was it?",
+                None,
+            )
+            .expect("a prompt");
+        let rows = |range: &Range<usize>| sample.ids[range.clone()].to_vec();
+        assert_eq!(rows(&(0..sample.query.start)), split.prefix);
+        assert_eq!(rows(&sample.query), split.query);
+        assert_eq!(rows(&sample.scored), split.document);
+        let behind = sample.scored.end..sample.answer.start;
+        assert_eq!(rows(&behind), [split.query.clone(), split.tail].concat());
+        let answer = model.tokenizer.encode("April.", false).expect("tokens");
+        assert_eq!(rows(&sample.answer), answer);
+        assert_eq!(sample.answer.end, sample.ids.len());
+
+        let plain = Sample::new(&model, &text("April."), false, 1000).expect("a sample");
+        assert!(plain.query.is_empty());
+        assert_eq!(plain.ids.len() + split.query.len(), sample.ids.len());
+        assert_eq!(plain.ids[plain.scored.clone()], rows(&sample.scored));
+    }
+
+    #[test]
+    fn what_is_no_sample_is_told() {
+        let model = model();
+        let whole = Sample::new(&model, &text("April."), true, 1000).expect("a sample");
+        let length = whole.ids.len();
+        assert!(Sample::new(&model, &text("April."), true, length).is_ok());
+        let made = |answer, limit| Sample::new(&model, &text(answer), true, limit).map(|_| ());
+        assert!(matches!(
+            made("April.", length - 1),
+            Err(SampleError::TooLong { tokens, .. }) if tokens == length
+        ));
+        let long = "April. ".repeat(50);
+        assert!(matches!(
+            made(&long, 20),
+            Err(SampleError::LongAnswer { .. })
+        ));
+        assert!(matches!(made(" \n", 1000), Err(SampleError::NoAnswer)));
+        let mut blank = text("April.");
+        blank.question = " ".into();
+        assert!(matches!(
+            Sample::new(&model, &blank, true, 1000),
+            Err(SampleError::Prompt(_))
+        ));
+    }
+}

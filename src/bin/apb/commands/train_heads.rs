@@ -162,6 +162,10 @@ pub struct Args {
     /// Dtype of the heads in the file
     #[arg(long, value_enum, value_name = "DTYPE", default_value = "bf16")]
     heads_dtype: DtypeName,
+    /// Heads for any weights of the model's shapes, such as its quantisations, and not for exactly those
+    /// they were trained on
+    #[arg(long)]
+    any_weights: bool,
     /// The model's name in the file [default: the name of its folder]
     #[arg(long, value_name = "NAME")]
     base_model: Option<String>,
@@ -445,6 +449,7 @@ impl Args {
                 .to_owned(),
             ),
             ("metrics", metrics.to_string()),
+            ("trained_on", fingerprint.clone()),
         ];
         HeadsCard {
             base_model: Some(
@@ -452,7 +457,7 @@ impl Args {
                     .clone()
                     .unwrap_or_else(|| name(source.path())),
             ),
-            model: Some(fingerprint),
+            model: (!self.any_weights).then(|| fingerprint.clone()),
             source: Some(format!("apb train-heads {}", env!("CARGO_PKG_VERSION"))),
             more: more
                 .into_iter()
