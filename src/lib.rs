@@ -26,11 +26,12 @@
 //! | keep a prefilled document on disk | [`apb::Session::save`], [`apb::SavedSession`] |
 //! | connect ranks of several drivers | [`ranks::RankGroup`], [`ranks::Transport`] |
 //! | share the work with other processes | [`ranks::World`], [`apb::Assignment`] (feature `mpi` or `nccl`) |
+//! | train retaining heads for a model | [`training::train_heads`](crate::training) (feature `train`) |
 //! | use the decoder as a Burn module | [`model::DecoderConfig`], [`model::Decoder`], [`model::KvCache`] |
 //! | load weights into a module of your own | [`model::weights`] |
 //! | attention with regions and its companions | [`kernels`] |
 //!
-//! Data flows one way: [`apb`] uses [`model`] and [`ranks`], all use [`kernels`], and kernels know only
+//! Data flows one way: `training` uses [`apb`], [`apb`] uses [`model`] and [`ranks`], all use [`kernels`], and kernels know only
 //! tensors.
 //! Nothing of the size of sequence times sequence is ever materialised; logits exist only for rows
 //! that are sampled; weights stay memory-mapped where their type is the one computed in.

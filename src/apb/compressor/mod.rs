@@ -2,7 +2,7 @@
 //!
 //! | compressor | score | needs |
 //! |---|---|---|
-//! | [`RetainingHeads`] | a small trained network on the row's q, k and v before RoPE | a heads file |
+//! | [`RetainingHeads`] | a small trained network on the row's q, k and v before RoPE | a heads file (`apb train-heads` makes one) |
 //! | [`QueryAware`] | the attention that the anchor's query pays to the row | a query in the anchor |
 //! | [`Random`] | random | nothing |
 //!

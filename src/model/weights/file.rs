@@ -16,6 +16,7 @@ pub struct FileError {
 
 /// Lets `write` fill a file that then appears at `out` in one step, in the place of the file that
 /// may be there.
+#[cfg_attr(not(any(feature = "pytorch", feature = "train")), allow(dead_code))]
 pub(crate) fn write_file<T, E: From<FileError>>(
     out: &Path,
     write: impl FnOnce(&mut File) -> Result<T, E>,

@@ -32,6 +32,7 @@ pub use checkpoint::{Checkpoint, SINGLE_FILE, StoredType, TensorInfo};
 pub use convert::{ConvertError, ConvertReport, convert};
 pub use error::WeightsError;
 pub use file::FileError;
+#[cfg(any(feature = "pytorch", feature = "train"))]
 pub(crate) use file::write_file;
 #[cfg(any(feature = "gguf", feature = "hub"))]
 pub use folder::FolderError;
