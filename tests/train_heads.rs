@@ -136,6 +136,25 @@ fn heads_are_trained_and_used() {
         .expect("apb starts");
     assert_eq!(json_of(&answer)["compressor"], "retaining");
 
+    // A round longer than the run is the run.
+    let huge = usize::MAX.to_string();
+    let long = [
+        "--data",
+        "data.jsonl",
+        "--steps",
+        "2",
+        "--round",
+        &huge,
+        "--held-out",
+        "0",
+    ];
+    let long = json_of(&scene.train("long.safetensors", &long));
+    assert_eq!(long["rounds"][0]["step"], 2);
+    assert!(
+        long["valid_loss"].is_null() && long["recall_at_k"].is_number(),
+        "{long}"
+    );
+
     // For these weights alone, or for all of their shapes.
     let metadata = |name: &str| {
         let bytes = std::fs::read(scene.path(name)).expect("heads");

@@ -171,6 +171,7 @@ mod tests {
             (config.clone().with_alpha(-1.0), "alpha"),
             (config.clone().with_patience(Some(0)), "patience"),
             (config.clone().with_steps(usize::MAX).with_batch(2), "steps"),
+            (config.clone().with_width(0), "width"),
         ] {
             let error = wrong.check().expect_err(word).to_string();
             assert!(error.contains(word), "{error}");

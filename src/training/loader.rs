@@ -13,12 +13,12 @@ use rand::{RngExt, SeedableRng};
 use super::sample::Sample;
 use super::trainer::Visit;
 
-/// All visits of a run: pass after pass over the samples, each in an order of its own that follows
-/// from the seed alone.
+/// All visits of a run, pass after pass over the samples.
 #[derive(Debug)]
 pub struct Visits {
     samples: Vec<Arc<Sample>>,
-    seed: u64,
+    /// What the order of each pass follows from; none: the order they have.
+    seed: Option<u64>,
     /// Visits of the whole run.
     total: usize,
 }
@@ -28,17 +28,18 @@ impl Visits {
     pub fn new(samples: Vec<Arc<Sample>>, seed: u64, total: usize) -> Self {
         Self {
             samples,
-            seed,
+            seed: Some(seed),
             total,
         }
     }
 
     /// The order of one pass.
     fn order(&self, pass: usize) -> Vec<usize> {
-        let mixed = Xoshiro256PlusPlus::seed_from_u64(self.seed).random::<u64>() ^ pass as u64;
-        let mut random = Xoshiro256PlusPlus::seed_from_u64(mixed);
         let mut order: Vec<usize> = (0..self.samples.len()).collect();
-        order.shuffle(&mut random);
+        if let Some(seed) = self.seed {
+            let mixed = Xoshiro256PlusPlus::seed_from_u64(seed).random::<u64>() ^ pass as u64;
+            order.shuffle(&mut Xoshiro256PlusPlus::seed_from_u64(mixed));
+        }
         order
     }
 }
@@ -54,6 +55,8 @@ pub struct RoundLoader {
     part: std::ops::Range<usize>,
     /// The round that is asked for next.
     next: AtomicUsize,
+    /// How many rounds the next one is from this one.
+    stride: usize,
 }
 
 impl RoundLoader {
@@ -64,6 +67,21 @@ impl RoundLoader {
             round,
             part: 0..round,
             next: AtomicUsize::new(done),
+            stride: 1,
+        }
+    }
+
+    /// The same samples in the same order, every time.
+    pub fn held_out(samples: Vec<Arc<Sample>>) -> Self {
+        let total = samples.len();
+        let visits = Visits {
+            samples,
+            seed: None,
+            total,
+        };
+        Self {
+            stride: 0,
+            ..Self::new(visits, total, 0)
         }
     }
 
@@ -73,13 +91,14 @@ impl RoundLoader {
             round: self.round,
             part,
             next: AtomicUsize::new(self.next.load(Ordering::Relaxed)),
+            stride: self.stride,
         })
     }
 }
 
 impl DataLoader<Visit> for RoundLoader {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Visit> + 'a> {
-        let round = self.next.fetch_add(1, Ordering::Relaxed);
+        let round = self.next.fetch_add(self.stride, Ordering::Relaxed);
         let start = round * self.round;
         let at = |offset: usize| (start + offset).min(self.visits.total);
         Box::new(Round {
@@ -143,80 +162,6 @@ impl DataLoaderIterator<Visit> for Round<'_> {
     }
 }
 
-/// A loader of the same samples in the same order, every time.
-#[derive(Debug, Clone)]
-pub struct HeldOutLoader {
-    samples: Arc<[Arc<Sample>]>,
-    part: std::ops::Range<usize>,
-}
-
-impl HeldOutLoader {
-    /// All of `samples`.
-    pub fn new(samples: Vec<Arc<Sample>>) -> Self {
-        Self {
-            part: 0..samples.len(),
-            samples: samples.into(),
-        }
-    }
-}
-
-impl DataLoader<Visit> for HeldOutLoader {
-    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Visit> + 'a> {
-        Box::new(HeldOut {
-            samples: &self.samples,
-            first: self.part.start,
-            next: self.part.start,
-            end: self.part.end,
-        })
-    }
-
-    fn num_items(&self) -> usize {
-        self.part.len()
-    }
-
-    fn to_device(&self, _: &Device) -> Arc<dyn DataLoader<Visit>> {
-        Arc::new(self.clone())
-    }
-
-    fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<Visit>> {
-        let within = |offset: usize| (self.part.start + offset).min(self.part.end);
-        Arc::new(Self {
-            samples: self.samples.clone(),
-            part: within(start)..within(end),
-        })
-    }
-}
-
-struct HeldOut<'a> {
-    samples: &'a [Arc<Sample>],
-    first: usize,
-    next: usize,
-    end: usize,
-}
-
-impl Iterator for HeldOut<'_> {
-    type Item = Result<Visit, DatasetError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.next >= self.end {
-            return None;
-        }
-        let visit = Visit {
-            index: self.next,
-            sample: self.samples[self.next].clone(),
-        };
-        self.next += 1;
-        Some(Ok(visit))
-    }
-}
-
-impl DataLoaderIterator<Visit> for HeldOut<'_> {
-    fn progress(&self) -> Progress {
-        let unit = Some("samples".to_owned());
-        Progress::new(self.next - self.first, self.end - self.first, unit)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -267,7 +212,7 @@ mod tests {
         let parts = [whole.slice(0, 3), whole.slice(3, 6)];
         let shared = [ids(parts[0].as_ref()), ids(parts[1].as_ref())].concat();
         assert_eq!(shared, ids(&whole));
-        let held_out = HeldOutLoader::new(samples(3));
+        let held_out = RoundLoader::held_out(samples(3));
         assert_eq!(ids(&held_out), [0, 1, 2]);
         assert_eq!(ids(held_out.slice(1, 3).as_ref()), [1, 2]);
         assert_eq!(ids(&held_out), ids(&held_out));

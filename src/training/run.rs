@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use super::cache::FeatureCache;
 use super::config::{BETAS, TrainHeadsConfig};
 use super::features::{Backbone, TrainError};
-use super::loader::{HeldOutLoader, RoundLoader, Visits};
+use super::loader::{RoundLoader, Visits};
 use super::metrics::{LayerRecallMetric, Mass, Recall, Share, ShareMetric};
 use super::sample::Sample;
 use super::trainer::{HeadsTrainer, Teacher};
@@ -178,9 +178,10 @@ pub fn train_heads(
 
     let total = config.rounds();
     if done < total {
+        let round = config.round.min(config.steps);
         let visits = Visits::new(data.train.clone(), config.seed, config.visits());
-        let loader = RoundLoader::new(visits, config.round * config.batch, done);
-        let held_out = HeldOutLoader::new(data.held_out.clone());
+        let loader = RoundLoader::new(visits, round * config.batch, done);
+        let held_out = RoundLoader::held_out(data.held_out.clone());
         let path = folder.path.clone();
         let part = |name| AtomicCheckpointer::new(&path, name);
         let rounds = Arc::new(Mutex::new(folder));
@@ -498,7 +499,9 @@ impl CheckpointingStrategy for EachRound {
             Split::Train
         };
         let report = RoundReport {
-            step: (round * self.config.round).min(self.config.steps),
+            step: round
+                .saturating_mul(self.config.round)
+                .min(self.config.steps),
             loss: find(LOSS, &Split::Train).unwrap_or(f64::NAN),
             valid_loss: find(LOSS, &Split::Valid).filter(|_| self.held_out),
             recall: find(Recall::NAME, &split).unwrap_or(f64::NAN),

@@ -36,7 +36,7 @@ impl Watch {
             bar: output.progress("training", "samples"),
             output,
             interrupter,
-            round: recipe.round,
+            round: recipe.round.min(recipe.steps),
             steps: recipe.steps,
             batch: recipe.batch,
             epoch: 1,
