@@ -649,3 +649,35 @@ fn the_command_refuses_with_code_2_and_writes_nothing() {
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("./heads.safetensors"), "{text}");
 }
+
+/// The heads that ship are whole, small, for the shapes their card names, and for any weights of them.
+#[test]
+fn the_checkpoint_that_ships_is_what_its_card_says() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("checkpoints/smollm2-135m-instruct");
+    let model = DecoderConfig::from_json(
+        r#"{
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+            "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+            "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152,
+            "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "rope_theta": 100000,
+            "tie_word_embeddings": true
+        }"#,
+    )
+    .unwrap();
+    let info = RetainingHeads::inspect(&folder, &model).unwrap();
+    assert_eq!((info.layers, info.width), (30, 160));
+    assert_eq!(info.dtypes, [FloatDType::BF16]);
+    assert!(!info.metadata.contains_key(HEADS_MODEL));
+    let named = info.base_model.unwrap();
+    assert_eq!(named, "HuggingFaceTB/SmolLM2-135M-Instruct");
+    let bytes = fs::metadata(folder.join("heads.safetensors"))
+        .unwrap()
+        .len();
+    assert!(bytes <= 10_000_000, "{bytes}");
+    let card = fs::read_to_string(folder.join("README.md")).unwrap();
+    let metrics: serde_json::Value = serde_json::from_str(&info.metadata["metrics"]).unwrap();
+    for compressor in ["retaining", "query-aware", "random"] {
+        let recall = metrics["held_out"][compressor]["recall"].as_f64().unwrap();
+        assert!(card.contains(&format!("{recall:.3}")), "{recall}");
+    }
+}
