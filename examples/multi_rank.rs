@@ -74,15 +74,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let config = &model.text.config;
     let scorer = compressor::load(&task.plan, config, model.dtype, &device)?;
-    let settings = SessionConfig::new(task.capacity).with_dtype(model.dtype);
+    let settings = SessionConfig::new(task.capacity)
+        .with_context(task.plan.tokens + task.query.len())
+        .with_dtype(model.dtype);
     let mut session = Session::new(&model.decoder, config, settings, &device).with_group(group);
     session.prefill_part(&task, scorer.as_deref(), &mut ())?;
 
     // The first process chooses the tokens, all compute them.
     let mut sampler = Sampler::new(SamplerConfig::from(&model.text.generation))?;
-    let stop = &model.text.generation.eos_token_ids;
+    let stop: Vec<u32> = model.text.stop_tokens.iter().map(|stop| stop.id).collect();
     let proceed = |_| ControlFlow::Continue(());
-    let answer = session.ask(&task.query, &mut sampler, stop, task.max_tokens, proceed)?;
+    let answer = session.ask(&task.query, &mut sampler, &stop, task.max_tokens, proceed)?;
     if first {
         println!("{}", model.text.tokenizer.decode(&answer.tokens, true)?);
     }

@@ -8,8 +8,13 @@ use super::config::{Document, PrefillConfig};
 use super::error::SessionError;
 use super::plan::{PlanError, PrefillPlan};
 use super::prefill::PrefillObserver;
-use super::session::{Completion, DEFAULT_PREFILL_CHUNK, Session, SessionConfig};
+use super::session::{
+    AskOptions, Completion, DEFAULT_PREFILL_CHUNK, Session, SessionConfig, StopReason,
+};
+use crate::model::generation_config::GenerationConfigError;
+use crate::model::prompt::PromptOptions;
 use crate::model::sampler::{Sampler, SamplerConfig, SamplerError};
+use crate::model::stop::{Stop, StopSource, StopTexts, StopToken};
 use crate::model::text_stream::TextStream;
 use crate::model::tokenizer::TokenizerError;
 use crate::model::{LanguageModel, ModelError, ModelText};
@@ -34,10 +39,17 @@ pub enum AnchorQuery {
 /// How a question is answered.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AnswerOptions {
-    /// System prompt, in place of the chat template's own.
-    pub system: Option<String>,
+    /// How document and question become a prompt.
+    pub prompt: PromptOptions,
     /// Most tokens of the answer.
     pub max_tokens: usize,
+    /// Texts that end the answer, which then ends before them. One that is a token of its own, such
+    /// as `<|im_end|>`, is a stop token.
+    pub stop_texts: Vec<String>,
+    /// Tokens that end the answer, beside the model's own.
+    pub stop_tokens: Vec<u32>,
+    /// Log-probabilities of each token of the answer and of this many of the likeliest in its place.
+    pub logprobs: Option<usize>,
     /// How tokens are chosen; none: as the model's `generation_config.json` says.
     pub sampler: Option<SamplerConfig>,
     /// Rows of one pass of full attention, and of one tile of the MLP.
@@ -55,8 +67,11 @@ pub struct AnswerOptions {
 impl Default for AnswerOptions {
     fn default() -> Self {
         Self {
-            system: None,
+            prompt: PromptOptions::default(),
             max_tokens: 256,
+            stop_texts: Vec::new(),
+            stop_tokens: Vec::new(),
+            logprobs: None,
             sampler: None,
             chunk: DEFAULT_PREFILL_CHUNK,
             allow_long: false,
@@ -122,8 +137,26 @@ pub enum AnswerError {
         answer: usize,
         /// All three.
         needed: usize,
-        /// The model's `max_position_embeddings`.
+        /// The model's context.
         context: usize,
+    },
+    /// The prompt is longer than the attention window of some layer.
+    #[error(
+        "document ({document} tokens), question ({query}) and answer ({answer}) need {needed} \
+         tokens, but layers of this model attend to {window} at most, and sliding windows are not \
+         computed; shorten the document"
+    )]
+    BeyondWindow {
+        /// Document tokens, with what stands before them.
+        document: usize,
+        /// Question tokens, with the template's tail.
+        query: usize,
+        /// Tokens of the answer at most.
+        answer: usize,
+        /// All three.
+        needed: usize,
+        /// The window.
+        window: usize,
     },
 }
 
@@ -135,6 +168,8 @@ pub struct Answer {
     pub text: String,
     /// Its tokens, why it ended, and the time decoding took.
     pub completion: Completion,
+    /// The token or text that ended it.
+    pub stop: Option<Stop>,
     /// Prefilled tokens: what stands before the document, and the document.
     pub document_tokens: usize,
     /// The question's tokens, with the template's tail.
@@ -149,15 +184,11 @@ pub struct Answer {
 
 impl Answer {
     /// The answer to a request.
-    pub fn new(
-        request: &Request,
-        text: String,
-        completion: Completion,
-        prefill_seconds: f64,
-    ) -> Self {
+    pub fn new(request: &Request, reply: Reply, prefill_seconds: f64) -> Self {
         Self {
-            text,
-            completion,
+            text: reply.text,
+            completion: reply.completion,
+            stop: reply.stop,
             document_tokens: request.document.tokens.len(),
             query_tokens: request.query.len(),
             plan: request.plan.clone(),
@@ -201,11 +232,10 @@ impl Request {
         question: &str,
         options: &AnswerOptions,
     ) -> Result<Self, AnswerError> {
-        let system = options.system.as_deref();
-        let split = model.split(document, question, system)?;
+        let split = model.split(document, question, &options.prompt)?;
         let anchor_query = match &options.anchor_query {
             AnchorQuery::Question => split.query.clone(),
-            AnchorQuery::Text(hint) => model.split_query(hint, system)?.query,
+            AnchorQuery::Text(hint) => model.split_query(hint, &options.prompt)?.query,
             AnchorQuery::None => Vec::new(),
         };
         let document = Document {
@@ -215,7 +245,7 @@ impl Request {
         };
         let query = [split.query, split.tail].concat();
         let needed = document.tokens.len() + query.len() + options.max_tokens;
-        let context = model.config.max_position_embeddings;
+        let context = model.config.context();
         if needed > context && !options.allow_long {
             return Err(AnswerError::TooLong {
                 document: document.tokens.len(),
@@ -223,6 +253,17 @@ impl Request {
                 answer: options.max_tokens,
                 needed,
                 context,
+            });
+        }
+        if let Some(window) = model.config.attention_window
+            && needed > window
+        {
+            return Err(AnswerError::BeyondWindow {
+                document: document.tokens.len(),
+                query: query.len(),
+                answer: options.max_tokens,
+                needed,
+                window,
             });
         }
         let plan = options.prefill.plan(&document, &model.config)?;
@@ -250,6 +291,7 @@ impl Request {
         let compressor =
             compressor::load(&self.plan, &model.text.config, model.dtype, &model.device)?;
         let config = SessionConfig::new(self.capacity)
+            .with_context(self.document.tokens.len() + self.query.len())
             .with_dtype(model.dtype)
             .with_chunk(options.chunk);
         let mut session = Session::new(&model.decoder, &model.text.config, config, &model.device);
@@ -308,8 +350,21 @@ pub fn answer_request(
 ) -> Result<Answer, AnswerError> {
     let mut progress = |done: usize, total: usize| observer.prefilled(done, total);
     let (mut session, prefill_seconds) = request.prefill(model, options, &mut progress)?;
-    let (text, completion) = reply(model, &mut session, &request.query, options, observer)?;
-    Ok(Answer::new(request, text, completion, prefill_seconds))
+    let reply = reply(model, &mut session, &request.query, options, observer)?;
+    Ok(Answer::new(request, reply, prefill_seconds))
+}
+
+/// What a session answered.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Reply {
+    /// The answer, without the stop text or token.
+    pub text: String,
+    /// Its tokens, why it ended, and the time they took. Where a text ended it, the last tokens may
+    /// hold that text.
+    pub completion: Completion,
+    /// The token or text that ended it.
+    pub stop: Option<Stop>,
 }
 
 /// Asks a session, whose document is prefilled, and turns the answer into text. `query` are the
@@ -325,45 +380,125 @@ pub fn reply(
     query: &[u32],
     options: &AnswerOptions,
     observer: &mut dyn Observer,
-) -> Result<(String, Completion), AnswerError> {
-    let sampling = match &options.sampler {
-        Some(config) => config.clone(),
-        None => SamplerConfig::from(&model.text.generation),
-    };
-    let mut sampler = Sampler::new(sampling)?;
+) -> Result<Reply, AnswerError> {
+    let mut sampler = Sampler::new(sampling(&model.text, options)?)?;
     let tokenizer = &model.text.tokenizer;
-    let mut stream = TextStream::new(tokenizer, true);
-    let mut text = String::new();
+    let mut stops = model.text.stop_tokens.clone();
+    let own = |id| StopToken {
+        id,
+        source: StopSource::Request,
+    };
+    stops.extend(options.stop_tokens.iter().copied().map(own));
+    let spelled = options.stop_texts.iter();
+    stops.extend(spelled.filter_map(|text| tokenizer.token_id(text)).map(own));
+    let stop_ids: Vec<u32> = stops.iter().map(|stop| stop.id).collect();
+
+    let mut answer = AnswerText {
+        stream: TextStream::new(tokenizer, true),
+        stops: StopTexts::new(&options.stop_texts),
+        text: String::new(),
+        ended_by: None,
+        observer,
+    };
     let mut undecodable = None;
-    let completion = session.ask(
-        query,
-        &mut sampler,
-        &model.text.generation.eos_token_ids,
-        options.max_tokens,
+    let asked = AskOptions {
+        stop_tokens: &stop_ids,
+        max_tokens: options.max_tokens,
+        logprobs: options.logprobs,
+    };
+    let mut completion = session.ask_with(query, &mut sampler, asked, |token| {
         // Models have embeddings beyond their tokenizer's vocabulary; such a token has no text.
-        |token| match tokenizer.token(token) {
-            None => ControlFlow::Continue(()),
-            Some(_) => match stream.push(token) {
-                Ok(piece) if piece.is_empty() => ControlFlow::Continue(()),
-                Ok(piece) => {
-                    text.push_str(&piece);
-                    observer.text(&piece)
-                }
-                Err(error) => {
-                    undecodable = Some(error);
-                    ControlFlow::Break(())
-                }
-            },
-        },
-    )?;
+        if tokenizer.token(token).is_none() {
+            return ControlFlow::Continue(());
+        }
+        answer.push(token).unwrap_or_else(|error| {
+            undecodable = Some(error);
+            ControlFlow::Break(())
+        })
+    })?;
     if let Some(error) = undecodable {
         return Err(error.into());
     }
-    let rest = stream.finish()?;
-    if !rest.is_empty() {
-        text.push_str(&rest);
-        // The answer is over: there is nothing left to stop.
-        let _ = observer.text(&rest);
+    let (text, ended_by) = answer.finish()?;
+    let stop = match (ended_by, completion.stop_token) {
+        (Some(text), _) => {
+            completion.stop_reason = StopReason::StopText;
+            Some(Stop::Text(text))
+        }
+        (None, Some(id)) => stops
+            .into_iter()
+            .find(|stop| stop.id == id)
+            .map(|token| Stop::Token {
+                token,
+                text: tokenizer.token(id).unwrap_or_default(),
+            }),
+        (None, None) => None,
+    };
+    Ok(Reply {
+        text,
+        completion,
+        stop,
+    })
+}
+
+/// An answer's text while its tokens come.
+struct AnswerText<'a> {
+    stream: TextStream<'a>,
+    stops: StopTexts,
+    text: String,
+    /// The stop text that ended it.
+    ended_by: Option<String>,
+    observer: &'a mut dyn Observer,
+}
+
+impl AnswerText<'_> {
+    fn push(&mut self, token: u32) -> Result<ControlFlow<()>, TokenizerError> {
+        let piece = self.stream.push(token)?;
+        Ok(self.give(&piece))
     }
-    Ok((text, completion))
+
+    fn give(&mut self, piece: &str) -> ControlFlow<()> {
+        let (piece, stop) = self.stops.push(piece);
+        self.ended_by = stop.map(str::to_owned);
+        self.text.push_str(&piece);
+        let goes_on = match piece.is_empty() {
+            true => ControlFlow::Continue(()),
+            false => self.observer.text(&piece),
+        };
+        match self.ended_by {
+            Some(_) => ControlFlow::Break(()),
+            None => goes_on,
+        }
+    }
+
+    /// The whole text, and the stop text that ended it.
+    fn finish(mut self) -> Result<(String, Option<String>), TokenizerError> {
+        if self.ended_by.is_none() {
+            // The answer is over, so that nothing is left to stop; a stop text may be completed.
+            let rest = self.stream.finish()?;
+            let _ = self.give(&rest);
+        }
+        if self.ended_by.is_none() {
+            let rest = self.stops.finish();
+            if !rest.is_empty() {
+                self.text.push_str(&rest);
+                let _ = self.observer.text(&rest);
+            }
+        }
+        Ok((self.text, self.ended_by))
+    }
+}
+
+/// How tokens are chosen: as asked for, or as the model's files say, whose values are then needed.
+fn sampling(model: &ModelText, options: &AnswerOptions) -> Result<SamplerConfig, AnswerError> {
+    if let Some(config) = &options.sampler {
+        return Ok(config.clone());
+    }
+    match model.generation.unusable_but(&[]).0.first() {
+        None => Ok(SamplerConfig::from(&model.generation)),
+        Some(&unusable) => {
+            let error = GenerationConfigError::from(unusable.clone());
+            Err(ModelError::from(error).into())
+        }
+    }
 }

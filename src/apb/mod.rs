@@ -26,8 +26,8 @@ mod share;
 mod strategy;
 
 pub use answer::{
-    AnchorQuery, Answer, AnswerError, AnswerOptions, Observer, Request, answer, answer_request,
-    answer_with, reply,
+    AnchorQuery, Answer, AnswerError, AnswerOptions, Observer, Reply, Request, answer,
+    answer_request, answer_with, reply,
 };
 pub use config::{CompressorConfig, Document, Method, PrefillConfig, RingLayout, UnknownName};
 pub use error::SessionError;
@@ -36,5 +36,8 @@ pub use passing::{POOL, Selection};
 pub use plan::{PlanError, PrefillPlan};
 pub use prefill::{Part, PrefillObserver};
 pub use saved::{PreparedSave, SavedError, SavedSession, discard_unfinished};
-pub use session::{Completion, DEFAULT_PREFILL_CHUNK, Session, SessionConfig, StopReason};
+pub use session::{
+    AskOptions, Completion, DEFAULT_PREFILL_CHUNK, Session, SessionConfig, StopReason,
+    TokenLogprobs,
+};
 pub use share::{Assignment, DocumentShare};

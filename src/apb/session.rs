@@ -1,5 +1,6 @@
 //! A document prefilled once, and questions asked of it.
 
+use std::borrow::Cow;
 use std::ops::{ControlFlow, Range};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use crate::kernels::{AttentionOutput, Regions, attention, merge};
 use crate::model::sampler::Sampler;
 use crate::model::{
     Attention, CacheFull, Decoder, DecoderConfig, ForwardError, KvCache, Projections, Rope,
+    RopeScaling,
 };
 use crate::ranks::RankGroup;
 
@@ -47,8 +49,10 @@ impl SessionConfig {
         }
     }
 
-    /// The same with rotary frequencies for `context` tokens in place of the capacity; only dynamic
-    /// scaling looks at it. A session that goes on where another ended keeps the other's.
+    /// The same with rotary frequencies for `context` tokens in place of the capacity: those of
+    /// document and question, as in transformers, so that no limit on the answer changes them. Only
+    /// dynamic scaling looks at it; rows beyond are rotated by frequencies for their own position. A
+    /// session that goes on where another ended keeps the other's.
     pub fn with_context(mut self, context: usize) -> Self {
         self.context = Some(context);
         self
@@ -78,6 +82,8 @@ impl SessionConfig {
 pub enum StopReason {
     /// The model produced one of its stop tokens.
     StopToken,
+    /// The answer came to one of the texts that end it.
+    StopText,
     /// As many tokens as were asked for.
     Length,
     /// The observer asked to stop.
@@ -89,6 +95,7 @@ impl StopReason {
     pub fn name(self) -> &'static str {
         match self {
             Self::StopToken => "stop_token",
+            Self::StopText => "stop_text",
             Self::Length => "length",
             Self::Cancelled => "cancelled",
         }
@@ -102,6 +109,10 @@ pub struct Completion {
     pub tokens: Vec<u32>,
     /// Why the answer ended.
     pub stop_reason: StopReason,
+    /// The stop token that ended it.
+    pub stop_token: Option<u32>,
+    /// Log-probabilities of each token, where they were asked for.
+    pub logprobs: Vec<TokenLogprobs>,
     /// From the first row of the question to the first token.
     pub query_time: Duration,
     /// From the first token to the last.
@@ -115,6 +126,62 @@ impl Completion {
     pub fn decode_tokens_per_second(&self) -> Option<f64> {
         (self.decode_steps > 0).then(|| self.decode_steps as f64 / self.decode_time.as_secs_f64())
     }
+}
+
+/// A generated token's log-probability, and those of the likeliest tokens in its place.
+///
+/// They are the model's own: natural logarithms of the softmax over its logits, before temperature,
+/// penalties and the like.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenLogprobs {
+    /// The token that was chosen.
+    pub token: u32,
+    /// Its log-probability.
+    pub logprob: f32,
+    /// The likeliest tokens, likeliest first, with their log-probabilities.
+    pub top: Vec<(u32, f32)>,
+}
+
+impl TokenLogprobs {
+    /// Of `token` and the `top` likeliest, from the logits of the vocabulary. Of equal logits the
+    /// lower token goes first.
+    pub fn new(logits: &[f32], token: u32, top: usize) -> Self {
+        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let exps = logits.iter().map(|&l| f64::from(l - largest).exp());
+        let total = exps.sum::<f64>().ln() + f64::from(largest);
+        let logprob = |id: u32| {
+            let logit = usize::try_from(id).ok().and_then(|id| logits.get(id));
+            logit.map_or(f32::NEG_INFINITY, |&l| (f64::from(l) - total) as f32)
+        };
+        let by_logit = |a: &u32, b: &u32| {
+            logits[*b as usize]
+                .total_cmp(&logits[*a as usize])
+                .then(a.cmp(b))
+        };
+        let mut ids: Vec<u32> = (0..).take(logits.len()).collect();
+        let top = top.min(ids.len());
+        if 0 < top && top < ids.len() {
+            ids.select_nth_unstable_by(top - 1, by_logit);
+        }
+        ids.truncate(top);
+        ids.sort_unstable_by(by_logit);
+        Self {
+            token,
+            logprob: logprob(token),
+            top: ids.into_iter().map(|id| (id, logprob(id))).collect(),
+        }
+    }
+}
+
+/// What limits and accompanies an answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AskOptions<'a> {
+    /// Tokens that end it and are no part of it.
+    pub stop_tokens: &'a [u32],
+    /// Most tokens of the answer.
+    pub max_tokens: usize,
+    /// Log-probabilities of each token and of this many of the likeliest in its place.
+    pub logprobs: Option<usize>,
 }
 
 /// A document's keys and values, ready for questions.
@@ -350,9 +417,10 @@ impl<'m> Session<'m> {
         self.check("question", tokens)?;
         let held = self.held.as_ref().ok_or(SessionError::NoDocument)?;
         self.fits(held.plan.tokens + held.following + tokens.len())?;
+        let end = held.plan.tokens + held.following + tokens.len();
         let mut rows = Vec::new();
         for chunk in tokens.chunks(self.settings.chunk) {
-            rows.push(self.follow(chunk)?);
+            rows.push(self.follow(chunk, end)?);
         }
         Ok(match rows.len() {
             1 => rows.remove(0),
@@ -413,12 +481,28 @@ impl<'m> Session<'m> {
         }
     }
 
-    /// One pass of rows that follow: the final norm's rows `[1, seq, hidden]`.
-    fn follow(&mut self, tokens: &[u32]) -> Result<Tensor<3>, SessionError> {
-        let held = self.held.as_mut().ok_or(SessionError::NoDocument)?;
+    /// The rotary frequencies of rows up to position `end`. Dynamic scaling grows with them, while
+    /// the keys before stay as they are, as in transformers.
+    fn rope_to(&self, end: usize) -> Cow<'_, Rope> {
+        let config = &self.config;
+        match config.rope.scaling {
+            RopeScaling::Dynamic { .. } if end > self.settings.context() => {
+                Cow::Owned(config.rope.init(config.head_dim, end))
+            }
+            _ => Cow::Borrowed(&self.rope),
+        }
+    }
+
+    /// One pass of rows that follow: the final norm's rows `[1, seq, hidden]`. The last row of the
+    /// passes it belongs to is before position `end`.
+    fn follow(&mut self, tokens: &[u32], end: usize) -> Result<Tensor<3>, SessionError> {
+        let held = self.held.as_ref().ok_or(SessionError::NoDocument)?;
         let start = held.plan.tokens + held.following;
         let (decoder, device) = (self.decoder, &self.device);
-        let rope = self.rope.tables(start..start + tokens.len(), device);
+        let rope = self
+            .rope_to(end)
+            .tables(start..start + tokens.len(), device);
+        let held = self.held.as_mut().ok_or(SessionError::NoDocument)?;
         let mut hidden = decoder.embed_ids(tokens);
         let Held { cache, local, .. } = held;
         let normed = self.group.compute(device, |group| {
@@ -455,11 +539,31 @@ impl<'m> Session<'m> {
         max_tokens: usize,
         on_token: impl FnMut(u32) -> ControlFlow<()>,
     ) -> Result<Completion, SessionError> {
+        let options = AskOptions {
+            stop_tokens,
+            max_tokens,
+            logprobs: None,
+        };
+        self.ask_with(question, sampler, options, on_token)
+    }
+
+    /// [`ask`](Self::ask) with further options.
+    ///
+    /// # Errors
+    ///
+    /// As [`ask`](Self::ask).
+    pub fn ask_with(
+        &mut self,
+        question: &[u32],
+        sampler: &mut Sampler,
+        options: AskOptions<'_>,
+        on_token: impl FnMut(u32) -> ControlFlow<()>,
+    ) -> Result<Completion, SessionError> {
         let held = self.held.as_ref().ok_or(SessionError::NoDocument)?;
-        self.fits(held.plan.tokens + question.len() + max_tokens.saturating_sub(1))?;
+        self.fits(held.plan.tokens + question.len() + options.max_tokens.saturating_sub(1))?;
         self.check("question", question)?;
         self.rewind();
-        let result = self.complete(question, sampler, stop_tokens, max_tokens, on_token);
+        let result = self.complete(question, sampler, options, on_token);
         self.rewind();
         result
     }
@@ -475,8 +579,7 @@ impl<'m> Session<'m> {
         &mut self,
         question: &[u32],
         sampler: &mut Sampler,
-        stop_tokens: &[u32],
-        max_tokens: usize,
+        options: AskOptions<'_>,
         mut on_token: impl FnMut(u32) -> ControlFlow<()>,
     ) -> Result<Completion, SessionError> {
         let asked = Instant::now();
@@ -486,6 +589,13 @@ impl<'m> Session<'m> {
         let mut rows = self.extend(question)?;
         let mut query_time = None;
         let mut decoding = Instant::now();
+        let AskOptions {
+            stop_tokens,
+            max_tokens,
+            logprobs: top,
+        } = options;
+        let mut logprobs = Vec::new();
+        let mut stop_token = None;
         let mut tokens = Vec::new();
         let stop_reason = loop {
             if tokens.len() == max_tokens {
@@ -498,6 +608,8 @@ impl<'m> Session<'m> {
                     query_time = Some(asked.elapsed());
                     decoding = Instant::now();
                 }
+                // The sampler changes what it is given.
+                let own = top.map(|_| logits.clone());
                 choice.token = sampler.sample(&mut logits)?;
                 sampler.observe(&[choice.token]);
                 choice.ends = match stop_tokens.contains(&choice.token) {
@@ -505,9 +617,15 @@ impl<'m> Session<'m> {
                     false if on_token(choice.token).is_break() => Some(StopReason::Cancelled),
                     false => None,
                 };
+                if let (Some(own), Some(top)) = (own, top)
+                    && choice.ends != Some(StopReason::StopToken)
+                {
+                    logprobs.push(TokenLogprobs::new(&own, choice.token, top));
+                }
             }
             let choice = choice.agreed(&mut self.group)?;
             if choice.ends == Some(StopReason::StopToken) {
+                stop_token = Some(choice.token);
                 break StopReason::StopToken;
             }
             tokens.push(choice.token);
@@ -525,6 +643,8 @@ impl<'m> Session<'m> {
         Ok(Completion {
             tokens,
             stop_reason,
+            stop_token,
+            logprobs,
             query_time,
             decode_time: decoding.elapsed(),
             decode_steps,

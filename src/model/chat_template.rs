@@ -34,7 +34,7 @@ impl ChatMessage {
 }
 
 /// How [`ChatTemplate::render`] renders.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct RenderOptions {
     /// Whether the prompt ends with the opening of the assistant's turn.
     pub add_generation_prompt: bool,

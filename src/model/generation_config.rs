@@ -1,9 +1,14 @@
 //! How a model's authors want it to generate: `generation_config.json`, with `config.json` for what
 //! that leaves out.
+//!
+//! A value that cannot be used is kept by name and refused only by those who would need it: flags
+//! may stand in its place.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
+
+use super::json;
 
 /// Defaults for generation. What a file does not say is `None`.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -27,7 +32,31 @@ pub struct GenerationConfig {
     pub repetition_penalty: Option<f32>,
     /// The most tokens to generate.
     pub max_new_tokens: Option<usize>,
+    /// Values of the file that are of another type, out of range or beyond the vocabulary. Their
+    /// fields are as if the file did not have them.
+    pub unusable: Vec<UnusableValue>,
 }
+
+/// A value of a generation configuration that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}{name} must be {expected}, not {found}", file.as_deref().map_or_else(String::new, |f| format!("{}: ", f.display())))]
+pub struct UnusableValue {
+    /// The file, where it is known.
+    pub file: Option<PathBuf>,
+    /// The field.
+    pub name: &'static str,
+    /// What it may be.
+    pub expected: String,
+    /// What it is.
+    pub found: String,
+}
+
+/// Fields that only a draw looks at.
+const SAMPLED: [&str; 4] = ["temperature", "top_k", "top_p", "min_p"];
+
+/// Fields whose absence changes no choice of a token: an id that the model does not have never
+/// comes, and a limit is always given.
+const HARMLESS: [&str; 3] = ["bos_token_id", "eos_token_id", "max_new_tokens"];
 
 impl GenerationConfig {
     /// The same with the token ids of `model`, read from a `config.json`, where there are none.
@@ -36,129 +65,166 @@ impl GenerationConfig {
             self.eos_token_ids = model.eos_token_ids;
         }
         self.bos_token_id = self.bos_token_id.or(model.bos_token_id);
+        let tokens = model.unusable.into_iter();
+        self.unusable
+            .extend(tokens.filter(|value| HARMLESS.contains(&value.name)));
         self
+    }
+
+    /// The values that cannot be used and are needed where the fields `overridden` are given by
+    /// somebody else, and those that are not needed.
+    pub fn unusable_but(&self, overridden: &[&str]) -> (Vec<&UnusableValue>, Vec<&UnusableValue>) {
+        let sampling = self.do_sample == Some(true) || overridden.contains(&"temperature");
+        self.unusable.iter().partition(|value| {
+            let drawn = SAMPLED.contains(&value.name);
+            !(overridden.contains(&value.name)
+                || HARMLESS.contains(&value.name)
+                || (drawn && !sampling))
+        })
     }
 
     /// Reads the JSON of a `generation_config.json`, or of a `config.json`, whose token ids have the
     /// same names. Keys it does not know are ignored: there are dozens, most for other methods.
+    /// Values that cannot be used are listed in [`unusable`](Self::unusable).
     ///
     /// # Errors
     ///
-    /// [`GenerationConfigError::Json`], and [`GenerationConfigError::Field`] with the name of a
-    /// value that is of another type, out of range, or a token id not below `vocab_size`.
+    /// [`GenerationConfigError::Json`] and [`GenerationConfigError::NotAnObject`].
     pub fn parse(json: &[u8], vocab_size: usize) -> Result<Self, GenerationConfigError> {
-        let json: Value = serde_json::from_slice(json)?;
-        let fields = json
+        let value: Value = json::from_slice(json)?;
+        let fields = value
             .as_object()
-            .ok_or_else(|| GenerationConfigError::Field {
-                name: "the file",
-                expected: "a JSON object",
-                found: shorten(&json),
+            .ok_or_else(|| GenerationConfigError::NotAnObject {
+                found: shorten(&value),
             })?;
-        let fields = Fields { fields, vocab_size };
-        Ok(Self {
-            bos_token_id: match fields.get("bos_token_id") {
-                Some(id) => Some(fields.token("bos_token_id", id)?),
-                None => None,
-            },
-            eos_token_ids: fields.eos()?,
-            do_sample: match fields.get("do_sample") {
-                None => None,
-                Some(Value::Bool(flag)) => Some(*flag),
-                Some(other) => return Err(refuse("do_sample", "true or false", other)),
-            },
+        let mut unusable = Vec::new();
+        let mut fields = Fields {
+            fields,
+            vocab_size,
+            unusable: &mut unusable,
+        };
+        let mut config = Self {
+            bos_token_id: fields.one_token("bos_token_id"),
+            eos_token_ids: fields.tokens("eos_token_id"),
+            do_sample: fields.flag("do_sample"),
             temperature: fields.number("temperature", "a number from 0 to 100", |t| {
                 (0.0..=100.0).contains(&t)
-            })?,
-            top_k: fields.count("top_k")?,
+            }),
+            top_k: fields.count("top_k"),
             top_p: fields.number("top_p", "a number above 0, at most 1", |p| {
                 p > 0.0 && p <= 1.0
-            })?,
+            }),
             min_p: fields.number("min_p", "a number from 0 to 1", |p| {
                 (0.0..=1.0).contains(&p)
-            })?,
+            }),
             repetition_penalty: fields.number(
                 "repetition_penalty",
                 "a number from 0.01 to 100",
                 |p| (0.01..=100.0).contains(&p),
-            )?,
-            max_new_tokens: fields.count("max_new_tokens")?,
-        })
+            ),
+            max_new_tokens: fields.count("max_new_tokens"),
+            unusable: Vec::new(),
+        };
+        config.unusable = unusable;
+        Ok(config)
+    }
+
+    /// The same, read from a file of this path.
+    pub(crate) fn in_file(mut self, path: &Path) -> Self {
+        for value in &mut self.unusable {
+            value.file.get_or_insert_with(|| path.to_owned());
+        }
+        self
     }
 }
 
 struct Fields<'a> {
     fields: &'a Map<String, Value>,
     vocab_size: usize,
+    unusable: &'a mut Vec<UnusableValue>,
 }
 
-impl Fields<'_> {
+impl<'a> Fields<'a> {
     /// A field, where it is there and not null.
-    fn get(&self, name: &str) -> Option<&Value> {
+    fn get(&self, name: &str) -> Option<&'a Value> {
         self.fields.get(name).filter(|value| !value.is_null())
     }
 
-    fn token(&self, name: &'static str, value: &Value) -> Result<u32, GenerationConfigError> {
-        value
-            .as_u64()
-            .filter(|&id| id < self.vocab_size as u64)
-            .and_then(|id| u32::try_from(id).ok())
-            .ok_or_else(|| GenerationConfigError::Token {
-                name,
-                found: shorten(value),
-                vocab_size: self.vocab_size,
-            })
+    fn refuse(&mut self, name: &'static str, expected: impl Into<String>, found: &Value) {
+        self.unusable.push(UnusableValue {
+            file: None,
+            name,
+            expected: expected.into(),
+            found: shorten(found),
+        });
     }
 
-    fn eos(&self) -> Result<Vec<u32>, GenerationConfigError> {
-        const NAME: &str = "eos_token_id";
-        let mut ids = Vec::new();
-        let values = match self.get(NAME) {
+    fn token(&mut self, name: &'static str, value: &Value) -> Option<u32> {
+        let id = value.as_u64().filter(|&id| id < self.vocab_size as u64);
+        let id = id.and_then(|id| u32::try_from(id).ok());
+        if id.is_none() {
+            let expected = format!("a token below the vocabulary's {}", self.vocab_size);
+            self.refuse(name, expected, value);
+        }
+        id
+    }
+
+    fn one_token(&mut self, name: &'static str) -> Option<u32> {
+        let value = self.get(name)?;
+        self.token(name, value)
+    }
+
+    /// One token or a list of them, without repetition.
+    fn tokens(&mut self, name: &'static str) -> Vec<u32> {
+        let values = match self.get(name) {
             None => &[][..],
             Some(Value::Array(values)) => values,
             Some(one) => std::slice::from_ref(one),
         };
+        let mut ids = Vec::new();
         for value in values {
-            let id = self.token(NAME, value)?;
-            if !ids.contains(&id) {
+            if let Some(id) = self.token(name, value)
+                && !ids.contains(&id)
+            {
                 ids.push(id);
             }
         }
-        Ok(ids)
+        ids
+    }
+
+    fn flag(&mut self, name: &'static str) -> Option<bool> {
+        let value = self.get(name)?;
+        let flag = value.as_bool();
+        if flag.is_none() {
+            self.refuse(name, "true or false", value);
+        }
+        flag
     }
 
     fn number(
-        &self,
+        &mut self,
         name: &'static str,
         expected: &'static str,
         accept: impl Fn(f64) -> bool,
-    ) -> Result<Option<f32>, GenerationConfigError> {
-        let Some(value) = self.get(name) else {
-            return Ok(None);
-        };
+    ) -> Option<f32> {
+        let value = self.get(name)?;
         match value.as_f64().filter(|&number| accept(number)) {
             // What underflows to 0 in f32 is out of a range that excludes 0.
-            Some(number) if accept(f64::from(number as f32)) => Ok(Some(number as f32)),
-            _ => Err(refuse(name, expected, value)),
+            Some(number) if accept(f64::from(number as f32)) => Some(number as f32),
+            _ => {
+                self.refuse(name, expected, value);
+                None
+            }
         }
     }
 
-    fn count(&self, name: &'static str) -> Result<Option<usize>, GenerationConfigError> {
-        let Some(value) = self.get(name) else {
-            return Ok(None);
-        };
-        match value.as_u64().and_then(|count| u32::try_from(count).ok()) {
-            Some(count) => Ok(Some(count as usize)),
-            None => Err(refuse(name, "a whole number from 0 to 4294967295", value)),
+    fn count(&mut self, name: &'static str) -> Option<usize> {
+        let value = self.get(name)?;
+        let count = value.as_u64().and_then(|count| u32::try_from(count).ok());
+        if count.is_none() {
+            self.refuse(name, "a whole number from 0 to 4294967295", value);
         }
-    }
-}
-
-fn refuse(name: &'static str, expected: &'static str, found: &Value) -> GenerationConfigError {
-    GenerationConfigError::Field {
-        name,
-        expected,
-        found: shorten(found),
+        count.map(|count| count as usize)
     }
 }
 
@@ -187,26 +253,15 @@ pub enum GenerationConfigError {
     /// The file is not JSON.
     #[error("not JSON: {0}")]
     Json(#[from] serde_json::Error),
-    /// A value is of another type or out of range.
-    #[error("{name} must be {expected}, not {found}")]
-    Field {
-        /// Its name.
-        name: &'static str,
-        /// What it may be.
-        expected: &'static str,
-        /// What it is.
+    /// The file holds something else than an object.
+    #[error("expected a JSON object, found {found}")]
+    NotAnObject {
+        /// What it holds.
         found: String,
     },
-    /// A token id is not in the vocabulary.
-    #[error("{name} must name tokens below the vocabulary's {vocab_size}, not {found}")]
-    Token {
-        /// Its name.
-        name: &'static str,
-        /// What it is.
-        found: String,
-        /// The size of the vocabulary.
-        vocab_size: usize,
-    },
+    /// A value that is needed cannot be used.
+    #[error(transparent)]
+    Unusable(#[from] UnusableValue),
 }
 
 impl GenerationConfigError {
@@ -272,19 +327,59 @@ mod tests {
             ("bos_token_id", "[1]"),
         ] {
             let json = format!("{{\"{field}\": {value}}}");
-            let error = GenerationConfig::parse(json.as_bytes(), 10).unwrap_err();
-            assert!(error.to_string().starts_with(field), "{json}: {error}");
+            let config = GenerationConfig::parse(json.as_bytes(), 10).unwrap();
+            let [unusable] = &config.unusable[..] else {
+                panic!("{json}: {:?}", config.unusable);
+            };
+            assert!(
+                unusable.to_string().starts_with(field),
+                "{json}: {unusable}"
+            );
+            let without = GenerationConfig {
+                unusable: Vec::new(),
+                ..config
+            };
+            let kept = match json.contains("[1,") {
+                true => vec![1],
+                false => vec![],
+            };
+            let expected = GenerationConfig {
+                eos_token_ids: kept,
+                ..GenerationConfig::default()
+            };
+            assert_eq!(without, expected, "{json}");
         }
-        // JSON has no NaN; Python writes one all the same.
-        for json in ["{\"top_p\": NaN}", "", "[", "[]", "{\"top_p\": 0.5"] {
+        for json in ["", "[", "[]", "{\"top_p\": 0.5"] {
             assert!(
                 GenerationConfig::parse(json.as_bytes(), 10).is_err(),
                 "{json}"
             );
         }
         let long = format!("{{\"top_p\": \"{}\"}}", "\u{20ac}".repeat(1000));
-        let error = GenerationConfig::parse(long.as_bytes(), 10).unwrap_err();
-        assert!(error.to_string().len() < 300);
+        let config = GenerationConfig::parse(long.as_bytes(), 10).unwrap();
+        assert!(config.unusable[0].to_string().len() < 300);
+        // JSON has no NaN; Python writes one all the same.
+        let config = GenerationConfig::parse(b"{\"top_p\": NaN}", 10).unwrap();
+        assert_eq!(config.unusable[0].found, "\"NaN\"");
+    }
+
+    #[test]
+    fn a_value_is_needed_unless_it_is_overridden() {
+        let names = |json: &str, overridden: &[&str]| -> Vec<&str> {
+            let config = GenerationConfig::parse(json.as_bytes(), 10).unwrap();
+            let (needed, _) = config.unusable_but(overridden);
+            needed.iter().map(|value| value.name).collect()
+        };
+        let json = r#"{"do_sample": true, "temperature": -1, "top_p": 7, "eos_token_id": 99}"#;
+        assert_eq!(names(json, &[]), ["temperature", "top_p"]);
+        assert_eq!(names(json, &["temperature"]), ["top_p"]);
+        assert!(names(json, &["temperature", "top_p"]).is_empty());
+        let greedy = r#"{"temperature": -1, "repetition_penalty": 0}"#;
+        assert_eq!(names(greedy, &[]), ["repetition_penalty"]);
+        assert_eq!(
+            names(r#"{"do_sample": 1}"#, &["temperature"]),
+            ["do_sample"]
+        );
     }
 
     #[test]

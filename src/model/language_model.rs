@@ -4,12 +4,15 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, FloatDType};
 
-use super::chat_template::{ChatTemplate, ChatTemplateError, RenderOptions};
+use super::chat_template::{ChatTemplate, ChatTemplateError};
 use super::config::{ConfigError, DecoderConfig};
 use super::decoder::Decoder;
 use super::generation_config::{GenerationConfig, GenerationConfigError};
-use super::prompt::{PromptError, PromptSplit, PromptTemplate, QuerySplit};
+use super::prompt::{
+    PromptError, PromptOptions, PromptSplit, PromptTemplate, QuerySplit, TemplateChoice,
+};
 use super::source::{ModelSource, SourceError};
+use super::stop::{self, StopToken};
 use super::tokenizer::{Tokenizer, TokenizerError};
 use super::weights::{self, Progress, WeightsError, module_path};
 
@@ -50,8 +53,12 @@ pub struct ModelText {
     pub tokenizer: Tokenizer,
     /// How a conversation is written for this model; none for a base model.
     pub chat_template: Option<ChatTemplate>,
-    /// Stop tokens and sampling defaults.
+    /// Sampling defaults.
     pub generation: GenerationConfig,
+    /// The tokens that end an answer.
+    pub stop_tokens: Vec<StopToken>,
+    /// What in the files was overruled or passed over, a sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// A decoder with its tokenizer, chat template and generation defaults.
@@ -74,31 +81,61 @@ impl ModelText {
     ///
     /// A [`ModelError`] saying which file is missing or wrong and what to do about it.
     pub fn load(source: &ModelSource) -> Result<Self, ModelError> {
-        let config = DecoderConfig::from_json(source.config())?;
+        let (config, mut warnings) = DecoderConfig::read(source.config())?;
         let tokenizer = Tokenizer::from_bytes(&source.tokenizer()?)?;
         let chat_template = chat_template(source)?;
         let generation = generation_config(source, config.vocab_size)?;
+        let (_, harmless) = generation.unusable_but(&[]);
+        warnings.extend(
+            harmless
+                .iter()
+                .map(|value| format!("{value}; it is ignored")),
+        );
+        let special = chat_template.as_ref().map(ChatTemplate::special_tokens);
+        let stop_tokens = stop::of_model(
+            &generation.eos_token_ids,
+            special
+                .and_then(|tokens| tokens.get("eos_token"))
+                .map(String::as_str),
+            chat_template.as_ref(),
+            &tokenizer,
+            config.vocab_size,
+        );
         Ok(Self {
             config,
             tokenizer,
             chat_template,
             generation,
+            stop_tokens,
+            warnings,
         })
     }
 
-    /// The model's prompt with places for a document and a question, and with a system prompt in
-    /// place of the template's own where one is given.
+    /// The model's prompt with places for a document and a question.
     ///
     /// # Errors
     ///
-    /// [`ModelError::Prompt`] when the template takes no system prompt, or changes the user's text.
-    pub fn prompt_template(&self, system: Option<&str>) -> Result<PromptTemplate, ModelError> {
-        Ok(match &self.chat_template {
+    /// [`ModelError::ChatTemplate`] when there is no template of the name asked for or the one given
+    /// does not parse, [`ModelError::Prompt`] when the template takes no system prompt or changes
+    /// the user's text.
+    pub fn prompt_template(&self, options: &PromptOptions) -> Result<PromptTemplate, ModelError> {
+        let given;
+        let template = match &options.template {
+            TemplateChoice::Model => self.chat_template.as_ref(),
+            TemplateChoice::Named(_) => self.chat_template.as_ref(),
+            TemplateChoice::Source(source) => {
+                given = ChatTemplate::parse(source)?;
+                Some(&given)
+            }
+            TemplateChoice::None => None,
+        };
+        let prompt = match template {
             Some(template) => {
-                PromptTemplate::from_chat(template, system, &RenderOptions::default())?
+                PromptTemplate::from_chat(template, options.system.as_deref(), &options.render)?
             }
             None => PromptTemplate::plain(),
-        })
+        };
+        Ok(prompt.with_answer_prefix(&options.answer_prefix))
     }
 
     /// The tokens before the document, of the document, the question and the template's tail.
@@ -110,9 +147,9 @@ impl ModelText {
         &self,
         document: &str,
         question: &str,
-        system: Option<&str>,
+        options: &PromptOptions,
     ) -> Result<PromptSplit, ModelError> {
-        let parts = self.prompt_template(system)?.parts(document, question)?;
+        let parts = self.prompt_template(options)?.parts(document, question)?;
         Ok(parts.split(&self.tokenizer, self.config.vocab_size)?)
     }
 
@@ -124,9 +161,9 @@ impl ModelText {
     pub fn split_query(
         &self,
         question: &str,
-        system: Option<&str>,
+        options: &PromptOptions,
     ) -> Result<QuerySplit, ModelError> {
-        let template = self.prompt_template(system)?;
+        let template = self.prompt_template(options)?;
         Ok(template.split_query(&self.tokenizer, question, self.config.vocab_size)?)
     }
 }
@@ -234,8 +271,10 @@ fn generation_config(
     vocab_size: usize,
 ) -> Result<GenerationConfig, GenerationConfigError> {
     let parse = |name: &str, json: &str| {
+        let path = file(source, name);
         GenerationConfig::parse(json.as_bytes(), vocab_size)
-            .map_err(|error| error.in_file(&file(source, name)))
+            .map(|config| config.in_file(&path))
+            .map_err(|error| error.in_file(&path))
     };
     let generation = match source.generation_config() {
         Some(json) => parse("generation_config.json", json)?,

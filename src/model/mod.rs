@@ -10,6 +10,7 @@ mod fingerprint;
 pub mod generation_config;
 #[cfg(feature = "hub")]
 pub mod hub;
+mod json;
 mod language_model;
 mod mlp;
 mod norm;
@@ -18,6 +19,7 @@ mod random;
 mod rope;
 pub mod sampler;
 pub mod source;
+pub mod stop;
 pub mod text_stream;
 pub mod tokenizer;
 pub mod weights;

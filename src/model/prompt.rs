@@ -18,6 +18,37 @@ pub const SEPARATOR: &str = "\n\n";
 const DOCUMENT: &str = "\u{e000}Document \"1\" & <b> \\n 'c'\n\td\u{e9}\u{e001}";
 const QUESTION: &str = "\u{e002}Question \"2\" & </b> \\t 'c'\n\td\u{e9}\u{e003}";
 
+/// Which chat template makes the prompt.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum TemplateChoice {
+    /// The model's own; none for a base model, which gets the text as it is.
+    #[default]
+    Model,
+    /// The one of this name among the model's.
+    Named(String),
+    /// Another one: its source.
+    Source(String),
+    /// None, whatever the model has: document and question stand as they are behind the tokenizer's
+    /// special tokens.
+    None,
+}
+
+/// How a document and a question become a prompt.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PromptOptions {
+    /// System prompt, in place of the chat template's own.
+    pub system: Option<String>,
+    /// The chat template.
+    pub template: TemplateChoice,
+    /// What the template sees beside the messages, such as `enable_thinking`.
+    pub render: RenderOptions,
+    /// How the answer begins: text behind the opening of the assistant's turn.
+    pub answer_prefix: String,
+    /// Whether control tokens that are spelled out in the document or the question become those
+    /// tokens. By default they are text: a document that holds `<|im_end|>` ends no turn.
+    pub allow_control_tokens: bool,
+}
+
 /// A chat template with a place for a document and one for a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptTemplate {
@@ -131,6 +162,12 @@ impl PromptTemplate {
             strips_start,
             add_special: false,
         })
+    }
+
+    /// The same with an answer that begins with `text`, which is part of the tail.
+    pub fn with_answer_prefix(mut self, text: &str) -> Self {
+        self.tail.push_str(text);
+        self
     }
 
     /// The text before the document.

@@ -238,6 +238,39 @@ mod tests {
         }
     }
 
+    /// Every spelling gives what transformers 5 makes of it, or is refused by both; a contradiction
+    /// that transformers lets pass may be refused.
+    #[test]
+    fn spellings_are_read_as_transformers_reads_them() {
+        let all: Value =
+            serde_json::from_str(include_str!("../../tests/fixtures/rope/spellings.json")).unwrap();
+        let cases = all["cases"].as_array().unwrap();
+        assert!(cases.len() > 30);
+        for case in cases {
+            let mut config = all["base"].clone();
+            for (name, value) in case["fields"].as_object().unwrap() {
+                config[name] = value.clone();
+            }
+            let found = DecoderConfig::from_json(&config.to_string());
+            if case["refused"] == true {
+                assert!(found.is_err(), "{case}");
+                continue;
+            }
+            let config = found.unwrap_or_else(|error| panic!("{case}: {error}"));
+            let context = case["context"].as_u64().unwrap() as usize;
+            let rope = config.rope.init(config.head_dim, context);
+            let expected = case["inverse_frequencies"].as_array().unwrap();
+            assert_eq!(rope.inverse_frequencies.len(), expected.len());
+            // transformers computes in f32.
+            for (got, want) in rope.inverse_frequencies.iter().zip(expected) {
+                let want = want.as_f64().unwrap();
+                assert!((got / want - 1.0).abs() < 1e-5, "{case}: {got}");
+            }
+            let factor = case["attention_factor"].as_f64().unwrap();
+            assert!((rope.attention_factor - factor).abs() < 1e-6, "{case}");
+        }
+    }
+
     #[test]
     fn tables_are_rounded_from_f64_angles() {
         let rope = RopeConfig::new().init(4, 0);

@@ -202,6 +202,11 @@ impl Tokenizer {
         self.special.contains(&id)
     }
 
+    /// Whether `id` is a token of its own beside the vocabulary's pieces, special or not.
+    pub fn is_added(&self, id: u32) -> bool {
+        self.inner.get_added_tokens_decoder().contains_key(&id)
+    }
+
     /// Whether `id` is one byte of a character that is not in the vocabulary (`<0xE2>`).
     pub(super) fn is_byte(&self, id: u32) -> bool {
         self.byte_fallback

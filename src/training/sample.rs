@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::model::prompt::PromptError;
+use crate::model::prompt::{PromptError, PromptOptions};
 use crate::model::{ModelError, ModelText};
 
 use super::data::TextSample;
@@ -74,7 +74,7 @@ impl Sample {
     ) -> Result<Self, SampleError> {
         let prompt = |error: ModelError| SampleError::Prompt(Box::new(error));
         let split = model
-            .split(&text.document, &text.question, None)
+            .split(&text.document, &text.question, &PromptOptions::default())
             .map_err(prompt)?;
         let answer = model
             .tokenizer
@@ -158,7 +158,7 @@ mod tests {
             .split(
                 "It was a bright cold day in April.",
                 "What month was it?",
-                None,
+                &PromptOptions::default(),
             )
             .expect("a prompt");
         let rows = |range: &Range<usize>| sample.ids[range.clone()].to_vec();

@@ -6,10 +6,16 @@ use burn::tensor::{Device, FloatDType};
 use burn_apb::apb::{
     AnchorQuery, AnswerOptions, CompressorConfig, Method, PrefillConfig, RingLayout,
 };
+use burn_apb::model::ModelText;
+use burn_apb::model::chat_template::RenderOptions;
+use burn_apb::model::prompt::{PromptOptions, TemplateChoice};
+use burn_apb::model::sampler::SamplerConfig;
 use burn_apb::ranks::{Environment, Exchange};
 use clap::ValueEnum;
 
+use crate::commands::generate::read_text;
 use crate::error::CliError;
+use crate::output::Output;
 
 /// Where and how to compute.
 #[derive(clap::Args, Debug, Clone)]
@@ -139,9 +145,8 @@ pub struct Reading {
     /// The document, UTF-8 text; - reads standard input
     #[arg(long, value_name = "FILE|-")]
     pub document: PathBuf,
-    /// System prompt, in place of the template's own
-    #[arg(long, value_name = "TEXT")]
-    pub system: Option<String>,
+    #[command(flatten)]
+    pub prompt: Prompt,
     /// Go on when the document is longer than the context the model was made for
     #[arg(long)]
     pub allow_long: bool,
@@ -159,12 +164,82 @@ impl Reading {
     /// As the library says it.
     pub fn options(&self) -> Result<AnswerOptions, CliError> {
         Ok(AnswerOptions {
-            system: self.system.clone(),
+            prompt: self.prompt.options()?,
             chunk: self.strategy.chunk,
             allow_long: self.allow_long,
             prefill: self.strategy.config()?,
             anchor_query: self.anchor.query(),
             ..AnswerOptions::default()
+        })
+    }
+}
+
+/// How document and question become a prompt.
+#[derive(clap::Args, Debug, Clone)]
+#[command(next_help_heading = "Prompt")]
+pub struct Prompt {
+    /// System prompt, in place of the template's own
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// Chat template in place of the model's: a file with its Jinja source
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["template", "raw"])]
+    pub chat_template: Option<PathBuf>,
+    /// Which of the model's chat templates, where it has several
+    #[arg(long, value_name = "NAME", conflicts_with = "raw")]
+    pub template: Option<String>,
+    /// No chat template: document and question stand as they are
+    #[arg(long, conflicts_with_all = ["system", "template_var"])]
+    pub raw: bool,
+    /// A variable of the chat template, JSON or else text, such as enable_thinking=false; may be
+    /// repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = template_variable)]
+    pub template_var: Vec<(String, serde_json::Value)>,
+    /// How the answer begins
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub answer_prefix: String,
+    /// Read control tokens such as <|im_end|> that document or question spell out; by default they
+    /// are text
+    #[arg(long)]
+    pub allow_control_tokens: bool,
+}
+
+/// A name and a value, which is text where it is no JSON.
+fn template_variable(flag: &str) -> Result<(String, serde_json::Value), String> {
+    let (name, value) = flag
+        .split_once('=')
+        .filter(|(name, _)| !name.is_empty())
+        .ok_or_else(|| "expected NAME=VALUE, such as enable_thinking=false".to_owned())?;
+    let value = match value {
+        "True" => true.into(),
+        "False" => false.into(),
+        text => serde_json::from_str(text).unwrap_or_else(|_| text.into()),
+    };
+    Ok((name.to_owned(), value))
+}
+
+impl Prompt {
+    /// As the library says it.
+    pub fn options(&self) -> Result<PromptOptions, CliError> {
+        let template = match (&self.chat_template, &self.template, self.raw) {
+            (Some(file), ..) => TemplateChoice::Source(read_text(file, "chat template")?),
+            (_, Some(name), _) => TemplateChoice::Named(name.clone()),
+            (_, _, true) => TemplateChoice::None,
+            _ => TemplateChoice::Model,
+        };
+        Ok(PromptOptions {
+            system: self.system.clone(),
+            template,
+            render: RenderOptions {
+                variables: self.template_var.iter().cloned().collect(),
+                ..RenderOptions::default()
+            },
+            answer_prefix: self.answer_prefix.clone(),
+            allow_control_tokens: self.allow_control_tokens,
         })
     }
 }
@@ -215,6 +290,101 @@ pub struct Sampling {
     /// Divide the logits of tokens already seen by this
     #[arg(long, value_name = "R", allow_negative_numbers = true)]
     pub repetition_penalty: Option<f32>,
+    /// End the answer before this text; may be repeated
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    /// End the answer at this token, an id or as the vocabulary spells it; may be repeated
+    #[arg(long, value_name = "TOKEN")]
+    pub stop_token: Vec<String>,
+    /// Log-probabilities of each token of the answer, and of the N likeliest in its place; with --json
+    #[arg(long, value_name = "N")]
+    pub logprobs: Option<usize>,
+}
+
+impl Sampling {
+    /// The fields of a `generation_config.json` that the flags stand in place of.
+    fn overridden(&self) -> Vec<&'static str> {
+        let mut fields = vec!["max_new_tokens"];
+        let mut add = |given: bool, names: &[&'static str]| {
+            if given {
+                fields.extend(names);
+            }
+        };
+        let drawn = ["temperature", "top_k", "top_p", "min_p", "do_sample"];
+        add(self.greedy, &drawn);
+        add(self.temperature == Some(0.0), &drawn);
+        add(self.temperature.is_some(), &["temperature", "do_sample"]);
+        add(self.top_k.is_some(), &["top_k"]);
+        add(self.top_p.is_some(), &["top_p"]);
+        add(self.min_p.is_some(), &["min_p"]);
+        add(self.repetition_penalty.is_some(), &["repetition_penalty"]);
+        fields
+    }
+
+    /// Sets how tokens are chosen and what ends the answer: the flags over the model's own
+    /// defaults, greedy where there are neither. A value of the model's files that cannot be used is
+    /// an error where no flag stands in its place.
+    pub fn complete(
+        &self,
+        seed: Option<u64>,
+        model: &ModelText,
+        options: &mut AnswerOptions,
+        output: &Output,
+    ) -> Result<(), CliError> {
+        let overridden = self.overridden();
+        let (needed, ignored) = model.generation.unusable_but(&overridden);
+        if let Some(unusable) = needed.first() {
+            return Err(CliError::usage(format!(
+                "{unusable}; mend the file, or give the value as a flag, or --greedy"
+            )));
+        }
+        // Those that nobody needs were said when the model was opened.
+        let (_, said) = model.generation.unusable_but(&[]);
+        for unusable in ignored.iter().filter(|value| !said.contains(value)) {
+            output.note(format!("warning: {unusable}; the flags are used"));
+        }
+        let mut config = match self.greedy {
+            true => SamplerConfig::default(),
+            false => SamplerConfig::from(&model.generation),
+        };
+        config.temperature = self.temperature.unwrap_or(config.temperature);
+        config.top_k = self.top_k.unwrap_or(config.top_k);
+        config.top_p = self.top_p.unwrap_or(config.top_p);
+        config.min_p = self.min_p.unwrap_or(config.min_p);
+        config.repetition_penalty = self.repetition_penalty.unwrap_or(config.repetition_penalty);
+        config.seed = seed.unwrap_or(config.seed);
+        options.sampler = Some(config);
+        options.max_tokens = self.max_tokens;
+        options.logprobs = self.logprobs;
+        if self.stop.iter().any(String::is_empty) {
+            return Err(CliError::usage("--stop is empty; give the text to stop at"));
+        }
+        options.stop_texts.clone_from(&self.stop);
+        options.stop_tokens = self
+            .stop_token
+            .iter()
+            .map(|token| stop_token(token, model))
+            .collect::<Result<_, _>>()?;
+        Ok(())
+    }
+}
+
+/// A token by its text, or else by its number.
+fn stop_token(token: &str, model: &ModelText) -> Result<u32, CliError> {
+    let tokenizer = &model.tokenizer;
+    let number = || {
+        token
+            .parse()
+            .ok()
+            .filter(|&id| (id as usize) < model.config.vocab_size)
+    };
+    tokenizer.token_id(token).or_else(number).ok_or_else(|| {
+        CliError::usage(format!(
+            "--stop-token {token} is no token of the model, which has 0 to {}; for a text of several \
+             tokens use --stop",
+            model.config.vocab_size - 1
+        ))
+    })
 }
 
 /// A model and what it is read as.

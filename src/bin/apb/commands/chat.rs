@@ -40,10 +40,9 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
         model,
         ..
     } = generate::prepare(&args.reading, &first, output, |options, text| {
-        options.max_tokens = args.sampling.max_tokens;
         options.headroom = QUESTION_TOKENS;
         let seed = args.reading.strategy.seed;
-        options.sampler = Some(generate::sampler(&args.sampling, seed, &text.generation));
+        args.sampling.complete(seed, text, options, output)
     })?;
     let mut terminal = Terminal::new(output);
     let prefilled = request.prefill(&model, &options, &mut terminal);
@@ -60,11 +59,13 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
         let mut terminal = Terminal::new(output);
         let answered = reply(&model, session, query, &options, &mut terminal);
         terminal.done()?;
-        let (text, completion) = answered?;
+        let reply = answered?;
+        let completion = &reply.completion;
         output.result(
             &json!({
-                "text": text, "tokens": completion.tokens,
-                "stop_reason": completion.stop_reason.name(), "query_tokens": query.len(),
+                "text": reply.text, "tokens": completion.tokens,
+                "stop_reason": completion.stop_reason.name(),
+                "stop": generate::stop_json(reply.stop.as_ref()), "query_tokens": query.len(),
                 "query_seconds": completion.query_time.as_secs_f64(),
                 "decode_tokens_per_second": completion.decode_tokens_per_second(),
             }),
@@ -75,9 +76,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     while let Some(question) = next_question(output)? {
         // Ctrl-C ended an answer, or came while nothing was running; this question is a new task.
         interrupt::reset();
-        let query = model
-            .text
-            .split_query(&question, args.reading.system.as_deref())?;
+        let query = model.text.split_query(&question, &options.prompt)?;
         let query = [query.query, query.tail].concat();
         // A question that does not fit spoils nothing for the next.
         if let Err(error) = answer(&mut session, &query) {

@@ -93,7 +93,12 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     if output.is_json() {
         let methods: serde_json::Map<String, Value> = answers
             .iter()
-            .map(|answer| (answer.plan.method.name().into(), generate::to_json(answer)))
+            .map(|answer| {
+                (
+                    answer.plan.method.name().into(),
+                    generate::to_json(answer, &model.text),
+                )
+            })
             .collect();
         return output.result(
             &json!({

@@ -6,12 +6,11 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use burn_apb::apb::{
-    Answer, AnswerOptions, Method, Observer, PrefillObserver, PrefillPlan, Request, answer_request,
-    compressor,
+    Answer, AnswerOptions, Completion, Method, Observer, PrefillObserver, PrefillPlan, Request,
+    answer_request, compressor,
 };
-use burn_apb::model::generation_config::GenerationConfig;
-use burn_apb::model::sampler::SamplerConfig;
 use burn_apb::model::source::ModelSource;
+use burn_apb::model::stop::Stop;
 use burn_apb::model::{LanguageModel, ModelText, hub};
 use burn_apb::ranks::World;
 use serde_json::{Value, json};
@@ -35,6 +34,9 @@ pub struct Args {
     pub query: String,
     #[command(flatten)]
     pub sampling: Sampling,
+    /// Show the prompt: its text and tokens, in the JSON or on stderr
+    #[arg(long)]
+    pub show_prompt: bool,
 }
 
 /// Runs the command.
@@ -43,8 +45,9 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     let Args { reading, query, .. } = args;
     let together = |world: &mut World, output: &Output| {
         let complete =
-            |options: &mut AnswerOptions, text: &ModelText| complete(args, options, text);
-        let work = |prefilled: Prefilled<'_, '_>| together::answer(prefilled, output);
+            |options: &mut AnswerOptions, text: &ModelText| complete(args, options, text, output);
+        let work =
+            |prefilled: Prefilled<'_, '_>| together::answer(prefilled, args.show_prompt, output);
         let alone = || alone(args, output);
         together::run(reading, query, world, output, complete, alone, work)
     };
@@ -57,10 +60,14 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     )
 }
 
-fn complete(args: &Args, options: &mut AnswerOptions, text: &ModelText) {
-    options.max_tokens = args.sampling.max_tokens;
+fn complete(
+    args: &Args,
+    options: &mut AnswerOptions,
+    text: &ModelText,
+    output: &Output,
+) -> Result<(), CliError> {
     let seed = args.reading.strategy.seed;
-    options.sampler = Some(sampler(&args.sampling, seed, &text.generation));
+    args.sampling.complete(seed, text, options, output)
 }
 
 /// One process does it all.
@@ -71,14 +78,33 @@ fn alone(args: &Args, output: &Output) -> Result<(), CliError> {
         model,
         ..
     } = prepare(&args.reading, &args.query, output, |options, text| {
-        complete(args, options, text);
+        complete(args, options, text, output)
     })?;
+    let prompt = match args.show_prompt {
+        true => Some(prompt(&request, &model.text, output)?),
+        false => None,
+    };
     let answer = ask(&model, &request, &options, output)?;
     if output.is_json() {
-        return output.result(&to_json(&answer), |_| Ok(()));
+        let mut value = to_json(&answer, &model.text);
+        if let Some(prompt) = prompt {
+            value["prompt"] = prompt;
+        }
+        return output.result(&value, |_| Ok(()));
     }
     output.note(summary(&answer));
     Ok(())
+}
+
+/// The whole prompt for the JSON; without JSON it is shown on stderr.
+pub fn prompt(request: &Request, text: &ModelText, output: &Output) -> Result<Value, CliError> {
+    let tokens = [&request.document.tokens[..], &request.query].concat();
+    let decoded = text.tokenizer.decode(&tokens, false);
+    let decoded = decoded.map_err(CliError::failed)?;
+    if !output.is_json() {
+        output.note(format!("{decoded}\n{tokens:?}"));
+    }
+    Ok(json!({ "text": decoded, "tokens": tokens }))
 }
 
 /// A document and a question that have been checked, and the model to answer with.
@@ -95,13 +121,13 @@ pub fn prepare(
     reading: &Reading,
     question: &str,
     output: &Output,
-    complete: impl FnOnce(&mut AnswerOptions, &ModelText),
+    complete: impl FnOnce(&mut AnswerOptions, &ModelText) -> Result<(), CliError>,
 ) -> Result<Prepared, CliError> {
     let mut options = reading.options()?;
     let device = reading.compute.device()?;
     let document = read_text(&reading.document, "document")?;
     let (source, text) = open(&reading.model, output)?;
-    complete(&mut options, &text);
+    complete(&mut options, &text)?;
     let request = Request::new(&text, &document, question, &options)?;
     compressor::check_model(&request.plan, &text.config, &source)?;
     if let Some(note) = request.plan.note() {
@@ -131,6 +157,9 @@ pub fn check_question(question: &str) -> Result<(), CliError> {
 pub fn open(model: &Model, output: &Output) -> Result<(ModelSource, ModelText), CliError> {
     let source = ModelSource::open(resolve(model, output)?).map_err(CliError::usage)?;
     let text = ModelText::load(&source)?;
+    for warning in &text.warnings {
+        output.note(format!("warning: {warning}"));
+    }
     Ok((source, text))
 }
 
@@ -189,26 +218,6 @@ pub fn read_text(path: &Path, what: &str) -> Result<String, CliError> {
             e.utf8_error().valid_up_to()
         ))
     })
-}
-
-/// The flags over the model's own defaults; with neither, greedy.
-pub fn sampler(flags: &Sampling, seed: Option<u64>, defaults: &GenerationConfig) -> SamplerConfig {
-    let mut config = if flags.greedy {
-        SamplerConfig::default()
-    } else {
-        SamplerConfig::from(defaults)
-    };
-    if let Some(temperature) = flags.temperature {
-        config.temperature = temperature;
-    }
-    config.top_k = flags.top_k.unwrap_or(config.top_k);
-    config.top_p = flags.top_p.unwrap_or(config.top_p);
-    config.min_p = flags.min_p.unwrap_or(config.min_p);
-    config.repetition_penalty = flags
-        .repetition_penalty
-        .unwrap_or(config.repetition_penalty);
-    config.seed = seed.unwrap_or(config.seed);
-    config
 }
 
 /// Answers with a progress bar while the document is prefilled, and streams the answer to stdout
@@ -287,12 +296,38 @@ impl Observer for Terminal {
     }
 }
 
+/// What ended an answer.
+pub fn stop_json(stop: Option<&Stop>) -> Value {
+    match stop {
+        Some(Stop::Token { token, text }) => json!({
+            "kind": "token", "token": token.id, "text": text, "source": token.source.name(),
+        }),
+        Some(Stop::Text(text)) => json!({ "kind": "text", "text": text }),
+        _ => Value::Null,
+    }
+}
+
+/// Log-probabilities of the answer's tokens, and of the likeliest in the place of each.
+pub fn logprobs_json(completion: &Completion, text: &ModelText) -> Value {
+    let one = |token: u32, logprob: f32| {
+        let text = text.tokenizer.token(token);
+        json!({ "token": token, "text": text, "logprob": logprob })
+    };
+    let all = completion.logprobs.iter().map(|row| {
+        let mut value = one(row.token, row.logprob);
+        value["top"] = row.top.iter().map(|&(token, p)| one(token, p)).collect();
+        value
+    });
+    all.collect()
+}
+
 /// The keys of the command contract.
-pub fn to_json(answer: &Answer) -> Value {
-    json!({
+pub fn to_json(answer: &Answer, text: &ModelText) -> Value {
+    let mut value = json!({
         "text": answer.text,
         "tokens": answer.completion.tokens,
         "stop_reason": answer.completion.stop_reason.name(),
+        "stop": stop_json(answer.stop.as_ref()),
         "document_tokens": answer.document_tokens,
         "query_tokens": answer.query_tokens,
         "exact_split": answer.exact_split,
@@ -306,7 +341,11 @@ pub fn to_json(answer: &Answer) -> Value {
         "query_seconds": answer.completion.query_time.as_secs_f64(),
         "decode_tokens_per_second": answer.completion.decode_tokens_per_second(),
         "peak_bytes": memory::peak_bytes(),
-    })
+    });
+    if !answer.completion.logprobs.is_empty() {
+        value["logprobs"] = logprobs_json(&answer.completion, text);
+    }
+    value
 }
 
 /// One line about speed and memory.

@@ -7,7 +7,7 @@ use burn_apb::model::{KvCache, ModelText};
 use burn_apb::ranks::World;
 use serde_json::json;
 
-use crate::args::{Compute, Model, Reading, Sampling, Strategy};
+use crate::args::{Compute, Model, Prompt, Reading, Sampling, Strategy};
 use crate::commands::generate::{self, Prepared, Terminal};
 use crate::commands::together::{self, Prefilled};
 use crate::error::CliError;
@@ -47,9 +47,8 @@ pub struct Ask {
     /// The question
     #[arg(long, value_name = "TEXT")]
     query: String,
-    /// System prompt, as the session was saved with
-    #[arg(long, value_name = "TEXT")]
-    system: Option<String>,
+    #[command(flatten)]
+    prompt: Prompt,
     #[command(flatten)]
     sampling: Sampling,
     #[command(flatten)]
@@ -93,11 +92,12 @@ fn save(args: &Save, output: &Output) -> Result<(), CliError> {
 }
 
 /// No question is known yet; a hint may be given.
-fn complete(options: &mut AnswerOptions, _: &ModelText) {
+fn complete(options: &mut AnswerOptions, _: &ModelText) -> Result<(), CliError> {
     options.max_tokens = 0;
     if options.anchor_query == AnchorQuery::Question {
         options.anchor_query = AnchorQuery::None;
     }
+    Ok(())
 }
 
 fn save_alone(args: &Save, output: &Output) -> Result<(), CliError> {
@@ -194,16 +194,13 @@ fn ask(args: &Ask, output: &Output) -> Result<(), CliError> {
         format!("{:?}", saved.dtype().unwrap_or(dtype)),
         format!("{dtype:?}"),
     )?;
-    let options = AnswerOptions {
-        max_tokens: args.sampling.max_tokens,
-        sampler: Some(generate::sampler(
-            &args.sampling,
-            args.strategy.seed,
-            &text.generation,
-        )),
+    let mut options = AnswerOptions {
+        prompt: args.prompt.options()?,
         ..AnswerOptions::default()
     };
-    let query = text.split_query(&args.query, args.system.as_deref())?;
+    let seed = args.strategy.seed;
+    args.sampling.complete(seed, &text, &mut options, output)?;
+    let query = text.split_query(&args.query, &options.prompt)?;
     let exact_split = query.exact;
     let query = [query.query, query.tail].concat();
     let model = generate::load_weights(text, &source, &args.compute, &device, output)?;
@@ -212,13 +209,19 @@ fn ask(args: &Ask, output: &Output) -> Result<(), CliError> {
     let mut terminal = Terminal::new(output);
     let answered = reply(&model, &mut session, &query, &options, &mut terminal);
     terminal.done()?;
-    let (text, completion) = answered?;
+    let burn_apb::apb::Reply {
+        text,
+        completion,
+        stop,
+        ..
+    } = answered?;
     let plan = saved.plan();
     if !output.is_json() {
         println!();
     }
-    let value = json!({
+    let mut value = json!({
         "text": text, "tokens": completion.tokens, "stop_reason": completion.stop_reason.name(),
+        "stop": generate::stop_json(stop.as_ref()),
         "document_tokens": plan.tokens, "query_tokens": query.len(), "exact_split": exact_split,
         "method": plan.method.name(), "ranks": plan.ranks, "anchor": plan.anchor,
         "passing": plan.passing, "prefill_seconds": 0.0, "prefill_tokens_per_second": null,
@@ -227,6 +230,9 @@ fn ask(args: &Ask, output: &Output) -> Result<(), CliError> {
         "cache_bytes": KvCache::bytes(&model.text.config, 1, plan.tokens, dtype.into()),
         "peak_bytes": memory::peak_bytes(),
     });
+    if !completion.logprobs.is_empty() {
+        value["logprobs"] = generate::logprobs_json(&completion, &model.text);
+    }
     if output.is_json() {
         return output.result(&value, |_| Ok(()));
     }

@@ -54,7 +54,7 @@ pub fn run(
     question: &str,
     world: &mut World,
     output: &Output,
-    complete: impl FnOnce(&mut AnswerOptions, &ModelText),
+    complete: impl FnOnce(&mut AnswerOptions, &ModelText) -> Result<(), CliError>,
     alone: impl FnOnce() -> Result<(), CliError>,
     work: impl FnOnce(Prefilled<'_, '_>) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
@@ -64,8 +64,9 @@ pub fn run(
         return processes::first_alone(world, alone).map(|_| ());
     };
     let checked = check(&reading, world, output)?;
-    let prepared =
-        processes::first_alone(world, || prepare(&reading, question, &checked, complete))?;
+    let prepared = processes::first_alone(world, || {
+        prepare(&reading, question, &checked, output, complete)
+    })?;
     memory::give_back();
     let assign = prepared.as_ref().map(|(request, options, _)| {
         move |ranks: Range<usize>| {
@@ -160,8 +161,8 @@ fn check(reading: &Reading, world: &mut World, output: &Output) -> Result<Checke
         facts.push((
             "lengths",
             Some(format!(
-                "{:?}, system {:?}",
-                settings.prefill, settings.system
+                "{:?}, prompt {:?}",
+                settings.prefill, settings.prompt
             )),
         ));
         facts.push(("anchor query", Some(format!("{:?}", settings.anchor_query))));
@@ -227,12 +228,16 @@ fn prepare(
     reading: &Reading,
     question: &str,
     checked: &Checked,
-    complete: impl FnOnce(&mut AnswerOptions, &ModelText),
+    output: &Output,
+    complete: impl FnOnce(&mut AnswerOptions, &ModelText) -> Result<(), CliError>,
 ) -> Result<(Request, AnswerOptions, ModelText), CliError> {
     let mut options = reading.options()?;
     let document = generate::read_text(&reading.document, "document")?;
     let text = ModelText::load(&checked.source)?;
-    complete(&mut options, &text);
+    for warning in &text.warnings {
+        output.note(format!("warning: {warning}"));
+    }
+    complete(&mut options, &text)?;
     let request = Request::new(&text, &document, question, &options)?;
     compressor::check_model(&request.plan, &text.config, &checked.source)?;
     Ok((request, options, text))
@@ -256,6 +261,7 @@ pub fn prefill<'m>(
     let compressor =
         compressor::load(&task.plan, config, *dtype, device).map_err(CliError::usage)?;
     let settings = SessionConfig::new(task.capacity)
+        .with_context(task.plan.tokens + task.query.len())
         .with_dtype(*dtype)
         .with_chunk(chunk);
     let mut session = Session::new(decoder, config, settings, device).with_group(group);
@@ -273,7 +279,11 @@ pub fn prefill<'m>(
 }
 
 /// Answers the task's question; the first process chooses the tokens and shows them.
-pub fn answer(prefilled: Prefilled<'_, '_>, output: &Output) -> Result<(), CliError> {
+pub fn answer(
+    prefilled: Prefilled<'_, '_>,
+    show_prompt: bool,
+    output: &Output,
+) -> Result<(), CliError> {
     let Prefilled {
         world,
         session,
@@ -298,13 +308,16 @@ pub fn answer(prefilled: Prefilled<'_, '_>, output: &Output) -> Result<(), CliEr
     let mut terminal = Terminal::new(output);
     let answered = reply(model, session, &request.query, options, &mut terminal);
     terminal.done()?;
-    let (text, completion) = answered?;
+    let reply = answered?;
     if output.streams() {
         println!();
     }
-    let answer = Answer::new(request, text, completion, seconds);
+    let answer = Answer::new(request, reply, seconds);
     let report = report(checked, task, chunk, session.group());
-    let mut value = generate::to_json(&answer);
+    let mut value = generate::to_json(&answer, &model.text);
+    if show_prompt {
+        value["prompt"] = generate::prompt(request, &model.text, output)?;
+    }
     value["processes"] = json!(processes::reports(world, report)?);
     show(&value, &answer, output)
 }

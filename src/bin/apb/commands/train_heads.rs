@@ -279,7 +279,7 @@ impl Args {
         text: &ModelText,
         output: &Output,
     ) -> Result<(TrainingData, Gathered), CliError> {
-        let context = text.config.max_position_embeddings;
+        let context = text.config.context();
         let limit = self.limit.unwrap_or(context.min(LONGEST_SAMPLE));
         if limit > context {
             return Err(CliError::usage(format!(
