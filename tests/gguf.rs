@@ -254,6 +254,52 @@ fn every_stored_type_reads_as_candle_dequantises_it() {
     }
 }
 
+/// Every type but Q8_K against gguf-py, by `tests/fixtures/gguf/make.py`: the very bits, also of the
+/// rows that llama.cpp interleaves.
+#[test]
+fn every_stored_type_reads_as_gguf_py_dequantises_it() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gguf");
+    let expected: serde_json::Value =
+        serde_json::from_slice(&fs::read(folder.join("kinds.json")).unwrap()).unwrap();
+    let checkpoint = Checkpoint::open(folder.join("kinds.gguf")).unwrap();
+    let expected = expected.as_object().unwrap();
+    assert_eq!(expected.len(), 30);
+    for (name, expected) in expected {
+        let read = |dtype| {
+            checkpoint
+                .tensor(name, dtype)
+                .unwrap()
+                .into_bytes()
+                .unwrap()
+        };
+        let exact = read(FloatDType::F32);
+        let found: String = Sha256::digest(&exact[..])
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        assert_eq!(
+            found,
+            expected["sha256"].as_str().unwrap(),
+            "{name} {expected}"
+        );
+        let exact = exact.chunks_exact(4);
+        let exact: Vec<f32> = exact
+            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+            .collect();
+        for (found, exact) in read(FloatDType::BF16).chunks_exact(2).zip(&exact) {
+            let rounded = half::bf16::from_f32(*exact).to_le_bytes();
+            assert_eq!(found, rounded, "{name} as bf16");
+        }
+        for (found, exact) in read(FloatDType::F16).chunks_exact(2).zip(&exact) {
+            let rounded = half::f16::from_f32(*exact).to_le_bytes();
+            assert_eq!(found, rounded, "{name} as f16");
+        }
+    }
+    let stored = |name: &str| checkpoint.info(name).unwrap().stored.to_string();
+    assert_eq!(stored("model.layers.13.self_attn.q_proj.weight"), "IQ4_NL");
+    assert_eq!(stored("model.layers.14.mlp.up_proj.weight"), "IQ4_XS");
+}
+
 #[test]
 fn half_types_are_rounded_from_the_dequantised_values() {
     let model = model(&metadata("qwen2"));
@@ -436,6 +482,128 @@ fn rope_scalings_take_their_hugging_face_names() {
     assert!(other.unwrap_err().to_string().contains("longrope"));
 }
 
+/// The options of YaRN. `yarn_attn_factor` is transformers' `attention_factor`; `attn_factor` is what
+/// llama.cpp multiplies the default by.
+#[test]
+fn yarn_takes_all_its_options_or_is_refused() {
+    let yarn = |options: &[(&str, f32)]| {
+        let mut metadata = metadata("qwen2");
+        let key = |name: &str| format!("qwen2.rope.scaling.{name}");
+        set(
+            &mut metadata,
+            &key("type"),
+            Some(Value::String("yarn".into())),
+        );
+        set(&mut metadata, &key("factor"), Some(Value::F32(4.0)));
+        for (name, value) in options {
+            set(&mut metadata, &key(name), Some(Value::F32(*value)));
+        }
+        let model = model(&metadata);
+        let source = ModelSource::open(&model.path)?;
+        let config: serde_json::Value = serde_json::from_str(source.config()).unwrap();
+        Ok::<_, SourceError>(config["rope_scaling"].clone())
+    };
+    let found = yarn(&[
+        ("yarn_attn_factor", 1.5),
+        ("yarn_beta_fast", 16.0),
+        ("yarn_beta_slow", 2.0),
+        ("yarn_ext_factor", 1.0),
+        ("attn_factor", 1.0),
+    ]);
+    let expected = serde_json::json!({ "rope_type": "yarn", "factor": 4.0, "attention_factor": 1.5, "beta_fast": 16.0, "beta_slow": 2.0 });
+    assert_eq!(found.unwrap(), expected);
+    let found = yarn(&[("attn_factor", 0.5), ("yarn_ext_factor", -1.0)]).unwrap();
+    let expected = 0.5 * (0.1 * 4f64.ln() + 1.0);
+    let found = found["attention_factor"].as_f64().unwrap();
+    assert!((found - expected).abs() < 1e-12, "{found}");
+    for (name, value) in [
+        ("yarn_ext_factor", 0.0),
+        ("yarn_log_multiplier", 0.1),
+        ("alpha", 1000.0),
+    ] {
+        let error = yarn(&[(name, value)]).unwrap_err().to_string();
+        assert!(
+            error.contains("rope scaling") || error.contains("YaRN"),
+            "{error}"
+        );
+    }
+}
+
+/// llama.cpp builds one graph for these; they differ in names and in the order of rows.
+#[test]
+fn relatives_of_llama_are_llama() {
+    let llama = model(&metadata("llama"));
+    let llama = Checkpoint::open(&llama.path).unwrap();
+    let qwen2 = model(&metadata("qwen2"));
+    let qwen2 = Checkpoint::open(&qwen2.path).unwrap();
+    let query = "model.layers.0.self_attn.q_proj.weight";
+    for (architecture, ordered_as) in [
+        ("ernie4_5", &llama),
+        ("internlm2", &llama),
+        ("mistral3", &llama),
+        ("xverse", &llama),
+        ("exaone", &qwen2),
+    ] {
+        let model = model(&metadata(architecture));
+        let source = ModelSource::open(&model.path).unwrap();
+        let config: serde_json::Value = serde_json::from_str(source.config()).unwrap();
+        assert_eq!(config["model_type"], "llama", "{architecture}");
+        assert_eq!(config["rope_theta"], 1e5, "{architecture}");
+        let checkpoint = Checkpoint::open(&model.path).unwrap();
+        assert!(
+            values(&checkpoint, query) == values(ordered_as, query),
+            "{architecture}"
+        );
+    }
+}
+
+/// Biases are there or not by the tensors: no key says so.
+#[test]
+fn biases_stand_in_the_config() {
+    let config = |architecture: &str, biases: &[&str]| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("biased.gguf");
+        let mut tensors = tensors();
+        for (layer, bias) in [0, 1]
+            .into_iter()
+            .flat_map(|n| biases.iter().map(move |b| (n, b)))
+        {
+            let rows = match *bias {
+                "attn_k" | "attn_v" => KV_HEADS * HEAD_DIM,
+                "ffn_gate" | "ffn_up" => 512,
+                _ => HIDDEN,
+            };
+            let zeros = Tensor::zeros(rows, candle_core::DType::F32, &Device::Cpu).unwrap();
+            let tensor = QTensor::quantize(&zeros, GgmlDType::F32).unwrap();
+            tensors.push((format!("blk.{layer}.{bias}.bias"), tensor));
+        }
+        write(&path, &metadata(architecture), &tensors);
+        let source = ModelSource::open(&path)?;
+        Ok::<serde_json::Value, SourceError>(serde_json::from_str(source.config()).unwrap())
+    };
+    let (qkv, mlp) = (
+        ["attn_q", "attn_k", "attn_v"],
+        ["ffn_gate", "ffn_up", "ffn_down"],
+    );
+    let with = |parts: &[&'static str], more: &[&'static str]| [parts, more].concat();
+    let plain = config("llama", &[]).unwrap();
+    assert_eq!(plain["attention_bias"], false);
+    let all = config("llama", &with(&with(&qkv, &["attn_output"]), &mlp)).unwrap();
+    assert_eq!(
+        (&all["attention_bias"], &all["mlp_bias"]),
+        (&true.into(), &true.into())
+    );
+    assert_eq!(all["model_type"], "llama");
+    let as_qwen2 = config("llama", &qkv).unwrap();
+    assert_eq!(as_qwen2["model_type"], "qwen2");
+    assert_eq!(as_qwen2["architectures"][0], "Qwen2ForCausalLM");
+    assert_eq!(config("qwen2", &qkv).unwrap()["model_type"], "qwen2");
+    for part in [&["attn_q"][..], &["attn_output"], &["ffn_up"]] {
+        let error = config("llama", part).unwrap_err().to_string();
+        assert!(error.contains("this set of biases"), "{error}");
+    }
+}
+
 #[test]
 fn what_cannot_be_expressed_is_refused_by_name() {
     let error = |key: &str, value: Value| {
@@ -450,6 +618,18 @@ fn what_cannot_be_expressed_is_refused_by_name() {
         ("general.architecture", text("gemma3"), "gemma3"),
         ("llama.expert_count", Value::U32(8), "8 experts"),
         ("llama.rope.dimension_count", Value::U32(32), "32 of 64"),
+        ("llama.attention.value_length", Value::U32(32), "32 and 64"),
+        (
+            "llama.attention.temperature_scale",
+            Value::F32(0.1),
+            "temperature_scale",
+        ),
+        ("llama.logit_scale", Value::F32(0.5), "logit_scale"),
+        (
+            "llama.attention.causal",
+            Value::Bool(false),
+            "attention.causal",
+        ),
         (
             "llama.attention.head_count",
             Value::U32(0),
@@ -480,6 +660,190 @@ fn what_cannot_be_expressed_is_refused_by_name() {
     let model = model(&metadata);
     let found = ModelSource::open(&model.path).unwrap_err().to_string();
     assert!(found.contains("llama.context_length"), "{found}");
+}
+
+/// The tensors of the small model in three parts, as llama.cpp's `llama-gguf-split` writes them; the
+/// first holds no tensors where `meta` says so.
+struct Split {
+    folder: tempfile::TempDir,
+    meta: bool,
+}
+
+impl Split {
+    fn new(meta: bool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let split = Self { folder, meta };
+        (0..3).for_each(|part| split.write(part, 3, KINDS.len(), &split.tensors(part)));
+        split
+    }
+
+    fn tensors(&self, part: usize) -> Vec<(String, QTensor)> {
+        let starts = if self.meta {
+            [0, 0, 9, 14]
+        } else {
+            [0, 4, 9, 14]
+        };
+        let all = tensors().into_iter();
+        all.skip(starts[part])
+            .take(starts[part + 1] - starts[part])
+            .collect()
+    }
+
+    fn path(&self, part: usize) -> PathBuf {
+        self.folder
+            .path()
+            .join(format!("small-{:05}-of-00003.gguf", part + 1))
+    }
+
+    fn write(&self, part: usize, count: u16, total: usize, tensors: &[(String, QTensor)]) {
+        let mut keys = if part == 0 {
+            metadata("llama")
+        } else {
+            Vec::new()
+        };
+        set(&mut keys, "split.no", Some(Value::U16(part as u16)));
+        set(&mut keys, "split.count", Some(Value::U16(count)));
+        set(
+            &mut keys,
+            "split.tensors.count",
+            Some(Value::I32(total as i32)),
+        );
+        write(&self.path(part), &keys, tensors);
+    }
+
+    fn error(&self, part: usize) -> String {
+        ModelSource::open(self.path(part)).unwrap_err().to_string()
+    }
+}
+
+#[test]
+fn a_split_model_opens_by_any_part_and_by_its_folder() {
+    let whole = model(&metadata("llama"));
+    let expected = ModelSource::open(&whole.path).unwrap();
+    let whole = Checkpoint::open(&whole.path).unwrap();
+    for meta in [false, true] {
+        let split = Split::new(meta);
+        let mut places: Vec<PathBuf> = (0..3).map(|part| split.path(part)).collect();
+        places.push(split.folder.path().into());
+        for place in &places {
+            let source = ModelSource::open(place).unwrap();
+            assert_eq!(source.config(), expected.config());
+            assert_eq!(source.tokenizer().unwrap(), expected.tokenizer().unwrap());
+            let checkpoint = source.checkpoint().unwrap();
+            assert_eq!(checkpoint.tensors().len(), KINDS.len());
+            for info in whole.tensors() {
+                assert!(values(&checkpoint, &info.name) == values(&whole, &info.name));
+            }
+            assert_eq!(
+                source.fingerprint().unwrap(),
+                expected.fingerprint().unwrap()
+            );
+        }
+        let out = split.folder.path().join("out");
+        let report = convert(split.path(1), &out, FloatDType::F16, &mut |_| {}).unwrap();
+        assert_eq!(report.tensors, KINDS.len());
+    }
+}
+
+#[test]
+fn parts_that_are_missing_or_of_other_models_are_named() {
+    let split = Split::new(false);
+    fs::remove_file(split.path(2)).unwrap();
+    let error = split.error(1);
+    for part in [
+        "part 2 of 3",
+        "one part is not beside it",
+        "small-00003-of-00003.gguf",
+        "--merge",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+    // Also when only the folder is given.
+    let error = ModelSource::open(split.folder.path()).unwrap_err();
+    assert!(error.to_string().contains("part 1 of 3"), "{error}");
+
+    // Another part in its place, under its name.
+    fs::copy(split.path(1), split.path(2)).unwrap();
+    let error = split.error(0);
+    assert!(
+        error.contains("expected part 3 of 3, found part 2 of 3"),
+        "{error}"
+    );
+    assert!(error.contains("small-00003-of-00003.gguf: "), "{error}");
+    // A model of two parts.
+    split.write(2, 2, KINDS.len(), &split.tensors(2));
+    assert!(
+        split.error(0).contains("found part 3 of 2"),
+        "{}",
+        split.error(0)
+    );
+    // Tensors that another part has too.
+    split.write(2, 3, KINDS.len(), &split.tensors(1));
+    let error = split.error(0);
+    assert!(error.contains("`blk.0.attn_v.weight` twice"), "{error}");
+    // Fewer tensors than there should be.
+    split.write(2, 3, KINDS.len(), &split.tensors(2)[1..]);
+    let error = split.error(0);
+    assert!(
+        error.contains("expected 14 tensors in all parts, found 13"),
+        "{error}"
+    );
+    // Damage in a part that was not given is said with that part's name.
+    fs::write(split.path(2), b"GGUF").unwrap();
+    assert!(split.error(0).contains("small-00003-of-00003.gguf: "));
+    // A file that is no part.
+    write(&split.path(2), &metadata("llama"), &split.tensors(2));
+    assert!(split.error(0).contains("found a file that is no part"));
+
+    // A name by which the others cannot be found.
+    let renamed = split.folder.path().join("first.gguf");
+    fs::rename(split.path(0), &renamed).unwrap();
+    let error = ModelSource::open(&renamed).unwrap_err().to_string();
+    assert!(
+        error.contains("part 1 of 3") && error.contains("NAME-00001-of-00003.gguf"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_folder_of_several_models_is_refused_with_their_names() {
+    let model = model(&metadata("llama"));
+    let folder = model.folder.path();
+    assert!(ModelSource::open(folder).is_ok());
+    fs::copy(&model.path, folder.join("larger.gguf")).unwrap();
+    let error = ModelSource::open(folder).unwrap_err().to_string();
+    assert!(error.contains("larger.gguf, small.gguf"), "{error}");
+    // A Hugging Face folder stays one.
+    fs::write(folder.join("config.json"), "{}").unwrap();
+    let source = ModelSource::open(folder).unwrap();
+    assert_eq!(source.config(), "{}");
+    assert!(source.checkpoint().is_err());
+}
+
+/// Tensors that no Llama has are named when the weights are loaded, and not converted.
+#[test]
+fn tensors_of_other_kinds_are_kept_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("more.gguf");
+    let mut all = tensors();
+    let mut more = tensors().into_iter();
+    all.push(("blk.0.ssm_in.weight".into(), more.next().unwrap().1));
+    write(&path, &metadata("llama"), &all);
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    assert_eq!(checkpoint.tensors().len(), KINDS.len());
+    assert_eq!(checkpoint.others()[0].name, "blk.0.ssm_in.weight");
+    let report = convert(
+        &path,
+        folder.path().join("out"),
+        FloatDType::F16,
+        &mut |_| {},
+    );
+    assert_eq!(report.unwrap().tensors, KINDS.len());
+
+    all.push(("blk.0.attn_sinks.weight".into(), more.next().unwrap().1));
+    write(&path, &metadata("llama"), &all);
+    let error = Checkpoint::open(&path).unwrap_err().to_string();
+    assert!(error.contains("attn_sinks"), "{error}");
 }
 
 #[test]

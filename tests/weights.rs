@@ -8,7 +8,11 @@ use burn::nn::{
     Embedding, EmbeddingConfig, Linear, LinearConfig, LinearLayout, RmsNorm, RmsNormConfig,
 };
 use burn::tensor::{DType, Device, FloatDType, Tensor};
-use burn_apb::model::weights::{Checkpoint, StoredType, WeightsError, load, module_path};
+use burn_apb::model::source::ModelSource;
+use burn_apb::model::weights::{
+    Checkpoint, LoadOptions, LoadReport, LoadWarning, StoredType, WeightsError, load, module_path,
+};
+use burn_apb::model::{Decoder, DecoderConfig, load_decoder};
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 
 const HIDDEN: usize = 8;
@@ -131,7 +135,7 @@ fn load_silently(
     checkpoint: &Checkpoint,
     dtype: FloatDType,
 ) -> Result<Model, WeightsError> {
-    load(module, checkpoint, dtype, module_path, &mut |_| {})
+    load(module, checkpoint, dtype, module_path, &mut |_| {}).map(|(module, _)| module)
 }
 
 #[test]
@@ -139,7 +143,7 @@ fn fills_every_parameter_and_reports_progress() {
     let tensors = tensors(false);
     let (_folder, checkpoint) = folder(&tensors);
     let mut reports: Vec<(String, u64, u64)> = Vec::new();
-    let loaded = load(
+    let (loaded, report) = load(
         model(false),
         &checkpoint,
         FloatDType::F32,
@@ -149,6 +153,7 @@ fn fills_every_parameter_and_reports_progress() {
         },
     )
     .unwrap();
+    assert_eq!(report, LoadReport::default());
 
     assert_eq!(
         values(loaded.embed_tokens.weight.val()),
@@ -403,44 +408,263 @@ fn a_tensor_of_another_type_is_refused_before_anything_is_read() {
     assert!(!read);
 }
 
+/// Tensors that published checkpoints hold and the decoder does not use.
+fn extras() -> Tensors {
+    let tensor = |name: &str, n: usize, value: f32| (name.to_string(), vec![n], vec![value; n]);
+    vec![
+        tensor("model.layers.0.self_attn.rotary_emb.inv_freq", 4, 1.0),
+        tensor("model.layers.0.mlp.up_proj.bias", INNER, -0.0),
+        tensor("model.layers.2.input_layernorm.weight", HIDDEN, 1.0),
+        tensor("mtp.fc.weight", 8, 0.5),
+        tensor("v_head.summary.bias", 1, 0.25),
+        tensor("model.layers.1.attn.masked_bias", 1, -1e4),
+    ]
+}
+
 #[test]
-fn harmless_extras_are_two_and_no_more() {
-    let mut extra = tensors(true);
-    extra.push((
-        "model.layers.0.self_attn.rotary_emb.inv_freq".into(),
-        vec![4],
-        vec![1.0; 4],
-    ));
-    extra.push((
-        "lm_head.weight".into(),
-        vec![VOCAB, HIDDEN],
-        vec![0.5; VOCAB * HIDDEN],
-    ));
-    let (_folder, checkpoint) = folder(&extra);
-    load_silently(model(true), &checkpoint, FloatDType::F32).unwrap();
+fn tensors_without_a_use_are_one_warning_or_an_error_when_strict() {
+    let mut all = tensors(true);
+    all.extend(extras());
+    let (_folder, checkpoint) = folder(&all);
+    let load = |options| load(model(true), &checkpoint, options, module_path, &mut |_| {});
+    let (_, report) = load(LoadOptions::new(FloatDType::F32)).unwrap();
+    let mut expected: Vec<String> = extras().into_iter().map(|(name, ..)| name).collect();
+    let mut found = report.unused.clone();
+    (expected.sort(), found.sort());
+    assert_eq!(found, expected);
+    let [LoadWarning::Tensors { unused, .. }] = &report.warnings[..] else {
+        panic!("{:?}", report.warnings)
+    };
+    assert_eq!(unused.len(), 6);
+    let text = report.warnings[0].to_string();
+    assert!(
+        text.contains("6 tensors are not used") && text.contains("and 1 more"),
+        "{text}"
+    );
+
+    let Err(WeightsError::Mismatch(mismatch)) =
+        load(LoadOptions::new(FloatDType::F32).with_strict(true))
+    else {
+        panic!("extras were accepted");
+    };
+    assert_eq!(mismatch.unexpected.len(), 6);
+    assert!(mismatch.missing.is_empty() && mismatch.shapes.is_empty());
+}
+
+/// They would change the answer, so they are named apart. transformers leaves them out too.
+#[test]
+fn biases_with_values_have_a_warning_of_their_own() {
+    let mut all = tensors(true);
+    let name = "model.layers.1.mlp.down_proj.bias".to_string();
+    all.push((name.clone(), vec![HIDDEN], vec![0.5; HIDDEN]));
+    let (_folder, checkpoint) = folder(&all);
+    let (_, report) = load(
+        model(true),
+        &checkpoint,
+        FloatDType::F32,
+        module_path,
+        &mut |_| {},
+    )
+    .unwrap();
+    assert!(
+        matches!(&report.warnings[..], [LoadWarning::Biases { names, .. }] if *names == [name.clone()]),
+        "{:?}",
+        report.warnings
+    );
+    assert_eq!(report.unused, [name]);
+}
+
+/// The head of a module without one belongs to the embedding.
+#[test]
+fn a_tied_head_is_compared_and_can_stand_for_the_embedding() {
+    let mut only_head = tensors(true);
+    let values_of_head = only_head[0].2.clone();
+    only_head[0].0 = "lm_head.weight".into();
+    let (_folder, checkpoint) = folder(&only_head);
+    let (loaded, report) = load(
+        model(true),
+        &checkpoint,
+        FloatDType::F32,
+        module_path,
+        &mut |_| {},
+    )
+    .unwrap();
+    assert_eq!(values(loaded.embed_tokens.weight.val()), values_of_head);
+    assert_eq!(report, LoadReport::default());
 
     let mut wrong = tensors(true);
+    let rows = VOCAB * (HIDDEN + 1);
     wrong.push((
         "lm_head.weight".into(),
         vec![VOCAB, HIDDEN + 1],
-        vec![0.5; VOCAB * (HIDDEN + 1)],
-    ));
-    wrong.push((
-        "model.layers.0.mlp.router.weight".into(),
-        vec![2],
-        vec![0.5; 2],
+        vec![0.5; rows],
     ));
     let (_folder, checkpoint) = folder(&wrong);
     let Err(WeightsError::Mismatch(mismatch)) =
         load_silently(model(true), &checkpoint, FloatDType::F32)
     else {
-        panic!("extras were accepted");
+        panic!("a head of another shape was accepted");
     };
     assert_eq!(mismatch.shapes[0].tensor, "lm_head.weight");
-    assert_eq!(
-        mismatch.unexpected[0].tensor,
-        "model.layers.0.mlp.router.weight"
+
+    let (_folder, checkpoint) = folder(&tensors(true));
+    let Err(WeightsError::Mismatch(mismatch)) =
+        load_silently(model(false), &checkpoint, FloatDType::F32)
+    else {
+        panic!("a model without a head was accepted");
+    };
+    assert!(mismatch.to_string().contains("tie_word_embeddings"));
+}
+
+/// A copy of a small model with its tensors edited.
+fn edited_model(name: &str, edit: impl Fn(&mut Tensors)) -> tempfile::TempDir {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/models")
+        .join(name);
+    let bytes = std::fs::read(source.join("model.safetensors")).unwrap();
+    let stored = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut tensors: Tensors = stored
+        .iter()
+        .map(|(name, view)| {
+            assert_eq!(view.dtype(), Dtype::F32);
+            let values = view.data().as_chunks::<4>().0.iter();
+            let values = values.map(|b| f32::from_le_bytes(*b)).collect();
+            (name.to_string(), view.shape().to_vec(), values)
+        })
+        .collect();
+    edit(&mut tensors);
+    let folder = tempfile::tempdir().unwrap();
+    write(&folder.path().join("model.safetensors"), &tensors);
+    std::fs::copy(
+        source.join("config.json"),
+        folder.path().join("config.json"),
+    )
+    .unwrap();
+    folder
+}
+
+fn decoder(folder: &tempfile::TempDir, dtype: FloatDType) -> Result<(Decoder, LoadReport), String> {
+    let source = ModelSource::open(folder.path()).unwrap();
+    let config = DecoderConfig::from_json(source.config()).unwrap();
+    load_decoder(&source, &config, dtype, &Device::flex(), &mut |_| {}).map_err(|e| e.to_string())
+}
+
+/// As transformers 5: a stored head is used where it differs from the embedding, whatever the config
+/// says; where it is equal, or the only one of the two, they are one.
+#[test]
+fn a_stored_head_decides_with_a_warning() {
+    let embedding = |tensors: &Tensors| {
+        let found = tensors
+            .iter()
+            .find(|(n, ..)| n.ends_with("embed_tokens.weight"));
+        found.unwrap().clone()
+    };
+    let with_head = |change: f32| {
+        edited_model("llama3-tied", move |tensors| {
+            let (_, shape, mut values) = embedding(tensors);
+            values[3] += change;
+            tensors.push(("lm_head.weight".into(), shape, values));
+        })
+    };
+    let (same, report) = decoder(&with_head(0.0), FloatDType::F32).unwrap();
+    assert!(same.lm_head.is_none());
+    assert_eq!(report, LoadReport::default());
+
+    let (other, report) = decoder(&with_head(0.5), FloatDType::F32).unwrap();
+    let head = values(other.lm_head.unwrap().weight.val().transpose());
+    let rows = values(other.embed_tokens.weight.val());
+    assert_eq!(head[3], rows[3] + 0.5);
+    assert_eq!(head[4..], rows[4..]);
+    assert!(
+        matches!(&report.warnings[..], [LoadWarning::HeadNotTied { name, .. }] if name == "lm_head.weight"),
+        "{:?}",
+        report.warnings
     );
+    assert!(!report.warnings[0].to_string().contains('\n'));
+
+    // A difference that the type asked for does not have is none.
+    let (rounded, report) = decoder(&with_head(1e-9), FloatDType::BF16).unwrap();
+    assert!(rounded.lm_head.is_none() && report.warnings.is_empty());
+
+    let only_head = edited_model("llama3-tied", |tensors| {
+        let at = tensors
+            .iter()
+            .position(|(n, ..)| n.ends_with("embed_tokens.weight"));
+        tensors[at.unwrap()].0 = "lm_head.weight".into();
+    });
+    let (tied, report) = decoder(&only_head, FloatDType::F32).unwrap();
+    assert!(tied.lm_head.is_none() && report.warnings.is_empty());
+    assert_eq!(values(tied.embed_tokens.weight.val()), rows);
+
+    let neither = edited_model("llama3-tied", |tensors| {
+        tensors.retain(|(n, ..)| !n.ends_with("embed_tokens.weight"));
+    });
+    let error = decoder(&neither, FloatDType::F32).unwrap_err();
+    assert!(error.contains("embed_tokens.weight"), "{error}");
+    let headless = edited_model("llama-gqa", |tensors| {
+        tensors.retain(|(n, ..)| n != "lm_head.weight");
+    });
+    let error = decoder(&headless, FloatDType::F32).unwrap_err();
+    assert!(error.contains("`tie_word_embeddings` to true"), "{error}");
+}
+
+/// Tensors of one stored type each, in a file.
+fn typed(tensors: &[(String, Vec<usize>, Dtype, Vec<u8>)], path: &Path) {
+    let views = tensors.iter().map(|(name, shape, dtype, data)| {
+        (
+            name.clone(),
+            TensorView::new(*dtype, shape.clone(), data).unwrap(),
+        )
+    });
+    serialize_to_file(views, None::<HashMap<String, String>>, path).unwrap();
+}
+
+#[test]
+fn f64_is_converted_and_other_types_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let stored = |dtype: Dtype| -> Vec<_> {
+        let element = |x: f32| match dtype {
+            Dtype::F64 => (f64::from(x) + 1e-12).to_le_bytes().to_vec(),
+            Dtype::F8_E4M3 | Dtype::I8 => vec![x as i8 as u8],
+            _ => (x as i32).to_le_bytes().to_vec(),
+        };
+        let all = tensors(true).into_iter();
+        all.map(|(name, shape, v)| {
+            (
+                name,
+                shape,
+                dtype,
+                v.into_iter().flat_map(element).collect(),
+            )
+        })
+        .collect()
+    };
+    typed(&stored(Dtype::F64), &path);
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    for dtype in [FloatDType::F32, FloatDType::BF16] {
+        let loaded = load_silently(model(true), &checkpoint, dtype).unwrap();
+        let found = values(loaded.embed_tokens.weight.val());
+        let exact = self::stored(&tensors(true), "model.embed_tokens.weight");
+        for (found, exact) in found.into_iter().zip(exact) {
+            let expected = match dtype {
+                FloatDType::F32 => exact,
+                _ => half::bf16::from_f32(exact).to_f32(),
+            };
+            // 1e-12 is lost beside everything but 0.
+            assert!(found == expected || exact == 0.0, "{found} for {expected}");
+        }
+    }
+    for (dtype, name) in [
+        (Dtype::I32, "I32"),
+        (Dtype::I8, "I8, a quantised"),
+        (Dtype::F8_E4M3, "F8_E4M3, a quantised"),
+    ] {
+        typed(&stored(dtype), &path);
+        let checkpoint = Checkpoint::open(folder.path()).unwrap();
+        let error = load_silently(model(true), &checkpoint, FloatDType::F32).unwrap_err();
+        assert!(error.to_string().contains(name), "{error}");
+    }
 }
 
 #[test]
@@ -494,6 +718,71 @@ fn shards_are_one_checkpoint_also_behind_links() {
         values(loaded.embed_tokens.weight.val()),
         stored(&tensors, "model.embed_tokens.weight")
     );
+}
+
+/// A folder with shards that hold `parts`, and an index that says `map`.
+fn sharded(parts: &[(&str, Tensors)], map: &[(&str, &str)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, tensors) in parts {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        write(&path, tensors);
+    }
+    let map: serde_json::Map<String, serde_json::Value> = map
+        .iter()
+        .map(|(tensor, shard)| ((*tensor).to_string(), (*shard).into()))
+        .collect();
+    std::fs::write(
+        folder.path().join("model.safetensors.index.json"),
+        serde_json::json!({ "metadata": {}, "weight_map": map }).to_string(),
+    )
+    .unwrap();
+    folder
+}
+
+/// As transformers, which reads what the shards hold and the index only for their names.
+#[test]
+fn shards_may_lie_below_and_differ_from_their_index() {
+    let all = tensors(false);
+    let (first, second) = all.split_at(3);
+    let (x, y) = ("sub/x.safetensors", "sub/deep/y.safetensors");
+    let mut below = first.to_vec();
+    below.push(("mtp.fc.weight".into(), vec![2], vec![1.0; 2]));
+    let mut beside = second.to_vec();
+    // A second copy with other values in the shard that sorts first.
+    let mut copy = first[0].clone();
+    copy.2.fill(-7.0);
+    beside.push(copy);
+    let map: Vec<(&str, &str)> = first[1..]
+        .iter()
+        .map(|(name, ..)| (name.as_str(), x))
+        .chain(second[1..].iter().map(|(name, ..)| (name.as_str(), y)))
+        .chain([(first[0].0.as_str(), x), (second[0].0.as_str(), x)])
+        .collect();
+    let folder = sharded(&[(x, below), (y, beside)], &map);
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    let notes = checkpoint.shard_notes();
+    assert_eq!(notes.unlisted, ["mtp.fc.weight"]);
+    assert_eq!(notes.elsewhere, [second[0].0.clone()]);
+    assert_eq!(notes.repeated, [first[0].0.clone()]);
+
+    let load = |strict| {
+        let options = LoadOptions::new(FloatDType::F32).with_strict(strict);
+        load(model(false), &checkpoint, options, module_path, &mut |_| {})
+    };
+    let (loaded, report) = load(false).unwrap();
+    let embedding = values(loaded.embed_tokens.weight.val());
+    assert_eq!(embedding, stored(&all, "model.embed_tokens.weight"));
+    assert_eq!(report.unused, ["mtp.fc.weight"]);
+    assert_eq!(report.warnings.len(), 1);
+    let text = report.warnings[0].to_string();
+    for part in ["mtp.fc.weight", "not named by the index", "several shards"] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(matches!(
+        load(true),
+        Err(WeightsError::ShardDisagrees { .. })
+    ));
 }
 
 #[cfg(unix)]

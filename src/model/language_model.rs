@@ -14,7 +14,7 @@ use super::prompt::{
 use super::source::{ModelSource, SourceError};
 use super::stop::{self, StopToken};
 use super::tokenizer::{Tokenizer, TokenizerError};
-use super::weights::{self, Progress, WeightsError, module_path};
+use super::weights::{self, LoadOptions, LoadReport, Progress, WeightsError, module_path};
 
 /// Why a model cannot be used. Every message names the file and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +72,8 @@ pub struct LanguageModel {
     pub device: Device,
     /// What the weights, and therefore the cache, are stored as.
     pub dtype: FloatDType,
+    /// What the user should know about the weights, one line each.
+    pub warnings: Vec<String>,
 }
 
 impl ModelText {
@@ -178,21 +180,21 @@ impl LanguageModel {
         Self::load_with(path, FloatDType::F32, device, &mut |_| {})
     }
 
-    /// [`Self::load`] with the weights in `dtype` (f32, f16 or bf16); `progress` hears the bytes
-    /// loaded and in all.
+    /// [`Self::load`] with the weights in a type of choice (f32, f16 or bf16, or [`LoadOptions`] with
+    /// more); `progress` is told the bytes loaded and in all.
     ///
     /// # Errors
     ///
     /// As [`Self::load`].
     pub fn load_with(
         path: impl AsRef<Path>,
-        dtype: FloatDType,
+        options: impl Into<LoadOptions>,
         device: &Device,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Self, ModelError> {
         let source = ModelSource::open(path)?;
         let text = ModelText::load(&source)?;
-        Self::with_text(text, &source, dtype, device, progress)
+        Self::with_text(text, &source, options, device, progress)
     }
 
     /// Loads the weights that belong to a text side which has been read from the same source.
@@ -201,23 +203,26 @@ impl LanguageModel {
     ///
     /// As [`load_decoder`].
     pub fn with_text(
-        text: ModelText,
+        mut text: ModelText,
         source: &ModelSource,
-        dtype: FloatDType,
+        options: impl Into<LoadOptions>,
         device: &Device,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Self, ModelError> {
-        let decoder = load_decoder(source, &text.config, dtype, device, progress)?;
+        let options = options.into();
+        let (decoder, report) = load_decoder(source, &text.config, options, device, progress)?;
+        text.config.tie_word_embeddings = decoder.lm_head.is_none();
         Ok(Self {
             text,
             decoder,
             device: device.clone(),
-            dtype,
+            dtype: options.dtype,
+            warnings: report.warnings.iter().map(ToString::to_string).collect(),
         })
     }
 }
 
-/// Loads only the weights of a model.
+/// Loads only the weights of a model, and what a load that succeeded has to say.
 ///
 /// # Errors
 ///
@@ -226,19 +231,18 @@ impl LanguageModel {
 pub fn load_decoder(
     source: &ModelSource,
     config: &DecoderConfig,
-    dtype: FloatDType,
+    options: impl Into<LoadOptions>,
     device: &Device,
     progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<Decoder, ModelError> {
+) -> Result<(Decoder, LoadReport), ModelError> {
+    let options = options.into();
     let checkpoint = source.checkpoint()?;
+    let (config, warning) = weights::resolve_tying(&checkpoint, config, options.dtype)?;
     let decoder = config.init(device);
-    Ok(weights::load(
-        decoder,
-        &checkpoint,
-        dtype,
-        module_path,
-        progress,
-    )?)
+    let (decoder, mut report) =
+        weights::load(decoder, &checkpoint, options, module_path, progress)?;
+    report.warnings.extend(warning);
+    Ok((decoder, report))
 }
 
 /// A file of the source, for a message; all that is in a GGUF file is in one.

@@ -90,7 +90,8 @@ pub struct ModelSource {
 }
 
 impl ModelSource {
-    /// Opens a Hugging Face folder or a `.gguf` file.
+    /// Opens a Hugging Face folder, a `.gguf` file (of a split model, any of its parts), or a folder
+    /// with one GGUF model and no `config.json`.
     ///
     /// Of a folder, only the small text files are read; weights and tokenizer are opened when they
     /// are asked for.
@@ -116,6 +117,10 @@ impl ModelSource {
     fn folder(path: &Path) -> Result<Self, SourceError> {
         let read = |name: &str| text(&path.join(name), MAX_CONFIG_LEN);
         let Some(config) = read("config.json")? else {
+            #[cfg(feature = "gguf")]
+            if let Some(file) = super::weights::gguf::find(path)? {
+                return Self::gguf(&file);
+            }
             return Err(SourceError::NotAModel {
                 path: path.into(),
                 found: listing(path),

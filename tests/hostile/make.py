@@ -148,5 +148,6 @@ put('gguf', 'architecture_a_number', gguf(swap(META, 'general.architecture', kv_
 put('gguf', 'heads_zero', gguf(swap(META, 'llama.attention.head_count', kv_u('llama.attention.head_count', 0))))
 put('gguf', 'heads_not_in_the_rows', gguf(swap(META, 'llama.attention.head_count', kv_u('llama.attention.head_count', 3))))
 put('gguf', 'no_embedding', gguf(infos=(info('blk.0.attn_q.weight', [8, 8]),)))
-put('gguf', 'tensor_of_no_llama', gguf(infos=(EMBED, info('blk.0.ssm_in.weight', [8, 8], 0, 128))))
+put('gguf', 'good_tensor_of_no_llama', gguf(infos=(EMBED, info('blk.0.ssm_in.weight', [8, 8], 0, 128))), True)
+put('gguf', 'tensor_that_others_compute_with', gguf(infos=(EMBED, info('blk.0.attn_sinks.weight', [8, 8], 0, 128))))
 put('gguf', 'frequencies_of_another_scaling', gguf(infos=(EMBED, info('rope_freqs.weight', [2], 0, 128))))

@@ -141,7 +141,8 @@ impl RetainingHeads {
         let heads = RetainingHeadsConfig::new()
             .with_width(info.width)
             .init(model, device);
-        let loaded = weights::load(heads, &checkpoint, dtype, parameter, &mut |_| {})?;
+        let options = weights::LoadOptions::new(dtype).with_strict(true);
+        let (loaded, _) = weights::load(heads, &checkpoint, options, parameter, &mut |_| {})?;
         Ok(loaded)
     }
 }

@@ -1,5 +1,6 @@
 //! The tensors of a model's files under their Hugging Face names, read when they are asked for.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::ops::Range;
@@ -16,6 +17,7 @@ use super::error::{WeightsError, plural};
 use super::index::{INDEX_FILE, Index, IndexError, MAX_INDEX_LEN};
 use super::mapped::MappedFile;
 use super::plan::nearest;
+use super::report::ShardNotes;
 use super::safetensors::Header;
 
 /// The name of a single-file checkpoint in a model's folder.
@@ -25,7 +27,7 @@ pub const SINGLE_FILE: &str = "model.safetensors";
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoredType {
-    /// Floating point of the same layout as a parameter's.
+    /// Floating point: f64, or of the same layout as a parameter's.
     Float(FloatDType),
     /// Blocks of a GGUF quantisation, by its name there, such as `Q4_1`.
     Quantized(&'static str),
@@ -83,7 +85,8 @@ pub(super) enum Data {
 type Shard = (Vec<(TensorInfo, Data)>, BTreeMap<String, String>);
 
 /// The weights of one model: a folder with `model.safetensors` or with
-/// `model.safetensors.index.json` and shards, one `.safetensors` file, or one `.gguf` file.
+/// `model.safetensors.index.json` and shards, one `.safetensors` file, or one `.gguf` file or any
+/// part of a split one.
 ///
 /// Opening reads headers only. Files stay memory-mapped until the checkpoint and every tensor read
 /// without conversion are dropped; they must not be shortened meanwhile.
@@ -93,6 +96,9 @@ pub struct Checkpoint {
     tensors: Vec<(TensorInfo, Data)>,
     by_name: HashMap<String, usize>,
     metadata: BTreeMap<String, String>,
+    shard_notes: ShardNotes,
+    /// Tensors of a GGUF file that have no Hugging Face name.
+    others: Vec<TensorInfo>,
     #[cfg(feature = "gguf")]
     gguf: Option<Arc<super::gguf::Gguf>>,
 }
@@ -114,10 +120,12 @@ impl Checkpoint {
                 Self::single(path, MappedFile::open(&single)?)
             } else if index.exists() {
                 Self::sharded(path, &index)
+            } else if let Some(gguf) = only_gguf(path)? {
+                Self::open(gguf)
             } else {
                 Err(WeightsError::NoWeights {
                     path: path.into(),
-                    found: listing(path),
+                    found: listing_without_weights(path),
                 })
             };
         }
@@ -175,46 +183,65 @@ impl Checkpoint {
             });
         }
 
-        let mut promised: BTreeSet<(String, String)> = index
+        let promised: HashMap<&str, &str> = index
             .weight_map
             .iter()
-            .map(|(tensor, shard)| (shard.clone(), tensor.clone()))
+            .map(|(tensor, shard)| (tensor.as_str(), shard.as_str()))
             .collect();
-        let (mut tensors, mut faults) = (Vec::new(), Vec::new());
+        let mut notes = ShardNotes::default();
+        let (mut tensors, mut found) = (Vec::new(), HashMap::new());
         for name in index.shards() {
             for (info, data) in shard(&MappedFile::open(&folder.join(name))?)?.0 {
-                if promised.remove(&(name.to_string(), info.name.clone())) {
-                    tensors.push((info, data));
-                } else {
-                    faults.push(format!(
-                        "{name} holds `{}`, which the index does not place there",
-                        info.name
-                    ));
+                match promised.get(info.name.as_str()) {
+                    None => notes.unlisted.push(info.name.clone()),
+                    Some(shard) if *shard != name => notes.elsewhere.push(info.name.clone()),
+                    Some(_) => {}
+                }
+                // As in transformers, which reads one shard after the other.
+                match found.entry(info.name.clone()) {
+                    Entry::Vacant(place) => {
+                        place.insert(tensors.len());
+                        tensors.push((info, data));
+                    }
+                    Entry::Occupied(place) => {
+                        notes.repeated.push(info.name.clone());
+                        let at: usize = *place.get();
+                        tensors[at] = (info, data);
+                    }
                 }
             }
         }
-        faults.extend(
-            promised
-                .into_iter()
-                .map(|(shard, tensor)| format!("{shard} lacks `{tensor}`")),
-        );
+        // Named once: a tensor in two shards is in another than the index says in one of them.
+        let twice: BTreeSet<&String> = notes.repeated.iter().collect();
+        notes.elsewhere.retain(|name| !twice.contains(name));
+        notes.unlisted.retain(|name| !twice.contains(name));
+        let faults: Vec<String> = index
+            .weight_map
+            .iter()
+            .filter(|(tensor, _)| !found.contains_key(tensor))
+            .map(|(tensor, shard)| format!("{shard} lacks `{tensor}`"))
+            .collect();
         if !faults.is_empty() {
             return Err(WeightsError::ShardDisagrees {
                 index: path.into(),
                 faults,
             });
         }
-        Ok(Self::new(folder, tensors))
+        let mut checkpoint = Self::new(folder, tensors);
+        checkpoint.shard_notes = notes;
+        Ok(checkpoint)
     }
 
     #[cfg(feature = "gguf")]
     fn gguf_file(path: &Path, file: MappedFile) -> Result<Self, WeightsError> {
-        let (gguf, tensors) = super::gguf::open(&file).map_err(|source| WeightsError::Gguf {
+        let parts = super::gguf::open_all(file)?;
+        let opened = super::gguf::open(parts).map_err(|source| WeightsError::Gguf {
             path: path.into(),
             source,
         })?;
-        let mut checkpoint = Self::new(path, tensors);
-        checkpoint.gguf = Some(Arc::new(gguf));
+        let mut checkpoint = Self::new(path, opened.tensors);
+        checkpoint.others = opened.others;
+        checkpoint.gguf = Some(Arc::new(opened.gguf));
         Ok(checkpoint)
     }
 
@@ -234,6 +261,8 @@ impl Checkpoint {
             tensors,
             by_name,
             metadata: BTreeMap::new(),
+            shard_notes: ShardNotes::default(),
+            others: Vec::new(),
             #[cfg(feature = "gguf")]
             gguf: None,
         }
@@ -249,6 +278,11 @@ impl Checkpoint {
         self.tensors.iter().map(|(info, _)| info)
     }
 
+    /// Tensors that have no Hugging Face name, of a GGUF file; they cannot be read.
+    pub fn others(&self) -> &[TensorInfo] {
+        &self.others
+    }
+
     /// One tensor by its Hugging Face name.
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {
         self.by_name.get(name).map(|&at| &self.tensors[at].0)
@@ -258,6 +292,57 @@ impl Checkpoint {
     /// files may disagree, and for GGUF.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
+    }
+
+    /// In what the shards differ from the index; nothing for other checkpoints.
+    pub fn shard_notes(&self) -> &ShardNotes {
+        &self.shard_notes
+    }
+
+    /// Whether all elements of a tensor are 0; false for a tensor that is not there or cannot be read.
+    pub(super) fn is_zero(&self, name: &str) -> bool {
+        let data = self.by_name.get(name).map(|&at| &self.tensors[at].1);
+        let values = data.map(|data| data.read(FloatDType::F32));
+        match values {
+            // 0 and -0: nothing but, at most, a sign in an element's last byte.
+            Some(Ok(bytes)) => bytes
+                .chunks_exact(size_of::<f32>())
+                .all(|element| matches!(element, [0, 0, 0, 0 | 0x80])),
+            _ => false,
+        }
+    }
+
+    /// Whether two tensors of one shape hold the same numbers once they are of type `dtype`; `None`
+    /// where one of them is not of plain floats.
+    pub(super) fn same_values(
+        &self,
+        left: &str,
+        right: &str,
+        dtype: FloatDType,
+    ) -> Result<Option<bool>, WeightsError> {
+        if elements::width(dtype).is_none() {
+            return Err(WeightsError::AskedType { found: dtype });
+        }
+        let data = |name: &str| self.by_name.get(name).map(|&at| &self.tensors[at]);
+        let (Some((left, left_data)), Some((right, right_data))) = (data(left), data(right)) else {
+            return Ok(None);
+        };
+        let (Some(from_left), Some(from_right)) = (left_data.plain(), right_data.plain()) else {
+            return Ok(None);
+        };
+        let bytes = |info: &TensorInfo, (file, range, _): (&MappedFile, &Range<usize>, _)| {
+            file.slice(range.clone())
+                .ok_or_else(|| read_error(info, "its bytes are not inside the file".into()))
+        };
+        let equal = elements::equal(
+            (&bytes(left, from_left)?, from_left.2),
+            (&bytes(right, from_right)?, from_right.2),
+            dtype,
+        );
+        for (file, range, _) in [from_left, from_right] {
+            file.release(range.clone());
+        }
+        Ok(Some(equal))
     }
 
     /// The bytes of a tensor as they lie in its file; `None` for a tensor that is not there or whose
@@ -303,7 +388,7 @@ impl Checkpoint {
             return Err(WeightsError::StoredType {
                 path: info.file.clone(),
                 name: name.into(),
-                expected: "F32, F16, BF16 or, in GGUF, a quantisation of them",
+                expected: "F64, F32, F16, BF16 or, in GGUF, a quantisation of them",
                 found: info.stored.to_string(),
             });
         }
@@ -330,6 +415,14 @@ impl Checkpoint {
 }
 
 impl Data {
+    /// Where elements lie that are plain floats, and of which type they are.
+    fn plain(&self) -> Option<(&MappedFile, &Range<usize>, FloatDType)> {
+        match self {
+            Self::Plain { file, range, from } => Some((file, range, *from)),
+            _ => None,
+        }
+    }
+
     /// The tensor's elements as `to`, or why not. What was converted from a file does not stay in
     /// memory beside the result.
     fn read(&self, to: FloatDType) -> Result<Bytes, String> {
@@ -367,6 +460,20 @@ pub(super) fn read_error(info: &TensorInfo, message: String) -> WeightsError {
     }
 }
 
+/// The GGUF model in a folder that is no Hugging Face model.
+#[cfg(feature = "gguf")]
+fn only_gguf(folder: &Path) -> Result<Option<PathBuf>, WeightsError> {
+    match folder.join("config.json").exists() {
+        true => Ok(None),
+        false => super::gguf::find(folder),
+    }
+}
+
+#[cfg(not(feature = "gguf"))]
+fn only_gguf(_: &Path) -> Result<Option<PathBuf>, WeightsError> {
+    Ok(None)
+}
+
 /// The tensors of one safetensors file, and its metadata.
 fn shard(file: &MappedFile) -> Result<Shard, WeightsError> {
     let header = Header::parse(file.bytes(), file.bytes().len() as u64).map_err(|source| {
@@ -377,6 +484,7 @@ fn shard(file: &MappedFile) -> Result<Shard, WeightsError> {
     })?;
     let tensors = header.tensors.into_iter().map(|entry| {
         let stored = match entry.dtype {
+            Dtype::F64 => StoredType::Float(FloatDType::F64),
             Dtype::F32 => StoredType::Float(FloatDType::F32),
             Dtype::F16 => StoredType::Float(FloatDType::F16),
             Dtype::BF16 => StoredType::Float(FloatDType::BF16),
@@ -405,18 +513,47 @@ fn shard(file: &MappedFile) -> Result<Shard, WeightsError> {
 
 /// What a folder holds, for a message; with a hint where it is another known format.
 pub(crate) fn listing(folder: &Path) -> String {
+    listing_with(folder, other_format)
+}
+
+/// [`listing`] of a folder without weights: also says which safetensors file is not one of them, and
+/// why.
+fn listing_without_weights(folder: &Path) -> String {
     listing_with(folder, |names| {
-        if let Some(gguf) = names.iter().find(|n| n.ends_with(".gguf")) {
-            format!(" (give {gguf} itself as the model)")
-        } else if names
-            .iter()
-            .any(|n| n.ends_with(".bin") || n.ends_with(".pth"))
-        {
-            " (PyTorch files are not read: save the model as safetensors with transformers' `save_pretrained`)".into()
+        let safetensors = || names.iter().filter(|name| name.ends_with(".safetensors"));
+        let starting = |start: &str| safetensors().find(|name| name.starts_with(start));
+        if safetensors().any(|name| name.contains("-of-")) {
+            format!(" (shards without their index: fetch {INDEX_FILE} too)")
+        } else if let Some(name) = starting("consolidated") {
+            format!(
+                " ({name} names its tensors for another program: fetch {SINGLE_FILE} or the shards \
+                 of the same model)"
+            )
+        } else if let Some(name) = starting("adapter_model") {
+            format!(
+                " ({name} is an adapter: merge it into its base model with peft's \
+                 `merge_and_unload` and save the result)"
+            )
+        } else if let Some(name) = safetensors().next() {
+            format!(" (if {name} holds the whole model, rename it to {SINGLE_FILE})")
         } else {
-            String::new()
+            other_format(names)
         }
     })
+}
+
+/// What to do with a folder of another known format.
+fn other_format(names: &[String]) -> String {
+    if let Some(gguf) = names.iter().find(|n| n.ends_with(".gguf")) {
+        format!(" (give {gguf} itself as the model)")
+    } else if names
+        .iter()
+        .any(|n| [".bin", ".pth", ".pt"].iter().any(|end| n.ends_with(end)))
+    {
+        " (PyTorch files are not read: save the model as safetensors with transformers' `save_pretrained`)".into()
+    } else {
+        String::new()
+    }
 }
 
 /// What a folder holds, for a message; with what `hint` says about its sorted file names.

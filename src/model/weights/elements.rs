@@ -1,4 +1,4 @@
-//! Stored elements to the elements asked for: f32, f16 and bf16 into each other.
+//! Stored elements to the elements asked for: f64, f32, f16 and bf16 to f32, f16 and bf16.
 
 use burn::tensor::{AllocationProperty, Bytes, FloatDType, bf16, f16};
 use bytemuck::Pod;
@@ -18,13 +18,24 @@ pub(crate) fn width(dtype: FloatDType) -> Option<usize> {
     }
 }
 
+/// Bytes of one stored element of `dtype`; `None` for types that are not read. Files may also hold
+/// f64, which no parameter is.
+pub(super) fn stored_width(dtype: FloatDType) -> Option<usize> {
+    match dtype {
+        FloatDType::F64 => Some(8),
+        other => width(other),
+    }
+}
+
 /// `source`, little-endian elements of type `from`, as elements of type `to`.
 ///
 /// Equal types share the memory of `source` where its address suits the element (copied
-/// otherwise); different types are converted in parallel, rounding to nearest even.
-/// `None` if a type is not f32, f16 or bf16, or `source` is not a whole number of elements.
+/// otherwise); different types are converted in parallel, rounding to nearest even. An f64 becomes
+/// a half by way of f32, as in PyTorch.
+/// `None` if `from` is not f64, f32, f16 or bf16, `to` not one of the last three, or `source` not a
+/// whole number of elements.
 pub(crate) fn convert(source: bytes::Bytes, from: FloatDType, to: FloatDType) -> Option<Bytes> {
-    let size = width(from)?;
+    let size = stored_width(from)?;
     width(to)?;
     if !source.len().is_multiple_of(size) {
         return None;
@@ -43,14 +54,58 @@ pub(crate) fn convert(source: bytes::Bytes, from: FloatDType, to: FloatDType) ->
         });
     }
     Some(match to {
-        FloatDType::F32 => Bytes::from_elems(converted::<f32>(&source, from)),
-        FloatDType::F16 => Bytes::from_elems(converted::<f16>(&source, from)),
-        _ => Bytes::from_elems(converted::<bf16>(&source, from)),
+        FloatDType::F32 => Bytes::from_elems(converted::<f32>(&source, from, size)),
+        FloatDType::F16 => Bytes::from_elems(converted::<f16>(&source, from, size)),
+        _ => Bytes::from_elems(converted::<bf16>(&source, from, size)),
     })
 }
 
-fn converted<T: Target>(source: &[u8], from: FloatDType) -> Vec<T> {
-    let size = if from == FloatDType::F32 { 4 } else { 2 };
+/// Whether two rows of stored elements are the same numbers once they are of type `to`; NaN is
+/// unequal to itself, as everywhere. Compared in parallel, a chunk at a time. False when the types
+/// are not readable or the rows not of one length.
+pub(super) fn equal(
+    (left, left_type): (&[u8], FloatDType),
+    (right, right_type): (&[u8], FloatDType),
+    to: FloatDType,
+) -> bool {
+    let (Some(left_size), Some(right_size)) = (stored_width(left_type), stored_width(right_type))
+    else {
+        return false;
+    };
+    let lengths = (left.len() / left_size, right.len() / right_size);
+    if lengths.0 != lengths.1 || width(to).is_none() {
+        return false;
+    }
+    left.par_chunks(CHUNK * left_size)
+        .zip(right.par_chunks(CHUNK * right_size))
+        .all(|(left, right)| {
+            rounded(left, left_type, left_size, to) == rounded(right, right_type, right_size, to)
+        })
+}
+
+/// Stored elements rounded to `to`, as f32.
+fn rounded(source: &[u8], from: FloatDType, size: usize, to: FloatDType) -> Vec<f32> {
+    let mut values = vec![0.0; source.len() / size];
+    widen(source, from, &mut values);
+    if from != to && to == FloatDType::F16 {
+        through::<f16>(&mut values);
+    } else if from != to && to == FloatDType::BF16 {
+        through::<bf16>(&mut values);
+    }
+    values
+}
+
+/// Rounds f32 values to those that `T` has.
+fn through<T: Target>(values: &mut [f32])
+where
+    [T]: HalfFloatSliceExt,
+{
+    let mut narrow = vec![T::zeroed(); values.len()];
+    T::narrow(values, &mut narrow);
+    narrow.convert_to_f32_slice(values);
+}
+
+fn converted<T: Target>(source: &[u8], from: FloatDType, size: usize) -> Vec<T> {
     let mut out = vec![T::zeroed(); source.len() / size];
     out.par_chunks_mut(CHUNK)
         .zip(source.par_chunks(CHUNK * size))
@@ -65,6 +120,11 @@ fn converted<T: Target>(source: &[u8], from: FloatDType) -> Vec<T> {
 /// Elements of type `from` as f32. `out` has as many elements as `source`.
 pub(crate) fn widen(source: &[u8], from: FloatDType, out: &mut [f32]) {
     match from {
+        FloatDType::F64 => {
+            for (out, element) in out.iter_mut().zip(source.as_chunks::<8>().0) {
+                *out = f64::from_le_bytes(*element) as f32;
+            }
+        }
         FloatDType::F32 => bytemuck::cast_slice_mut(out).copy_from_slice(source),
         FloatDType::F16 => aligned::<f16>(source, |halves| halves.convert_to_f32_slice(out)),
         _ => aligned::<bf16>(source, |halves| halves.convert_to_f32_slice(out)),
@@ -107,10 +167,20 @@ impl Target for bf16 {
 mod tests {
     use super::*;
 
+    const STORED: [FloatDType; 4] = [
+        FloatDType::F64,
+        FloatDType::F32,
+        FloatDType::F16,
+        FloatDType::BF16,
+    ];
     const TYPES: [FloatDType; 3] = [FloatDType::F32, FloatDType::F16, FloatDType::BF16];
 
     fn encode(values: &[f32], dtype: FloatDType) -> Vec<u8> {
         match dtype {
+            FloatDType::F64 => values
+                .iter()
+                .flat_map(|&v| f64::from(v).to_le_bytes())
+                .collect(),
             FloatDType::F32 => bytemuck::cast_slice(values).to_vec(),
             FloatDType::F16 => values
                 .iter()
@@ -130,7 +200,7 @@ mod tests {
         let values: Vec<f32> = (0..CHUNK + 37)
             .map(|i| ((i * 7919) % 1009) as f32 / 64.0 - 7.0)
             .collect();
-        for from in TYPES {
+        for from in STORED {
             for to in TYPES {
                 let stored = encode(&values, from);
                 let mut exact = vec![0.0; values.len()];
@@ -180,7 +250,7 @@ mod tests {
         );
         assert!(
             convert(
-                bytes::Bytes::from(vec![0; 8]),
+                bytes::Bytes::from(vec![0; 12]),
                 FloatDType::F64,
                 FloatDType::F32
             )
@@ -194,5 +264,43 @@ mod tests {
             )
             .is_none()
         );
+    }
+
+    #[test]
+    fn f64_is_rounded_to_f32_first() {
+        // Halfway between two f16 in f32, and above it only in f64.
+        let value = 1.0f64 + 2f64.powi(-11) + 2f64.powi(-40);
+        let source = bytes::Bytes::from(value.to_le_bytes().to_vec());
+        let found = convert(source, FloatDType::F64, FloatDType::F16).unwrap();
+        assert_eq!(f16::from_le_bytes([found[0], found[1]]), f16::ONE);
+    }
+
+    #[test]
+    fn equal_compares_numbers_of_the_type_asked_for() {
+        let values: Vec<f32> = (0..CHUNK + 5).map(|i| i as f32 / 3.0).collect();
+        let exact = encode(&values, FloatDType::F32);
+        let halves = encode(&values, FloatDType::BF16);
+        let (exact, halves) = (
+            (&exact[..], FloatDType::F32),
+            (&halves[..], FloatDType::BF16),
+        );
+        assert!(equal(exact, exact, FloatDType::F32));
+        assert!(equal(exact, halves, FloatDType::BF16));
+        assert!(!equal(exact, halves, FloatDType::F32));
+        assert!(!equal(
+            exact,
+            (&exact.0[4..], FloatDType::F32),
+            FloatDType::F32
+        ));
+        let mut other = values.clone();
+        other[CHUNK + 4] += 1.0;
+        let other = encode(&other, FloatDType::F32);
+        assert!(!equal(exact, (&other, FloatDType::F32), FloatDType::F32));
+        let zeros = [
+            encode(&[0.0], FloatDType::F32),
+            encode(&[-0.0], FloatDType::F32),
+        ];
+        let [plus, minus] = zeros.each_ref().map(|z| (&z[..], FloatDType::F32));
+        assert!(equal(plus, minus, FloatDType::F32));
     }
 }

@@ -8,6 +8,8 @@ use burn::tensor::FloatDType;
 
 use super::index::IndexError;
 use super::plan::Mismatch;
+#[cfg(feature = "gguf")]
+use super::report::first;
 use super::safetensors::HeaderError;
 
 /// Why a checkpoint could not be opened, compared with a module, or read.
@@ -35,6 +37,12 @@ pub enum WeightsError {
         path: PathBuf,
         /// What stands there.
         found: &'static str,
+    },
+    /// A text that stands for a file which was not fetched.
+    #[error("{}: expected the file itself, found the Git LFS pointer in its place; run `git lfs pull` in its folder, or fetch the model with `apb fetch`", path.display())]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
     },
     /// A folder without weights that this crate reads.
     #[error("{}: expected model.safetensors or model.safetensors.index.json with its shards, found {found}", path.display())]
@@ -77,7 +85,7 @@ pub enum WeightsError {
         shards: Vec<String>,
     },
     /// The index and the shards disagree about which tensor lies where.
-    #[error("{}: {}; the shards do not belong to this index: fetch the model again", index.display(), faults.join("; "))]
+    #[error("{}: {}; the shards do not belong to this index: fetch the model again", index.display(), several(faults))]
     ShardDisagrees {
         /// The index file.
         index: PathBuf,
@@ -134,6 +142,28 @@ pub enum WeightsError {
         /// What is wrong with it.
         source: super::gguf::GgufError,
     },
+    /// A part of a split GGUF model that is not complete.
+    #[cfg(feature = "gguf")]
+    #[error("{}: is part {part} of {count} of a split GGUF model, and {} not beside it: {}; fetch the missing files into the same folder (llama.cpp's `llama-gguf-split --merge` makes one file of all of them, which is not needed here)", path.display(), if missing.len() == 1 { "one part is".to_string() } else { format!("{} parts are", missing.len()) }, first(missing))]
+    GgufPartMissing {
+        /// The part that was given.
+        path: PathBuf,
+        /// Which part that is, from 1 on.
+        part: u32,
+        /// Number of parts.
+        count: u32,
+        /// The names of the missing files.
+        missing: Vec<String>,
+    },
+    /// A folder with more than one GGUF model.
+    #[cfg(feature = "gguf")]
+    #[error("{}: expected one GGUF model, found {}; give one of these files as the model", path.display(), first(found))]
+    SeveralGguf {
+        /// The folder.
+        path: PathBuf,
+        /// A file of each model.
+        found: Vec<String>,
+    },
     /// A GGUF file, and this build cannot read them.
     #[cfg(not(feature = "gguf"))]
     #[error("{}: is a GGUF file and this build has no GGUF reader; build with `--features gguf`", path.display())]
@@ -146,4 +176,15 @@ pub enum WeightsError {
 /// `1 shard`, `2 shards`.
 pub(super) fn plural(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// The first faults of a list, and how many more there are.
+fn several(faults: &[String]) -> String {
+    /// Faults shown.
+    const SHOWN: usize = 8;
+    let shown = faults[..faults.len().min(SHOWN)].join("; ");
+    match faults.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown}; and {more} more like these"),
+    }
 }

@@ -39,9 +39,9 @@ pub enum IndexError {
         /// The tensor.
         name: String,
     },
-    /// A shard that is not a plain file name in the index's own folder.
+    /// A shard that is not inside the index's own folder.
     #[error(
-        "tensor `{tensor}`: expected the name of a {extension} file in the index's own folder, found `{shard}`, which would lead elsewhere"
+        "tensor `{tensor}`: expected the path of a {extension} file inside the index's own folder, such as `model-00001-of-00002{extension}` or `sub/model-00001-of-00002{extension}`, found `{shard}`, which would lead elsewhere"
     )]
     Outside {
         /// The tensor.
@@ -56,7 +56,7 @@ pub enum IndexError {
 /// A checked shard index.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Index {
-    /// Tensor name and shard file name, in the index's order.
+    /// Tensor name and the shard's path from the index's folder, in the index's order.
     pub weight_map: Vec<(String, String)>,
 }
 
@@ -91,7 +91,7 @@ impl Index {
                     name: tensor.clone(),
                 });
             }
-            if !is_plain_file_name(shard) || !shard.ends_with(extension) {
+            if !is_inside_path(shard) || !shard.ends_with(extension) {
                 return Err(IndexError::Outside {
                     tensor: tensor.clone(),
                     shard: shard.clone(),
@@ -102,7 +102,7 @@ impl Index {
         Ok(Self { weight_map })
     }
 
-    /// The shards' file names, each once, sorted.
+    /// The shards' paths from the index's folder, each once, sorted.
     pub fn shards(&self) -> Vec<&str> {
         let names: BTreeSet<&str> = self
             .weight_map
@@ -120,6 +120,12 @@ impl Index {
 /// links, which is why the link's name is what is checked and not where it leads.
 pub(crate) fn is_plain_file_name(name: &str) -> bool {
     !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', ':', '\0'])
+}
+
+/// Whether `path` is a file in the folder it is joined to or in a folder below, by its characters:
+/// plain names with `/` between them.
+pub(crate) fn is_inside_path(path: &str) -> bool {
+    path.split('/').all(is_plain_file_name)
 }
 
 #[derive(Deserialize)]
@@ -183,7 +189,10 @@ mod tests {
         for shard in [
             "../x.safetensors",
             "/etc/x.safetensors",
-            "a/b.safetensors",
+            "a/../b.safetensors",
+            "./b.safetensors",
+            "a//b.safetensors",
+            "a/..",
             "..",
             "",
             "C:x.safetensors",
@@ -196,6 +205,15 @@ mod tests {
                 "{shard}: {found:?}"
             );
         }
+    }
+
+    #[test]
+    fn shards_may_lie_in_folders_below() {
+        let index = parse(r#"{"weight_map":{"a":"sub/b/model-00001-of-00001.safetensors"}}"#);
+        assert_eq!(
+            index.unwrap().shards(),
+            ["sub/b/model-00001-of-00001.safetensors"]
+        );
     }
 
     #[test]

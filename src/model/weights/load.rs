@@ -1,17 +1,20 @@
 //! A checkpoint's tensors into a module's parameters.
 
 use std::any::Any;
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::store::{Applier, ApplyError};
-use burn::tensor::{Bool, FloatDType, Int, Tensor};
+use burn::tensor::{Bool, Int, Tensor};
 
 use super::checkpoint::{Checkpoint, read_error};
 use super::elements;
 use super::error::WeightsError;
-use super::plan;
+use super::index::INDEX_FILE;
+use super::plan::{self, Compared};
 use super::progress::Progress;
+use super::report::{LoadOptions, LoadReport, LoadWarning};
 
 /// The path in this crate's modules of a tensor with a Hugging Face name: the leading `model.` is
 /// dropped, and the weight of a norm is called `gamma`, as in [`burn::nn::RmsNorm`].
@@ -39,23 +42,38 @@ pub fn module_path(name: &str) -> String {
 /// and on a CPU none at all where the stored type is the one asked for. Integer and boolean
 /// parameters are left as they are.
 ///
-/// Two kinds of tensor may be in the checkpoint without being in the module: `*rotary_emb.inv_freq`,
-/// and `lm_head.weight` of the embedding's shape where the module ties the two.
+/// Tensors that the module has no parameter for are not read and named in the report's warning;
+/// with [`LoadOptions::strict`] they are an error, and so is a shard that disagrees with its index.
+/// Of a module without an output head, `lm_head.weight` belongs to the embedding: it fills it where
+/// the checkpoint holds no other tensor for it ([`resolve_tying`](super::resolve_tying) says whether
+/// to build such a module).
 ///
 /// # Errors
 ///
-/// [`WeightsError::Mismatch`] with everything that is missing, unexpected, or of another shape or
-/// type, all at once; [`WeightsError::AskedType`] for a type other than f32, f16 and bf16;
+/// [`WeightsError::Mismatch`] with everything that is missing, or of another shape or type, all at
+/// once; [`WeightsError::AskedType`] for a type other than f32, f16 and bf16;
 /// [`WeightsError::Read`] when a tensor's data cannot be produced.
 pub fn load<M: Module>(
     module: M,
     checkpoint: &Checkpoint,
-    dtype: FloatDType,
+    options: impl Into<LoadOptions>,
     rename: impl Fn(&str) -> String,
     progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<M, WeightsError> {
+) -> Result<(M, LoadReport), WeightsError> {
+    let LoadOptions { dtype, strict } = options.into();
     let width = elements::width(dtype).ok_or(WeightsError::AskedType { found: dtype })? as u64;
-    let plan = plan::compare(&module, checkpoint, &rename).map_err(WeightsError::Mismatch)?;
+    if strict && !checkpoint.shard_notes().is_empty() {
+        return Err(WeightsError::ShardDisagrees {
+            index: checkpoint.path().join(INDEX_FILE),
+            faults: checkpoint.shard_notes().clauses(),
+        });
+    }
+    let Compared {
+        plan,
+        unused,
+        biases,
+    } = plan::compare(&module, checkpoint, &rename, strict).map_err(WeightsError::Mismatch)?;
+    let report = report(checkpoint, unused, biases);
 
     let (mut tensors, mut total) = (Vec::with_capacity(plan.len()), 0u64);
     for (path, name) in plan {
@@ -86,7 +104,7 @@ pub fn load<M: Module>(
 
     let result = loading.applier.into_result();
     match result.errors.into_iter().next() {
-        None => Ok(module),
+        None => Ok((module, report)),
         Some(error) => {
             let (ApplyError::ShapeMismatch { path, .. }
             | ApplyError::DTypeMismatch { path, .. }
@@ -95,6 +113,34 @@ pub fn load<M: Module>(
             Err(failed(checkpoint, path, &rename, error.to_string()))
         }
     }
+}
+
+/// What a load says about tensors that no parameter takes.
+fn report(checkpoint: &Checkpoint, unused: Vec<String>, biases: Vec<String>) -> LoadReport {
+    let path = || checkpoint.path().to_path_buf();
+    let shards = checkpoint.shard_notes().clone();
+    let mut warnings = Vec::new();
+    // Biases that would change the answer have a warning of their own.
+    let apart: HashSet<&String> = biases.iter().collect();
+    let plain: Vec<String> = unused
+        .iter()
+        .filter(|name| !apart.contains(name))
+        .cloned()
+        .collect();
+    if !plain.is_empty() || !shards.is_empty() {
+        warnings.push(LoadWarning::Tensors {
+            path: path(),
+            unused: plain,
+            shards,
+        });
+    }
+    if !biases.is_empty() {
+        warnings.push(LoadWarning::Biases {
+            path: path(),
+            names: biases,
+        });
+    }
+    LoadReport { warnings, unused }
 }
 
 /// The error for a tensor that was planned and could not be read after all.

@@ -12,6 +12,9 @@ use memmap2::UncheckedAdvice;
 
 use super::error::WeightsError;
 
+/// How the text begins that Git LFS keeps in place of a large file.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
 /// A memory-mapped file, read-only.
 ///
 /// The file must not be changed while it is mapped; if it is shortened, the operating system ends
@@ -69,6 +72,9 @@ impl MappedFile {
                 Some(map),
             )
         };
+        if bytes.starts_with(LFS_POINTER) {
+            return Err(WeightsError::LfsPointer { path: path.into() });
+        }
         Ok(Self {
             path: path.into(),
             bytes,

@@ -4,7 +4,9 @@
 //! |---|---|
 //! | `checkpoint` | [`Checkpoint`]: the tensors of a folder, a `.safetensors` or a `.gguf` file, read lazily |
 //! | `safetensors`, `index` | a file's header and a folder's shard index, checked before they are believed |
-//! | `plan`, `load` | a module's parameters compared with the tensors, then filled: [`load`] |
+//! | `plan`, `load` | a module's parameters compared with the tensors, then filled: [`load()`] |
+//! | `report` | [`LoadOptions`], and what a load has to say that is no error: [`LoadReport`] |
+//! | `tying` | whether the output head is the embedding: [`resolve_tying`] |
 //! | `elements`, `mapped` | conversions between element types; memory-mapped files |
 //! | `gguf` | GGUF files as Hugging Face tensors, config and tokenizer (feature `gguf`) |
 //! | `convert` | a GGUF file to a Hugging Face folder (feature `gguf`) |
@@ -25,7 +27,9 @@ mod load;
 mod mapped;
 mod plan;
 mod progress;
+mod report;
 pub mod safetensors;
+mod tying;
 
 pub use checkpoint::{Checkpoint, SINGLE_FILE, StoredType, TensorInfo};
 #[cfg(feature = "gguf")]
@@ -39,6 +43,8 @@ pub use folder::FolderError;
 pub use load::{load, module_path};
 pub use plan::{Mismatch, Missing, Unexpected, WrongShape, WrongType};
 pub use progress::Progress;
+pub use report::{LoadOptions, LoadReport, LoadWarning, ShardNotes};
+pub use tying::resolve_tying;
 
 pub(crate) use checkpoint::{listing, listing_with};
 #[cfg(all(feature = "hub", feature = "gguf"))]

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
-use super::checkpoint::{Checkpoint, StoredType};
+use super::checkpoint::{Checkpoint, StoredType, TensorInfo};
 use super::error::plural;
 
 /// Names less similar than this (0 to 1, Jaro-Winkler) are not suggested.
@@ -16,6 +16,18 @@ const SIMILAR: f64 = 0.85;
 /// Suggestions are looked for only this often, each among this many names: a file of a million
 /// odd names must not make an error message take minutes.
 const SUGGESTIONS: usize = 512;
+
+/// Lines of each kind that a message shows; the rest is counted.
+const SHOWN: usize = 32;
+
+/// How the names of types begin that hold quantised weights.
+const QUANTIZED: [&str; 5] = ["F8", "F6", "F4", "I8", "U8"];
+
+/// The path of the output head in a decoder.
+pub(super) const HEAD: &str = "lm_head.weight";
+
+/// The path of the embedding in a decoder.
+pub(super) const EMBEDDING: &str = "embed_tokens.weight";
 
 /// Everything in which a checkpoint and a module differ.
 #[derive(Debug, Clone, PartialEq)]
@@ -103,7 +115,8 @@ impl fmt::Display for Mismatch {
             self.path.display(),
             counts.join(", ")
         )?;
-        for m in &self.missing {
+        let shown = |count: usize| count.min(SHOWN);
+        for m in &self.missing[..shown(self.missing.len())] {
             write!(
                 f,
                 "\n  missing     {} {:?}{}",
@@ -112,7 +125,8 @@ impl fmt::Display for Mismatch {
                 near(&m.nearest)
             )?;
         }
-        for u in &self.unexpected {
+        more(f, self.missing.len(), "missing")?;
+        for u in &self.unexpected[..shown(self.unexpected.len())] {
             write!(
                 f,
                 "\n  unexpected  {} {:?}{}",
@@ -121,40 +135,77 @@ impl fmt::Display for Mismatch {
                 near(&u.nearest)
             )?;
         }
-        for s in &self.shapes {
+        more(f, self.unexpected.len(), "unexpected")?;
+        for s in &self.shapes[..shown(self.shapes.len())] {
             write!(
                 f,
                 "\n  shape       {}: expected {:?}, found {:?}",
                 s.tensor, s.expected, s.found
             )?;
         }
-        for t in &self.types {
+        more(f, self.shapes.len(), "of another shape")?;
+        for t in &self.types[..shown(self.types.len())] {
             write!(
                 f,
-                "\n  type        {}: expected F32, F16 or BF16, found {}",
-                t.tensor, t.found
+                "\n  type        {}: expected F64, F32, F16 or BF16, found {}{}",
+                t.tensor,
+                t.found,
+                if QUANTIZED.iter().any(|start| t.found.starts_with(start)) {
+                    ", a quantised model's; use an unquantised copy or a GGUF file"
+                } else {
+                    ""
+                }
             )?;
         }
-        for name in &self.initialized {
+        more(f, self.types.len(), "of another type")?;
+        for name in &self.initialized[..shown(self.initialized.len())] {
             write!(
                 f,
                 "\n  initialised {name}: load into a module that has just been initialised"
+            )?;
+        }
+        more(f, self.initialized.len(), "already initialised")?;
+        if self.missing.iter().any(|m| m.parameter == HEAD) {
+            write!(
+                f,
+                "\nThe output head is not stored, and config.json does not tie it to the embedding: if \
+                 the model ties the two, set `tie_word_embeddings` to true there."
             )?;
         }
         f.write_str("\nCheck that config.json belongs to these weights, or fetch the model again.")
     }
 }
 
+/// How many lines of a kind a message leaves out.
+fn more(f: &mut fmt::Formatter<'_>, count: usize, what: &str) -> fmt::Result {
+    match count.saturating_sub(SHOWN) {
+        0 => Ok(()),
+        more => write!(f, "\n  and {more} more {what}"),
+    }
+}
+
 /// Which tensor goes to which parameter: `(path in the module, name in the checkpoint)`.
 pub(super) type Plan = Vec<(String, String)>;
 
+/// A checkpoint that fits a module.
+pub(super) struct Compared {
+    /// Which tensor goes where.
+    pub(super) plan: Plan,
+    /// Tensors that go nowhere.
+    pub(super) unused: Vec<String>,
+    /// Those of them that are biases beside a weight that is used, with values other than 0.
+    pub(super) biases: Vec<String>,
+}
+
 /// Matches every float parameter of `module` with a tensor, `rename` giving a tensor's path in
-/// the module. Parameters are not initialised by this.
+/// the module. Parameters are not initialised by this. With `strict`, a tensor that no parameter
+/// takes is a mismatch.
 pub(super) fn compare<M: Module>(
     module: &M,
     checkpoint: &Checkpoint,
     rename: &dyn Fn(&str) -> String,
-) -> Result<Plan, Box<Mismatch>> {
+    strict: bool,
+) -> Result<Compared, Box<Mismatch>> {
     let mut visitor = Parameters::default();
     module.visit(&mut visitor);
     let parameters = visitor.found;
@@ -169,97 +220,104 @@ pub(super) fn compare<M: Module>(
     };
     let mut claimed: HashMap<String, String> = HashMap::new();
     let mut plan = Plan::new();
+    let mut left = Vec::new();
     for info in checkpoint.tensors() {
         let path = rename(&info.name);
-        let Some(expected) = parameters
-            .get(&path)
-            .filter(|_| !claimed.contains_key(&path))
-        else {
-            match harmless(&info.name, &path, &parameters) {
-                Harmless::Yes => {}
-                Harmless::IfShaped(expected) if *expected == info.shape => {}
-                Harmless::IfShaped(expected) => {
-                    let (tensor, expected) = (info.name.clone(), expected.clone());
-                    mismatch.shapes.push(WrongShape {
-                        tensor,
-                        expected,
-                        found: info.shape.clone(),
-                    });
-                }
-                Harmless::No => {
-                    let (tensor, shape) = (info.name.clone(), info.shape.clone());
-                    mismatch.unexpected.push(Unexpected {
-                        tensor,
-                        shape,
-                        nearest: None,
-                    });
-                }
-            }
+        if parameters.contains_key(&path) && !claimed.contains_key(&path) {
+            claimed.insert(path, info.name.clone());
+        } else {
+            left.push((path, info));
+        }
+    }
+    // A module without a head ties it to the embedding: either of the two tensors serves for both.
+    let tied = parameters.contains_key(EMBEDDING) && !parameters.contains_key(HEAD);
+    if tied
+        && !claimed.contains_key(EMBEDDING)
+        && let Some(at) = left.iter().position(|(path, _)| path == HEAD)
+    {
+        let (_, info) = left.remove(at);
+        claimed.insert(EMBEDDING.into(), info.name.clone());
+    }
+    for (path, expected) in &parameters {
+        let info = claimed.get(path).and_then(|name| checkpoint.info(name));
+        let Some(info) = info else {
+            mismatch.missing.push(Missing {
+                parameter: path.clone(),
+                shape: expected.clone(),
+                nearest: None,
+            });
             continue;
         };
-        claimed.insert(path.clone(), info.name.clone());
-        if *expected != info.shape {
-            let (expected, found) = (expected.clone(), info.shape.clone());
-            mismatch.shapes.push(WrongShape {
+        mismatch.compare(info, expected);
+        plan.push((path.clone(), info.name.clone()));
+    }
+    left.retain(|(path, info)| {
+        let serves = tied && path == HEAD;
+        if serves && let Some(expected) = parameters.get(EMBEDDING) {
+            mismatch.compare(info, expected);
+        }
+        !serves
+    });
+    let others = checkpoint.others();
+    let fits = mismatch.missing.is_empty()
+        && (left.is_empty() && others.is_empty() || !strict)
+        && mismatch.shapes.is_empty()
+        && mismatch.types.is_empty()
+        && mismatch.initialized.is_empty();
+    if !fits {
+        mismatch.unexpected = left
+            .iter()
+            .map(|(_, info)| *info)
+            .chain(others)
+            .map(|info| Unexpected {
                 tensor: info.name.clone(),
-                expected,
-                found,
+                shape: info.shape.clone(),
+                nearest: None,
+            })
+            .collect();
+        suggest(&mut mismatch, rename);
+        return Err(Box::new(mismatch));
+    }
+    let beside_a_weight = |path: &str| {
+        path.strip_suffix("bias").is_some_and(|stem| {
+            ["weight", "gamma"]
+                .iter()
+                .any(|weight| claimed.contains_key(&format!("{stem}{weight}")))
+        })
+    };
+    let biases = left
+        .iter()
+        .filter(|(path, info)| beside_a_weight(path) && !checkpoint.is_zero(&info.name))
+        .map(|(_, info)| info.name.clone())
+        .collect();
+    Ok(Compared {
+        plan,
+        unused: left
+            .into_iter()
+            .map(|(_, info)| info)
+            .chain(others)
+            .map(|info| info.name.clone())
+            .collect(),
+        biases,
+    })
+}
+
+impl Mismatch {
+    /// Notes in what a tensor differs from the parameter it is for.
+    fn compare(&mut self, info: &TensorInfo, expected: &[usize]) {
+        if *expected != *info.shape {
+            self.shapes.push(WrongShape {
+                tensor: info.name.clone(),
+                expected: expected.to_vec(),
+                found: info.shape.clone(),
             });
         }
         if let StoredType::Other(found) = &info.stored {
-            mismatch.types.push(WrongType {
+            self.types.push(WrongType {
                 tensor: info.name.clone(),
                 found: found.clone(),
             });
         }
-        plan.push((path, info.name.clone()));
-    }
-    for (path, shape) in &parameters {
-        if !claimed.contains_key(path) {
-            mismatch.missing.push(Missing {
-                parameter: path.clone(),
-                shape: shape.clone(),
-                nearest: None,
-            });
-        }
-    }
-    suggest(&mut mismatch, rename);
-
-    let fits = mismatch.missing.is_empty()
-        && mismatch.unexpected.is_empty()
-        && mismatch.shapes.is_empty()
-        && mismatch.types.is_empty()
-        && mismatch.initialized.is_empty();
-    if fits {
-        Ok(plan)
-    } else {
-        Err(Box::new(mismatch))
-    }
-}
-
-enum Harmless<'a> {
-    Yes,
-    /// Only with this shape.
-    IfShaped(&'a Vec<usize>),
-    No,
-}
-
-/// Tensors that real checkpoints carry and a module rightly has no parameter for: rotary
-/// frequencies, which follow from the config, and the output projection of a model that ties it
-/// to its embedding.
-fn harmless<'a>(
-    name: &str,
-    path: &str,
-    parameters: &'a BTreeMap<String, Vec<usize>>,
-) -> Harmless<'a> {
-    if name.ends_with("rotary_emb.inv_freq") {
-        return Harmless::Yes;
-    }
-    match parameters.get("embed_tokens.weight") {
-        Some(shape) if path == "lm_head.weight" && !parameters.contains_key(path) => {
-            Harmless::IfShaped(shape)
-        }
-        _ => Harmless::No,
     }
 }
 

@@ -112,7 +112,7 @@ pub fn run(
                 dtype,
             } = &checked;
             let decoder = load_decoder(source, config, *dtype, device, &mut |_| {});
-            let decoder = processes::agree(world, decoder.map_err(CliError::from))?;
+            let (decoder, _) = processes::agree(world, decoder.map_err(CliError::from))?;
             let (mut session, seconds) = prefill(&decoder, &checked, &task, chunk, group, &mut ())?;
             work(Prefilled {
                 world,

@@ -224,7 +224,7 @@ impl Prepared {
             device,
             dtype,
         } = &self.checked;
-        let decoder = load_decoder(source, config, *dtype, device, &mut |p| {
+        let (decoder, _) = load_decoder(source, config, *dtype, device, &mut |p| {
             bar.update(p.done, p.total);
         })?;
         bar.finish();

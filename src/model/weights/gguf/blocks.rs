@@ -9,7 +9,8 @@ use candle_core::CpuStorage;
 use candle_core::quantized::GgmlDType;
 use rayon::prelude::*;
 
-use super::kind::Kind;
+use super::iq4;
+use super::kind::{Kind, Stored};
 use crate::model::weights::elements::{self, Target};
 use crate::model::weights::load::panic_message;
 use crate::model::weights::mapped::MappedFile;
@@ -51,17 +52,11 @@ impl BlockTensor {
 
     /// The elements as `to`, or why not. Plain elements in order share the mapped file.
     pub(crate) fn read(&self, to: FloatDType) -> Result<Bytes, String> {
-        let plain = match self.kind.ggml() {
-            GgmlDType::F32 => Some(FloatDType::F32),
-            GgmlDType::F16 => Some(FloatDType::F16),
-            GgmlDType::BF16 => Some(FloatDType::BF16),
-            _ => None,
-        };
         let source = self
             .file
             .slice(self.range.clone())
             .ok_or("its bytes are not inside the file")?;
-        if let (Some(from), None) = (plain, self.interleaved) {
+        if let (Some(from), None) = (self.kind.plain(), self.interleaved) {
             return elements::convert(source, from, to)
                 .ok_or_else(|| format!("{from:?} cannot become {to:?}"));
         }
@@ -108,7 +103,7 @@ impl BlockTensor {
                         Cow::Owned(gather(source, from, row_bytes))
                     }
                 };
-                dequantize(self.kind.ggml(), &blocks, out)
+                dequantize(self.kind, &blocks, out)
             })?;
         Ok(out)
     }
@@ -123,8 +118,22 @@ fn gather(source: &[u8], rows: impl Iterator<Item = usize>, row_bytes: usize) ->
     out
 }
 
-/// Dequantises whole blocks by candle.
-fn dequantize<T: Target>(kind: GgmlDType, blocks: &[u8], out: &mut [T]) -> Result<(), String> {
+/// Dequantises whole blocks.
+fn dequantize<T: Target>(kind: Kind, blocks: &[u8], out: &mut [T]) -> Result<(), String> {
+    let by_table = |read: fn(&[u8], &mut [f32]), out: &mut [T]| {
+        let mut values = vec![0.0; out.len()];
+        read(blocks, &mut values);
+        T::narrow(&values, out);
+        Ok(())
+    };
+    match kind.stored() {
+        Stored::Candle(kind) => by_candle(kind, blocks, out),
+        Stored::Iq4Nl => by_table(iq4::nl, out),
+        Stored::Iq4Xs => by_table(iq4::xs, out),
+    }
+}
+
+fn by_candle<T: Target>(kind: GgmlDType, blocks: &[u8], out: &mut [T]) -> Result<(), String> {
     match kind.from_data(Cow::Borrowed(blocks)).dequantize(out.len()) {
         Ok(CpuStorage::F32(values)) => {
             T::narrow(&values, out);

@@ -4,6 +4,31 @@ use serde_json::{Map, Value as Json, json};
 
 use super::error::GgufError;
 use super::{Architecture, Gguf, Value};
+use crate::model::rope::RopeScaling;
+
+/// Keys that scale, cap or clamp in some architecture, and the value with which they do nothing; 0
+/// stands for "not set" with all of them.
+const NEUTRAL: [(&str, f64); 9] = [
+    ("attention.clamp_kqv", 0.0),
+    ("attention.max_alibi_bias", 0.0),
+    ("attention.scale", 0.0),
+    ("attention.temperature_scale", 0.0),
+    ("attn_logit_softcapping", 0.0),
+    ("embedding_scale", 1.0),
+    ("final_logit_softcapping", 0.0),
+    ("logit_scale", 1.0),
+    ("residual_scale", 1.0),
+];
+
+/// The biases of a model.
+struct Biases {
+    /// The family whose configuration has such biases.
+    architecture: Architecture,
+    /// On all projections of the attention.
+    attention: bool,
+    /// On all projections of the MLP.
+    mlp: bool,
+}
 
 impl Gguf {
     /// Query heads and key/value heads.
@@ -52,7 +77,12 @@ impl Gguf {
     pub fn config(&self) -> Result<Json, GgufError> {
         self.refuse_unsupported()?;
         let (heads, kv_heads) = self.heads()?;
-        let class = match self.architecture {
+        let Biases {
+            architecture,
+            attention,
+            mlp,
+        } = self.biases()?;
+        let class = match architecture {
             Architecture::Llama => "LlamaForCausalLM",
             Architecture::Qwen2 => "Qwen2ForCausalLM",
             Architecture::Qwen3 => "Qwen3ForCausalLM",
@@ -61,7 +91,7 @@ impl Gguf {
         let epsilon = self.key("attention.layer_norm_rms_epsilon");
         let mut config = json!({
             "architectures": [class],
-            "model_type": self.architecture.name(),
+            "model_type": architecture.name(),
             "vocab_size": self.vocab_size,
             "hidden_size": self.integer(&self.key("embedding_length"))?,
             "intermediate_size": self.integer(&self.key("feed_forward_length"))?,
@@ -74,8 +104,8 @@ impl Gguf {
             "rms_norm_eps": self.optional_float(&epsilon)?.ok_or(GgufError::MissingKey { key: epsilon })?,
             "rope_theta": self.rope_theta()?,
             "tie_word_embeddings": self.tied,
-            "attention_bias": false,
-            "mlp_bias": false,
+            "attention_bias": attention,
+            "mlp_bias": mlp,
             "initializer_range": 0.02,
             "use_cache": true,
             "bos_token_id": token("bos")?,
@@ -85,7 +115,7 @@ impl Gguf {
         let Some(fields) = config.as_object_mut() else {
             return Ok(config);
         };
-        if self.architecture == Architecture::Qwen2 {
+        if architecture == Architecture::Qwen2 {
             // Qwen2 always has q, k and v biases; its config knows no such key.
             fields.remove("attention_bias");
             fields.remove("mlp_bias");
@@ -100,7 +130,64 @@ impl Gguf {
         Ok(config)
     }
 
+    /// Which biases the model has, and in which of the families' configurations that can be said.
+    fn biases(&self) -> Result<Biases, GgufError> {
+        let have = |parts: &[&str]| {
+            parts
+                .iter()
+                .filter(|part| self.biases.contains(**part))
+                .count()
+        };
+        let (projections, output) = (have(&["q_proj", "k_proj", "v_proj"]), have(&["o_proj"]));
+        let mlp = have(&["gate_proj", "up_proj", "down_proj"]);
+        let found = |architecture, attention, mlp| {
+            Ok(Biases {
+                architecture,
+                attention,
+                mlp,
+            })
+        };
+        match (self.architecture, projections, output, mlp) {
+            // Which are always there, and all that this family has; further ones are not used.
+            (Architecture::Qwen2, ..) => found(Architecture::Qwen2, true, false),
+            (other, 0, 0, 0) => found(other, false, false),
+            (Architecture::Llama, 0, 0, 3) => found(Architecture::Llama, false, true),
+            (Architecture::Llama, 3, 1, 0 | 3) => found(Architecture::Llama, true, mlp == 3),
+            // Llama with biases on these three alone is Qwen2.
+            (Architecture::Llama, 3, 0, 0) => found(Architecture::Qwen2, true, false),
+            (Architecture::Qwen3, 3, 1, 0) => found(Architecture::Qwen3, true, false),
+            _ => Err(GgufError::Unsupported {
+                what: "this set of biases",
+                found: self.biases.iter().cloned().collect::<Vec<_>>().join(", "),
+            }),
+        }
+    }
+
     fn refuse_unsupported(&self) -> Result<(), GgufError> {
+        // What changes the answer in other architectures, where it is not the neutral value.
+        for (name, neutral) in NEUTRAL {
+            let key = self.key(name);
+            if let Some(found) = self.optional_float(&key)?
+                && found != 0.0
+                && found != neutral
+            {
+                return Err(GgufError::Unsupported {
+                    what: "a scale, cap or clamp that Llama and Qwen models do not have",
+                    found: format!("{key} = {found}"),
+                });
+            }
+        }
+        for (name, neutral) in [("attention.causal", true), ("use_parallel_residual", false)] {
+            let key = self.key(name);
+            if let Some(found) = self.flag(&key)?
+                && found != neutral
+            {
+                return Err(GgufError::Unsupported {
+                    what: "another kind of layer",
+                    found: format!("{key} = {found}"),
+                });
+            }
+        }
         if let Some(experts) = self.optional_integer(&self.key("expert_count"))?
             && experts > 0
         {
@@ -110,6 +197,14 @@ impl Gguf {
             });
         }
         let head_dim = self.head_dim()?;
+        if let Some(of_values) = self.optional_integer(&self.key("attention.value_length"))?
+            && of_values != head_dim
+        {
+            return Err(GgufError::Unsupported {
+                what: "heads whose values are not as long as their keys",
+                found: format!("{of_values} and {head_dim} dimensions"),
+            });
+        }
         if let Some(rotated) = self.optional_integer(&self.key("rope.dimension_count"))?
             && rotated != head_dim
         {
@@ -124,15 +219,6 @@ impl Gguf {
 
     /// `rope_scaling`, where positions are scaled at all.
     fn rope_scaling(&self) -> Result<Option<Json>, GgufError> {
-        if let Some(scaling) = self.llama3 {
-            return Ok(Some(json!({
-                "rope_type": "llama3",
-                "factor": scaling.factor,
-                "low_freq_factor": scaling.low_freq_factor,
-                "high_freq_factor": scaling.high_freq_factor,
-                "original_max_position_embeddings": scaling.original_max_position_embeddings,
-            })));
-        }
         let key = self.key("rope.scaling.type");
         let kind = self.text(&key)?;
         let factor = match self.optional_float(&self.key("rope.scaling.factor"))? {
@@ -141,40 +227,95 @@ impl Gguf {
             None => self.optional_float(&self.key("rope.scale_linear"))?,
         };
         let factor = factor.filter(|&factor| factor != 0.0 && factor != 1.0);
+        // llama.cpp multiplies queries and keys by it, whatever the type.
+        let multiplier = self
+            .rope_option("attn_factor")?
+            .filter(|&multiplier| multiplier != 1.0);
+        let unsupported = |found: String| {
+            Err(GgufError::Unsupported {
+                what: "a rope scaling",
+                found,
+            })
+        };
+        for name in ["alpha", "yarn_log_multiplier"] {
+            if let Some(found) = self.rope_option(name)?.filter(|&found| found != 0.0) {
+                return unsupported(format!("{name} of {found}"));
+            }
+        }
+        if multiplier.is_some() && kind != Some("yarn") {
+            return unsupported("attn_factor without yarn".into());
+        }
         match (kind, factor) {
-            (None | Some("none"), None)
-            | (Some("linear" | "yarn"), None)
-            | (Some("none"), Some(_)) => Ok(None),
+            (None | Some("none" | "linear" | "yarn"), None) | (Some("none"), Some(_)) => {
+                Ok(self.llama3.map(|scaling| {
+                    json!({
+                        "rope_type": "llama3",
+                        "factor": scaling.factor,
+                        "low_freq_factor": scaling.low_freq_factor,
+                        "high_freq_factor": scaling.high_freq_factor,
+                        "original_max_position_embeddings": scaling.original_max_position_embeddings,
+                    })
+                }))
+            }
+            (_, Some(factor)) if self.llama3.is_some() => {
+                unsupported(format!("frequency factors and a factor of {factor} at once"))
+            }
             (None | Some("linear"), Some(factor)) => {
                 Ok(Some(json!({ "rope_type": "linear", "factor": factor })))
             }
-            (Some("yarn"), Some(factor)) => {
-                let mut scaling = Map::new();
-                scaling.insert("rope_type".into(), json!("yarn"));
-                scaling.insert("factor".into(), json!(factor));
-                if let Some(original) =
-                    self.optional_integer(&self.key("rope.scaling.original_context_length"))?
-                {
-                    scaling.insert("original_max_position_embeddings".into(), json!(original));
-                }
-                for (theirs, ours) in [
-                    ("yarn_beta_fast", "beta_fast"),
-                    ("yarn_beta_slow", "beta_slow"),
-                    ("attn_factor", "attention_factor"),
-                ] {
-                    if let Some(value) =
-                        self.optional_float(&self.key(&format!("rope.scaling.{theirs}")))?
-                    {
-                        scaling.insert(ours.into(), json!(value));
-                    }
-                }
-                Ok(Some(Json::Object(scaling)))
-            }
-            (Some(other), _) => Err(GgufError::Unsupported {
-                what: "a rope scaling",
-                found: other.to_string(),
-            }),
+            (Some("yarn"), Some(factor)) => self.yarn(factor, multiplier).map(Some),
+            (Some(other), _) => unsupported(other.to_string()),
         }
+    }
+
+    /// `rope_scaling` of YaRN.
+    ///
+    /// transformers and llama.cpp agree but for `attention_factor`, which llama.cpp's converter
+    /// keeps as `yarn_attn_factor` and llama.cpp then replaces by the default of transformers;
+    /// what transformers computes is taken.
+    fn yarn(&self, factor: f64, multiplier: Option<f64>) -> Result<Json, GgufError> {
+        // A negative one stands for "not set".
+        let extrapolation = self.rope_option("yarn_ext_factor")?;
+        if let Some(found) = extrapolation.filter(|&found| found >= 0.0 && found != 1.0) {
+            return Err(GgufError::Unsupported {
+                what: "YaRN with another extrapolation factor than 1",
+                found: found.to_string(),
+            });
+        }
+        let mut scaling = Map::new();
+        scaling.insert("rope_type".into(), json!("yarn"));
+        scaling.insert("factor".into(), json!(factor));
+        if let Some(original) =
+            self.optional_integer(&self.key("rope.scaling.original_context_length"))?
+        {
+            scaling.insert("original_max_position_embeddings".into(), json!(original));
+        }
+        let attention = self
+            .rope_option("yarn_attn_factor")?
+            .filter(|&attention| attention > 0.0);
+        let attention = match (attention, multiplier) {
+            (attention, None) => attention,
+            (Some(attention), Some(multiplier)) => Some(attention * multiplier),
+            (None, Some(multiplier)) => {
+                Some(RopeScaling::yarn_attention_factor(factor, None) * multiplier)
+            }
+        };
+        let options = [
+            ("attention_factor", attention),
+            ("beta_fast", self.rope_option("yarn_beta_fast")?),
+            ("beta_slow", self.rope_option("yarn_beta_slow")?),
+        ];
+        for (name, value) in options {
+            if let Some(value) = value {
+                scaling.insert(name.into(), json!(value));
+            }
+        }
+        Ok(Json::Object(scaling))
+    }
+
+    /// A float below `rope.scaling`.
+    fn rope_option(&self, name: &str) -> Result<Option<f64>, GgufError> {
+        self.optional_float(&self.key(&format!("rope.scaling.{name}")))
     }
 
     /// `generation_config.json`: the tokens that begin and end a text.

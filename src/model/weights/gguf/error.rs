@@ -76,7 +76,7 @@ pub enum GgufError {
     },
     /// A quantisation that is not dequantised here.
     #[error(
-        "tensor `{name}`: expected F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 or Q2_K to Q8_K, found {found}; requantise the model with llama.cpp's llama-quantize, for example to Q8_0"
+        "tensor `{name}`: expected F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K to Q8_K, IQ4_NL or IQ4_XS, found {found}; requantise the model with llama.cpp's llama-quantize, for example to Q8_0"
     )]
     Quantization {
         /// The tensor.
@@ -101,10 +101,44 @@ pub enum GgufError {
         found: String,
     },
     /// A model of another family.
-    #[error("expected an architecture of llama, qwen2 or qwen3, found {found}")]
+    #[error(
+        "expected a model of the architecture llama, qwen2 or qwen3, or of one that differs from llama by its name only (ernie4_5, exaone, internlm2, mistral3, xverse), found {found}"
+    )]
     Architecture {
         /// The architecture's name.
         found: String,
+    },
+    /// A part of a split model whose name is not that of a part, so that the others cannot be found.
+    #[error(
+        "is part {number} of {count} of a split model, expected the file name {expected}, found {found}; give the parts the names they were made with"
+    )]
+    PartName {
+        /// The part, from 1 on.
+        number: u64,
+        /// Number of parts.
+        count: u64,
+        /// What it would have to be called.
+        expected: String,
+        /// What it is called.
+        found: String,
+    },
+    /// A file in the place of a part that is another part, or of another model.
+    #[error("expected {expected}, found {found}; fetch the parts of one model again")]
+    OtherPart {
+        /// What the first part and the file's name say.
+        expected: String,
+        /// What the file says.
+        found: String,
+    },
+    /// Parts that hold more or fewer tensors than the model has.
+    #[error(
+        "expected {expected} tensors in all parts, found {found}; the parts are of different models: fetch them again"
+    )]
+    PartTensors {
+        /// What the first part says.
+        expected: u64,
+        /// Tensors in all parts.
+        found: u64,
     },
     /// A feature of the model that this crate does not have.
     #[error("{what} is not supported: {found}")]

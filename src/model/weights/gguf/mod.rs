@@ -2,8 +2,9 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `parts` | the files of a split model, and the one model in a folder: [`find`] |
 //! | `header` | the file's metadata and tensor descriptions, bounded by the file's length: [`Header`] |
-//! | `kind`, `blocks` | stored types, and blocks to elements (dequantised by candle-core) |
+//! | `kind`, `blocks`, `iq4` | stored types, and blocks to elements (dequantised by candle-core but for IQ4) |
 //! | `names` | tensor names and llama.cpp's row order, per architecture |
 //! | `config`, `rope` | `config.json` and `generation_config.json` from metadata |
 //! | `tokenizer`, `sentencepiece` | `tokenizer.json` and `tokenizer_config.json` from metadata |
@@ -15,24 +16,27 @@ mod blocks;
 mod config;
 mod error;
 mod header;
+mod iq4;
 mod kind;
 mod names;
+mod parts;
 mod rope;
 mod sentencepiece;
 mod tokenizer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 pub(super) use blocks::BlockTensor;
 pub use error::GgufError;
 pub use header::{Described, Header, MAX_KEYS, MAX_TENSORS, Value};
 pub use kind::Kind;
+pub use parts::find;
+pub(super) use parts::{Part, open_all};
 
 use super::checkpoint::{Data, StoredType, TensorInfo};
 use super::mapped::MappedFile;
 use burn::tensor::FloatDType;
-use candle_core::quantized::GgmlDType;
 use rope::Llama3;
 
 /// The tensor with Llama 3's frequency factors.
@@ -41,6 +45,8 @@ const ROPE_FREQS: &str = "rope_freqs.weight";
 /// What a GGUF file says about its model beside the tensors.
 #[derive(Debug, Clone)]
 pub struct Gguf {
+    /// The name of the architecture in the file.
+    name: &'static str,
     architecture: Architecture,
     metadata: BTreeMap<String, Value>,
     /// Rows of the embedding.
@@ -49,6 +55,8 @@ pub struct Gguf {
     tied: bool,
     /// Llama 3's frequency scaling, recovered from its factors.
     llama3: Option<Llama3>,
+    /// The projections of a layer that have biases, by their Hugging Face names.
+    biases: BTreeSet<String>,
 }
 
 /// The families of models that are read.
@@ -74,21 +82,57 @@ impl Architecture {
     }
 }
 
-/// Reads the header of a mapped GGUF file; tensors are given Hugging Face names.
-pub(super) fn open(file: &MappedFile) -> Result<(Gguf, Vec<(TensorInfo, Data)>), GgufError> {
-    let header = Header::parse(file.bytes())?;
-    let metadata = header.metadata;
-    let architecture = match metadata.get("general.architecture") {
-        Some(Value::Text(name)) => match name.as_str() {
-            "llama" => Architecture::Llama,
-            "qwen2" => Architecture::Qwen2,
-            "qwen3" => Architecture::Qwen3,
-            other => {
-                return Err(GgufError::Architecture {
-                    found: other.to_string(),
-                });
-            }
-        },
+/// Architectures by their names in GGUF files: which family computes the same, and whether
+/// neighbouring rows of the query and key projections are rotated together (ggml's "norm" rotation,
+/// and not "neox"), so that they have to be put in Hugging Face's order.
+///
+/// llama.cpp builds the same graph for those after the first as for llama.
+const ARCHITECTURES: [(&str, Architecture, bool); 8] = [
+    ("llama", Architecture::Llama, true),
+    ("ernie4_5", Architecture::Llama, true),
+    ("exaone", Architecture::Llama, false),
+    ("internlm2", Architecture::Llama, true),
+    ("mistral3", Architecture::Llama, true),
+    ("xverse", Architecture::Llama, true),
+    ("qwen2", Architecture::Qwen2, false),
+    ("qwen3", Architecture::Qwen3, false),
+];
+
+/// What of its tensors' names says that llama.cpp computes with a tensor in other architectures:
+/// leaving it out would change the answer.
+const COMPUTED: [&str; 6] = [
+    "norm",
+    "sinks",
+    "_exps",
+    ".scale",
+    "position_embd",
+    "rope_factors",
+];
+
+/// A model and its tensors under Hugging Face names.
+pub(super) struct Opened {
+    pub(super) gguf: Gguf,
+    pub(super) tensors: Vec<(TensorInfo, Data)>,
+    /// Tensors that no model of these families has, under their own names.
+    pub(super) others: Vec<TensorInfo>,
+}
+
+/// Reads what the parts of a model, the first part first, say together.
+pub(super) fn open(parts: Vec<Part>) -> Result<Opened, GgufError> {
+    let (mut metadata, mut files) = (None, Vec::new());
+    for (file, header) in parts {
+        // The parts behind the first repeat nothing of the metadata that matters.
+        metadata.get_or_insert(header.metadata);
+        files.push((file, header.tensors));
+    }
+    let metadata = metadata.unwrap_or_default();
+    let (name, architecture, interleaves) = match metadata.get("general.architecture") {
+        Some(Value::Text(name)) => ARCHITECTURES
+            .into_iter()
+            .find(|(known, ..)| known == name)
+            .ok_or_else(|| GgufError::Architecture {
+                found: name.clone(),
+            })?,
         _ => {
             return Err(GgufError::MissingKey {
                 key: "general.architecture".into(),
@@ -96,60 +140,74 @@ pub(super) fn open(file: &MappedFile) -> Result<(Gguf, Vec<(TensorInfo, Data)>),
         }
     };
     let mut gguf = Gguf {
+        name,
         architecture,
         metadata,
         vocab_size: 0,
         tied: true,
         llama3: None,
+        biases: BTreeSet::new(),
     };
     let (heads, kv_heads) = gguf.heads()?;
+    let layers = gguf.optional_integer(&gguf.key("block_count"))?;
 
-    let mut tensors = Vec::with_capacity(header.tensors.len());
-    for described in header.tensors {
+    let (mut tensors, mut others) = (Vec::new(), Vec::new());
+    let all = files
+        .iter()
+        .flat_map(|(file, described)| described.iter().map(move |tensor| (file, tensor)));
+    for (file, described) in all {
         if described.name == ROPE_FREQS {
-            let factors = factors(file, &described)?;
+            let factors = factors(file, described)?;
             gguf.llama3 = Some(Llama3::recover(&factors, gguf.rope_theta()?)?);
             continue;
         }
-        let name = names::hugging_face(&described.name).ok_or_else(|| GgufError::Unsupported {
-            what: "a tensor that Llama and Qwen models do not have",
-            found: described.name.clone(),
-        })?;
+        let stored = match described.kind.plain() {
+            Some(dtype) => StoredType::Float(dtype),
+            None => StoredType::Quantized(described.kind.name()),
+        };
+        let info = TensorInfo {
+            name: described.name.clone(),
+            shape: described.shape.clone(),
+            stored,
+            file: file.path().into(),
+        };
+        let Some(name) = names::hugging_face(&described.name) else {
+            if COMPUTED.iter().any(|part| described.name.contains(part)) {
+                return Err(GgufError::Unsupported {
+                    what: "a tensor that Llama and Qwen models do not have",
+                    found: described.name.clone(),
+                });
+            }
+            others.push(info);
+            continue;
+        };
         match name.as_str() {
             "model.embed_tokens.weight" => gguf.vocab_size = described.shape[0],
             "lm_head.weight" => gguf.tied = false,
             _ => {}
         }
-        let interleaved = match architecture {
-            Architecture::Llama if name.contains(".q_proj.") => Some(heads),
-            Architecture::Llama if name.contains(".k_proj.") => Some(kv_heads),
-            _ => None,
+        if let Some((layer, projection)) = names::bias(&name)
+            && layers.is_none_or(|layers| layer < layers)
+        {
+            gguf.biases.insert(projection.to_string());
+        }
+        let interleaved = if interleaves && name.contains(".q_proj.") {
+            Some(heads)
+        } else if interleaves && name.contains(".k_proj.") {
+            Some(kv_heads)
+        } else {
+            None
         };
-        let (rows, cols) = rows_of(&described, interleaved)?;
-        let stored = match described.kind.ggml() {
-            GgmlDType::F32 => StoredType::Float(FloatDType::F32),
-            GgmlDType::F16 => StoredType::Float(FloatDType::F16),
-            GgmlDType::BF16 => StoredType::Float(FloatDType::BF16),
-            _ => StoredType::Quantized(described.kind.name()),
-        };
-        let range = described.start..described.end;
+        let (rows, cols) = rows_of(described, interleaved)?;
         let data = Data::Gguf(BlockTensor {
             file: file.clone(),
-            range,
+            range: described.start..described.end,
             kind: described.kind,
             rows,
             cols,
             interleaved,
         });
-        tensors.push((
-            TensorInfo {
-                name,
-                shape: described.shape,
-                stored,
-                file: file.path().into(),
-            },
-            data,
-        ));
+        tensors.push((TensorInfo { name, ..info }, data));
     }
     if gguf.vocab_size == 0 {
         return Err(GgufError::Unsupported {
@@ -157,7 +215,11 @@ pub(super) fn open(file: &MappedFile) -> Result<(Gguf, Vec<(TensorInfo, Data)>),
             found: "no token_embd.weight".into(),
         });
     }
-    Ok((gguf, tensors))
+    Ok(Opened {
+        gguf,
+        tensors,
+        others,
+    })
 }
 
 /// A tensor's rows and their length, checked for the reordering they need.
@@ -197,7 +259,7 @@ fn factors(file: &MappedFile, described: &Described) -> Result<Vec<f32>, GgufErr
         expected: expected.into(),
         found: format!("{:?} of {}", described.shape, described.kind),
     };
-    if described.kind.ggml() != GgmlDType::F32
+    if described.kind.plain() != Some(FloatDType::F32)
         || described.shape.len() != 1
         || described.shape[0] > LONGEST
     {
@@ -211,7 +273,8 @@ fn factors(file: &MappedFile, described: &Described) -> Result<Vec<f32>, GgufErr
 
 impl Gguf {
     /// Reads what the GGUF file that `bytes` is, the whole of it, says about its model; tensors'
-    /// names, shapes and places are checked, their data not touched.
+    /// names, shapes and places are checked, their data not touched. Of a split model, what the one
+    /// part says.
     ///
     /// [`Checkpoint::open`](super::Checkpoint::open) is the way to read tensors.
     ///
@@ -220,7 +283,8 @@ impl Gguf {
     /// A [`GgufError`] for the first thing that does not hold.
     pub fn parse(bytes: &[u8]) -> Result<Self, GgufError> {
         let file = MappedFile::in_memory(Path::new("memory"), bytes);
-        open(&file).map(|(gguf, _)| gguf)
+        let header = Header::parse(file.bytes())?;
+        open(vec![(file, header)]).map(|opened| opened.gguf)
     }
 
     /// The family of the model.
@@ -243,7 +307,7 @@ impl Gguf {
 
     /// The key of the architecture's own metadata, such as `llama.block_count`.
     fn key(&self, name: &str) -> String {
-        format!("{}.{name}", self.architecture.name())
+        format!("{}.{name}", self.name)
     }
 
     fn wrong(key: &str, expected: &'static str, found: &Value) -> GgufError {

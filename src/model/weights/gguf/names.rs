@@ -34,6 +34,13 @@ pub(super) fn hugging_face(name: &str) -> Option<String> {
     Some(format!("model.layers.{layer}.{part}.{kind}"))
 }
 
+/// Layer and part of a bias by its Hugging Face name: 3 and `q_proj`.
+pub(super) fn bias(name: &str) -> Option<(usize, &str)> {
+    let path = name.strip_prefix("model.layers.")?.strip_suffix(".bias")?;
+    let (layer, rest) = path.split_once('.')?;
+    Some((layer.parse().ok()?, rest.rsplit('.').next()?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,5 +70,13 @@ mod tests {
         for (theirs, ours) in cases {
             assert_eq!(hugging_face(theirs).as_deref(), ours, "{theirs}");
         }
+    }
+
+    #[test]
+    fn biases_are_found_by_layer_and_part() {
+        let found = bias("model.layers.12.self_attn.q_proj.bias");
+        assert_eq!(found, Some((12, "q_proj")));
+        assert_eq!(bias("model.layers.12.self_attn.q_proj.weight"), None);
+        assert_eq!(bias("lm_head.bias"), None);
     }
 }

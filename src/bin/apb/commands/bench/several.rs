@@ -79,7 +79,7 @@ pub fn together(args: &Prefill, world: &mut World, output: &Output) -> Result<()
         Some(_) => None,
         None => {
             let decoder = load_decoder(source, config, *dtype, device, &mut |_| {});
-            Some(processes::agree(world, decoder.map_err(CliError::from))?)
+            Some(processes::agree(world, decoder.map_err(CliError::from))?.0)
         }
     };
     let decoder = match (&first, &other) {
