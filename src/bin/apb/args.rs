@@ -10,6 +10,7 @@ use burn_apb::model::ModelText;
 use burn_apb::model::chat_template::RenderOptions;
 use burn_apb::model::prompt::{PromptOptions, TemplateChoice};
 use burn_apb::model::sampler::SamplerConfig;
+use burn_apb::model::weights::LoadOptions;
 use burn_apb::ranks::{Environment, Exchange};
 use clap::ValueEnum;
 
@@ -142,6 +143,10 @@ impl Strategy {
 pub struct Reading {
     #[command(flatten)]
     pub model: Model,
+    /// Refuse weights with tensors that the model does not use, or that the index of the shards does
+    /// not name, in place of a warning
+    #[arg(long)]
+    pub strict: bool,
     /// The document, UTF-8 text; - reads standard input
     #[arg(long, value_name = "FILE|-")]
     pub document: PathBuf,
@@ -161,6 +166,11 @@ pub struct Reading {
 }
 
 impl Reading {
+    /// How the weights are loaded.
+    pub fn load_options(&self) -> LoadOptions {
+        LoadOptions::new(self.compute.dtype()).with_strict(self.strict)
+    }
+
     /// As the library says it.
     pub fn options(&self) -> Result<AnswerOptions, CliError> {
         Ok(AnswerOptions {

@@ -76,7 +76,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
         let request = Request::new(&text, document, &args.query, &options)?;
         requests.push((request, options));
     }
-    let model = generate::load_weights(text, &source, &args.compute, &device, output)?;
+    let model = generate::load_weights(text, &source, args.compute.dtype(), &device, output)?;
     let mut answers = Vec::new();
     for (request, options) in &requests {
         if !output.is_json() {

@@ -11,11 +11,12 @@ use burn_apb::apb::{
 };
 use burn_apb::model::source::ModelSource;
 use burn_apb::model::stop::Stop;
+use burn_apb::model::weights::LoadOptions;
 use burn_apb::model::{LanguageModel, ModelText, hub};
 use burn_apb::ranks::World;
 use serde_json::{Value, json};
 
-use crate::args::{Compute, Model, Reading, Sampling};
+use crate::args::{Model, Reading, Sampling};
 use crate::commands::together::{self, Prefilled};
 use crate::error::CliError;
 use crate::output::{Output, Progress};
@@ -133,7 +134,7 @@ pub fn prepare(
     if let Some(note) = request.plan.note() {
         output.note(format!("note: {note}"));
     }
-    let model = load_weights(text, &source, &reading.compute, &device, output)?;
+    let model = load_weights(text, &source, reading.load_options(), &device, output)?;
     Ok(Prepared {
         request,
         options,
@@ -180,15 +181,18 @@ pub fn resolve(model: &Model, output: &Output) -> Result<PathBuf, CliError> {
 pub fn load_weights(
     text: ModelText,
     source: &ModelSource,
-    compute: &Compute,
+    options: impl Into<LoadOptions>,
     device: &Device,
     output: &Output,
 ) -> Result<LanguageModel, CliError> {
     let bar = output.progress("loading", "B");
-    let model = LanguageModel::with_text(text, source, compute.dtype(), device, &mut |p| {
+    let model = LanguageModel::with_text(text, source, options, device, &mut |p| {
         bar.update(p.done, p.total);
     })?;
     bar.finish();
+    for warning in &model.warnings {
+        output.note(format!("warning: {warning}"));
+    }
     Ok(model)
 }
 
@@ -310,7 +314,8 @@ pub fn stop_json(stop: Option<&Stop>) -> Value {
 /// Log-probabilities of the answer's tokens, and of the likeliest in the place of each.
 pub fn logprobs_json(completion: &Completion, text: &ModelText) -> Value {
     let one = |token: u32, logprob: f32| {
-        let text = text.tokenizer.token(token);
+        // A token beyond the tokenizer's vocabulary has no text.
+        let text = text.tokenizer.decode(&[token], false).ok();
         json!({ "token": token, "text": text, "logprob": logprob })
     };
     let all = completion.logprobs.iter().map(|row| {

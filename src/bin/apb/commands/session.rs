@@ -203,7 +203,7 @@ fn ask(args: &Ask, output: &Output) -> Result<(), CliError> {
     let query = text.split_query(&args.query, &options.prompt)?;
     let exact_split = query.exact;
     let query = [query.query, query.tail].concat();
-    let model = generate::load_weights(text, &source, &args.compute, &device, output)?;
+    let model = generate::load_weights(text, &source, args.compute.dtype(), &device, output)?;
     let following = query.len() + args.sampling.max_tokens;
     let mut session = saved.restore(&model.decoder, &model.text.config, following, &device)?;
     let mut terminal = Terminal::new(output);

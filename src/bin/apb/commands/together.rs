@@ -83,7 +83,8 @@ pub fn run(
     match prepared {
         Some((request, options, text)) => {
             let Checked { source, device, .. } = &checked;
-            let model = generate::load_weights(text, source, &reading.compute, device, output);
+            let model =
+                generate::load_weights(text, source, reading.load_options(), device, output);
             let model = processes::agree(world, model)?;
             let mut terminal = Terminal::new(output);
             let prefilled = prefill(&model.decoder, &checked, &task, chunk, group, &mut terminal);
@@ -109,9 +110,8 @@ pub fn run(
                 source,
                 config,
                 device,
-                dtype,
             } = &checked;
-            let decoder = load_decoder(source, config, *dtype, device, &mut |_| {});
+            let decoder = load_decoder(source, config, reading.load_options(), device, &mut |_| {});
             let (decoder, _) = processes::agree(world, decoder.map_err(CliError::from))?;
             let (mut session, seconds) = prefill(&decoder, &checked, &task, chunk, group, &mut ())?;
             work(Prefilled {

@@ -197,7 +197,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     let (data, gathered) = args.gather(&text, output)?;
 
     let config = text.config.clone();
-    let model = generate::load_weights(text, &source, &args.compute, &devices[0], output)?;
+    let model = generate::load_weights(text, &source, args.compute.dtype(), &devices[0], output)?;
     let LanguageModel { decoder, dtype, .. } = model;
     let mut backbones = vec![Backbone::new(
         decoder,
@@ -207,7 +207,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     )];
     for device in &devices[1..] {
         let text = ModelText::load(&source)?;
-        let model = generate::load_weights(text, &source, &args.compute, device, output)?;
+        let model = generate::load_weights(text, &source, args.compute.dtype(), device, output)?;
         backbones.push(Backbone::new(
             model.decoder,
             &config,

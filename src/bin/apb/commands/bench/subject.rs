@@ -105,7 +105,7 @@ impl Subject<Described> {
             Described::Model(source, text) => {
                 let compute = &args.compute;
                 let LanguageModel { text, decoder, .. } =
-                    generate::load_weights(*text, &source, compute, &self.device, output)?;
+                    generate::load_weights(*text, &source, compute.dtype(), &self.device, output)?;
                 Loaded {
                     config: text.config,
                     decoder,

@@ -1,5 +1,7 @@
 //! The whole program in a temporary folder: what a user passes wrong, and what comes of it.
 
+mod prompt;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -253,7 +255,16 @@ fn bad_templates_and_generation_configs_are_refused_by_file() {
             r#"{"chat_template": 1}"#,
             "chat_template",
         ),
-        ("generation_config.json", r#"{"top_p": 7}"#, "top_p"),
+        (
+            "generation_config.json",
+            r#"{"do_sample": true, "top_p": 7}"#,
+            "top_p",
+        ),
+        (
+            "generation_config.json",
+            r#"{"repetition_penalty": "x"}"#,
+            "--greedy",
+        ),
         ("generation_config.json", "{", "EOF"),
     ] {
         let scene = Scene::new();
