@@ -6,7 +6,7 @@
 //! | `kind`, `blocks` | stored types, and blocks to elements (dequantised by candle-core) |
 //! | `names` | tensor names and llama.cpp's row order, per architecture |
 //! | `config`, `rope` | `config.json` and `generation_config.json` from metadata |
-//! | `tokenizer`, `sentencepiece` | `tokenizer.json` and `tokenizer_config.json` from metadata |
+//! | `tokenizer` | `tokenizer.json` and `tokenizer_config.json` from metadata: [`GgufTokenizer`] |
 //!
 //! candle's own reader is not used: it allocates what the file says before it knows that the file
 //! is that long.
@@ -18,7 +18,6 @@ mod header;
 mod kind;
 mod names;
 mod rope;
-mod sentencepiece;
 mod tokenizer;
 
 use std::collections::BTreeMap;
@@ -28,6 +27,7 @@ pub(super) use blocks::BlockTensor;
 pub use error::GgufError;
 pub use header::{Described, Header, MAX_KEYS, MAX_TENSORS, Value};
 pub use kind::Kind;
+pub use tokenizer::GgufTokenizer;
 
 use super::checkpoint::{Data, StoredType, TensorInfo};
 use super::mapped::MappedFile;
@@ -294,14 +294,6 @@ impl Gguf {
             None => Ok(None),
             Some(Value::Text(text)) => Ok(Some(text)),
             Some(other) => Err(Self::wrong(key, "a text", other)),
-        }
-    }
-
-    fn flag(&self, key: &str) -> Result<Option<bool>, GgufError> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(Value::Bool(flag)) => Ok(Some(*flag)),
-            Some(other) => Err(Self::wrong(key, "true or false", other)),
         }
     }
 }
