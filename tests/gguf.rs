@@ -642,7 +642,7 @@ fn what_cannot_be_expressed_is_refused_by_name() {
             "one non-negative integer",
         ),
         ("tokenizer.ggml.model", text("t5"), "t5"),
-        ("tokenizer.ggml.pre", text("tekken"), "tekken"),
+        ("tokenizer.ggml.pre", text("tekkn"), "nearest known name is `tekken`"),
         ("tokenizer.ggml.eos_token_id", Value::U32(999), "999"),
         ("tokenizer.ggml.merges", strings(&["ab"]), "a space between"),
         (

@@ -204,7 +204,7 @@ impl ModelSource {
                 path: self.path.clone(),
                 source,
             })?;
-            return Ok(tokenizer.to_string().into_bytes());
+            return Ok(tokenizer.json.to_string().into_bytes());
         }
         match text(&self.path.join("tokenizer.json"), MAX_TOKENIZER_LEN)? {
             Some(text) => Ok(text.into_bytes()),

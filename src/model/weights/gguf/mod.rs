@@ -7,7 +7,7 @@
 //! | `kind`, `blocks`, `iq4` | stored types, and blocks to elements (dequantised by candle-core but for IQ4) |
 //! | `names` | tensor names and llama.cpp's row order, per architecture |
 //! | `config`, `rope` | `config.json` and `generation_config.json` from metadata |
-//! | `tokenizer`, `sentencepiece` | `tokenizer.json` and `tokenizer_config.json` from metadata |
+//! | `tokenizer` | `tokenizer.json` and `tokenizer_config.json` from metadata: [`GgufTokenizer`] |
 //!
 //! candle's own reader is not used: it allocates what the file says before it knows that the file
 //! is that long.
@@ -21,7 +21,6 @@ mod kind;
 mod names;
 mod parts;
 mod rope;
-mod sentencepiece;
 mod tokenizer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +32,7 @@ pub use header::{Described, Header, MAX_KEYS, MAX_TENSORS, Value};
 pub use kind::Kind;
 pub use parts::find;
 pub(super) use parts::{Part, open_all};
+pub use tokenizer::GgufTokenizer;
 
 use super::checkpoint::{Data, StoredType, TensorInfo};
 use super::mapped::MappedFile;
@@ -358,14 +358,6 @@ impl Gguf {
             None => Ok(None),
             Some(Value::Text(text)) => Ok(Some(text)),
             Some(other) => Err(Self::wrong(key, "a text", other)),
-        }
-    }
-
-    fn flag(&self, key: &str) -> Result<Option<bool>, GgufError> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(Value::Bool(flag)) => Ok(Some(*flag)),
-            Some(other) => Err(Self::wrong(key, "true or false", other)),
         }
     }
 }

@@ -1,283 +1,347 @@
 //! `tokenizer.json` and `tokenizer_config.json` from GGUF metadata.
 
-use serde_json::{Map, Value as Json, json};
+use std::collections::BTreeMap;
+
+use serde_json::{Value as Json, json};
 
 use super::error::GgufError;
-use super::{Gguf, Value, sentencepiece};
+use super::{Gguf, Value};
+use crate::model::tokenizer::byte_level::ByteLevel;
+use crate::model::tokenizer::pre_tokenizer::{DEFAULT_NAME, PreTokenizer};
+use crate::model::tokenizer::sentencepiece::{Pieces, Prefix, Rank, Spaces};
+use crate::model::tokenizer::vocabulary::{Kind, Vocabulary, around};
+use crate::model::tokenizer::{Tokenizer, TokenizerError};
 
-/// GPT-2's words: contractions, letters, digits, the rest, white space.
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)";
-/// Qwen2's words: digits one by one.
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// Llama 3's words: digits in threes.
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const TOKENS: &str = "tokenizer.ggml.tokens";
+const KINDS: &str = "tokenizer.ggml.token_type";
+const SCORES: &str = "tokenizer.ggml.scores";
+const MERGES: &str = "tokenizer.ggml.merges";
+const MODEL: &str = "tokenizer.ggml.model";
+const PRE: &str = "tokenizer.ggml.pre";
 
-/// Kinds of tokens, by their numbers in `tokenizer.ggml.token_type`.
-pub(super) mod token {
-    pub(in super::super) const NORMAL: i64 = 1;
-    pub(in super::super) const UNKNOWN: i64 = 2;
-    pub(in super::super) const CONTROL: i64 = 3;
-    pub(in super::super) const USER_DEFINED: i64 = 4;
-    pub(in super::super) const BYTE: i64 = 6;
+/// Tokens that end an answer or steer code completion, whatever kind the file gives them; llama.cpp
+/// makes them control tokens too.
+const CONTROL_LOOKING: &[&str] = &[
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<|flush|>",
+    "<|calls|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "</s>",
+    "<|eom_id|>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "[EOS]",
+    "<|end_of_text|>",
+    "<end_of_utterance>",
+    "<eos>",
+    "<turn|>",
+    "<|tool_response>",
+    "<\u{ff5c}end\u{2581}of\u{2581}sentence\u{ff5c}>",
+    "[e~[",
+    "<|fim_prefix|>",
+    "<|fim_suffix|>",
+    "<|fim_middle|>",
+    "<|fim_pad|>",
+    "<|repo_name|>",
+    "<|file_sep|>",
+];
+
+/// The tokenizer that a GGUF file describes.
+#[derive(Debug, Clone)]
+pub struct GgufTokenizer {
+    /// The content of a `tokenizer.json`.
+    pub json: Json,
+    /// Guesses that were made, to be shown to the user.
+    pub warnings: Vec<String>,
+    tokens: Vec<String>,
 }
 
-/// How text is cut into words before merging, by llama.cpp's name for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Words {
-    Gpt2,
-    SmolLm,
-    Qwen2,
-    Llama3,
-    /// What llama.cpp does for files that do not say.
-    Default,
-}
-
-impl Words {
-    fn of(name: Option<&str>) -> Result<Self, GgufError> {
-        match name {
-            Some("gpt-2") => Ok(Self::Gpt2),
-            Some("smollm") => Ok(Self::SmolLm),
-            Some("qwen2" | "deepseek-r1-qwen") => Ok(Self::Qwen2),
-            Some("llama-bpe" | "llama3" | "llama-v3") => Ok(Self::Llama3),
-            None | Some("default") => Ok(Self::Default),
-            Some(other) => Err(GgufError::Unsupported {
-                what: "a pre-tokenizer other than gpt-2, smollm, qwen2, llama-bpe and default (use the model's Hugging Face folder)",
-                found: other.to_string(),
-            }),
-        }
-    }
-
-    fn pre_tokenizer(self) -> Json {
-        let split = |pattern: &str| json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false });
-        let steps = match self {
-            Self::Gpt2 => vec![byte_level(false, false, true)],
-            Self::SmolLm => vec![
-                json!({ "type": "Digits", "individual_digits": true }),
-                byte_level(false, false, true),
-            ],
-            Self::Qwen2 => vec![split(QWEN2), byte_level(false, false, false)],
-            Self::Llama3 => vec![split(LLAMA3), byte_level(false, true, false)],
-            Self::Default => {
-                let punctuation = r"[\p{P}\$\+<=>\^~\|]+";
-                vec![
-                    split(punctuation),
-                    split(GPT2),
-                    split(r"\p{N}+"),
-                    split("[0-9][0-9][0-9]"),
-                    byte_level(false, false, false),
-                ]
-            }
-        };
-        json!({ "type": "Sequence", "pretokenizers": steps })
-    }
-}
-
-fn byte_level(add_prefix_space: bool, trim_offsets: bool, use_regex: bool) -> Json {
-    json!({ "type": "ByteLevel", "add_prefix_space": add_prefix_space, "trim_offsets": trim_offsets, "use_regex": use_regex })
-}
-
-/// A vocabulary as the file has it.
-pub(super) struct Vocabulary<'a> {
-    pub(super) tokens: &'a [String],
-    kinds: Option<&'a [i64]>,
-}
-
-impl Vocabulary<'_> {
-    /// The kind of a token; normal where the file does not say.
-    pub(super) fn kind(&self, id: usize) -> i64 {
-        self.kinds
-            .and_then(|kinds| kinds.get(id).copied())
-            .unwrap_or(token::NORMAL)
-    }
-
-    /// Entries of `added_tokens`, for tokens of the given kinds.
-    pub(super) fn added(&self, kinds: &[i64]) -> Vec<Json> {
-        let chosen = self
-            .tokens
-            .iter()
-            .enumerate()
-            .filter(|(id, _)| kinds.contains(&self.kind(*id)));
-        chosen
-            .map(|(id, content)| {
-                json!({
-                    "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
-                    "normalized": false, "special": self.kind(id) != token::USER_DEFINED,
-                })
-            })
-            .collect()
-    }
-}
-
-impl Gguf {
-    pub(super) fn vocabulary(&self) -> Result<Vocabulary<'_>, GgufError> {
-        let key = "tokenizer.ggml.tokens";
-        let tokens = match self.get(key) {
-            Some(Value::Texts(tokens)) => tokens,
-            Some(other) => return Err(Self::wrong(key, "an array of texts", other)),
-            None => return Err(GgufError::MissingKey { key: key.into() }),
-        };
-        if tokens.len() > self.vocab_size {
-            let (expected, found) = (
-                "at most as many tokens as the embedding has rows",
-                format!("{} for {}", tokens.len(), self.vocab_size),
-            );
-            return Err(GgufError::WrongValue {
-                key: key.into(),
-                expected,
-                found,
-            });
-        }
-        let key = "tokenizer.ggml.token_type";
-        let kinds = match self.get(key) {
-            None => None,
-            Some(Value::Integers(kinds)) if kinds.len() == tokens.len() => Some(kinds.as_slice()),
-            Some(other) => {
-                return Err(Self::wrong(
-                    key,
-                    "an array with one integer for each token",
-                    other,
-                ));
-            }
-        };
-        Ok(Vocabulary { tokens, kinds })
-    }
-
-    /// `tokenizer.json`: a byte-level BPE (`gpt2` in GGUF), or a SentencePiece vocabulary (`llama`)
-    /// as BPE with byte fallback.
+impl GgufTokenizer {
+    /// Reads a byte-level BPE (`gpt2` in GGUF), or a SentencePiece vocabulary (`llama`) as BPE with
+    /// byte fallback, from a file's metadata.
     ///
     /// # Errors
     ///
-    /// No vocabulary, or one of another kind; a pre-tokenizer this crate does not know.
-    pub fn tokenizer(&self) -> Result<Json, GgufError> {
-        match self.text("tokenizer.ggml.model")? {
-            Some("gpt2") => self.byte_level(),
-            Some("llama") => sentencepiece::tokenizer(self),
-            Some(other) => Err(GgufError::Unsupported {
-                what: "a tokenizer other than gpt2 and llama (use the model's Hugging Face folder)",
-                found: other.to_string(),
-            }),
-            None => Err(GgufError::MissingKey {
-                key: "tokenizer.ggml.model".into(),
-            }),
+    /// A [`GgufError`]: no vocabulary, or one of another kind; a token that stands twice; a
+    /// pre-tokenizer this crate does not know.
+    pub fn read(metadata: &BTreeMap<String, Value>) -> Result<Self, GgufError> {
+        let file = Metadata(metadata);
+        let mut vocabulary = file.vocabulary()?;
+        let mut warnings = Vec::new();
+        for token in vocabulary.mark_control(CONTROL_LOOKING) {
+            warnings.push(format!(
+                "`{token}` is text by the file and is read as a control token, as llama.cpp does"
+            ));
+        }
+        let json = match file.text(MODEL)? {
+            Some("gpt2") => {
+                if file.text(PRE)?.is_none() {
+                    warnings.push(format!(
+                        "the file does not say how text is cut into words (`{PRE}`); it is read as \
+                         `{DEFAULT_NAME}`, llama.cpp's guess, and the model may have been trained \
+                         with other tokens: convert it again with a current llama.cpp"
+                    ));
+                }
+                file.byte_level(&vocabulary)?
+            }
+            Some("llama") => file.sentencepiece(&vocabulary)?,
+            Some(other) => {
+                return Err(GgufError::Unsupported {
+                    what: "a tokenizer other than gpt2 and llama (use the model's Hugging Face folder)",
+                    found: other.to_string(),
+                });
+            }
+            None => return Err(GgufError::MissingKey { key: MODEL.into() }),
+        };
+        Ok(Self {
+            json,
+            warnings,
+            tokens: vocabulary.into_tokens(),
+        })
+    }
+
+    /// Builds the tokenizer, and checks that every token's id is its place in the file.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenizerError::Misplaced`] for the first token with another id; whatever
+    /// [`Tokenizer::from_bytes`] refuses.
+    pub fn build(&self) -> Result<Tokenizer, TokenizerError> {
+        let tokenizer = Tokenizer::from_bytes(self.json.to_string().as_bytes())?;
+        tokenizer.check_places(&self.tokens)?;
+        Ok(tokenizer)
+    }
+}
+
+/// A file's metadata, with the types of its values checked.
+struct Metadata<'a>(&'a BTreeMap<String, Value>);
+
+impl<'a> Metadata<'a> {
+    fn text(&self, key: &str) -> Result<Option<&'a str>, GgufError> {
+        match self.0.get(key) {
+            None => Ok(None),
+            Some(Value::Text(text)) => Ok(Some(text)),
+            Some(other) => Err(wrong(key, "a text", other)),
         }
     }
 
-    fn byte_level(&self) -> Result<Json, GgufError> {
-        let words = Words::of(self.text("tokenizer.ggml.pre")?)?;
-        let vocabulary = self.vocabulary()?;
-        let key = "tokenizer.ggml.merges";
-        let merges = match self.get(key) {
-            Some(Value::Texts(merges)) => merges,
-            Some(other) => return Err(Self::wrong(key, "an array of texts", other)),
-            None => return Err(GgufError::MissingKey { key: key.into() }),
+    fn flag(&self, key: &str) -> Result<Option<bool>, GgufError> {
+        match self.0.get(key) {
+            None => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(*flag)),
+            Some(other) => Err(wrong(key, "true or false", other)),
+        }
+    }
+
+    fn texts(&self, key: &str) -> Result<&'a [String], GgufError> {
+        match self.0.get(key) {
+            Some(Value::Texts(texts)) => Ok(texts),
+            Some(other) => Err(wrong(key, "an array of texts", other)),
+            None => Err(GgufError::MissingKey { key: key.into() }),
+        }
+    }
+
+    /// The tokens; all are normal where the file does not say.
+    fn vocabulary(&self) -> Result<Vocabulary, GgufError> {
+        let tokens = self.texts(TOKENS)?;
+        let kinds = match self.0.get(KINDS) {
+            None => Vec::new(),
+            Some(Value::Integers(kinds)) if kinds.len() >= tokens.len() => kinds[..tokens.len()]
+                .iter()
+                .map(|&kind| Kind::from_number(kind))
+                .collect(),
+            Some(other) => {
+                let expected = "an array with one integer for each token";
+                return Err(wrong(KINDS, expected, other));
+            }
         };
-        let mut pairs = Vec::with_capacity(merges.len());
-        for merge in merges {
-            let Some((left, right)) = merge.split_once(' ') else {
+        Vocabulary::new(tokens.to_vec(), kinds).map_err(|error| GgufError::WrongValue {
+            key: TOKENS.into(),
+            expected: "each token once",
+            found: error.to_string(),
+        })
+    }
+
+    /// A special token by its name in the metadata, such as `bos`; of a SentencePiece vocabulary
+    /// that does not say, `default`, if that is a control token.
+    fn token(
+        &self,
+        name: &str,
+        default: usize,
+        vocabulary: &'a Vocabulary,
+    ) -> Result<Option<(usize, &'a str)>, GgufError> {
+        let key = format!("tokenizer.ggml.{name}_token_id");
+        let id = match self.0.get(&key) {
+            None if self.text(MODEL)? != Some("llama") => return Ok(None),
+            None if !matches!(vocabulary.kind(default), Kind::Control | Kind::Unknown) => {
+                return Ok(None);
+            }
+            None => Some(default),
+            // llama.cpp writes -1, also as an unsigned number, for "none".
+            Some(Value::Unsigned(id)) if *id == u64::from(u32::MAX) => return Ok(None),
+            Some(Value::Signed(-1)) => return Ok(None),
+            Some(Value::Unsigned(id)) => usize::try_from(*id).ok(),
+            Some(Value::Signed(id)) => usize::try_from(*id).ok(),
+            Some(_) => None,
+        };
+        let token = id.and_then(|id| Some((id, vocabulary.tokens().get(id)?.as_str())));
+        match (token, self.0.get(&key)) {
+            (None, Some(value)) => Err(wrong(&key, "the id of a token", value)),
+            (token, _) => Ok(token),
+        }
+    }
+
+    fn words(&self) -> Result<&'static PreTokenizer, GgufError> {
+        let name = self.text(PRE)?.unwrap_or(DEFAULT_NAME);
+        PreTokenizer::named(name).map_err(|found| GgufError::Unsupported {
+            what: "a pre-tokenizer that is not known (use the model's Hugging Face folder)",
+            found,
+        })
+    }
+
+    fn byte_level(&self, vocabulary: &Vocabulary) -> Result<Json, GgufError> {
+        let words = *self.words()?;
+        let vocab = vocabulary.vocab();
+        let mut merges = Vec::new();
+        for merge in self.texts(MERGES)? {
+            // As llama.cpp, at the first space behind the first character.
+            let cut = merge.char_indices().skip(1).find(|(_, c)| *c == ' ');
+            let Some((cut, _)) = cut else {
                 return Err(GgufError::WrongValue {
-                    key: key.into(),
+                    key: MERGES.into(),
                     expected: "two tokens with a space between",
                     found: merge.clone(),
                 });
             };
-            pairs.push(json!([left, right]));
+            let pair = [&merge[..cut], &merge[cut + 1..]];
+            let known = pair.iter().all(|part| vocab.contains_key(*part));
+            if !known || !vocab.contains_key(&pair.concat()) {
+                return Err(GgufError::WrongValue {
+                    key: MERGES.into(),
+                    expected: "two tokens of the vocabulary whose union is one too",
+                    found: merge.clone(),
+                });
+            }
+            merges.push(pair);
         }
-        // In SmolLM's own file the special tokens are part of the vocabulary; in the others not.
-        let is_piece = |kind: i64| {
-            matches!(kind, token::NORMAL | token::BYTE)
-                || (kind == token::CONTROL && words == Words::SmolLm)
-        };
-        let vocab: Map<String, Json> = vocabulary
-            .tokens
-            .iter()
-            .enumerate()
-            .filter(|(id, _)| is_piece(vocabulary.kind(*id)))
-            .map(|(id, piece)| (piece.clone(), json!(id)))
-            .collect();
-        let qwen = words == Words::Qwen2;
-        let affix = if qwen { json!("") } else { Json::Null };
-        let after = match words {
-            Words::Qwen2 => Some(byte_level(false, false, false)),
-            Words::Llama3 => Some(byte_level(true, false, true)),
-            _ => None,
-        };
-        Ok(json!({
-            "version": "1.0",
-            "truncation": null,
-            "padding": null,
-            "added_tokens": vocabulary.added(&[token::CONTROL, token::USER_DEFINED]),
-            "normalizer": if qwen { json!({ "type": "NFC" }) } else { Json::Null },
-            "pre_tokenizer": words.pre_tokenizer(),
-            "post_processor": self.post_processor(after)?,
-            "decoder": if qwen { byte_level(false, false, false) } else { byte_level(true, true, true) },
-            "model": {
-                "type": "BPE", "dropout": null, "unk_token": null,
-                "continuing_subword_prefix": affix, "end_of_word_suffix": affix,
-                "fuse_unk": false, "byte_fallback": false, "ignore_merges": words == Words::Llama3,
-                "vocab": vocab, "merges": pairs,
-            },
-        }))
+        Ok(ByteLevel {
+            vocab,
+            merges,
+            added_tokens: vocabulary.added_tokens(|_| false),
+            words,
+            add_prefix_space: false,
+            post_processor: self.post_processor(vocabulary)?,
+        }
+        .json())
     }
 
-    /// Whether a text begins with the `bos` token.
+    fn sentencepiece(&self, vocabulary: &Vocabulary) -> Result<Json, GgufError> {
+        let tokens = vocabulary.tokens();
+        let scores: Vec<f32> = match self.0.get(SCORES) {
+            Some(Value::Floats(scores)) if scores.len() >= tokens.len() => scores.clone(),
+            Some(Value::Integers(scores)) if scores.len() >= tokens.len() => {
+                scores.iter().map(|&score| score as f32).collect()
+            }
+            Some(other) => {
+                let expected = "an array with one float for each token";
+                return Err(wrong(SCORES, expected, other));
+            }
+            None => return Err(GgufError::MissingKey { key: SCORES.into() }),
+        };
+        let prefixed = self.flag("tokenizer.ggml.add_space_prefix")?;
+        let unknown = match self.token("unknown", 0, vocabulary)? {
+            Some((_, token)) => Some(token),
+            None => (0..tokens.len())
+                .find(|&id| vocabulary.kind(id) == Kind::Unknown)
+                .map(|id| tokens[id].as_str()),
+        };
+        // llama.cpp goes by the model's name for the tokens of Phi 3 that take white space along.
+        let name = self
+            .text("general.name")?
+            .unwrap_or_default()
+            .to_lowercase();
+        let phi3 = name.contains("phi-3") || name.contains("phi3");
+        let trims_right = |token: &str| phi3 && !matches!(token, "<unk>" | "<s>" | "<|endoftext|>");
+        let prefix = match prefixed.unwrap_or(true) {
+            true => Prefix::EveryStretch,
+            false => Prefix::None,
+        };
+        Pieces {
+            vocabulary,
+            scores: &scores,
+            rank: Rank::Score,
+            unknown,
+            byte_fallback: (0..tokens.len()).any(|id| vocabulary.kind(id) == Kind::Byte),
+            ignore_merges: false,
+            added_tokens: vocabulary.added_tokens(trims_right),
+            spaces: Spaces::new(prefix),
+            post_processor: self.post_processor(vocabulary)?,
+        }
+        .json()
+        .map_err(|error| GgufError::WrongValue {
+            key: TOKENS.into(),
+            expected: "pieces of at most 512 bytes",
+            found: error.to_string(),
+        })
+    }
+
+    /// Whether a text begins with the `bos` token; llama.cpp's defaults where the file does not
+    /// say.
     fn adds_bos(&self) -> Result<bool, GgufError> {
         if let Some(stated) = self.flag("tokenizer.ggml.add_bos_token")? {
             return Ok(stated);
         }
-        // llama.cpp's defaults.
-        let llama3 = matches!(
-            self.text("tokenizer.ggml.pre")?,
-            Some("llama-bpe" | "llama3" | "llama-v3")
-        );
-        Ok(llama3 || self.text("tokenizer.ggml.model")? == Some("llama"))
+        Ok(match self.text(MODEL)? {
+            Some("gpt2") => self.words()?.add_bos,
+            model => model == Some("llama"),
+        })
     }
 
-    /// The post-processor: `first`, then the tokens that stand around every text.
-    pub(super) fn post_processor(&self, first: Option<Json>) -> Result<Json, GgufError> {
-        let mut around = [None, None];
+    fn post_processor(&self, vocabulary: &Vocabulary) -> Result<Json, GgufError> {
         let adds_eos = self.flag("tokenizer.ggml.add_eos_token")?.unwrap_or(false);
-        let vocabulary = self.vocabulary()?;
-        for (slot, name, added) in [(0, "bos", self.adds_bos()?), (1, "eos", adds_eos)] {
-            if let (true, Some(id)) = (added, self.token_id(name)?) {
-                around[slot] = Some((id, vocabulary.tokens[id].as_str()));
-            }
-        }
-        let [bos, eos] = around;
-        if bos.is_none() && eos.is_none() {
-            return Ok(first.unwrap_or(Json::Null));
-        }
-        let special = |token: Option<(usize, &str)>, text: usize| {
-            token.map(|(_, content)| json!({ "SpecialToken": { "id": content, "type_id": text } }))
+        let token = |added: bool, name: &str, default: usize| match added {
+            true => self.token(name, default, vocabulary),
+            false => Ok(None),
         };
-        let text = |name: &str, text: usize| {
-            let sequence = json!({ "Sequence": { "id": name, "type_id": text } });
-            special(bos, text)
-                .into_iter()
-                .chain([sequence])
-                .chain(special(eos, text))
-                .collect::<Vec<Json>>()
-        };
-        let tokens: Map<String, Json> = around
-            .iter()
-            .flatten()
-            .map(|(id, content)| {
-                (
-                    (*content).to_string(),
-                    json!({ "id": content, "ids": [id], "tokens": [content] }),
-                )
-            })
-            .collect();
-        let pair = [text("A", 0), text("B", 1)].concat();
-        let template = json!({
-            "type": "TemplateProcessing",
-            "single": text("A", 0),
-            "pair": pair,
-            "special_tokens": tokens,
-        });
-        Ok(match first {
-            None => template,
-            Some(first) => json!({ "type": "Sequence", "processors": [first, template] }),
-        })
+        let bos = token(self.adds_bos()?, "bos", 1)?;
+        Ok(around(bos, token(adds_eos, "eos", 2)?))
+    }
+}
+
+fn wrong(key: &str, expected: &'static str, found: &Value) -> GgufError {
+    /// Characters of a value that an error shows.
+    const SHOWN: usize = 80;
+    let found = format!("{found:?}").chars().take(SHOWN).collect();
+    GgufError::WrongValue {
+        key: key.into(),
+        expected,
+        found,
+    }
+}
+
+impl Gguf {
+    /// The tokenizer that the file describes.
+    ///
+    /// # Errors
+    ///
+    /// As [`GgufTokenizer::read`]; more tokens than the embedding has rows.
+    pub fn tokenizer(&self) -> Result<GgufTokenizer, GgufError> {
+        let tokenizer = GgufTokenizer::read(&self.metadata)?;
+        let tokens = tokenizer.tokens.len();
+        if tokens > self.vocab_size {
+            return Err(GgufError::WrongValue {
+                key: TOKENS.into(),
+                expected: "at most as many tokens as the embedding has rows",
+                found: format!("{tokens} for {}", self.vocab_size),
+            });
+        }
+        Ok(tokenizer)
     }
 
     /// `tokenizer_config.json`: special tokens and the chat template.
@@ -286,18 +350,19 @@ impl Gguf {
     ///
     /// No vocabulary; a special token outside it.
     pub fn tokenizer_config(&self) -> Result<Json, GgufError> {
-        let vocabulary = self.vocabulary()?;
-        let token = |name: &str| -> Result<Json, GgufError> {
-            Ok(self
-                .token_id(name)?
-                .map_or(Json::Null, |id| json!(vocabulary.tokens[id])))
+        let file = Metadata(&self.metadata);
+        let vocabulary = file.vocabulary()?;
+        let token = |name: &str, default: usize| -> Result<Json, GgufError> {
+            let token = file.token(name, default, &vocabulary)?;
+            Ok(token.map_or(Json::Null, |(_, text)| json!(text)))
         };
         Ok(json!({
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": token("bos")?,
-            "eos_token": token("eos")?,
-            "pad_token": token("padding")?,
-            "add_bos_token": self.adds_bos()?,
+            "bos_token": token("bos", 1)?,
+            "eos_token": token("eos", 2)?,
+            "unk_token": token("unknown", 0)?,
+            "pad_token": token("padding", usize::MAX)?,
+            "add_bos_token": file.adds_bos()?,
             "model_max_length": self.optional_integer(&self.key("context_length"))?,
             "clean_up_tokenization_spaces": false,
             "chat_template": self.chat_template(),

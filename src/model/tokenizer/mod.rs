@@ -1,9 +1,39 @@
-//! Text to token ids and back, by the model's own `tokenizer.json`.
+//! Text to token ids and back, by the model's own tokenizer.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `mod` | [`Tokenizer`]: encoding, decoding, ids |
+//! | `pieces` | text that may not become a control token |
+//! | `files`, `special` | a folder's files to a tokenizer and its special tokens |
+//! | `byte_level`, `pre_tokenizer` | byte-level BPE, and how text is cut into words, by name |
+//! | `sentencepiece`, `model_file` | SentencePiece vocabularies, and their `tokenizer.model` |
+//! | `tiktoken` | the `tokenizer.model` of Llama 3 |
+//! | `vocabulary` | tokens whose ids are their places |
+
+pub(crate) mod byte_level;
+mod error;
+mod files;
+mod model_file;
+mod pieces;
+pub(crate) mod pre_tokenizer;
+#[cfg(test)]
+pub(super) mod samples;
+pub(crate) mod sentencepiece;
+mod special;
+mod tiktoken;
+pub(crate) mod vocabulary;
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::OnceLock;
 
+pub use error::TokenizerError;
+pub use files::{LoadedTokenizer, TokenizerFiles};
+pub use pieces::TextPiece;
+pub use special::SpecialTokens;
+
+use pieces::{Spellings, Strict};
 use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::{Encoding, PostProcessor};
 
@@ -19,7 +49,12 @@ pub struct Tokenizer {
     post_processor: Option<PostProcessorWrapper>,
     vocab_size: usize,
     special: HashSet<u32>,
+    /// Tokens that text of a user may not become: the special ones and those that were named.
+    control: HashSet<u32>,
     byte_fallback: bool,
+    /// What encodes text in which control tokens are spelled out; few texts need it.
+    strict: OnceLock<Strict>,
+    spellings: OnceLock<Option<Spellings>>,
 }
 
 /// Token ids with where in the text they come from.
@@ -68,7 +103,12 @@ impl Tokenizer {
             });
         }
         let parse = |message: String| TokenizerError::Parse { message };
-        let mut inner = guard(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(parse)?;
+        let inner = guard(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(parse)?;
+        Self::from_inner(inner)
+    }
+
+    fn from_inner(mut inner: tokenizers::Tokenizer) -> Result<Self, TokenizerError> {
+        let parse = |message: String| TokenizerError::Parse { message };
         guard(|| inner.with_truncation(None).map(|_| ())).map_err(parse)?;
         inner.with_padding(None);
         let post_processor = inner.get_post_processor().cloned();
@@ -87,13 +127,16 @@ impl Tokenizer {
         };
         let added = inner.get_added_tokens_decoder();
         let special = added.iter().filter(|(_, token)| token.special);
-        let special = special.map(|(&id, _)| id).collect();
+        let special: HashSet<u32> = special.map(|(&id, _)| id).collect();
         Ok(Self {
             inner,
             post_processor,
             vocab_size,
+            control: special.clone(),
             special,
             byte_fallback,
+            strict: OnceLock::new(),
+            spellings: OnceLock::new(),
         })
     }
 
@@ -124,14 +167,24 @@ impl Tokenizer {
     ) -> Result<EncodedText, TokenizerError> {
         let encoding = guard(|| self.inner.encode(text, false)).map_err(encode_error)?;
         let spans = encoding.get_offsets().to_vec();
+        self.finish(encoding, spans, add_special)
+    }
+
+    /// Puts special tokens around an encoded text.
+    fn finish(
+        &self,
+        encoding: Encoding,
+        spans: Vec<(usize, usize)>,
+        add_special: bool,
+    ) -> Result<EncodedText, TokenizerError> {
+        let own = encoding.get_ids().to_vec();
         if !add_special {
             return Ok(EncodedText {
-                ids: encoding.get_ids().to_vec(),
+                ids: own,
                 spans,
                 special_before: 0,
             });
         }
-        let own = encoding.get_ids().to_vec();
         let ids = self.surround(encoding)?.get_ids().to_vec();
         let special_before = (0..=ids.len().saturating_sub(own.len()))
             .find(|&start| ids[start..].starts_with(&own))
@@ -180,6 +233,26 @@ impl Tokenizer {
                 vocab_size: self.vocab_size,
             }),
         }
+    }
+
+    /// Checks that the id of every token is its place among `tokens`.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenizerError::Misplaced`] for the first that is not.
+    pub fn check_places(&self, tokens: &[String]) -> Result<(), TokenizerError> {
+        for (index, token) in tokens.iter().enumerate() {
+            let found = self.token_id(token);
+            let back = found.and_then(|id| self.token(id));
+            if found.map(|id| id as usize) != Some(index) || back.as_ref() != Some(token) {
+                return Err(TokenizerError::Misplaced {
+                    token: token.clone(),
+                    index,
+                    found,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// The id of a token, such as `<|im_end|>`.
@@ -234,168 +307,6 @@ fn guard<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
 
 fn encode_error(message: String) -> TokenizerError {
     TokenizerError::Encode { message }
-}
-
-/// Why a tokenizer cannot be read or used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TokenizerError {
-    /// Something is wrong with a file.
-    #[error("{}: {source}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: Box<TokenizerError>,
-    },
-    /// The file cannot be read.
-    #[error("cannot read the file: {0}")]
-    Read(#[from] std::io::Error),
-    /// The file is larger than any real one.
-    #[error("{bytes} bytes are more than a tokenizer may take ({MAX_FILE_BYTES})")]
-    TooLarge {
-        /// Its size in bytes.
-        bytes: u64,
-    },
-    /// The content is not a tokenizer.
-    #[error("not a tokenizer.json: {message}")]
-    Parse {
-        /// What the parser says.
-        message: String,
-    },
-    /// The text cannot be encoded.
-    #[error("cannot turn the text into tokens: {message}")]
-    Encode {
-        /// What the tokenizer says.
-        message: String,
-    },
-    /// The tokens cannot be decoded.
-    #[error("cannot turn the tokens into text: {message}")]
-    Decode {
-        /// What the tokenizer says.
-        message: String,
-    },
-    /// A token id is beyond the vocabulary.
-    #[error("token {index} has the id {id}, but the vocabulary ends at {vocab_size}")]
-    UnknownId {
-        /// The id.
-        id: u32,
-        /// Its place among the ids.
-        index: usize,
-        /// One more than the largest id there is.
-        vocab_size: usize,
-    },
-}
-
-/// Small tokenizers for the tests of this room.
-#[cfg(test)]
-pub(super) mod samples {
-    use super::Tokenizer;
-    use serde_json::{Value, json};
-
-    type Vocabulary = serde_json::Map<String, Value>;
-
-    /// The characters that byte-level BPE writes the 256 bytes as.
-    fn byte_characters() -> Vec<String> {
-        let printable = |b: u32| matches!(b, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
-        let mut shifted = 0x100..;
-        (0..256u32)
-            .map(|b| {
-                if printable(b) {
-                    b
-                } else {
-                    shifted.next().unwrap()
-                }
-            })
-            .map(|c| char::from_u32(c).unwrap().to_string())
-            .collect()
-    }
-
-    fn numbered(tokens: Vec<String>) -> Vocabulary {
-        let tokens = tokens.into_iter().enumerate();
-        tokens.map(|(id, token)| (token, json!(id))).collect()
-    }
-
-    fn special(id: u32, content: &str) -> Value {
-        json!({"id": id, "content": content, "single_word": false, "lstrip": false,
-            "rstrip": false, "normalized": false, "special": true})
-    }
-
-    /// 256 bytes, three merges, two tokens across characters, `<s>` before a text, and `<|end|>`
-    /// after a gap in the ids. Asks to cut texts at 4 tokens and to fill them up to 16.
-    pub fn byte_level() -> Tokenizer {
-        let bytes = byte_characters();
-        let merges: Vec<(String, String)> = [(b't', b'h'), (b'\n', b'\n'), (b'.', b'\n')]
-            .map(|(a, b)| (bytes[a as usize].clone(), bytes[b as usize].clone()))
-            .into();
-        let mut tokens = bytes.clone();
-        tokens.extend(merges.iter().map(|(a, b)| format!("{a}{b}")));
-        let pairs: [[usize; 2]; 2] = [[0xe2, 0x82], [0xac, 0xe2]];
-        tokens.extend(pairs.map(|pair| pair.map(|b| bytes[b].as_str()).concat()));
-        let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false,
-            "trim_offsets": true, "use_regex": false});
-        let json = json!({
-            "version": "1.0",
-            "truncation": {"max_length": 4, "strategy": "LongestFirst", "stride": 0,
-                "direction": "Right"},
-            "padding": {"strategy": {"Fixed": 16}, "direction": "Right",
-                "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "!"},
-            "added_tokens": [special(261, "<s>"), special(300, "<|end|>")],
-            "normalizer": null,
-            "pre_tokenizer": byte_level,
-            "post_processor": {"type": "Sequence", "processors": [
-                byte_level,
-                {"type": "TemplateProcessing",
-                    "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}},
-                        {"Sequence": {"id": "A", "type_id": 0}}],
-                    "pair": [{"Sequence": {"id": "A", "type_id": 0}},
-                        {"Sequence": {"id": "B", "type_id": 1}}],
-                    "special_tokens": {"<s>": {"id": "<s>", "ids": [261], "tokens": ["<s>"]}}}]},
-            "decoder": byte_level,
-            "model": {"type": "BPE", "dropout": null, "unk_token": null,
-                "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": false,
-                "byte_fallback": false, "vocab": numbered(tokens), "merges": merges}
-        });
-        let mut json = json;
-        // `<s>` and `<|end|>` are in the vocabulary, as in Qwen's: that is what fixes their ids.
-        let vocab = json["model"]["vocab"].as_object_mut().unwrap();
-        vocab.insert("<s>".to_owned(), json!(261));
-        vocab.insert("<|end|>".to_owned(), json!(300));
-        Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap()
-    }
-
-    /// As Llama 2's: spaces are U+2581, one is put before a text, unknown characters are bytes.
-    pub fn byte_fallback() -> Tokenizer {
-        let mut tokens = vec!["<unk>".to_owned(), "<s>".to_owned()];
-        tokens.extend((0..256).map(|byte| format!("<0x{byte:02X}>")));
-        let words = [
-            "\u{2581}",
-            "\u{2581}a",
-            "a",
-            "b",
-            "ab",
-            "\u{2581}\u{2581}",
-            "\u{e9}",
-        ];
-        tokens.extend(words.map(String::from));
-        let json = json!({
-            "version": "1.0", "truncation": null, "padding": null,
-            "added_tokens": [special(1, "<s>")],
-            "normalizer": {"type": "Sequence", "normalizers": [
-                {"type": "Prepend", "prepend": "\u{2581}"},
-                {"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"}]},
-            "pre_tokenizer": null, "post_processor": null,
-            "decoder": {"type": "Sequence", "decoders": [
-                {"type": "Replace", "pattern": {"String": "\u{2581}"}, "content": " "},
-                {"type": "ByteFallback"}, {"type": "Fuse"},
-                {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
-            "model": {"type": "BPE", "dropout": null, "unk_token": "<unk>",
-                "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": true,
-                "byte_fallback": true, "vocab": numbered(tokens), "merges": [
-                    ["\u{2581}", "a"], ["a", "b"], ["\u{2581}", "\u{2581}"]]}
-        });
-        Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap()
-    }
 }
 
 #[cfg(test)]

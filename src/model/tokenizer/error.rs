@@ -1,0 +1,118 @@
+//! What can be wrong with a tokenizer.
+
+use std::path::PathBuf;
+
+use super::MAX_FILE_BYTES;
+
+/// Why a tokenizer cannot be read or used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenizerError {
+    /// Something is wrong with a file.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<TokenizerError>,
+    },
+    /// The file cannot be read.
+    #[error("cannot read the file: {0}")]
+    Read(#[from] std::io::Error),
+    /// The file is larger than any real one.
+    #[error("{bytes} bytes are more than a tokenizer may take ({MAX_FILE_BYTES})")]
+    TooLarge {
+        /// Its size in bytes.
+        bytes: u64,
+    },
+    /// The content is not a tokenizer.
+    #[error("not a tokenizer.json: {message}")]
+    Parse {
+        /// What the parser says.
+        message: String,
+    },
+    /// The text cannot be encoded.
+    #[error("cannot turn the text into tokens: {message}")]
+    Encode {
+        /// What the tokenizer says.
+        message: String,
+    },
+    /// The tokens cannot be decoded.
+    #[error("cannot turn the tokens into text: {message}")]
+    Decode {
+        /// What the tokenizer says.
+        message: String,
+    },
+    /// A token id is beyond the vocabulary.
+    #[error("token {index} has the id {id}, but the vocabulary ends at {vocab_size}")]
+    UnknownId {
+        /// The id.
+        id: u32,
+        /// Its place among the ids.
+        index: usize,
+        /// One more than the largest id there is.
+        vocab_size: usize,
+    },
+    /// A vocabulary without tokens.
+    #[error("expected a vocabulary, found one without tokens")]
+    NoTokens,
+    /// A token stands twice.
+    #[error(
+        "expected each token of the vocabulary once, found {token:?} as token {first} and as token {second}"
+    )]
+    Duplicate {
+        /// The token.
+        token: String,
+        /// Its first place.
+        first: usize,
+        /// Its second place.
+        second: usize,
+    },
+    /// A token's id is not its place in the file.
+    #[error(
+        "token {token:?}: expected the id {index}, its place in the file, found {}",
+        match found { Some(id) => format!("the id {id}"), None => "no such token".to_owned() }
+    )]
+    Misplaced {
+        /// The token.
+        token: String,
+        /// Its place in the file.
+        index: usize,
+        /// The id that the tokenizer gives it.
+        found: Option<u32>,
+    },
+    /// A piece of a SentencePiece vocabulary is longer than any real one.
+    #[error("expected pieces of at most {limit} bytes, found one of {bytes} (piece {id})")]
+    LongPiece {
+        /// Its id.
+        id: usize,
+        /// Its length in bytes.
+        bytes: usize,
+        /// The most that is read, in bytes.
+        limit: usize,
+    },
+    /// One of a tokenizer's files is not what its name says.
+    #[error("{file}: {message}")]
+    Content {
+        /// The name of the file.
+        file: &'static str,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A tokenizer of a kind that is not built here.
+    #[error(
+        "{file}: {what} is not supported; save the tokenizer with transformers' \
+         `AutoTokenizer.from_pretrained(..).save_pretrained(..)`, which writes tokenizer.json"
+    )]
+    Unsupported {
+        /// The name of the file.
+        file: &'static str,
+        /// What it asks for.
+        what: String,
+    },
+    /// None of the files that a tokenizer is built from.
+    #[error(
+        "expected tokenizer.json, vocab.json with merges.txt, or tokenizer.model, found none of them"
+    )]
+    NoFiles,
+}

@@ -1,0 +1,397 @@
+//! A tokenizer from the files of a Hugging Face folder, put together as transformers does.
+//!
+//! `tokenizer.json` comes first. Added and special tokens that stand only in the files beside it are
+//! added to it: from `added_tokens_decoder` in `tokenizer_config.json` or, where there is none, from
+//! `special_tokens_map.json` and `added_tokens.json`. A folder without `tokenizer.json` has
+//! `vocab.json` with `merges.txt`, or `tokenizer.model`.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value as Json};
+use tokenizers::AddedToken;
+
+use super::byte_level::ByteLevel;
+use super::pre_tokenizer::PreTokenizer;
+use super::special::{Named, SpecialTokens, token};
+use super::vocabulary::around;
+use super::{Tokenizer, TokenizerError, guard, model_file, tiktoken};
+
+/// The content of a folder's files, as far as they are there.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TokenizerFiles<'a> {
+    /// `tokenizer.json`.
+    pub tokenizer_json: Option<&'a [u8]>,
+    /// `tokenizer_config.json`.
+    pub tokenizer_config: Option<&'a str>,
+    /// `added_tokens.json`.
+    pub added_tokens: Option<&'a str>,
+    /// `special_tokens_map.json`.
+    pub special_tokens_map: Option<&'a str>,
+    /// `vocab.json`.
+    pub vocab_json: Option<&'a str>,
+    /// `merges.txt`.
+    pub merges_txt: Option<&'a str>,
+    /// `tokenizer.model`.
+    pub tokenizer_model: Option<&'a [u8]>,
+    /// `model_type` of `config.json`, for folders that do not say what their tokenizer is.
+    pub model_type: Option<&'a str>,
+}
+
+/// A tokenizer with what its files say about it.
+#[derive(Debug)]
+pub struct LoadedTokenizer {
+    /// The tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Its special tokens by name.
+    pub special_tokens: SpecialTokens,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// A tokenizer without what the files beside it add.
+pub(super) struct Base {
+    pub json: Json,
+    /// Tokens that the file itself makes special or never cuts.
+    pub extra: Vec<AddedToken>,
+    /// Names that hold where no file says.
+    pub defaults: Vec<(&'static str, String)>,
+    /// Whether added tokens are looked for before text is normalised, whatever their flags say.
+    pub raw_added: bool,
+    /// Whether the tokens around a text are set anew even where no file names them.
+    pub bare: bool,
+}
+
+/// The tokens that the files beside a tokenizer add, as transformers collects them.
+struct Beside {
+    named: Named,
+    /// Added tokens by the ids that the files give them.
+    added: Vec<(u32, AddedToken)>,
+}
+
+const CONFIG: &str = "tokenizer_config.json";
+const MAP: &str = "special_tokens_map.json";
+const ADDED: &str = "added_tokens.json";
+
+impl TokenizerFiles<'_> {
+    /// Builds the tokenizer.
+    ///
+    /// # Errors
+    ///
+    /// A [`TokenizerError`]: none of the files that a tokenizer is built from; a file that is not
+    /// what its name says; a kind of tokenizer that is not built here.
+    pub fn load(&self) -> Result<LoadedTokenizer, TokenizerError> {
+        let config = match self.tokenizer_config {
+            Some(text) => object(text, CONFIG)?,
+            None => Map::new(),
+        };
+        let mut warnings = Vec::new();
+        let (mut inner, base) = match self.tokenizer_json {
+            Some(bytes) => (Tokenizer::from_bytes(bytes)?, None),
+            None => {
+                let base = self.base(&config)?;
+                let json = base.json.to_string();
+                (Tokenizer::from_bytes(json.as_bytes())?, Some(base))
+            }
+        };
+        let existing = inner.inner.get_added_tokens_decoder();
+        let existing: BTreeMap<u32, AddedToken> = existing.into_iter().collect();
+        let mut beside = self.beside(&config, &existing, &mut warnings)?;
+        if let Some(base) = &base {
+            for (name, text) in &base.defaults {
+                beside.named.set_default(name, text);
+            }
+            if !base.extra.is_empty() {
+                beside.named.extra = Some(base.extra.clone());
+            }
+            if base.raw_added {
+                beside
+                    .added
+                    .iter_mut()
+                    .for_each(|(_, token)| token.normalized = false);
+            }
+        }
+        let tokens = tokens_to_add(&beside, &existing);
+        let special_tokens = beside.named.texts();
+        let adds_some = !tokens.is_empty();
+        let backend = &mut inner.inner;
+        guard(|| backend.add_tokens(tokens)).map_err(|message| TokenizerError::Content {
+            file: CONFIG,
+            message,
+        })?;
+        for (id, token) in &beside.added {
+            let found = backend.token_to_id(&token.content);
+            if found != Some(*id) {
+                let found = found.map_or("none".to_owned(), |found| found.to_string());
+                warnings.push(format!(
+                    "`{}` has the id {id} by the files and gets {found}, as in transformers: the \
+                     vocabulary has other tokens up to there",
+                    token.content
+                ));
+            }
+        }
+        let mut tokenizer = match adds_some {
+            true => inner.renewed()?,
+            false => inner,
+        };
+        if let Some(base) = base {
+            tokenizer.surround_by(&config, &special_tokens, base.bare)?;
+        }
+        Ok(LoadedTokenizer {
+            tokenizer,
+            special_tokens,
+            warnings,
+        })
+    }
+
+    /// The tokenizer of a folder without `tokenizer.json`.
+    fn base(&self, config: &Map<String, Json>) -> Result<Base, TokenizerError> {
+        let class = config.get("tokenizer_class").and_then(Json::as_str);
+        let class = class.map(|class| class.strip_suffix("Fast").unwrap_or(class));
+        if let (Some(vocab), Some(merges)) = (self.vocab_json, self.merges_txt)
+            && (self.tokenizer_model.is_none() || class != Some("LlamaTokenizer"))
+        {
+            return vocab_and_merges(vocab, merges, class, self.model_type, config);
+        }
+        let Some(bytes) = self.tokenizer_model else {
+            return Err(TokenizerError::NoFiles);
+        };
+        if tiktoken::is_tiktoken(bytes) {
+            return tiktoken::base(bytes, config);
+        }
+        model_file::base(bytes, class, config)
+    }
+
+    /// Added and special tokens of the files beside `tokenizer.json`.
+    fn beside(
+        &self,
+        config: &Map<String, Json>,
+        existing: &BTreeMap<u32, AddedToken>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Beside, TokenizerError> {
+        let mut named = Named::of(config);
+        let mut added: Vec<(u32, AddedToken)> = Vec::new();
+        let map = match self.special_tokens_map {
+            Some(text) => object(text, MAP)?,
+            None => Map::new(),
+        };
+        if let Some(decoder) = config.get("added_tokens_decoder").and_then(Json::as_object) {
+            for (id, value) in decoder {
+                let entry = id.parse().ok().zip(token(value, false));
+                added.push(entry.ok_or_else(|| TokenizerError::Content {
+                    file: CONFIG,
+                    message: format!(
+                        "added_tokens_decoder: expected ids with tokens, found {id:?}: {value}"
+                    ),
+                })?);
+            }
+            for (name, token) in &Named::of(&map).named {
+                if named.get(name).map(|known| &known.content) != Some(&token.content) {
+                    warnings.push(format!(
+                        "{MAP} names {name} `{}` and is not read, as in transformers, because \
+                         {CONFIG} has added_tokens_decoder",
+                        token.content
+                    ));
+                }
+            }
+        } else {
+            let by_map = Named::of(&map);
+            for (name, token) in by_map.named {
+                named.set(
+                    &name,
+                    AddedToken {
+                        special: true,
+                        ..token
+                    },
+                );
+            }
+            if let Some(text) = self.added_tokens {
+                for (text, id) in object(text, ADDED)? {
+                    let id = id.as_u64().and_then(|id| u32::try_from(id).ok());
+                    let id = id.ok_or_else(|| TokenizerError::Content {
+                        file: ADDED,
+                        message: format!("expected the id of {text:?}"),
+                    })?;
+                    added.push((id, AddedToken::from(text.as_str(), named.is_special(&text))));
+                }
+            }
+            added.retain(|(id, _)| !existing.contains_key(id));
+            // Behind the added tokens, which these do not make special.
+            if let (None, Some(extra)) = (&named.extra, by_map.extra) {
+                named.extra = Some(extra);
+            }
+        }
+        added.sort_by_key(|(id, _)| *id);
+        // A named token has the flags that it has among the added ones.
+        for (_, token) in &mut named.named {
+            let known = added
+                .iter()
+                .map(|(_, token)| token)
+                .chain(existing.values());
+            if let Some(known) = known
+                .into_iter()
+                .find(|known| known.content == token.content)
+            {
+                *token = known.clone();
+            }
+        }
+        Ok(Beside { named, added })
+    }
+}
+
+/// The tokens that a tokenizer does not have yet, or has with other flags.
+fn tokens_to_add(beside: &Beside, existing: &BTreeMap<u32, AddedToken>) -> Vec<AddedToken> {
+    let mut tokens: Vec<AddedToken> = Vec::new();
+    for (_, token) in &beside.added {
+        if !existing.values().any(|known| known == token) {
+            tokens.push(token.clone());
+        }
+    }
+    let named = beside.named.named.iter().map(|(_, token)| token);
+    for token in named.chain(beside.named.extra.iter().flatten()) {
+        let known = |known: &AddedToken| known.content == token.content;
+        if !existing.values().any(known) && !tokens.iter().any(known) {
+            tokens.push(token.clone());
+        }
+    }
+    for token in &mut tokens {
+        let mut named = beside.named.named.iter();
+        token.special |= named.any(|(_, named)| named.content == token.content);
+    }
+    tokens
+}
+
+impl LoadedTokenizer {
+    /// A warning that names the tokens for which an embedding of so many rows has none; a prompt
+    /// with one of them is refused.
+    pub fn beyond(&self, rows: usize) -> Option<String> {
+        /// Tokens that the warning names.
+        const NAMED: usize = 5;
+        let beyond: Vec<String> = (rows..self.tokenizer.vocab_size())
+            .filter_map(|id| self.tokenizer.token(u32::try_from(id).ok()?))
+            .collect();
+        let named = beyond.iter().take(NAMED).map(|token| format!("`{token}`"));
+        let named = named.collect::<Vec<_>>().join(", ");
+        (!beyond.is_empty()).then(|| {
+            format!(
+                "{} tokens are beyond the {rows} rows of the embedding and cannot be used: {named}{}",
+                beyond.len(),
+                if beyond.len() > NAMED { ", .." } else { "" }
+            )
+        })
+    }
+}
+
+impl Tokenizer {
+    /// The tokenizer with what follows from its tokens found anew.
+    fn renewed(mut self) -> Result<Self, TokenizerError> {
+        let post_processor = self.post_processor.take();
+        let mut renewed = Self::from_inner(self.inner)?;
+        renewed.post_processor = post_processor;
+        Ok(renewed)
+    }
+
+    /// Puts `bos_token` and `eos_token` around a text as `add_bos_token` and `add_eos_token` say.
+    /// Of a folder with `tokenizer.json`, transformers ignores both flags.
+    fn surround_by(
+        &mut self,
+        config: &Map<String, Json>,
+        special: &SpecialTokens,
+        bare: bool,
+    ) -> Result<(), TokenizerError> {
+        let flag = |name: &str| config.get(name).and_then(Json::as_bool);
+        let (before, behind) = (flag("add_bos_token"), flag("add_eos_token"));
+        if before.is_none() && behind.is_none() && !bare {
+            return Ok(());
+        }
+        let place = |added: Option<bool>, text: Option<&str>| {
+            let text = text.filter(|_| added == Some(true))?;
+            Some((self.token_id(text)? as usize, text.to_owned()))
+        };
+        let before = place(before, special.bos());
+        let behind = place(behind, special.eos());
+        let json = around(
+            before.as_ref().map(|(id, text)| (*id, text.as_str())),
+            behind.as_ref().map(|(id, text)| (*id, text.as_str())),
+        );
+        let parse = |error: serde_json::Error| TokenizerError::Parse {
+            message: error.to_string(),
+        };
+        self.post_processor = serde_json::from_value(json).map_err(parse)?;
+        Ok(())
+    }
+}
+
+/// The tokenizer of `vocab.json` and `merges.txt`, which do not say how text is cut into words: the
+/// class of the tokenizer does.
+fn vocab_and_merges<'a>(
+    vocab: &str,
+    merges: &'a str,
+    class: Option<&str>,
+    model_type: Option<&str>,
+    config: &Map<String, Json>,
+) -> Result<Base, TokenizerError> {
+    let class = match (class, model_type) {
+        (Some(class), _) => class,
+        (None, Some("qwen2" | "qwen3")) => "Qwen2Tokenizer",
+        (None, _) => "none named",
+    };
+    const END: &str = "<|endoftext|>";
+    let (words, defaults): (_, &[&'static str]) = match class {
+        "Qwen2Tokenizer" => ("qwen2", &["unk_token", "eos_token", "pad_token"]),
+        "GPT2Tokenizer" => ("gpt-2", &["unk_token", "bos_token", "eos_token"]),
+        other => {
+            return Err(TokenizerError::Unsupported {
+                file: "vocab.json",
+                what: format!(
+                    "a tokenizer_class other than Qwen2Tokenizer and GPT2Tokenizer ({other})"
+                ),
+            });
+        }
+    };
+    let words = PreTokenizer::named(words).map_err(|what| TokenizerError::Unsupported {
+        file: "vocab.json",
+        what,
+    })?;
+    let mut pairs: Vec<[&'a str; 2]> = Vec::new();
+    for line in merges.lines().filter(|line| !line.starts_with("#version")) {
+        match line.split_once(' ') {
+            Some((left, right)) if !right.contains(' ') => pairs.push([left, right]),
+            None if line.is_empty() => {}
+            _ => {
+                return Err(TokenizerError::Content {
+                    file: "merges.txt",
+                    message: format!("expected two tokens with a space between, found {line:?}"),
+                });
+            }
+        }
+    }
+    let prefix = config.get("add_prefix_space").and_then(Json::as_bool);
+    let byte_level = ByteLevel {
+        vocab: object(vocab, "vocab.json")?,
+        merges: pairs,
+        added_tokens: Vec::new(),
+        words: *words,
+        add_prefix_space: prefix.unwrap_or(false),
+        post_processor: Json::Null,
+    };
+    Ok(Base {
+        json: byte_level.json(),
+        extra: Vec::new(),
+        defaults: defaults
+            .iter()
+            .map(|&name| (name, END.to_owned()))
+            .collect(),
+        raw_added: false,
+        bare: true,
+    })
+}
+
+/// The object that a JSON file holds.
+fn object(text: &str, file: &'static str) -> Result<Map<String, Json>, TokenizerError> {
+    let wrong = |message: String| TokenizerError::Content { file, message };
+    match serde_json::from_str(text) {
+        Ok(Json::Object(object)) => Ok(object),
+        Ok(_) => Err(wrong("expected a JSON object".to_owned())),
+        Err(error) => Err(wrong(error.to_string())),
+    }
+}

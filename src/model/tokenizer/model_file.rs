@@ -1,0 +1,389 @@
+//! SentencePiece's `tokenizer.model`: a protocol buffer with pieces and how text is prepared for
+//! them.
+//!
+//! Format: <https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto>.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value as Json, json};
+use tokenizers::AddedToken;
+
+use super::TokenizerError;
+use super::files::Base;
+use super::sentencepiece::{Pieces, Prefix, Rank, SPACE, Spaces, replace};
+use super::vocabulary::{Kind, Vocabulary};
+
+const FILE: &str = "tokenizer.model";
+
+/// What the file holds, as far as it is used.
+#[derive(Debug, Clone, PartialEq)]
+struct Model {
+    pieces: Vec<(String, f32, Kind)>,
+    algorithm: u64,
+    byte_fallback: bool,
+    unk: (i64, String),
+    bos: (i64, String),
+    eos: (i64, String),
+    charsmap: Vec<u8>,
+    dummy_prefix: bool,
+    remove_extra_whitespaces: bool,
+    escape_whitespaces: bool,
+}
+
+/// The number of the unigram algorithm, which is the default, and that of BPE.
+const UNIGRAM: u64 = 1;
+const BPE: u64 = 2;
+
+impl Default for Model {
+    fn default() -> Self {
+        Self {
+            pieces: Vec::new(),
+            algorithm: UNIGRAM,
+            byte_fallback: false,
+            unk: (0, "<unk>".to_owned()),
+            bos: (1, "<s>".to_owned()),
+            eos: (2, "</s>".to_owned()),
+            charsmap: Vec::new(),
+            dummy_prefix: true,
+            remove_extra_whitespaces: true,
+            escape_whitespaces: true,
+        }
+    }
+}
+
+/// The tokenizer of a `tokenizer.model`: transformers' `LlamaTokenizer` for a folder that names this
+/// class, and otherwise what the file itself says.
+pub(super) fn base(
+    bytes: &[u8],
+    class: Option<&str>,
+    config: &Map<String, Json>,
+) -> Result<Base, TokenizerError> {
+    let model = Model::parse(bytes).ok_or_else(|| TokenizerError::Content {
+        file: FILE,
+        message: "expected a SentencePiece model or lines of base64, found neither; the file is \
+                  damaged: fetch it again"
+            .to_owned(),
+    })?;
+    match class {
+        Some("LlamaTokenizer") => model.llama(config),
+        _ => model.by_itself(config),
+    }
+}
+
+impl Model {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut model = Self::default();
+        for field in fields(bytes) {
+            match field? {
+                (1, Field::Bytes(piece)) => {
+                    let (mut text, mut score, mut kind) = (String::new(), 0.0, 1);
+                    for field in fields(piece) {
+                        match field? {
+                            (1, Field::Bytes(bytes)) => text = text_of(bytes)?,
+                            (2, Field::Word(bits)) => score = f32::from_bits(bits),
+                            (3, Field::Number(number)) => kind = i64::try_from(number).ok()?,
+                            _ => {}
+                        }
+                    }
+                    model.pieces.push((text, score, Kind::from_number(kind)));
+                }
+                (2, Field::Bytes(trainer)) => {
+                    for field in fields(trainer) {
+                        match field? {
+                            (3, Field::Number(number)) => model.algorithm = number,
+                            (35, Field::Number(flag)) => model.byte_fallback = flag != 0,
+                            // Negative numbers are written as 64 bits.
+                            (40, Field::Number(id)) => model.unk.0 = id.cast_signed(),
+                            (41, Field::Number(id)) => model.bos.0 = id.cast_signed(),
+                            (42, Field::Number(id)) => model.eos.0 = id.cast_signed(),
+                            (45, Field::Bytes(bytes)) => model.unk.1 = text_of(bytes)?,
+                            (46, Field::Bytes(bytes)) => model.bos.1 = text_of(bytes)?,
+                            (47, Field::Bytes(bytes)) => model.eos.1 = text_of(bytes)?,
+                            _ => {}
+                        }
+                    }
+                }
+                (3, Field::Bytes(normalizer)) => {
+                    for field in fields(normalizer) {
+                        match field? {
+                            (2, Field::Bytes(bytes)) => model.charsmap = bytes.to_vec(),
+                            (3, Field::Number(flag)) => model.dummy_prefix = flag != 0,
+                            (4, Field::Number(flag)) => model.remove_extra_whitespaces = flag != 0,
+                            (5, Field::Number(flag)) => model.escape_whitespaces = flag != 0,
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        (!model.pieces.is_empty()).then_some(model)
+    }
+
+    fn vocabulary(
+        &self,
+        names: impl Fn(usize, &str) -> String,
+    ) -> Result<Vocabulary, TokenizerError> {
+        let pieces = self.pieces.iter().enumerate();
+        let texts = pieces.map(|(id, (text, ..))| names(id, text)).collect();
+        Vocabulary::new(texts, self.pieces.iter().map(|(.., kind)| *kind).collect())
+    }
+
+    fn scores(&self) -> Vec<f32> {
+        self.pieces.iter().map(|(_, score, _)| *score).collect()
+    }
+
+    /// Control and user-defined pieces as added tokens.
+    fn added(&self, kinds: &[Kind]) -> Vec<AddedToken> {
+        let pieces = self.pieces.iter().filter(|(.., kind)| kinds.contains(kind));
+        pieces
+            .map(|(text, _, kind)| {
+                AddedToken::from(text.as_str(), *kind == Kind::Control).normalized(false)
+            })
+            .collect()
+    }
+
+    /// As transformers' `LlamaTokenizer`: what the file says about white space is not used.
+    fn llama(&self, config: &Map<String, Json>) -> Result<Base, TokenizerError> {
+        let flag = |name: &str| config.get(name).and_then(Json::as_bool);
+        let prefix = match (flag("add_prefix_space"), flag("legacy")) {
+            (Some(false), _) => Prefix::None,
+            (_, Some(true)) => Prefix::Always,
+            _ => Prefix::Start,
+        };
+        let vocabulary = self.vocabulary(|_, text| text.to_owned())?;
+        let unknown = vocabulary
+            .tokens()
+            .iter()
+            .find(|token| *token == "<unk>")
+            .cloned();
+        let json = Pieces {
+            vocabulary: &vocabulary,
+            scores: &self.scores(),
+            rank: Rank::Id,
+            // The class leaves it out: what has no piece and no bytes is dropped.
+            unknown: None,
+            byte_fallback: true,
+            ignore_merges: false,
+            added_tokens: Vec::new(),
+            spaces: Spaces::new(prefix),
+            post_processor: Json::Null,
+        };
+        let mut defaults = vec![
+            ("bos_token", "<s>".to_owned()),
+            ("eos_token", "</s>".to_owned()),
+        ];
+        defaults.extend(unknown.map(|text| ("unk_token", text)));
+        Ok(Base {
+            json: json.json()?,
+            extra: self.added(&[Kind::Control, Kind::UserDefined]),
+            defaults,
+            raw_added: false,
+            bare: true,
+        })
+    }
+
+    /// As the file says, and as transformers reads it where no class is named.
+    fn by_itself(&self, config: &Map<String, Json>) -> Result<Base, TokenizerError> {
+        let decoder = config.get("added_tokens_decoder").and_then(Json::as_object);
+        let renamed = |id: usize| decoder?.get(&id.to_string())?.get("content")?.as_str();
+        let kept = |name: &str| {
+            let mut pieces = self.pieces.iter().enumerate();
+            pieces.any(|(id, (text, ..))| text == name && renamed(id).is_none())
+        };
+        let name = |id: usize, text: &str| match renamed(id).filter(|name| !kept(name)) {
+            Some(name) => name.to_owned(),
+            None => text.to_owned(),
+        };
+        let legacy = config.get("legacy").and_then(Json::as_bool).unwrap_or(true);
+        let user_defined: Vec<&str> = (self.pieces.iter())
+            .filter(|(.., kind)| *kind == Kind::UserDefined)
+            .map(|(text, ..)| text.as_str())
+            .collect();
+        let spaces = self.spaces(&user_defined, legacy);
+        let mut json = match self.algorithm {
+            BPE => {
+                let vocabulary = self.vocabulary(name)?;
+                Pieces {
+                    vocabulary: &vocabulary,
+                    scores: &self.scores(),
+                    rank: Rank::Score,
+                    unknown: Some(&self.unk.1),
+                    byte_fallback: self.byte_fallback,
+                    ignore_merges: !user_defined.is_empty(),
+                    added_tokens: Vec::new(),
+                    spaces,
+                    post_processor: Json::Null,
+                }
+                .json()?
+            }
+            UNIGRAM => {
+                let vocab = self
+                    .pieces
+                    .iter()
+                    .map(|(text, score, _)| json!([text, score]));
+                let vocab: Vec<Json> = vocab.collect();
+                json!({
+                    "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+                    "normalizer": spaces.normalizer, "pre_tokenizer": spaces.pre_tokenizer,
+                    "post_processor": null, "decoder": spaces.decoder,
+                    "model": { "type": "Unigram", "unk_id": self.unk.0, "vocab": vocab,
+                        "byte_fallback": self.byte_fallback },
+                })
+            }
+            other => {
+                return Err(TokenizerError::Unsupported {
+                    file: FILE,
+                    what: format!(
+                        "a SentencePiece model of type {other}, neither unigram nor BPE,"
+                    ),
+                });
+            }
+        };
+        if self.pieces.iter().all(|(text, ..)| *text != self.unk.1) {
+            json["model"]["unk_token"] = Json::Null;
+        }
+        let named = [
+            ("bos_token", &self.bos),
+            ("eos_token", &self.eos),
+            ("unk_token", &self.unk),
+        ];
+        let named = named.into_iter().filter(|(_, (id, _))| *id >= 0);
+        Ok(Base {
+            json,
+            extra: self.added(&[Kind::Control]),
+            defaults: named
+                .map(|(name, (_, text))| (name, text.clone()))
+                .collect(),
+            raw_added: self.dummy_prefix && decoder.is_some_and(|decoder| !decoder.is_empty()),
+            bare: true,
+        })
+    }
+
+    /// White space as the file's normaliser treats it.
+    fn spaces(&self, user_defined: &[&str], legacy: bool) -> Spaces {
+        let pattern = |regex: &str, content: &str| json!({ "type": "Replace", "pattern": { "Regex": regex }, "content": content });
+        let mut normalizers = Vec::new();
+        if !self.charsmap.is_empty() {
+            let charsmap = STANDARD.encode(&self.charsmap);
+            normalizers.push(json!({ "type": "Precompiled", "precompiled_charsmap": charsmap }));
+        }
+        if self.remove_extra_whitespaces {
+            normalizers.extend([pattern(r"\A +| +\z", ""), pattern(" {2,}", " ")]);
+        }
+        if self.escape_whitespaces {
+            normalizers.push(replace(" ", SPACE));
+        }
+        let mut steps = Vec::new();
+        if self.dummy_prefix {
+            // Metaspace leaves out the prefix where a text begins with a space; SentencePiece does
+            // not.
+            if legacy {
+                normalizers.push(pattern(&format!(r"\A{SPACE}"), &SPACE.repeat(2)));
+            }
+            let scheme = if legacy { "always" } else { "first" };
+            steps.push(json!({ "type": "Metaspace", "replacement": SPACE,
+                "prepend_scheme": scheme, "split": false }));
+        }
+        if !user_defined.is_empty() {
+            let mut longest_first = user_defined.to_vec();
+            longest_first.sort_by_key(|text| std::cmp::Reverse(text.chars().count()));
+            let escaped: Vec<String> = longest_first.iter().map(|text| escape(text)).collect();
+            steps.push(
+                json!({ "type": "Split", "pattern": { "Regex": escaped.join("|") },
+                "behavior": "Isolated", "invert": false }),
+            );
+        }
+        let mut decoders = vec![replace(SPACE, " ")];
+        if self.byte_fallback {
+            decoders.push(json!({ "type": "ByteFallback" }));
+        }
+        if self.dummy_prefix || self.byte_fallback {
+            decoders.push(json!({ "type": "Fuse" }));
+        }
+        if self.dummy_prefix {
+            decoders.push(json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 }));
+        }
+        Spaces {
+            normalizer: json!({ "type": "Sequence", "normalizers": normalizers }),
+            pre_tokenizer: match steps.is_empty() {
+                true => Json::Null,
+                false => json!({ "type": "Sequence", "pretokenizers": steps }),
+            },
+            decoder: json!({ "type": "Sequence", "decoders": decoders }),
+        }
+    }
+}
+
+/// A text as a regular expression that matches it.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        if r"\.+*?()|[]{}^$".contains(character) {
+            escaped.push('\\');
+        }
+        escaped.push(character);
+    }
+    escaped
+}
+
+fn text_of(bytes: &[u8]) -> Option<String> {
+    std::str::from_utf8(bytes).ok().map(str::to_owned)
+}
+
+/// The value of a field; one of 64 bits is no number that is used here.
+enum Field<'a> {
+    Number(u64),
+    Word(u32),
+    Bytes(&'a [u8]),
+}
+
+/// The fields of a message with their numbers; `None`, and nothing more, where it is damaged.
+fn fields(mut bytes: &[u8]) -> impl Iterator<Item = Option<(u64, Field<'_>)>> {
+    std::iter::from_fn(move || {
+        if bytes.is_empty() {
+            return None;
+        }
+        let field = field(&mut bytes);
+        if field.is_none() {
+            bytes = &[];
+        }
+        Some(field)
+    })
+}
+
+fn field<'a>(bytes: &mut &'a [u8]) -> Option<(u64, Field<'a>)> {
+    let tag = varint(bytes)?;
+    let value = match tag & 7 {
+        0 => Field::Number(varint(bytes)?),
+        1 => Field::Bytes(take(bytes, 8)?),
+        2 => {
+            let len = usize::try_from(varint(bytes)?).ok()?;
+            Field::Bytes(take(bytes, len)?)
+        }
+        5 => Field::Word(u32::from_le_bytes(take(bytes, 4)?.try_into().ok()?)),
+        _ => return None,
+    };
+    Some((tag >> 3, value))
+}
+
+fn take<'a>(bytes: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
+    let (taken, rest) = bytes.split_at_checked(len)?;
+    *bytes = rest;
+    Some(taken)
+}
+
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0u64;
+    for shift in (0..70).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        if shift < 64 {
+            value |= u64::from(byte & 0x7f) << shift;
+        }
+        if byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
+}

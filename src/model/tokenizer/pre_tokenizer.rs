@@ -1,0 +1,383 @@
+//! How text is cut into words before its bytes are merged, by llama.cpp's names
+//! (`tokenizer.ggml.pre`).
+//!
+//! A name has regular expressions that are applied one after the other: each cuts the pieces that
+//! the one before left into its matches and what stands between them. Where llama.cpp writes a
+//! model's own expression in another way, because its engine lacks something, the model's own
+//! stands here.
+
+/// How one model's text is cut into words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PreTokenizer {
+    /// llama.cpp's name for it.
+    pub name: &'static str,
+    /// The regular expressions, applied in order.
+    pub patterns: &'static [&'static str],
+    /// Whether a word that is a token is taken whole, whatever the merges say.
+    pub ignore_merges: bool,
+    /// Whether a text begins with the `bos` token where the file does not say.
+    pub add_bos: bool,
+    /// Whether text is brought into Unicode's normal form C first.
+    pub nfc: bool,
+}
+
+impl PreTokenizer {
+    const fn new(name: &'static str, patterns: &'static [&'static str]) -> Self {
+        Self {
+            name,
+            patterns,
+            ignore_merges: false,
+            add_bos: false,
+            nfc: false,
+        }
+    }
+
+    const fn ignore_merges(self) -> Self {
+        Self {
+            ignore_merges: true,
+            ..self
+        }
+    }
+
+    const fn add_bos(self) -> Self {
+        Self {
+            add_bos: true,
+            ..self
+        }
+    }
+
+    const fn nfc(self) -> Self {
+        Self { nfc: true, ..self }
+    }
+
+    /// The pre-tokenizer of a name.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the name, with the nearest one that is known.
+    pub(crate) fn named(name: &str) -> Result<&'static Self, String> {
+        if let Some(found) = KNOWN.iter().find(|known| known.name == name) {
+            return Ok(found);
+        }
+        if let Some((_, reason)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
+            return Err(format!("`{name}`, {reason}"));
+        }
+        let nearest = KNOWN
+            .iter()
+            .map(|known| (strsim::jaro_winkler(name, known.name), known.name))
+            .max_by(|a, b| a.0.total_cmp(&b.0));
+        Err(match nearest {
+            Some((_, nearest)) => format!("`{name}`; the nearest known name is `{nearest}`"),
+            None => format!("`{name}`"),
+        })
+    }
+}
+
+/// The name that stands for files without one, as in llama.cpp.
+pub(crate) const DEFAULT_NAME: &str = "default";
+
+const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+/// Each digit is a word.
+const DIGIT: &str = r"\p{N}";
+const NUMBER: &str = r"\p{N}+";
+const THREE_DIGITS: &str = "[0-9][0-9][0-9]";
+const UP_TO_THREE_DIGITS: &str = r"\p{N}{1,3}";
+const LINES: &str = r"[^\n]+|[\n]+";
+
+pub(crate) const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN35: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// As Qwen2, without English contractions.
+const UFAKZEKA: &str =
+    r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const SEED_CODER: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+";
+const BAILING_MOE: &str = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+";
+const EXAONE_MOE: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+";
+
+/// As Qwen2, with digits in threes.
+pub(crate) const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const MINICPM5: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}+| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// As Llama 3, with white space in runs of powers of two.
+const JAIS2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s{512}(?!\S)|\s{256}(?!\S)|\s{128}(?!\S)|\s{64}(?!\S)|\s{32}(?!\S)|\s{16}(?!\S)|\s{8}(?!\S)|\s{4}(?!\S)|\s{1,2}(?!\S)|\s{1}";
+
+/// Words by upper and lower case.
+const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const YOUTU_SCRIPTS: &str = "[\u{ac00}-\u{d7a3}\u{3131}-\u{318e}]+|[\u{ff01}\u{2026}\u{201c}\u{201d}\u{2018}\u{2019}\u{2014}\u{ff1a}\u{ff1b}\u{ff0c}\u{3001}-\u{303f}\u{fe30}-\u{fe4f}]+|[\u{3105}-\u{312f}]+|[\u{4e00}-\u{9fa5}\u{3040}-\u{309f}\u{30a0}-\u{30ff}]+";
+const YOUTU: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// As GPT-4o, with Han characters in words of their own.
+const KIMI_K2: &str = r"[\p{Han}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+const DEEPSEEK_V3: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##;
+const SPARK: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+|[\r\n]|\s+(?!\S)|\s+"##;
+/// Han characters and kana.
+const CHINESE_AND_JAPANESE: &str = "[\u{4e00}-\u{9fa5}\u{3040}-\u{309f}\u{30a0}-\u{30ff}]+";
+const NEWLINE: &str = r"[\r\n]";
+const DEEPSEEK_HAN_AND_HANGUL: &str = "[\u{4e00}-\u{9fa5}\u{800}-\u{4e00}\u{ac00}-\u{d7ff}]+";
+const DEEPSEEK_PUNCTUATION: &str =
+    "\\s?[!-/:-~\u{ff01}-\u{ff0f}\u{ff1a}-\u{ff5e}\u{2018}-\u{201f}\u{3000}-\u{3002}]+";
+/// Letters that have an upper and a lower case.
+const DEEPSEEK_LETTERS: &str = "\\s?[A-Za-z\
+    \u{b5}\u{c0}-\u{d6}\u{d8}-\u{f6}\u{f8}-\u{1ba}\u{1bc}-\u{1bf}\u{1c4}-\u{293}\u{295}-\
+    \u{2af}\u{370}-\u{373}\u{376}\u{377}\u{37b}-\u{37d}\u{37f}\u{386}\u{388}-\u{38a}\
+    \u{38c}\u{38e}-\u{3a1}\u{3a3}-\u{3f5}\u{3f7}-\u{481}\u{48a}-\u{52f}\u{531}-\u{556}\
+    \u{10a0}-\u{10c5}\u{13a0}-\u{13f5}\u{13f8}-\u{13fd}\u{1c90}-\u{1cba}\u{1cbd}-\u{1cbf}\
+    \u{1d00}-\u{1d2b}\u{1d6b}-\u{1d77}\u{1d79}-\u{1d9a}\u{1e00}-\u{1f15}\u{1f18}-\u{1f1d}\
+    \u{1f20}-\u{1f45}\u{1f48}-\u{1f4d}\u{1f50}-\u{1f57}\u{1f59}\u{1f5b}\u{1f5d}\u{1f5f}-\
+    \u{1f7d}\u{1f80}-\u{1fb4}\u{1fb6}-\u{1fbc}\u{1fbe}\u{1fc2}-\u{1fc4}\u{1fc6}-\u{1fcc}\
+    \u{1fd0}-\u{1fd3}\u{1fd6}-\u{1fdb}\u{1fe0}-\u{1fec}\u{1ff2}-\u{1ff4}\u{1ff6}-\u{1ffc}\
+    \u{2102}\u{2107}\u{210a}-\u{2113}\u{2115}\u{2119}-\u{211d}\u{2124}\u{2126}\u{2128}\
+    \u{212a}-\u{212d}\u{212f}-\u{2134}\u{2139}\u{213c}-\u{213f}\u{2145}-\u{2149}\u{214e}\
+    \u{2183}\u{2184}\u{2c00}-\u{2c7b}\u{2c7e}-\u{2ce4}\u{2ceb}-\u{2cee}\u{2cf2}\u{2cf3}\
+    \u{a640}-\u{a66d}\u{a680}-\u{a69b}\u{a722}-\u{a76f}\u{a771}-\u{a787}\u{a78b}-\u{a78e}\
+    \u{ab70}-\u{abbf}\u{fb00}-\u{fb06}\u{fb13}-\u{fb17}\u{ff21}-\u{ff3a}\u{ff41}-\u{ff5a}\
+    \u{10400}-\u{1044f}\u{104b0}-\u{104d3}\u{104d8}-\u{104fb}\u{10c80}-\u{10cb2}\u{10cc0}-\
+    \u{10cf2}\u{118a0}-\u{118df}\u{1e900}-\u{1e943}]+";
+
+/// Three digits from the right.
+const DIGITS_FROM_THE_RIGHT: &str = r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))";
+const TINY_AYA_DIGITS: &str = r"\d{1,3}(?=(?:\d{3})*\b)";
+const SUPERBPE_DIGITS: &str = r"(?=(\d{3})+(?!\d))";
+const AFMOE_SCRIPTS: &str = "[\u{4e00}-\u{9fff}\u{3400}-\u{4dbf}\u{f900}-\u{faff}\u{3040}-\u{309f}\u{30a0}-\u{30ff}\u{ff65}-\u{ff9f}\u{2f00}-\u{2fdf}\u{e40}-\u{e7f}\u{e80}-\u{eff}\u{1780}-\u{17ff}\u{1000}-\u{109f}\u{aa60}-\u{aa7f}\u{a9e0}-\u{a9ff}\u{ac00}-\u{d7af}\u{1100}-\u{11ff}]+";
+
+/// Words end at white space and at the usual full stops.
+const BLOOM: &str = " ?[^(\\s|.,!?\u{2026}\u{3002}\u{ff0c}\u{3001}\u{964}\u{6d4}\u{60c})]+";
+const FALCON_PUNCTUATION: &str = r"[\p{P}\$\+<=>\^~\|`]+";
+const DEFAULT_PUNCTUATION: &str = r"[\p{P}\$\+<=>\^~\|]+";
+
+const DEEPSEEK_V3_ALL: &[&str] = &[UP_TO_THREE_DIGITS, CHINESE_AND_JAPANESE, DEEPSEEK_V3];
+
+/// Every name, in the order of the alphabet.
+const KNOWN: &[PreTokenizer] = &[
+    PreTokenizer::new("a.x-4.0", &[GPT2]),
+    PreTokenizer::new(
+        "afmoe",
+        &[DIGITS_FROM_THE_RIGHT, AFMOE_SCRIPTS, DEEPSEEK_V3],
+    ),
+    PreTokenizer::new("bailingmoe", &[BAILING_MOE]),
+    PreTokenizer::new("bailingmoe2", &[BAILING_MOE]),
+    PreTokenizer::new("bloom", &[BLOOM]),
+    PreTokenizer::new(
+        "chameleon",
+        &[
+            "<sentinel:[0-9]+>",
+            "(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z",
+            r"([\t\n]|    |  )",
+            DIGIT,
+            r"[\p{P}!-/:-@\[-`{-~]",
+            GPT2,
+        ],
+    )
+    .add_bos(),
+    PreTokenizer::new("chatglm-bpe", &[LLAMA3]),
+    PreTokenizer::new("codeshell", &[DIGIT, GPT2]),
+    PreTokenizer::new("cohere2moe", &[TINY_AYA_DIGITS, GPT4O]),
+    PreTokenizer::new("command-r", &[DIGIT, GPT2]).nfc(),
+    PreTokenizer::new("dbrx", &[LLAMA3]),
+    PreTokenizer::new(
+        "deepseek-coder",
+        &[
+            NEWLINE,
+            r"\s?\p{L}+",
+            r"\s?\p{P}+",
+            DEEPSEEK_HAN_AND_HANGUL,
+            DIGIT,
+        ],
+    ),
+    PreTokenizer::new(
+        "deepseek-llm",
+        &[
+            NEWLINE,
+            DEEPSEEK_LETTERS,
+            DEEPSEEK_PUNCTUATION,
+            r"\s+$",
+            DEEPSEEK_HAN_AND_HANGUL,
+            NUMBER,
+        ],
+    ),
+    PreTokenizer::new("deepseek-r1-qwen", &[QWEN2]).nfc(),
+    PreTokenizer::new("deepseek-v3", DEEPSEEK_V3_ALL),
+    PreTokenizer::new(
+        DEFAULT_NAME,
+        &[DEFAULT_PUNCTUATION, GPT2, NUMBER, THREE_DIGITS],
+    ),
+    PreTokenizer::new("exaone", &[DIGIT, GPT2]),
+    PreTokenizer::new("exaone-moe", &[EXAONE_MOE]),
+    PreTokenizer::new("exaone4", &[GPT2]),
+    PreTokenizer::new("f2llmv2", &[QWEN2]).nfc(),
+    PreTokenizer::new("falcon", &[FALCON_PUNCTUATION, GPT2, THREE_DIGITS]),
+    PreTokenizer::new("falcon-h1", &[LLAMA3])
+        .ignore_merges()
+        .add_bos(),
+    PreTokenizer::new("falcon3", &[LLAMA3])
+        .ignore_merges()
+        .add_bos(),
+    PreTokenizer::new("gigachat", &[GPT2]),
+    PreTokenizer::new("glm4", &[LLAMA3]).ignore_merges(),
+    PreTokenizer::new("glm5", &[LLAMA3]).ignore_merges(),
+    PreTokenizer::new("gpt-2", &[GPT2]),
+    PreTokenizer::new("gpt-4o", &[GPT4O]),
+    PreTokenizer::new("gpt3-finnish", &[BLOOM]),
+    PreTokenizer::new("granite-docling", &[GPT2]),
+    PreTokenizer::new("granite-embed-multi-97m", &[GPT4O]).ignore_merges(),
+    PreTokenizer::new("grok-2", &[QWEN2]),
+    PreTokenizer::new("hunyuan", &[QWEN2]),
+    PreTokenizer::new("hunyuan-dense", DEEPSEEK_V3_ALL),
+    PreTokenizer::new("hy_v4", DEEPSEEK_V3_ALL),
+    PreTokenizer::new("jais", &[GPT2]),
+    PreTokenizer::new("jais-2", &[JAIS2]),
+    PreTokenizer::new("jina-de", &[GPT2]),
+    PreTokenizer::new("jina-es", &[GPT2]),
+    PreTokenizer::new("jina-v2-de", &[GPT2]),
+    PreTokenizer::new("jina-v2-es", &[GPT2]),
+    PreTokenizer::new("jina-v5-nano", &[LLAMA3])
+        .ignore_merges()
+        .add_bos(),
+    PreTokenizer::new("joyai-llm", DEEPSEEK_V3_ALL),
+    PreTokenizer::new("kanana2", &[GPT4O]),
+    PreTokenizer::new("kimi-k2", &[KIMI_K2]),
+    PreTokenizer::new("kormo", &[QWEN2]),
+    PreTokenizer::new("laguna", &[LINES, QWEN2]),
+    PreTokenizer::new("lfm2", &[LLAMA3])
+        .ignore_merges()
+        .add_bos(),
+    PreTokenizer::new("llada-moe", &[BAILING_MOE]),
+    PreTokenizer::new("llama-bpe", &[LLAMA3])
+        .ignore_merges()
+        .add_bos(),
+    PreTokenizer::new("llama-v3", &[LLAMA3])
+        .ignore_merges()
+        .add_bos(),
+    PreTokenizer::new("llama3", &[LLAMA3])
+        .ignore_merges()
+        .add_bos(),
+    PreTokenizer::new("llama4", &[GPT4O]),
+    PreTokenizer::new("megrez", &[QWEN2]),
+    PreTokenizer::new("mellum", &[GPT2]),
+    PreTokenizer::new("mellum2", &[DIGIT, GPT2]),
+    PreTokenizer::new("midm-2.0", &[LLAMA3])
+        .ignore_merges()
+        .add_bos(),
+    PreTokenizer::new("minerva-7b", &[DIGIT, GPT2]),
+    PreTokenizer::new("minicpm5", &[UP_TO_THREE_DIGITS, MINICPM5]).ignore_merges(),
+    PreTokenizer::new("minimax-m2", &[GPT4O]),
+    PreTokenizer::new("modern-bert", &[GPT2]),
+    PreTokenizer::new("mpt", &[GPT2]).nfc(),
+    PreTokenizer::new("olmo", &[GPT2]).nfc(),
+    PreTokenizer::new("phi-2", &[GPT2]),
+    PreTokenizer::new("pixtral", &[LLAMA3])
+        .ignore_merges()
+        .add_bos(),
+    PreTokenizer::new("poro-chat", &[BLOOM]),
+    PreTokenizer::new("qwen2", &[QWEN2]).nfc(),
+    PreTokenizer::new("qwen35", &[QWEN35]).nfc(),
+    PreTokenizer::new("refact", &[DIGIT, GPT2]),
+    PreTokenizer::new("seed-coder", &[SEED_CODER]),
+    PreTokenizer::new("smaug-bpe", &[LLAMA3]),
+    PreTokenizer::new("smollm", &[DIGIT, GPT2]),
+    PreTokenizer::new("solar-open", &[QWEN2]),
+    PreTokenizer::new(
+        "spark2_5",
+        &[UP_TO_THREE_DIGITS, CHINESE_AND_JAPANESE, SPARK, DIGIT],
+    ),
+    PreTokenizer::new("stablelm2", &[QWEN2]),
+    PreTokenizer::new("starcoder", &[DIGIT, GPT2]),
+    PreTokenizer::new("superbpe", &[NUMBER, SUPERBPE_DIGITS]),
+    PreTokenizer::new("talkie", &[GPT4O]),
+    PreTokenizer::new("tekken", &[TEKKEN])
+        .ignore_merges()
+        .add_bos(),
+    PreTokenizer::new("tiny_aya", &[TINY_AYA_DIGITS, GPT4O]),
+    PreTokenizer::new("trillion", &[GPT2]),
+    PreTokenizer::new("ufakzeka", &[UFAKZEKA]),
+    PreTokenizer::new("viking", &[BLOOM, DIGIT]),
+    PreTokenizer::new("youtu", &[YOUTU_SCRIPTS, YOUTU]).ignore_merges(),
+];
+
+/// Names that llama.cpp knows and that are no byte-level BPE of a Llama or Qwen model.
+const REFUSED: &[(&str, &str)] = &[
+    ("gemma4", NOT_BYTE_LEVEL),
+    ("granite-embed-multi-311m", NOT_BYTE_LEVEL),
+    ("jina-v1-en", ENCODER),
+    ("jina-v2-code", ENCODER),
+    ("roberta-bpe", ENCODER),
+    ("sarvam-moe", NOT_BYTE_LEVEL),
+    ("whitespace", NOT_BYTE_LEVEL),
+];
+const NOT_BYTE_LEVEL: &str = "which merges characters and not bytes";
+const ENCODER: &str = "of an encoder, which ends a text with a separator";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+    use tokenizers::{
+        OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _,
+        SplitDelimiterBehavior,
+    };
+
+    fn words(name: &str, text: &str) -> Vec<String> {
+        let mut pieces = PreTokenizedString::from(text);
+        for &pattern in PreTokenizer::named(name).unwrap().patterns {
+            let pattern = SplitPattern::Regex(pattern.to_owned());
+            let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false).unwrap();
+            split.pre_tokenize(&mut pieces).unwrap();
+        }
+        let pieces = pieces.get_splits(OffsetReferential::Original, OffsetType::Byte);
+        pieces
+            .into_iter()
+            .map(|(word, ..)| word.to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn names_stand_once_and_in_order() {
+        let names: Vec<&str> = KNOWN.iter().map(|known| known.name).collect();
+        assert!(names.windows(2).all(|pair| pair[0] < pair[1]), "{names:?}");
+        assert_eq!(KNOWN.len() + REFUSED.len(), 91);
+    }
+
+    #[test]
+    fn every_expression_compiles_and_loses_nothing() {
+        let text = "It's 1234567 words\u{2003}und 3,14 \u{5149}\u{5b66}\u{304b}\u{ac00} \
+                    HTTPServer \u{e9}e\u{301}\r\n\r\n\t  x=y++; \u{1f308}\u{200d} end   ";
+        for known in KNOWN {
+            assert_eq!(words(known.name, text).concat(), text, "{}", known.name);
+        }
+    }
+
+    #[test]
+    fn digits_are_cut_as_the_model_cuts_them() {
+        for (name, cut) in [
+            ("qwen2", &["1", "2", "3", "4", "5", "6", "7"][..]),
+            ("llama-bpe", &["123", "456", "7"]),
+            ("gpt-2", &["1234567"]),
+            ("afmoe", &["1", "234", "567"]),
+            ("tiny_aya", &["1", "234", "567"]),
+            ("superbpe", &["1", "234", "567"]),
+            ("falcon", &["123", "456", "7"]),
+            ("deepseek-v3", &["123", "456", "7"]),
+        ] {
+            assert_eq!(words(name, "1234567"), cut, "{name}");
+        }
+    }
+
+    #[test]
+    fn case_and_scripts_cut_words() {
+        assert_eq!(words("tekken", "HTTPServer's"), ["HTTPServer", "'s"]);
+        assert_eq!(words("gpt-4o", "HTTPServer's"), ["HTTPServer's"]);
+        assert_eq!(words("tekken", "fooBar"), ["foo", "Bar"]);
+        assert_eq!(words("llama-bpe", "fooBar"), ["fooBar"]);
+        assert_eq!(
+            words("kimi-k2", "ab\u{5149}\u{5b66}"),
+            ["ab", "\u{5149}\u{5b66}"]
+        );
+    }
+
+    #[test]
+    fn unknown_names_are_answered_with_the_nearest() {
+        let error = PreTokenizer::named("lama-bpe").unwrap_err();
+        assert_eq!(error, "`lama-bpe`; the nearest known name is `llama-bpe`");
+        let error = PreTokenizer::named("gemma4").unwrap_err();
+        assert!(error.contains("characters and not bytes"), "{error}");
+    }
+}
