@@ -1,5 +1,6 @@
 //! From a document and a question to text.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -180,6 +181,8 @@ pub struct Answer {
     pub prefill_seconds: f64,
     /// Whether the prompt's pieces have the tokens that the whole would have.
     pub exact_split: bool,
+    /// Control tokens that document and question spell out, with their numbers.
+    pub control_tokens: Vec<(u32, usize)>,
 }
 
 impl Answer {
@@ -194,6 +197,7 @@ impl Answer {
             plan: request.plan.clone(),
             prefill_seconds,
             exact_split: request.exact_split,
+            control_tokens: request.control_tokens.clone(),
         }
     }
 
@@ -215,6 +219,9 @@ pub struct Request {
     pub plan: PrefillPlan,
     /// Whether the prompt's pieces have the tokens that the whole would have.
     pub exact_split: bool,
+    /// Control tokens that document and question spell out, with their numbers. They are text, unless
+    /// [`PromptOptions::allow_control_tokens`] is set.
+    pub control_tokens: Vec<(u32, usize)>,
     /// Tokens that the session needs room for.
     pub capacity: usize,
 }
@@ -238,6 +245,12 @@ impl Request {
             AnchorQuery::Text(hint) => model.split_query(hint, &options.prompt)?.query,
             AnchorQuery::None => Vec::new(),
         };
+        let mut spelled = BTreeMap::new();
+        for text in [document, question] {
+            for (id, count) in model.tokenizer.control_tokens_in(text) {
+                *spelled.entry(id).or_default() += count;
+            }
+        }
         let document = Document {
             prefix: split.prefix.len(),
             tokens: [split.prefix, split.document].concat(),
@@ -273,6 +286,7 @@ impl Request {
             query,
             plan,
             exact_split: split.exact,
+            control_tokens: spelled.into_iter().collect(),
             capacity: needed + options.headroom,
         })
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, FloatDType};
 
-use super::chat_template::{ChatTemplate, ChatTemplateError};
+use super::chat_template::{ChatTemplate, ChatTemplateError, RenderOptions};
 use super::config::{ConfigError, DecoderConfig};
 use super::decoder::Decoder;
 use super::generation_config::{GenerationConfig, GenerationConfigError};
@@ -13,7 +13,7 @@ use super::prompt::{
 };
 use super::source::{ModelSource, SourceError};
 use super::stop::{self, StopToken};
-use super::tokenizer::{Tokenizer, TokenizerError};
+use super::tokenizer::{SpecialTokens, Tokenizer, TokenizerError};
 use super::weights::{self, LoadOptions, LoadReport, Progress, WeightsError, module_path};
 
 /// Why a model cannot be used. Every message names the file and what to do.
@@ -51,6 +51,8 @@ pub struct ModelText {
     pub config: DecoderConfig,
     /// Text to tokens and back.
     pub tokenizer: Tokenizer,
+    /// The tokenizer's special tokens by name.
+    pub special_tokens: SpecialTokens,
     /// How a conversation is written for this model; none for a base model.
     pub chat_template: Option<ChatTemplate>,
     /// Sampling defaults.
@@ -84,28 +86,39 @@ impl ModelText {
     /// A [`ModelError`] saying which file is missing or wrong and what to do about it.
     pub fn load(source: &ModelSource) -> Result<Self, ModelError> {
         let (config, mut warnings) = DecoderConfig::read(source.config())?;
-        let tokenizer = Tokenizer::from_bytes(&source.tokenizer()?)?;
-        let chat_template = chat_template(source)?;
+        let loaded = source.tokenizer()?;
+        warnings.extend(loaded.beyond(config.vocab_size));
+        warnings.extend(loaded.warnings);
+        let (tokenizer, special_tokens) = (loaded.tokenizer, loaded.special_tokens);
+        let chat_template = chat_template(source)?.map(|mut template| {
+            for (name, text) in special_tokens.iter() {
+                template = template.with_special_token(name, text);
+            }
+            template
+        });
         let generation = generation_config(source, config.vocab_size)?;
-        let (_, harmless) = generation.unusable_but(&[]);
+        let (_, ignored) = generation.unusable_but(&[]);
         warnings.extend(
-            harmless
+            ignored
                 .iter()
                 .map(|value| format!("{value}; it is ignored")),
         );
-        let special = chat_template.as_ref().map(ChatTemplate::special_tokens);
         let stop_tokens = stop::of_model(
             &generation.eos_token_ids,
-            special
-                .and_then(|tokens| tokens.get("eos_token"))
-                .map(String::as_str),
+            special_tokens.eos(),
             chat_template.as_ref(),
             &tokenizer,
             config.vocab_size,
         );
+        let control = own_tokens(chat_template.as_ref(), &tokenizer);
+        let control = control
+            .into_iter()
+            .chain(stop_tokens.iter().map(|stop| stop.id));
+        let tokenizer = tokenizer.with_control_tokens(control);
         Ok(Self {
             config,
             tokenizer,
+            special_tokens,
             chat_template,
             generation,
             stop_tokens,
@@ -137,7 +150,9 @@ impl ModelText {
             }
             None => PromptTemplate::plain(),
         };
-        Ok(prompt.with_answer_prefix(&options.answer_prefix))
+        Ok(prompt
+            .with_answer_prefix(&options.answer_prefix)
+            .with_allow_control_tokens(options.allow_control_tokens))
     }
 
     /// The tokens before the document, of the document, the question and the template's tail.
@@ -243,6 +258,27 @@ pub fn load_decoder(
         weights::load(decoder, &checkpoint, options, module_path, progress)?;
     report.warnings.extend(warning);
     Ok((decoder, report))
+}
+
+/// The added tokens that a chat template itself writes around a user's text: control tokens, whatever
+/// the tokenizer's files say of them.
+fn own_tokens(template: Option<&ChatTemplate>, tokenizer: &Tokenizer) -> Vec<u32> {
+    let Some(template) = template else {
+        return Vec::new();
+    };
+    let Ok(prompt) = PromptTemplate::from_chat(template, None, &RenderOptions::default()) else {
+        return Vec::new();
+    };
+    let frames = [prompt.prefix(), prompt.tail()];
+    let ids = frames.map(|text| tokenizer.encode(text, false).unwrap_or_default());
+    let has_words = |id: &u32| {
+        let token = tokenizer.token(*id);
+        token.is_some_and(|token| !token.trim().is_empty())
+    };
+    let ids = ids.into_iter().flatten();
+    ids.filter(|id| tokenizer.is_added(*id))
+        .filter(has_words)
+        .collect()
 }
 
 /// A file of the source, for a message; all that is in a GGUF file is in one.

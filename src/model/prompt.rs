@@ -8,7 +8,7 @@
 //! questions.
 
 use super::chat_template::{ChatMessage, ChatTemplate, ChatTemplateError, RenderOptions};
-use super::tokenizer::{Tokenizer, TokenizerError};
+use super::tokenizer::{TextPiece, Tokenizer, TokenizerError};
 
 /// What stands between the document and the question.
 pub const SEPARATOR: &str = "\n\n";
@@ -58,6 +58,8 @@ pub struct PromptTemplate {
     strips_start: bool,
     /// Whether the tokenizer adds its special tokens: without a template, nobody else does.
     add_special: bool,
+    /// Whether control tokens spelled out in document and question become those tokens.
+    allow_control_tokens: bool,
 }
 
 /// The text of a prompt in its four pieces.
@@ -74,6 +76,9 @@ pub struct PromptParts {
     pub tail: String,
     /// Whether the tokenizer adds special tokens of its own.
     pub add_special: bool,
+    /// Whether control tokens spelled out in document and question become those tokens; they are
+    /// text otherwise.
+    pub allow_control_tokens: bool,
 }
 
 /// The tokens of a prompt in its four pieces. One after the other they are the tokens of the whole
@@ -116,6 +121,7 @@ impl PromptTemplate {
             tail: String::new(),
             strips_start: false,
             add_special: true,
+            allow_control_tokens: false,
         }
     }
 
@@ -161,12 +167,20 @@ impl PromptTemplate {
             tail,
             strips_start,
             add_special: false,
+            allow_control_tokens: false,
         })
     }
 
     /// The same with an answer that begins with `text`, which is part of the tail.
     pub fn with_answer_prefix(mut self, text: &str) -> Self {
         self.tail.push_str(text);
+        self
+    }
+
+    /// The same with control tokens that are spelled out in document and question read as such, or
+    /// as text.
+    pub fn with_allow_control_tokens(mut self, allow: bool) -> Self {
+        self.allow_control_tokens = allow;
         self
     }
 
@@ -200,6 +214,7 @@ impl PromptTemplate {
             query: checked_question(question)?.to_owned(),
             tail: self.tail.clone(),
             add_special: self.add_special,
+            allow_control_tokens: self.allow_control_tokens,
         })
     }
 
@@ -219,10 +234,10 @@ impl PromptTemplate {
         let query = checked_question(question)?;
         // Encoded behind the separator, as in the whole: some tokenizers treat the start of a text
         // in a way of its own.
-        let text = [SEPARATOR, query, &self.tail].concat();
-        let ends = [SEPARATOR.len(), SEPARATOR.len() + query.len()];
-        let cut = Cut::new(tokenizer, &text, false, &ends, vocab_size)?;
-        let [_, query, tail] = cut.pieces(ends.len()).try_into().unwrap_or_default();
+        let texts = [SEPARATOR, query, &self.tail];
+        let pieces = pieces(texts, [true, true, false], self.allow_control_tokens);
+        let cut = Cut::new(tokenizer, &pieces, false, vocab_size)?;
+        let [_, query, tail] = cut.pieces(3).try_into().unwrap_or_default();
         Ok(QuerySplit {
             query,
             tail,
@@ -256,13 +271,14 @@ impl PromptParts {
         tokenizer: &Tokenizer,
         vocab_size: usize,
     ) -> Result<PromptSplit, PromptError> {
-        let document = self.prefix.len();
-        let query = document + self.document.len();
-        let tail = query + self.query.len();
-        let ends = [document, query, tail];
-        let cut = Cut::new(tokenizer, &self.text(), self.add_special, &ends, vocab_size)?;
-        let pieces = cut.pieces(ends.len());
-        let [prefix, document, query, tail] = pieces.try_into().unwrap_or_default();
+        let texts = [&self.prefix, &self.document, &self.query, &self.tail];
+        let pieces = pieces(
+            texts.map(String::as_str),
+            [false, true, true, false],
+            self.allow_control_tokens,
+        );
+        let cut = Cut::new(tokenizer, &pieces, self.add_special, vocab_size)?;
+        let [prefix, document, query, tail] = cut.pieces(4).try_into().unwrap_or_default();
         if document.is_empty() {
             return Err(PromptError::EmptyDocument);
         }
@@ -300,6 +316,18 @@ impl PromptSplit {
     }
 }
 
+/// Texts as pieces; those of the user are literal, unless their control tokens are to be read.
+fn pieces<const N: usize>(
+    texts: [&str; N],
+    of_user: [bool; N],
+    allow_control_tokens: bool,
+) -> [TextPiece<'_>; N] {
+    std::array::from_fn(|i| match of_user[i] && !allow_control_tokens {
+        true => TextPiece::Literal(texts[i]),
+        false => TextPiece::Template(texts[i]),
+    })
+}
+
 /// The tokens of a text, and where its pieces begin among them.
 struct Cut {
     ids: Vec<u32>,
@@ -309,15 +337,14 @@ struct Cut {
 }
 
 impl Cut {
-    /// Encodes `text` and cuts it after the bytes `ends`, which ascend.
+    /// Encodes the pieces as one text and cuts it where they meet.
     fn new(
         tokenizer: &Tokenizer,
-        text: &str,
+        pieces: &[TextPiece<'_>],
         add_special: bool,
-        ends: &[usize],
         vocab_size: usize,
     ) -> Result<Self, PromptError> {
-        let encoded = tokenizer.encode_with_spans(text, add_special)?;
+        let encoded = tokenizer.encode_pieces(pieces, add_special)?;
         if let Some(index) = encoded.ids.iter().position(|&id| id as usize >= vocab_size) {
             return Err(PromptError::BeyondVocabulary {
                 id: encoded.ids[index],
@@ -326,8 +353,11 @@ impl Cut {
             });
         }
         let mut straddling = None;
-        let mut starts = Vec::with_capacity(ends.len());
-        for &end in ends {
+        let mut starts = Vec::new();
+        let mut end = 0;
+        for piece in pieces.iter().take(pieces.len().saturating_sub(1)) {
+            let (TextPiece::Template(text) | TextPiece::Literal(text)) = piece;
+            end += text.len();
             let first = encoded.spans.partition_point(|&(_, last)| last <= end);
             let start = first + encoded.special_before;
             if encoded.spans.get(first).is_some_and(|span| span.0 < end) {
@@ -342,11 +372,11 @@ impl Cut {
         })
     }
 
-    /// The `ends + 1` pieces.
-    fn pieces(&self, ends: usize) -> Vec<Vec<u32>> {
+    /// The tokens of each of the `count` pieces.
+    fn pieces(&self, count: usize) -> Vec<Vec<u32>> {
         let starts = [0].into_iter().chain(self.starts.iter().copied());
         let stops = self.starts.iter().copied().chain([self.ids.len()]);
-        let pieces = starts.zip(stops).take(ends + 1);
+        let pieces = starts.zip(stops).take(count);
         pieces
             .map(|(start, stop)| self.ids.get(start..stop).unwrap_or_default().to_vec())
             .collect()

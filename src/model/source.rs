@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use super::json;
+use super::tokenizer::{LoadedTokenizer, SpecialTokens, TokenizerError, TokenizerFiles};
 use super::weights::{Checkpoint, WeightsError, listing};
 
 /// The longest configuration or chat template that is read, in bytes.
@@ -37,7 +39,7 @@ pub enum SourceError {
         path: PathBuf,
     },
     /// A model without a tokenizer that this crate reads.
-    #[error("{}: expected tokenizer.json, found {found}; save it with transformers' `AutoTokenizer.from_pretrained(..).save_pretrained(..)`", path.display())]
+    #[error("{}: expected tokenizer.json, or vocab.json with merges.txt, or tokenizer.model, found {found}; save it with transformers' `AutoTokenizer.from_pretrained(..).save_pretrained(..)`", path.display())]
     NoTokenizer {
         /// The folder.
         path: PathBuf,
@@ -69,6 +71,14 @@ pub enum SourceError {
         path: PathBuf,
         /// What the operating system said.
         source: io::Error,
+    },
+    /// The tokenizer.
+    #[error("{}: {source}", path.display())]
+    Tokenizer {
+        /// The folder or file.
+        path: PathBuf,
+        /// What is wrong.
+        source: Box<TokenizerError>,
     },
     /// The weights.
     #[error(transparent)]
@@ -191,28 +201,62 @@ impl ModelSource {
         self.chat_template.as_deref()
     }
 
-    /// `tokenizer.json`.
+    /// The tokenizer, from whichever of its files there are; see
+    /// [`TokenizerFiles`](super::tokenizer::TokenizerFiles). Of a GGUF file, from its metadata.
     ///
     /// # Errors
     ///
-    /// No such file; a file too long to be a tokenizer; of a GGUF file, a vocabulary that cannot be
-    /// expressed as one.
-    pub fn tokenizer(&self) -> Result<Vec<u8>, SourceError> {
+    /// None of the files that a tokenizer is built from; a file too long to be a tokenizer's, or that
+    /// is not what its name says; of a GGUF file, a vocabulary that cannot be expressed.
+    pub fn tokenizer(&self) -> Result<LoadedTokenizer, SourceError> {
+        let of_path = |source: TokenizerError| SourceError::Tokenizer {
+            path: self.path.clone(),
+            source: Box::new(source),
+        };
         #[cfg(feature = "gguf")]
         if let Some(gguf) = self.checkpoint.as_ref().and_then(Checkpoint::gguf) {
             let tokenizer = gguf.tokenizer().map_err(|source| WeightsError::Gguf {
                 path: self.path.clone(),
                 source,
             })?;
-            return Ok(tokenizer.json.to_string().into_bytes());
+            let config = self.tokenizer_config.as_deref().unwrap_or("{}");
+            let config = serde_json::from_str(config).unwrap_or_default();
+            return Ok(LoadedTokenizer {
+                tokenizer: tokenizer.build().map_err(of_path)?,
+                special_tokens: SpecialTokens::from_config(&config),
+                warnings: tokenizer.warnings,
+            });
         }
-        match text(&self.path.join("tokenizer.json"), MAX_TOKENIZER_LEN)? {
-            Some(text) => Ok(text.into_bytes()),
-            None => Err(SourceError::NoTokenizer {
+        let read = |name: &str| text(&self.path.join(name), MAX_TOKENIZER_LEN);
+        let tokenizer_json = read("tokenizer.json")?;
+        let (vocab, merges, model) = match tokenizer_json {
+            Some(_) => (None, None, None),
+            None => (
+                read("vocab.json")?,
+                read("merges.txt")?,
+                bytes(&self.path.join("tokenizer.model"), MAX_TOKENIZER_LEN)?,
+            ),
+        };
+        if tokenizer_json.is_none() && model.is_none() && (vocab.is_none() || merges.is_none()) {
+            return Err(SourceError::NoTokenizer {
                 path: self.path.clone(),
                 found: listing(&self.path),
-            }),
+            });
         }
+        let (added, special) = (read("added_tokens.json")?, read("special_tokens_map.json")?);
+        let config = json::from_str::<serde_json::Value>(&self.config).unwrap_or_default();
+        TokenizerFiles {
+            tokenizer_json: tokenizer_json.as_deref().map(str::as_bytes),
+            tokenizer_config: self.tokenizer_config.as_deref(),
+            added_tokens: added.as_deref(),
+            special_tokens_map: special.as_deref(),
+            vocab_json: vocab.as_deref(),
+            merges_txt: merges.as_deref(),
+            tokenizer_model: model.as_deref(),
+            model_type: config.get("model_type").and_then(|name| name.as_str()),
+        }
+        .load()
+        .map_err(of_path)
     }
 
     /// The weights; see [`Checkpoint::open`].
@@ -246,6 +290,19 @@ fn is_gguf(path: &Path) -> bool {
 
 /// The text of a file, at most `limit` bytes of it; `None` if there is no such file.
 fn text(path: &Path, limit: u64) -> Result<Option<String>, SourceError> {
+    let Some(bytes) = bytes(path, limit)? else {
+        return Ok(None);
+    };
+    String::from_utf8(bytes)
+        .map(Some)
+        .map_err(|error| SourceError::NotUtf8 {
+            path: path.into(),
+            at: error.utf8_error().valid_up_to(),
+        })
+}
+
+/// The content of a file, at most `limit` bytes; `None` if there is no such file.
+fn bytes(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, SourceError> {
     let failed = |source| SourceError::Io {
         path: path.into(),
         source,
@@ -269,13 +326,7 @@ fn text(path: &Path, limit: u64) -> Result<Option<String>, SourceError> {
             found: metadata.len(),
         });
     }
-    let bytes = std::fs::read(path).map_err(failed)?;
-    String::from_utf8(bytes)
-        .map(Some)
-        .map_err(|error| SourceError::NotUtf8 {
-            path: path.into(),
-            at: error.utf8_error().valid_up_to(),
-        })
+    std::fs::read(path).map(Some).map_err(failed)
 }
 
 #[cfg(test)]
@@ -293,17 +344,12 @@ mod tests {
     #[test]
     fn reads_the_texts_of_a_folder() {
         let config: &[u8] = br#"{"chat_template":"in the config"}"#;
-        let dir = folder(&[
-            ("config.json", b"{}"),
-            ("tokenizer_config.json", config),
-            ("tokenizer.json", b"{\"a\":1}"),
-        ]);
+        let dir = folder(&[("config.json", b"{}"), ("tokenizer_config.json", config)]);
         let source = ModelSource::open(dir.path()).unwrap();
         assert_eq!(source.config(), "{}");
         assert_eq!(source.tokenizer_config().map(str::as_bytes), Some(config));
         assert_eq!(source.chat_template(), None);
         assert_eq!(source.generation_config(), None);
-        assert_eq!(source.tokenizer().unwrap(), b"{\"a\":1}");
 
         std::fs::write(dir.path().join("chat_template.jinja"), "in the file").unwrap();
         assert_eq!(
@@ -333,12 +379,15 @@ mod tests {
             Err(SourceError::NotUtf8 { at: 7, .. })
         ));
 
-        let dir = folder(&[("config.json", b"{}"), ("tokenizer.model", b"x")]);
-        let error = ModelSource::open(dir.path())
-            .unwrap()
-            .tokenizer()
-            .unwrap_err();
-        assert!(error.to_string().contains("tokenizer.model"), "{error}");
+        for (name, named) in [
+            ("vocab.json", "vocab.json"),
+            ("tokenizer.model", "tokenizer.model"),
+        ] {
+            let dir = folder(&[("config.json", b"{}"), (name, b"x")]);
+            let source = ModelSource::open(dir.path()).unwrap();
+            let error = source.tokenizer().unwrap_err().to_string();
+            assert!(error.contains(named), "{error}");
+        }
     }
 
     #[test]

@@ -85,9 +85,12 @@ fn alone(args: &Args, output: &Output) -> Result<(), CliError> {
         true => Some(prompt(&request, &model.text, output)?),
         false => None,
     };
+    let read = options.prompt.allow_control_tokens;
+    note_control_tokens(&request.control_tokens, read, &model.text, output);
     let answer = ask(&model, &request, &options, output)?;
     if output.is_json() {
         let mut value = to_json(&answer, &model.text);
+        value["control_tokens_read"] = read.into();
         if let Some(prompt) = prompt {
             value["prompt"] = prompt;
         }
@@ -326,6 +329,34 @@ pub fn logprobs_json(completion: &Completion, text: &ModelText) -> Value {
     all.collect()
 }
 
+/// Control tokens that a text spells out.
+pub fn control_tokens_json(spelled: &[(u32, usize)], text: &ModelText) -> Value {
+    let all = spelled.iter().map(|&(token, count)| {
+        json!({ "token": token, "text": text.tokenizer.token(token), "count": count })
+    });
+    all.collect()
+}
+
+/// Says that a text spells control tokens out, and what became of them.
+fn note_control_tokens(spelled: &[(u32, usize)], read: bool, text: &ModelText, output: &Output) {
+    if spelled.is_empty() {
+        return;
+    }
+    let names = spelled.iter().map(|&(token, count)| {
+        let name = text.tokenizer.token(token).unwrap_or_default();
+        format!("{name} ({count})")
+    });
+    let names: Vec<String> = names.collect();
+    output.note(format!(
+        "note: document or question spell out {}, {}",
+        names.join(", "),
+        match read {
+            true => "read as control tokens",
+            false => "read as text; --allow-control-tokens reads them as tokens",
+        }
+    ));
+}
+
 /// The keys of the command contract.
 pub fn to_json(answer: &Answer, text: &ModelText) -> Value {
     let mut value = json!({
@@ -336,6 +367,7 @@ pub fn to_json(answer: &Answer, text: &ModelText) -> Value {
         "document_tokens": answer.document_tokens,
         "query_tokens": answer.query_tokens,
         "exact_split": answer.exact_split,
+        "control_tokens": control_tokens_json(&answer.control_tokens, text),
         "method": answer.plan.method.name(),
         "ranks": answer.plan.ranks,
         "anchor": answer.plan.anchor,

@@ -315,6 +315,7 @@ pub fn answer(
     let answer = Answer::new(request, reply, seconds);
     let report = report(checked, task, chunk, session.group());
     let mut value = generate::to_json(&answer, &model.text);
+    value["control_tokens_read"] = options.prompt.allow_control_tokens.into();
     if show_prompt {
         value["prompt"] = generate::prompt(request, &model.text, output)?;
     }

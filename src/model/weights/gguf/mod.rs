@@ -353,6 +353,14 @@ impl Gguf {
         }
     }
 
+    fn flag(&self, key: &str) -> Result<Option<bool>, GgufError> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(*flag)),
+            Some(other) => Err(Self::wrong(key, "true or false", other)),
+        }
+    }
+
     fn text(&self, key: &str) -> Result<Option<&str>, GgufError> {
         match self.get(key) {
             None => Ok(None),
