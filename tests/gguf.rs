@@ -516,11 +516,10 @@ fn yarn_takes_all_its_options_or_is_refused() {
     let expected = 0.5 * (0.1 * 4f64.ln() + 1.0);
     let found = found["attention_factor"].as_f64().unwrap();
     assert!((found - expected).abs() < 1e-12, "{found}");
-    for (name, value) in [
-        ("yarn_ext_factor", 0.0),
-        ("yarn_log_multiplier", 0.1),
-        ("alpha", 1000.0),
-    ] {
+    // An `mscale_all_dim` of 1 and an `mscale` of 1.
+    let found = yarn(&[("yarn_log_multiplier", 1.0)]).unwrap();
+    assert_eq!(found["attention_factor"], 1.0);
+    for (name, value) in [("yarn_ext_factor", 0.0), ("alpha", 1000.0)] {
         let error = yarn(&[(name, value)]).unwrap_err().to_string();
         assert!(
             error.contains("rope scaling") || error.contains("YaRN"),

@@ -237,10 +237,8 @@ impl Gguf {
                 found,
             })
         };
-        for name in ["alpha", "yarn_log_multiplier"] {
-            if let Some(found) = self.rope_option(name)?.filter(|&found| found != 0.0) {
-                return unsupported(format!("{name} of {found}"));
-            }
+        if let Some(found) = self.rope_option("alpha")?.filter(|&found| found != 0.0) {
+            return unsupported(format!("alpha of {found}"));
         }
         if multiplier.is_some() && kind != Some("yarn") {
             return unsupported("attn_factor without yarn".into());
@@ -293,11 +291,16 @@ impl Gguf {
         let attention = self
             .rope_option("yarn_attn_factor")?
             .filter(|&attention| attention > 0.0);
-        let attention = match (attention, multiplier) {
-            (attention, None) => attention,
-            (Some(attention), Some(multiplier)) => Some(attention * multiplier),
-            (None, Some(multiplier)) => {
-                Some(RopeScaling::yarn_attention_factor(factor, None) * multiplier)
+        // `mscale_all_dim` beside an `mscale` of 1.
+        let all_dim = self
+            .rope_option("yarn_log_multiplier")?
+            .filter(|&all_dim| all_dim != 0.0);
+        let by_default =
+            || RopeScaling::yarn_attention_factor(factor, all_dim.map(|all_dim| (1.0, all_dim)));
+        let attention = match (attention, multiplier, all_dim) {
+            (attention, None, None) => attention,
+            (attention, multiplier, _) => {
+                Some(attention.unwrap_or_else(by_default) * multiplier.unwrap_or(1.0))
             }
         };
         let options = [
