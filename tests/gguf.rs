@@ -831,6 +831,40 @@ fn parts_that_are_missing_or_of_other_models_are_named() {
 }
 
 #[test]
+fn impossible_parts_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = |name: &str, number: u32, count: u32| {
+        let path = folder.path().join(name);
+        let mut keys = metadata("llama");
+        set(&mut keys, "split.no", Some(Value::U32(number)));
+        set(&mut keys, "split.count", Some(Value::U32(count)));
+        write(&path, &keys, &tensors());
+        Checkpoint::open(&path).unwrap_err().to_string()
+    };
+    let many = error("m-00001-of-65535.gguf", 0, 65535);
+    assert!(
+        many.contains("65534 parts are") && many.contains("more"),
+        "{many}"
+    );
+    assert!(many.len() < 1000, "{many}");
+    // A number that no name of a part has.
+    let beyond = error("m-00001-of-100000.gguf", 0, 100_000);
+    assert!(beyond.contains("of 100000 of a split model"), "{beyond}");
+    assert!(error("m-00001-of-00002.gguf", u32::MAX, 2).contains("split.no"));
+    let swapped = error("m-00001-of-00002.gguf", 1, 2);
+    assert!(swapped.contains("m-00002-of-00002.gguf"), "{swapped}");
+    // What merging leaves: one file, whatever its name.
+    let path = folder.path().join("m-00001-of-00009.gguf");
+    let mut keys = metadata("llama");
+    set(&mut keys, "split.count", Some(Value::U16(0)));
+    write(&path, &keys, &tensors());
+    assert_eq!(
+        Checkpoint::open(&path).unwrap().tensors().len(),
+        KINDS.len()
+    );
+}
+
+#[test]
 fn a_folder_of_several_models_is_refused_with_their_names() {
     let model = model(&metadata("llama"));
     let folder = model.folder.path();
