@@ -520,11 +520,10 @@ fn yarn_takes_all_its_options_or_is_refused() {
     let expected = 0.5 * (0.1 * 4f64.ln() + 1.0);
     let found = found["attention_factor"].as_f64().unwrap();
     assert!((found - expected).abs() < 1e-12, "{found}");
-    for (name, value) in [
-        ("yarn_ext_factor", 0.0),
-        ("yarn_log_multiplier", 0.1),
-        ("alpha", 1000.0),
-    ] {
+    // An `mscale_all_dim` of 1 and an `mscale` of 1.
+    let found = yarn(&[("yarn_log_multiplier", 1.0)]).unwrap();
+    assert_eq!(found["attention_factor"], 1.0);
+    for (name, value) in [("yarn_ext_factor", 0.0), ("alpha", 1000.0)] {
         let error = yarn(&[(name, value)]).unwrap_err().to_string();
         assert!(
             error.contains("rope scaling") || error.contains("YaRN"),
@@ -561,51 +560,77 @@ fn relatives_of_llama_are_llama() {
     }
 }
 
-/// Biases are there or not by the tensors: no key says so.
+/// Biases are there or not by the tensors: no key says so. Zeros change nothing, so those that no
+/// configuration has are passed over.
 #[test]
 fn biases_stand_in_the_config() {
-    let config = |architecture: &str, biases: &[&str]| {
+    let config = |architecture: &str, biases: &[(&str, f32)]| {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("biased.gguf");
         let mut tensors = tensors();
-        for (layer, bias) in [0, 1]
-            .into_iter()
-            .flat_map(|n| biases.iter().map(move |b| (n, b)))
-        {
-            let rows = match *bias {
-                "attn_k" | "attn_v" => KV_HEADS * HEAD_DIM,
-                "ffn_gate" | "ffn_up" => 512,
-                _ => HIDDEN,
-            };
-            let zeros = Tensor::zeros(rows, candle_core::DType::F32, &Device::Cpu).unwrap();
-            let tensor = QTensor::quantize(&zeros, GgmlDType::F32).unwrap();
-            tensors.push((format!("blk.{layer}.{bias}.bias"), tensor));
+        for layer in [0, 1] {
+            for (bias, value) in biases {
+                let rows = match *bias {
+                    "attn_k" | "attn_v" => KV_HEADS * HEAD_DIM,
+                    "ffn_gate" | "ffn_up" => 512,
+                    _ => HIDDEN,
+                };
+                let values = Tensor::full(*value, rows, &Device::Cpu).unwrap();
+                let tensor = QTensor::quantize(&values, GgmlDType::F32).unwrap();
+                tensors.push((format!("blk.{layer}.{bias}.bias"), tensor));
+            }
         }
         write(&path, &metadata(architecture), &tensors);
-        let source = ModelSource::open(&path)?;
-        Ok::<serde_json::Value, SourceError>(serde_json::from_str(source.config()).unwrap())
+        let source = ModelSource::open(&path).map_err(|error| error.to_string())?;
+        let config: serde_json::Value = serde_json::from_str(source.config()).unwrap();
+        let flag = |key: &str| config[key] == true;
+        let model_type = config["model_type"].as_str().unwrap().to_string();
+        Ok::<_, String>((model_type, flag("attention_bias"), flag("mlp_bias")))
     };
-    let (qkv, mlp) = (
-        ["attn_q", "attn_k", "attn_v"],
-        ["ffn_gate", "ffn_up", "ffn_down"],
-    );
-    let with = |parts: &[&'static str], more: &[&'static str]| [parts, more].concat();
-    let plain = config("llama", &[]).unwrap();
-    assert_eq!(plain["attention_bias"], false);
-    let all = config("llama", &with(&with(&qkv, &["attn_output"]), &mlp)).unwrap();
-    assert_eq!(
-        (&all["attention_bias"], &all["mlp_bias"]),
-        (&true.into(), &true.into())
-    );
-    assert_eq!(all["model_type"], "llama");
-    let as_qwen2 = config("llama", &qkv).unwrap();
-    assert_eq!(as_qwen2["model_type"], "qwen2");
-    assert_eq!(as_qwen2["architectures"][0], "Qwen2ForCausalLM");
-    assert_eq!(config("qwen2", &qkv).unwrap()["model_type"], "qwen2");
-    for part in [&["attn_q"][..], &["attn_output"], &["ffn_up"]] {
-        let error = config("llama", part).unwrap_err().to_string();
+    let qkv = [("attn_q", 1.0), ("attn_k", 1.0), ("attn_v", 1.0)];
+    let mlp = [("ffn_gate", 1.0), ("ffn_up", 1.0), ("ffn_down", 1.0)];
+    let output = [("attn_output", 1.0)];
+    let llama = |attention, mlp| Ok(("llama".to_string(), attention, mlp));
+    let qwen2 = Ok(("qwen2".to_string(), false, false));
+    let zeros = [("attn_output", 0.0), ("ffn_down", -0.0)];
+    for (biases, expected) in [
+        (vec![], llama(false, false)),
+        ([&qkv[..], &output, &mlp].concat(), llama(true, true)),
+        ([&qkv[..], &output].concat(), llama(true, false)),
+        (mlp.to_vec(), llama(false, true)),
+        (qkv.to_vec(), qwen2.clone()),
+        (zeros.to_vec(), llama(false, false)),
+        ([&qkv[..], &zeros].concat(), qwen2.clone()),
+        (
+            [&qkv.map(|(part, _)| (part, 0.0))[..], &output].concat(),
+            llama(true, false),
+        ),
+        (
+            [&qkv[..], &output, &zeros[1..]].concat(),
+            llama(true, false),
+        ),
+    ] {
+        assert_eq!(config("llama", &biases), expected, "{biases:?}");
+    }
+    assert_eq!(config("qwen2", &qkv), qwen2);
+    for part in [&qkv[..1], &output, &mlp[..2], &[&qkv[..], &mlp].concat()] {
+        let error = config("llama", part).unwrap_err();
         assert!(error.contains("this set of biases"), "{error}");
     }
+}
+
+/// A file with `output.weight` and no embedding: the one serves for both, as in transformers.
+#[test]
+fn a_head_alone_is_the_embedding() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("head.gguf");
+    let mut tensors = tensors();
+    tensors.retain(|(name, _)| name != "token_embd.weight");
+    write(&path, &metadata("llama"), &tensors);
+    let source = ModelSource::open(&path).unwrap();
+    let config: serde_json::Value = serde_json::from_str(source.config()).unwrap();
+    assert_eq!(config["tie_word_embeddings"], true);
+    assert_eq!(config["vocab_size"], 16);
 }
 
 #[test]
@@ -814,6 +839,40 @@ fn parts_that_are_missing_or_of_other_models_are_named() {
     assert!(
         error.contains("part 1 of 3") && error.contains("NAME-00001-of-00003.gguf"),
         "{error}"
+    );
+}
+
+#[test]
+fn impossible_parts_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = |name: &str, number: u32, count: u32| {
+        let path = folder.path().join(name);
+        let mut keys = metadata("llama");
+        set(&mut keys, "split.no", Some(Value::U32(number)));
+        set(&mut keys, "split.count", Some(Value::U32(count)));
+        write(&path, &keys, &tensors());
+        Checkpoint::open(&path).unwrap_err().to_string()
+    };
+    let many = error("m-00001-of-65535.gguf", 0, 65535);
+    assert!(
+        many.contains("65534 parts are") && many.contains("more"),
+        "{many}"
+    );
+    assert!(many.len() < 1000, "{many}");
+    // A number that no name of a part has.
+    let beyond = error("m-00001-of-100000.gguf", 0, 100_000);
+    assert!(beyond.contains("of 100000 of a split model"), "{beyond}");
+    assert!(error("m-00001-of-00002.gguf", u32::MAX, 2).contains("split.no"));
+    let swapped = error("m-00001-of-00002.gguf", 1, 2);
+    assert!(swapped.contains("m-00002-of-00002.gguf"), "{swapped}");
+    // What merging leaves: one file, whatever its name.
+    let path = folder.path().join("m-00001-of-00009.gguf");
+    let mut keys = metadata("llama");
+    set(&mut keys, "split.count", Some(Value::U16(0)));
+    write(&path, &keys, &tensors());
+    assert_eq!(
+        Checkpoint::open(&path).unwrap().tensors().len(),
+        KINDS.len()
     );
 }
 

@@ -106,6 +106,7 @@ put('gguf', 'good', gguf(), True)
 put('gguf', 'good_version_2', gguf(version=2), True)
 put('gguf', 'good_sentencepiece', gguf(swap(swap(META, 'tokenizer.ggml.model', kv_s('tokenizer.ggml.model', 'llama')), 'tokenizer.ggml.merges',
     s('tokenizer.ggml.scores') + u32(9) + u32(6) + u64(4) + struct.pack('<4f', -3, -2, -1, 0))), True)
+put('gguf', 'good_split_part', gguf(META + [kv_u('split.no', 0), kv_u('split.count', 2), kv_u('split.tensors.count', 3)]), True)
 put('gguf', 'empty', b'')
 put('gguf', 'magic_only', b'GGUF')
 put('gguf', 'other_magic', gguf(magic=b'GGML'))

@@ -131,36 +131,61 @@ impl Gguf {
     }
 
     /// Which biases the model has, and in which of the families' configurations that can be said.
+    ///
+    /// No key says so: it is the first configuration that has every bias which is not 0, and no bias
+    /// that is not there.
     fn biases(&self) -> Result<Biases, GgufError> {
-        let have = |parts: &[&str]| {
-            parts
+        const MLP: [&str; 3] = ["down_proj", "gate_proj", "up_proj"];
+        const INPUTS: [&str; 3] = ["k_proj", "q_proj", "v_proj"];
+        let choices: &[(Architecture, bool, bool)] = match self.architecture {
+            Architecture::Llama => &[
+                (Architecture::Llama, false, false),
+                (Architecture::Llama, false, true),
+                // Llama with biases on queries, keys and values alone is Qwen2.
+                (Architecture::Qwen2, true, false),
+                (Architecture::Llama, true, false),
+                (Architecture::Llama, true, true),
+            ],
+            // Which always has them, and has no others: further ones are not used, as in transformers.
+            Architecture::Qwen2 => {
+                return Ok(Biases {
+                    architecture: Architecture::Qwen2,
+                    attention: true,
+                    mlp: false,
+                });
+            }
+            Architecture::Qwen3 => &[
+                (Architecture::Qwen3, false, false),
+                (Architecture::Qwen3, true, false),
+            ],
+        };
+        for &(architecture, attention, mlp) in choices {
+            let computed = |part: &str| match part {
+                "o_proj" => attention && architecture != Architecture::Qwen2,
+                part if INPUTS.contains(&part) => attention,
+                part if MLP.contains(&part) => mlp,
+                // Norms have none in any of the families; those are not used.
+                _ => true,
+            };
+            let mut all = INPUTS.iter().chain(&MLP).chain(&["o_proj"]);
+            let there = all.all(|part| !computed(part) || self.biases.contains_key(*part));
+            let enough = self
+                .biases
                 .iter()
-                .filter(|part| self.biases.contains(**part))
-                .count()
-        };
-        let (projections, output) = (have(&["q_proj", "k_proj", "v_proj"]), have(&["o_proj"]));
-        let mlp = have(&["gate_proj", "up_proj", "down_proj"]);
-        let found = |architecture, attention, mlp| {
-            Ok(Biases {
-                architecture,
-                attention,
-                mlp,
-            })
-        };
-        match (self.architecture, projections, output, mlp) {
-            // Which are always there, and all that this family has; further ones are not used.
-            (Architecture::Qwen2, ..) => found(Architecture::Qwen2, true, false),
-            (other, 0, 0, 0) => found(other, false, false),
-            (Architecture::Llama, 0, 0, 3) => found(Architecture::Llama, false, true),
-            (Architecture::Llama, 3, 1, 0 | 3) => found(Architecture::Llama, true, mlp == 3),
-            // Llama with biases on these three alone is Qwen2.
-            (Architecture::Llama, 3, 0, 0) => found(Architecture::Qwen2, true, false),
-            (Architecture::Qwen3, 3, 1, 0) => found(Architecture::Qwen3, true, false),
-            _ => Err(GgufError::Unsupported {
-                what: "this set of biases",
-                found: self.biases.iter().cloned().collect::<Vec<_>>().join(", "),
-            }),
+                .all(|(part, counts)| !counts || computed(part));
+            if there && enough {
+                return Ok(Biases {
+                    architecture,
+                    attention,
+                    mlp,
+                });
+            }
         }
+        let parts: Vec<&str> = self.biases.keys().map(String::as_str).collect();
+        Err(GgufError::Unsupported {
+            what: "this set of biases",
+            found: parts.join(", "),
+        })
     }
 
     fn refuse_unsupported(&self) -> Result<(), GgufError> {
@@ -237,10 +262,8 @@ impl Gguf {
                 found,
             })
         };
-        for name in ["alpha", "yarn_log_multiplier"] {
-            if let Some(found) = self.rope_option(name)?.filter(|&found| found != 0.0) {
-                return unsupported(format!("{name} of {found}"));
-            }
+        if let Some(found) = self.rope_option("alpha")?.filter(|&found| found != 0.0) {
+            return unsupported(format!("alpha of {found}"));
         }
         if multiplier.is_some() && kind != Some("yarn") {
             return unsupported("attn_factor without yarn".into());
@@ -293,11 +316,16 @@ impl Gguf {
         let attention = self
             .rope_option("yarn_attn_factor")?
             .filter(|&attention| attention > 0.0);
-        let attention = match (attention, multiplier) {
-            (attention, None) => attention,
-            (Some(attention), Some(multiplier)) => Some(attention * multiplier),
-            (None, Some(multiplier)) => {
-                Some(RopeScaling::yarn_attention_factor(factor, None) * multiplier)
+        // `mscale_all_dim` beside an `mscale` of 1.
+        let all_dim = self
+            .rope_option("yarn_log_multiplier")?
+            .filter(|&all_dim| all_dim != 0.0);
+        let by_default =
+            || RopeScaling::yarn_attention_factor(factor, all_dim.map(|all_dim| (1.0, all_dim)));
+        let attention = match (attention, multiplier, all_dim) {
+            (attention, None, None) => attention,
+            (attention, multiplier, _) => {
+                Some(attention.unwrap_or_else(by_default) * multiplier.unwrap_or(1.0))
             }
         };
         let options = [

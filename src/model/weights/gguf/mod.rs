@@ -23,7 +23,7 @@ mod parts;
 mod rope;
 mod tokenizer;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 pub(super) use blocks::BlockTensor;
@@ -35,6 +35,7 @@ pub(super) use parts::{Part, open_all};
 pub use tokenizer::GgufTokenizer;
 
 use super::checkpoint::{Data, StoredType, TensorInfo};
+use super::elements;
 use super::mapped::MappedFile;
 use burn::tensor::FloatDType;
 use rope::Llama3;
@@ -55,8 +56,9 @@ pub struct Gguf {
     tied: bool,
     /// Llama 3's frequency scaling, recovered from its factors.
     llama3: Option<Llama3>,
-    /// The projections of a layer that have biases, by their Hugging Face names.
-    biases: BTreeSet<String>,
+    /// The projections of a layer that have biases, by their Hugging Face names, and whether a bias
+    /// of any layer is not 0.
+    biases: BTreeMap<String, bool>,
 }
 
 /// The families of models that are read.
@@ -146,12 +148,13 @@ pub(super) fn open(parts: Vec<Part>) -> Result<Opened, GgufError> {
         vocab_size: 0,
         tied: true,
         llama3: None,
-        biases: BTreeSet::new(),
+        biases: BTreeMap::new(),
     };
     let (heads, kv_heads) = gguf.heads()?;
     let layers = gguf.optional_integer(&gguf.key("block_count"))?;
 
     let (mut tensors, mut others) = (Vec::new(), Vec::new());
+    let (mut embedding, mut head) = (None, None);
     let all = files
         .iter()
         .flat_map(|(file, described)| described.iter().map(move |tensor| (file, tensor)));
@@ -182,14 +185,15 @@ pub(super) fn open(parts: Vec<Part>) -> Result<Opened, GgufError> {
             continue;
         };
         match name.as_str() {
-            "model.embed_tokens.weight" => gguf.vocab_size = described.shape[0],
-            "lm_head.weight" => gguf.tied = false,
+            "model.embed_tokens.weight" => embedding = Some(described.shape[0]),
+            "lm_head.weight" => head = Some(described.shape[0]),
             _ => {}
         }
         if let Some((layer, projection)) = names::bias(&name)
             && layers.is_none_or(|layers| layer < layers)
         {
-            gguf.biases.insert(projection.to_string());
+            let counts = gguf.biases.entry(projection.to_string()).or_default();
+            *counts |= !is_zero(file, described);
         }
         let interleaved = if interleaves && name.contains(".q_proj.") {
             Some(heads)
@@ -209,17 +213,29 @@ pub(super) fn open(parts: Vec<Part>) -> Result<Opened, GgufError> {
         });
         tensors.push((TensorInfo { name, ..info }, data));
     }
-    if gguf.vocab_size == 0 {
-        return Err(GgufError::Unsupported {
-            what: "a model without an embedding",
-            found: "no token_embd.weight".into(),
-        });
-    }
+    // One of the two alone serves for both.
+    gguf.tied = embedding.is_none() || head.is_none();
+    gguf.vocab_size = embedding.or(head).ok_or_else(|| GgufError::Unsupported {
+        what: "a model without an embedding",
+        found: "no token_embd.weight".into(),
+    })?;
     Ok(Opened {
         gguf,
         tensors,
         others,
     })
+}
+
+/// Whether all elements of a tensor of plain floats are 0; false for other tensors.
+fn is_zero(file: &MappedFile, described: &Described) -> bool {
+    let bytes = file.slice(described.start..described.end);
+    match (described.kind.plain().and_then(elements::width), bytes) {
+        // A sign in an element's last byte makes no difference.
+        (Some(width), Some(bytes)) => bytes.chunks_exact(width).all(|element| {
+            element.iter().rev().skip(1).all(|&b| b == 0) && element[width - 1] & 0x7f == 0
+        }),
+        _ => false,
+    }
 }
 
 /// A tensor's rows and their length, checked for the reordering they need.
@@ -273,7 +289,7 @@ fn factors(file: &MappedFile, described: &Described) -> Result<Vec<f32>, GgufErr
 
 impl Gguf {
     /// Reads what the GGUF file that `bytes` is, the whole of it, says about its model; tensors'
-    /// names, shapes and places are checked, their data not touched. Of a split model, what the one
+    /// names, shapes and places are checked, their data not touched but for biases. Of a split model, what the one
     /// part says.
     ///
     /// [`Checkpoint::open`](super::Checkpoint::open) is the way to read tensors.

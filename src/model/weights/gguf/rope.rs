@@ -91,7 +91,7 @@ impl Llama3 {
             }
         };
         let original = context.round();
-        (original >= 1.0 && original < 1e9).then_some(Self {
+        (1.0..1e9).contains(&original).then_some(Self {
             original_max_position_embeddings: original as usize,
             ..*self
         })
