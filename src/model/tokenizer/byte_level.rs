@@ -3,7 +3,8 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::pre_tokenizer::PreTokenizer;
+use super::pre_tokenizer::{GPT2, PreTokenizer};
+use super::vocabulary::Steps;
 
 /// What a byte-level BPE is made of.
 pub(crate) struct ByteLevel<'a> {
@@ -24,17 +25,16 @@ pub(crate) struct ByteLevel<'a> {
 impl ByteLevel<'_> {
     /// The content of the `tokenizer.json`.
     pub(crate) fn json(self) -> Json {
-        let mut steps: Vec<Json> = self.words.patterns.iter().copied().map(split).collect();
-        steps.push(byte_level(self.add_prefix_space));
+        let steps = steps(&self.words, self.add_prefix_space);
         json!({
             "version": "1.0",
             "truncation": null,
             "padding": null,
             "added_tokens": self.added_tokens,
-            "normalizer": if self.words.nfc { json!({ "type": "NFC" }) } else { Json::Null },
-            "pre_tokenizer": { "type": "Sequence", "pretokenizers": steps },
+            "normalizer": steps.normalizer,
+            "pre_tokenizer": steps.pre_tokenizer,
             "post_processor": self.post_processor,
-            "decoder": byte_level(self.add_prefix_space),
+            "decoder": steps.decoder,
             "model": {
                 "type": "BPE", "dropout": null, "unk_token": null,
                 "continuing_subword_prefix": null, "end_of_word_suffix": null,
@@ -46,14 +46,33 @@ impl ByteLevel<'_> {
     }
 }
 
+/// How text is cut into words and put together again.
+pub(crate) fn steps(words: &PreTokenizer, add_prefix_space: bool) -> Steps {
+    // Cut by its own expression, ByteLevel puts one space before a text; behind other cuts, before
+    // each word.
+    let alone = words.patterns == [GPT2];
+    let own = words.patterns.iter().filter(|_| !alone);
+    let mut cuts: Vec<Json> = own.copied().map(split).collect();
+    cuts.push(byte_level(add_prefix_space, alone));
+    Steps {
+        normalizer: if words.nfc {
+            json!({ "type": "NFC" })
+        } else {
+            Json::Null
+        },
+        pre_tokenizer: json!({ "type": "Sequence", "pretokenizers": cuts }),
+        decoder: byte_level(add_prefix_space, false),
+    }
+}
+
 fn split(pattern: &str) -> Json {
     json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated",
         "invert": false })
 }
 
-fn byte_level(add_prefix_space: bool) -> Json {
+fn byte_level(add_prefix_space: bool, use_regex: bool) -> Json {
     json!({ "type": "ByteLevel", "add_prefix_space": add_prefix_space, "trim_offsets": false,
-        "use_regex": false })
+        "use_regex": use_regex })
 }
 
 /// The characters that the 256 bytes are written as.

@@ -11,7 +11,7 @@ use serde_json::{Map, Value as Json};
 use tokenizers::AddedToken;
 
 use super::byte_level::ByteLevel;
-use super::pre_tokenizer::PreTokenizer;
+use super::class::Class;
 use super::special::{Named, SpecialTokens, token};
 use super::vocabulary::around;
 use super::{Tokenizer, TokenizerError, guard, model_file, tiktoken};
@@ -85,21 +85,38 @@ impl TokenizerFiles<'_> {
             None => Map::new(),
         };
         let mut warnings = Vec::new();
-        let (mut inner, base) = match self.tokenizer_json {
-            Some(bytes) => (Tokenizer::from_bytes(bytes)?, None),
+        let (mut inner, base, defaults) = match self.tokenizer_json {
+            Some(bytes) => {
+                let mut inner = Tokenizer::from_bytes(bytes)?;
+                let byte_level = b"\"ByteLevel\"";
+                let byte_level = bytes
+                    .windows(byte_level.len())
+                    .any(|part| part == byte_level);
+                let class = Class::of(&config, self.model_type, byte_level);
+                if let Some(class) = class {
+                    class.apply(&mut inner.inner, &config)?;
+                    inner = inner.renewed()?;
+                }
+                (inner, None, class.map(Class::defaults).unwrap_or_default())
+            }
             None => {
                 let base = self.base(&config)?;
                 let json = base.json.to_string();
-                (Tokenizer::from_bytes(json.as_bytes())?, Some(base))
+                let defaults = base.defaults.clone();
+                (
+                    Tokenizer::from_bytes(json.as_bytes())?,
+                    Some(base),
+                    defaults,
+                )
             }
         };
         let existing = inner.inner.get_added_tokens_decoder();
         let existing: BTreeMap<u32, AddedToken> = existing.into_iter().collect();
         let mut beside = self.beside(&config, &existing, &mut warnings)?;
+        for (name, text) in &defaults {
+            beside.named.set_default(name, text);
+        }
         if let Some(base) = &base {
-            for (name, text) in &base.defaults {
-                beside.named.set_default(name, text);
-            }
             if !base.extra.is_empty() {
                 beside.named.extra = Some(base.extra.clone());
             }
@@ -145,12 +162,11 @@ impl TokenizerFiles<'_> {
 
     /// The tokenizer of a folder without `tokenizer.json`.
     fn base(&self, config: &Map<String, Json>) -> Result<Base, TokenizerError> {
-        let class = config.get("tokenizer_class").and_then(Json::as_str);
-        let class = class.map(|class| class.strip_suffix("Fast").unwrap_or(class));
+        let class = Class::of(config, self.model_type, false);
         if let (Some(vocab), Some(merges)) = (self.vocab_json, self.merges_txt)
-            && (self.tokenizer_model.is_none() || class != Some("LlamaTokenizer"))
+            && (self.tokenizer_model.is_none() || class.is_some_and(|class| class != Class::Llama))
         {
-            return vocab_and_merges(vocab, merges, class, self.model_type, config);
+            return vocab_and_merges(vocab, merges, class, config);
         }
         let Some(bytes) = self.tokenizer_model else {
             return Err(TokenizerError::NoFiles);
@@ -326,32 +342,19 @@ impl Tokenizer {
 fn vocab_and_merges<'a>(
     vocab: &str,
     merges: &'a str,
-    class: Option<&str>,
-    model_type: Option<&str>,
+    class: Option<Class>,
     config: &Map<String, Json>,
 ) -> Result<Base, TokenizerError> {
-    let class = match (class, model_type) {
-        (Some(class), _) => class,
-        (None, Some("qwen2" | "qwen3")) => "Qwen2Tokenizer",
-        (None, _) => "none named",
+    let Some((class, words)) = class.and_then(|class| Some((class, class.words()?))) else {
+        let class = config.get("tokenizer_class").and_then(Json::as_str);
+        return Err(TokenizerError::Unsupported {
+            file: "vocab.json",
+            what: format!(
+                "a tokenizer_class other than Qwen2Tokenizer and GPT2Tokenizer ({})",
+                class.unwrap_or("none named")
+            ),
+        });
     };
-    const END: &str = "<|endoftext|>";
-    let (words, defaults): (_, &[&'static str]) = match class {
-        "Qwen2Tokenizer" => ("qwen2", &["unk_token", "eos_token", "pad_token"]),
-        "GPT2Tokenizer" => ("gpt-2", &["unk_token", "bos_token", "eos_token"]),
-        other => {
-            return Err(TokenizerError::Unsupported {
-                file: "vocab.json",
-                what: format!(
-                    "a tokenizer_class other than Qwen2Tokenizer and GPT2Tokenizer ({other})"
-                ),
-            });
-        }
-    };
-    let words = PreTokenizer::named(words).map_err(|what| TokenizerError::Unsupported {
-        file: "vocab.json",
-        what,
-    })?;
     let mut pairs: Vec<[&'a str; 2]> = Vec::new();
     for line in merges.lines().filter(|line| !line.starts_with("#version")) {
         match line.split_once(' ') {
@@ -377,10 +380,7 @@ fn vocab_and_merges<'a>(
     Ok(Base {
         json: byte_level.json(),
         extra: Vec::new(),
-        defaults: defaults
-            .iter()
-            .map(|&name| (name, END.to_owned()))
-            .collect(),
+        defaults: class.defaults(),
         raw_added: false,
         bare: true,
     })

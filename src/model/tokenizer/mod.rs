@@ -5,12 +5,14 @@
 //! | `mod` | [`Tokenizer`]: encoding, decoding, ids |
 //! | `pieces` | text that may not become a control token |
 //! | `files`, `special` | a folder's files to a tokenizer and its special tokens |
+//! | `class` | transformers' classes that cut text in a way of their own |
 //! | `byte_level`, `pre_tokenizer` | byte-level BPE, and how text is cut into words, by name |
 //! | `sentencepiece`, `model_file` | SentencePiece vocabularies, and their `tokenizer.model` |
 //! | `tiktoken` | the `tokenizer.model` of Llama 3 |
 //! | `vocabulary` | tokens whose ids are their places |
 
 pub(crate) mod byte_level;
+mod class;
 mod error;
 mod files;
 mod model_file;

@@ -9,9 +9,10 @@ use serde_json::{Map, Value as Json, json};
 use tokenizers::AddedToken;
 
 use super::TokenizerError;
+use super::class::Class;
 use super::files::Base;
-use super::sentencepiece::{Pieces, Prefix, Rank, SPACE, Spaces, replace};
-use super::vocabulary::{Kind, Vocabulary};
+use super::sentencepiece::{Pieces, Rank, SPACE, replace};
+use super::vocabulary::{Kind, Steps, Vocabulary};
 
 const FILE: &str = "tokenizer.model";
 
@@ -55,7 +56,7 @@ impl Default for Model {
 /// class, and otherwise what the file itself says.
 pub(super) fn base(
     bytes: &[u8],
-    class: Option<&str>,
+    class: Option<Class>,
     config: &Map<String, Json>,
 ) -> Result<Base, TokenizerError> {
     let model = Model::parse(bytes).ok_or_else(|| TokenizerError::Content {
@@ -65,7 +66,7 @@ pub(super) fn base(
             .to_owned(),
     })?;
     match class {
-        Some("LlamaTokenizer") => model.llama(config),
+        Some(Class::Llama) => model.llama(config),
         _ => model.by_itself(config),
     }
 }
@@ -145,12 +146,6 @@ impl Model {
 
     /// As transformers' `LlamaTokenizer`: what the file says about white space is not used.
     fn llama(&self, config: &Map<String, Json>) -> Result<Base, TokenizerError> {
-        let flag = |name: &str| config.get(name).and_then(Json::as_bool);
-        let prefix = match (flag("add_prefix_space"), flag("legacy")) {
-            (Some(false), _) => Prefix::None,
-            (_, Some(true)) => Prefix::Always,
-            _ => Prefix::Start,
-        };
         let vocabulary = self.vocabulary(|_, text| text.to_owned())?;
         let unknown = vocabulary
             .tokens()
@@ -166,18 +161,13 @@ impl Model {
             byte_fallback: true,
             ignore_merges: false,
             added_tokens: Vec::new(),
-            spaces: Spaces::new(prefix),
+            steps: Class::Llama.steps(config),
             post_processor: Json::Null,
         };
-        let mut defaults = vec![
-            ("bos_token", "<s>".to_owned()),
-            ("eos_token", "</s>".to_owned()),
-        ];
-        defaults.extend(unknown.map(|text| ("unk_token", text)));
         Ok(Base {
             json: json.json()?,
             extra: self.added(&[Kind::Control, Kind::UserDefined]),
-            defaults,
+            defaults: Class::Llama.defaults(),
             raw_added: false,
             bare: true,
         })
@@ -200,7 +190,7 @@ impl Model {
             .filter(|(.., kind)| *kind == Kind::UserDefined)
             .map(|(text, ..)| text.as_str())
             .collect();
-        let spaces = self.spaces(&user_defined, legacy);
+        let steps = self.steps(&user_defined, legacy);
         let mut json = match self.algorithm {
             BPE => {
                 let vocabulary = self.vocabulary(name)?;
@@ -212,7 +202,7 @@ impl Model {
                     byte_fallback: self.byte_fallback,
                     ignore_merges: !user_defined.is_empty(),
                     added_tokens: Vec::new(),
-                    spaces,
+                    steps,
                     post_processor: Json::Null,
                 }
                 .json()?
@@ -225,8 +215,8 @@ impl Model {
                 let vocab: Vec<Json> = vocab.collect();
                 json!({
                     "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
-                    "normalizer": spaces.normalizer, "pre_tokenizer": spaces.pre_tokenizer,
-                    "post_processor": null, "decoder": spaces.decoder,
+                    "normalizer": steps.normalizer, "pre_tokenizer": steps.pre_tokenizer,
+                    "post_processor": null, "decoder": steps.decoder,
                     "model": { "type": "Unigram", "unk_id": self.unk.0, "vocab": vocab,
                         "byte_fallback": self.byte_fallback },
                 })
@@ -261,7 +251,7 @@ impl Model {
     }
 
     /// White space as the file's normaliser treats it.
-    fn spaces(&self, user_defined: &[&str], legacy: bool) -> Spaces {
+    fn steps(&self, user_defined: &[&str], legacy: bool) -> Steps {
         let pattern = |regex: &str, content: &str| json!({ "type": "Replace", "pattern": { "Regex": regex }, "content": content });
         let mut normalizers = Vec::new();
         if !self.charsmap.is_empty() {
@@ -274,7 +264,7 @@ impl Model {
         if self.escape_whitespaces {
             normalizers.push(replace(" ", SPACE));
         }
-        let mut steps = Vec::new();
+        let mut cuts = Vec::new();
         if self.dummy_prefix {
             // Metaspace leaves out the prefix where a text begins with a space; SentencePiece does
             // not.
@@ -282,14 +272,14 @@ impl Model {
                 normalizers.push(pattern(&format!(r"\A{SPACE}"), &SPACE.repeat(2)));
             }
             let scheme = if legacy { "always" } else { "first" };
-            steps.push(json!({ "type": "Metaspace", "replacement": SPACE,
+            cuts.push(json!({ "type": "Metaspace", "replacement": SPACE,
                 "prepend_scheme": scheme, "split": false }));
         }
         if !user_defined.is_empty() {
             let mut longest_first = user_defined.to_vec();
             longest_first.sort_by_key(|text| std::cmp::Reverse(text.chars().count()));
             let escaped: Vec<String> = longest_first.iter().map(|text| escape(text)).collect();
-            steps.push(
+            cuts.push(
                 json!({ "type": "Split", "pattern": { "Regex": escaped.join("|") },
                 "behavior": "Isolated", "invert": false }),
             );
@@ -304,11 +294,11 @@ impl Model {
         if self.dummy_prefix {
             decoders.push(json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 }));
         }
-        Spaces {
+        Steps {
             normalizer: json!({ "type": "Sequence", "normalizers": normalizers }),
-            pre_tokenizer: match steps.is_empty() {
+            pre_tokenizer: match cuts.is_empty() {
                 true => Json::Null,
-                false => json!({ "type": "Sequence", "pretokenizers": steps }),
+                false => json!({ "type": "Sequence", "pretokenizers": cuts }),
             },
             decoder: json!({ "type": "Sequence", "decoders": decoders }),
         }
@@ -386,4 +376,65 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(number: u8, content: &[u8]) -> Vec<u8> {
+        [&[number << 3 | 2, content.len() as u8], content].concat()
+    }
+
+    fn piece(text: &str, score: f32, kind: u8) -> Vec<u8> {
+        let mut piece = bytes(1, text.as_bytes());
+        piece.extend([0x15]);
+        piece.extend(score.to_le_bytes());
+        piece.extend([0x18, kind]);
+        bytes(1, &piece)
+    }
+
+    #[test]
+    fn pieces_and_settings_are_read() {
+        let mut file = piece("<unk>", 0.0, 2);
+        file.extend(piece("<s>", 0.0, 3));
+        file.extend(piece("a", -1.5, 1));
+        // Type BPE, byte fallback, no `eos`.
+        let minus_one = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
+        let trainer = [&[0x18, 2, 0x98, 0x02, 1, 0xd0, 0x02][..], &minus_one].concat();
+        file.extend(bytes(2, &trainer));
+        // No prefix; a 64-bit field that is not known.
+        file.extend(bytes(3, &[0x18, 0, 0x79, 1, 2, 3, 4, 5, 6, 7, 8]));
+        let model = Model::parse(&file).unwrap();
+        assert_eq!(model.pieces[2], ("a".to_owned(), -1.5, Kind::Normal));
+        assert_eq!(model.pieces[1].2, Kind::Control);
+        assert_eq!((model.algorithm, model.byte_fallback), (BPE, true));
+        assert_eq!((model.eos.0, model.bos.0), (-1, 1));
+        assert!(!model.dummy_prefix && model.remove_extra_whitespaces);
+        for len in 1..file.len() {
+            // Cut anywhere, it is refused or has fewer parts; it never panics.
+            let _ = Model::parse(&file[..len]);
+        }
+        assert_eq!(Model::parse(b""), None);
+        assert_eq!(Model::parse(b"\x0a\x05abc"), None);
+        let config = Map::new();
+        let refused = |algorithm: u8| {
+            let mut file = file.clone();
+            file.extend(bytes(2, &[0x18, algorithm]));
+            base(&file, None, &config)
+                .err()
+                .map(|error| error.to_string())
+        };
+        assert!(
+            refused(3)
+                .unwrap()
+                .contains("type 3, neither unigram nor BPE")
+        );
+        assert_eq!(refused(2), None);
+    }
+
+    #[test]
+    fn user_defined_pieces_are_escaped() {
+        assert_eq!(escape("<|a.b|>$1"), r"<\|a\.b\|>\$1");
+    }
 }

@@ -437,11 +437,12 @@ mod tests {
         assert_eq!(back, format!("{document}<|end|>"));
     }
 
+    const PARTS: &[&str] = &[
+        "<s>", "<|end|>", "<|en", "d|>", "<", "|", "th", "\n\n", ". ", "\u{20ac}", "\u{fdd0}",
+    ];
+
     fn piece() -> impl Strategy<Value = (bool, String)> {
-        let parts = [
-            "<s>", "<|end|>", "<|en", "d|>", "<", "|", "th", "\n\n", ". ", "\u{20ac}", "\u{fdd0}",
-        ];
-        let text = prop::collection::vec(prop::sample::select(&parts[..]), 0..6);
+        let text = prop::collection::vec(prop::sample::select(PARTS), 0..6);
         (any::<bool>(), text.prop_map(|parts| parts.concat()))
     }
 

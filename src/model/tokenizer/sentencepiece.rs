@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use serde_json::{Value as Json, json};
 
 use super::TokenizerError;
-use super::vocabulary::{Kind, Vocabulary};
+use super::vocabulary::{Kind, Steps, Vocabulary};
 
 /// SentencePiece's space.
 pub(crate) const SPACE: &str = "\u{2581}";
@@ -42,40 +42,33 @@ pub(crate) enum Prefix {
     Start,
 }
 
-/// The entries of `normalizer`, `pre_tokenizer` and `decoder`.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Spaces {
-    pub normalizer: Json,
-    pub pre_tokenizer: Json,
-    pub decoder: Json,
-}
-
-impl Spaces {
-    pub(crate) fn new(prefix: Prefix) -> Self {
+impl Prefix {
+    /// How text is prepared and put together again.
+    pub(crate) fn steps(self) -> Steps {
         let mut decoders = vec![
             replace(SPACE, " "),
             json!({ "type": "ByteFallback" }),
             json!({ "type": "Fuse" }),
         ];
-        if prefix != Prefix::None {
+        if self != Prefix::None {
             decoders.push(json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 }));
         }
         let spaces = replace(" ", SPACE);
         let prepend = json!({ "type": "Prepend", "prepend": SPACE });
-        let normalizers = match prefix {
+        let normalizers = match self {
             Prefix::None => vec![spaces],
             Prefix::EveryStretch => vec![prepend, spaces],
             Prefix::Always | Prefix::Start => Vec::new(),
         };
-        let scheme = if prefix == Prefix::Start {
+        let scheme = if self == Prefix::Start {
             "first"
         } else {
             "always"
         };
         let metaspace = json!({ "type": "Metaspace", "replacement": SPACE,
             "prepend_scheme": scheme, "split": false });
-        let starts = matches!(prefix, Prefix::Always | Prefix::Start);
-        Self {
+        let starts = matches!(self, Prefix::Always | Prefix::Start);
+        Steps {
             normalizer: json!({ "type": "Sequence", "normalizers": normalizers }),
             pre_tokenizer: if starts { metaspace } else { Json::Null },
             decoder: json!({ "type": "Sequence", "decoders": decoders }),
@@ -100,7 +93,7 @@ pub(crate) struct Pieces<'a> {
     /// Whether a word that is a piece is taken whole.
     pub ignore_merges: bool,
     pub added_tokens: Vec<Json>,
-    pub spaces: Spaces,
+    pub steps: Steps,
     pub post_processor: Json,
 }
 
@@ -139,10 +132,10 @@ impl Pieces<'_> {
             "truncation": null,
             "padding": null,
             "added_tokens": self.added_tokens,
-            "normalizer": self.spaces.normalizer,
-            "pre_tokenizer": self.spaces.pre_tokenizer,
+            "normalizer": self.steps.normalizer,
+            "pre_tokenizer": self.steps.pre_tokenizer,
             "post_processor": self.post_processor,
-            "decoder": self.spaces.decoder,
+            "decoder": self.steps.decoder,
             "model": {
                 "type": "BPE", "dropout": null, "unk_token": self.unknown,
                 "continuing_subword_prefix": null, "end_of_word_suffix": null,

@@ -128,6 +128,14 @@ impl Vocabulary {
     }
 }
 
+/// The entries of `normalizer`, `pre_tokenizer` and `decoder` of a `tokenizer.json`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Steps {
+    pub normalizer: Json,
+    pub pre_tokenizer: Json,
+    pub decoder: Json,
+}
+
 /// An entry of `added_tokens`.
 pub(crate) fn added_token(id: usize, content: &str, special: bool, rstrip: bool) -> Json {
     json!({ "id": id, "content": content, "single_word": false, "lstrip": false,

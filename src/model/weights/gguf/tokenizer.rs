@@ -8,7 +8,7 @@ use super::error::GgufError;
 use super::{Gguf, Value};
 use crate::model::tokenizer::byte_level::ByteLevel;
 use crate::model::tokenizer::pre_tokenizer::{DEFAULT_NAME, PreTokenizer};
-use crate::model::tokenizer::sentencepiece::{Pieces, Prefix, Rank, Spaces};
+use crate::model::tokenizer::sentencepiece::{Pieces, Prefix, Rank};
 use crate::model::tokenizer::vocabulary::{Kind, Vocabulary, around};
 use crate::model::tokenizer::{Tokenizer, TokenizerError};
 
@@ -280,7 +280,7 @@ impl<'a> Metadata<'a> {
             byte_fallback: (0..tokens.len()).any(|id| vocabulary.kind(id) == Kind::Byte),
             ignore_merges: false,
             added_tokens: vocabulary.added_tokens(trims_right),
-            spaces: Spaces::new(prefix),
+            steps: prefix.steps(),
             post_processor: self.post_processor(vocabulary)?,
         }
         .json()
