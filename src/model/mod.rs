@@ -11,6 +11,8 @@ pub mod generation_config;
 #[cfg(feature = "hub")]
 pub mod hub;
 mod language_model;
+pub mod lfs;
+pub mod local;
 mod mlp;
 mod norm;
 pub mod prompt;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use super::local::{LocalError, describe_folder, refuse_pointer};
 use super::weights::{Checkpoint, WeightsError, listing};
 
 /// The longest configuration or chat template that is read, in bytes.
@@ -70,6 +71,9 @@ pub enum SourceError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// A part of a hub cache, broken links or Git LFS pointers in place of a model.
+    #[error(transparent)]
+    Local(#[from] LocalError),
     /// The weights.
     #[error(transparent)]
     Weights(#[from] WeightsError),
@@ -100,7 +104,14 @@ impl ModelSource {
     /// No such path; a folder without `config.json` (what it holds is listed); a text file that is
     /// too long or not UTF-8; a GGUF file that does not hold or is not a Llama or Qwen.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, SourceError> {
-        let path = path.as_ref();
+        let snapshot = describe_folder(path.as_ref())?;
+        let path = match &snapshot {
+            Some(snapshot) => {
+                tracing::info!("{}", snapshot.note);
+                snapshot.path.as_path()
+            }
+            None => path.as_ref(),
+        };
         if path.is_dir() {
             return Self::folder(path);
         }
@@ -264,6 +275,7 @@ fn text(path: &Path, limit: u64) -> Result<Option<String>, SourceError> {
             found: metadata.len(),
         });
     }
+    refuse_pointer(path)?;
     let bytes = std::fs::read(path).map_err(failed)?;
     String::from_utf8(bytes)
         .map(Some)
