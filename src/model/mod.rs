@@ -12,6 +12,8 @@ pub mod generation_config;
 pub mod hub;
 mod json;
 mod language_model;
+pub mod lfs;
+pub mod local;
 mod mlp;
 mod norm;
 pub mod prompt;

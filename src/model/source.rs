@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::json;
+use super::local::{LocalError, describe_folder, refuse_pointer};
 use super::tokenizer::{LoadedTokenizer, SpecialTokens, TokenizerError, TokenizerFiles};
 use super::weights::{Checkpoint, WeightsError, listing};
 
@@ -80,6 +81,9 @@ pub enum SourceError {
         /// What is wrong.
         source: Box<TokenizerError>,
     },
+    /// A part of a hub cache, broken links or Git LFS pointers in place of a model.
+    #[error(transparent)]
+    Local(#[from] LocalError),
     /// The weights.
     #[error(transparent)]
     Weights(#[from] WeightsError),
@@ -111,7 +115,14 @@ impl ModelSource {
     /// No such path; a folder without `config.json` (what it holds is listed); a text file that is
     /// too long or not UTF-8; a GGUF file that does not hold or is not a Llama or Qwen.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, SourceError> {
-        let path = path.as_ref();
+        let snapshot = describe_folder(path.as_ref())?;
+        let path = match &snapshot {
+            Some(snapshot) => {
+                tracing::info!("{}", snapshot.note);
+                snapshot.path.as_path()
+            }
+            None => path.as_ref(),
+        };
         if path.is_dir() {
             return Self::folder(path);
         }
@@ -326,6 +337,7 @@ fn bytes(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, SourceError> {
             found: metadata.len(),
         });
     }
+    refuse_pointer(path)?;
     std::fs::read(path).map(Some).map_err(failed)
 }
 

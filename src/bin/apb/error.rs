@@ -149,7 +149,10 @@ impl From<HubError> for CliError {
     /// none, or a folder in the way, the user's.
     fn from(error: HubError) -> Self {
         match &error {
-            HubError::Spec { .. } | HubError::Folder(_) => Self::usage(error),
+            HubError::Spec { .. }
+            | HubError::Endpoint { .. }
+            | HubError::Token
+            | HubError::Folder(_) => Self::usage(error),
             _ => Self::environment(error),
         }
     }

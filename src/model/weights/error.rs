@@ -22,6 +22,9 @@ pub enum WeightsError {
         /// The path that was asked for.
         path: PathBuf,
     },
+    /// Broken links or Git LFS pointers in place of weights.
+    #[error(transparent)]
+    Local(#[from] crate::model::local::LocalError),
     /// A file exists but cannot be opened or mapped.
     #[error("{}: cannot be opened: {source}", path.display())]
     Open {

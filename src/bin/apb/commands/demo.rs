@@ -52,6 +52,9 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
         bar.update(p.done, p.total);
     })?;
     bar.finish();
+    for warning in &fetched.warnings {
+        output.note(format!("warning: {warning}"));
+    }
     let model = Model {
         model: fetched.path.clone(),
     };

@@ -51,11 +51,23 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
         &mut |p| bar.update(p.done, p.total),
     )?;
     bar.finish();
+    for warning in &report.warnings {
+        output.note(format!("warning: {warning}"));
+    }
     output.result(
-        &json!({ "path": report.path, "sha256": report.sha256, "source": report.source.to_string() }),
+        &json!({
+            "path": report.path,
+            "sha256": report.sha256,
+            "source": report.source.to_string(),
+            "commit": report.commit,
+            "warnings": report.warnings,
+        }),
         |w| {
             writeln!(w, "{}", report.path.display())?;
             writeln!(w, "  from   {}", report.source)?;
+            if let Some(commit) = &report.commit {
+                writeln!(w, "  commit {commit}")?;
+            }
             writeln!(w, "  sha256 {}", report.sha256)
         },
     )

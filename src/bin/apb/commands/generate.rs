@@ -12,7 +12,7 @@ use burn_apb::apb::{
 use burn_apb::model::source::ModelSource;
 use burn_apb::model::stop::Stop;
 use burn_apb::model::weights::LoadOptions;
-use burn_apb::model::{LanguageModel, ModelText, hub};
+use burn_apb::model::{LanguageModel, ModelText, hub, local};
 use burn_apb::ranks::World;
 use serde_json::{Value, json};
 
@@ -169,15 +169,25 @@ pub fn open(model: &Model, output: &Output) -> Result<(ModelSource, ModelText), 
 
 /// Where the model lies; fetches it where there is no such path.
 pub fn resolve(model: &Model, output: &Output) -> Result<PathBuf, CliError> {
-    if model.model.exists() {
-        return Ok(model.model.clone());
+    if model.model.exists() || model.model.is_symlink() {
+        let snapshot = local::describe_folder(&model.model).map_err(CliError::usage)?;
+        return Ok(match snapshot {
+            Some(snapshot) => {
+                output.note(format!("note: {}", snapshot.note));
+                snapshot.path
+            }
+            None => model.model.clone(),
+        });
     }
     let bar = output.progress("fetching", "B");
-    let path = hub::resolve(&model.model.to_string_lossy(), &mut |p| {
+    let resolved = hub::resolve(&model.model.to_string_lossy(), &mut |p| {
         bar.update(p.done, p.total);
     })?;
     bar.finish();
-    Ok(path)
+    for warning in &resolved.warnings {
+        output.note(format!("warning: {warning}"));
+    }
+    Ok(resolved.path)
 }
 
 /// The weights that belong to it.

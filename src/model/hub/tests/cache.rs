@@ -1,0 +1,226 @@
+//! The cache: shared with Python, and compared with the hub where that can be reached.
+
+use std::fs;
+
+use super::server::{COMMIT, LocalHub, NEXT};
+use super::*;
+
+/// What Python's `snapshot_download` leaves behind.
+fn cached_by_python(cache: &Path, links: bool) {
+    let folder = cache.join("hub/models--org--name");
+    let snapshot = folder.join("snapshots").join(COMMIT);
+    fs::create_dir_all(&snapshot).unwrap();
+    fs::create_dir_all(folder.join("blobs")).unwrap();
+    fs::create_dir_all(folder.join("refs")).unwrap();
+    fs::write(folder.join("refs/main"), COMMIT).unwrap();
+    let weights = tensor("a");
+    for (name, bytes) in [
+        ("config.json", &b"{}"[..]),
+        ("tokenizer.json", b"{}"),
+        ("model.safetensors", &weights),
+    ] {
+        if links {
+            let blob = folder.join("blobs").join(format!("blob-{name}"));
+            fs::write(blob, bytes).unwrap();
+            #[cfg(unix)]
+            std::os::unix::fs::symlink(format!("../../blobs/blob-{name}"), snapshot.join(name))
+                .unwrap();
+        } else {
+            fs::write(snapshot.join(name), bytes).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_python_fetched_is_found() {
+    for links in [cfg!(unix), false] {
+        let cache = tempfile::tempdir().unwrap();
+        cached_by_python(cache.path(), links);
+        let offline = hub(NOBODY, cache.path()).with_offline(true);
+        let found = offline.resolve(&spec(), &mut |_| {}).unwrap();
+        assert_eq!(found.commit, COMMIT);
+        assert_eq!(Checkpoint::open(&found.path).unwrap().tensors().len(), 1);
+        let pinned = Spec::parse(&format!("org/name@{COMMIT}")).unwrap();
+        assert_eq!(
+            offline.resolve(&pinned, &mut |_| {}).unwrap().path,
+            found.path
+        );
+    }
+}
+
+#[test]
+fn what_is_fetched_lies_as_python_looks_for_it() {
+    let cache = tempfile::tempdir().unwrap();
+    let folder = resolved(model(), cache.path()).unwrap().path;
+    let repo = cache.path().join("hub/models--org--name");
+    assert_eq!(folder, repo.join("snapshots").join(COMMIT));
+    // Python reads the file without trimming it.
+    assert_eq!(fs::read_to_string(repo.join("refs/main")).unwrap(), COMMIT);
+    assert_eq!(fs::read(repo.join("blobs/tag-config.json")).unwrap(), b"{}");
+    assert!(
+        repo.join(".no_exist")
+            .join(COMMIT)
+            .join("tokenizer.model")
+            .exists()
+    );
+    #[cfg(unix)]
+    assert_eq!(
+        fs::read_link(folder.join("config.json")).unwrap(),
+        Path::new("../../blobs/tag-config.json")
+    );
+    let left: Vec<String> = all_files(&repo)
+        .into_iter()
+        .filter(|name| name.ends_with(".incomplete") || name.contains("refs/.tmp"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn files_are_copied_where_links_cannot_be_made() {
+    let cache = tempfile::tempdir().unwrap();
+    let local = LocalHub::new(model());
+    let copies = hub(&local.endpoint, cache.path()).with_symlinks(false);
+    let folder = copies.resolve(&spec(), &mut |_| {}).unwrap().path;
+    assert!(!folder.join("config.json").is_symlink());
+    assert_eq!(Checkpoint::open(&folder).unwrap().tensors().len(), 1);
+}
+
+#[test]
+fn a_branch_that_moved_is_noticed() {
+    let cache = tempfile::tempdir().unwrap();
+    let local = LocalHub::new(model());
+    let hub = hub(&local.endpoint, cache.path());
+    let old = hub.resolve(&spec(), &mut |_| {}).unwrap();
+    local.change(|manner| {
+        (manner.sha, manner.commit) = (Some(NEXT.into()), Some(NEXT.into()));
+        manner.etag = Some("\"next-*\"".into());
+        manner.files.insert("model.safetensors".into(), tensor("b"));
+    });
+
+    // A whole hash is asked of nobody; another name of the old state is, and finds the new one.
+    local.asked();
+    let pinned = Spec::parse(&format!("org/name@{COMMIT}")).unwrap();
+    let found = hub.resolve(&pinned, &mut |_| {}).unwrap();
+    assert_eq!((found.path, found.warnings), (old.path.clone(), Vec::new()));
+    assert_eq!(local.asked(), []);
+
+    // Without the hub, the old one serves, and the warning names it.
+    for blind in [
+        hub.clone().with_endpoint(NOBODY),
+        hub.clone().with_offline(true),
+    ] {
+        let found = blind.resolve(&spec(), &mut |_| {}).unwrap();
+        assert_eq!(found.path, old.path);
+        assert_eq!(found.warnings.len(), 1);
+        assert!(
+            found.warnings[0].contains("0123456") && found.warnings[0].contains("not be checked"),
+            "{:?}",
+            found.warnings
+        );
+    }
+
+    let new = hub.resolve(&spec(), &mut |_| {}).unwrap();
+    assert_eq!(new.commit, NEXT);
+    assert!(new.warnings[0].contains("moved"), "{:?}", new.warnings);
+    assert_eq!(
+        fs::read(new.path.join("model.safetensors")).unwrap(),
+        tensor("b")
+    );
+    assert_eq!(
+        fs::read(old.path.join("model.safetensors")).unwrap(),
+        tensor("a")
+    );
+    let again = hub
+        .with_offline(true)
+        .resolve(&spec(), &mut |_| {})
+        .unwrap();
+    assert_eq!(again.path, new.path);
+}
+
+#[test]
+fn a_hub_that_refuses_does_not_take_the_cache_away() {
+    let cache = tempfile::tempdir().unwrap();
+    let local = LocalHub::new(model());
+    let hub = hub(&local.endpoint, cache.path());
+    let folder = hub.resolve(&spec(), &mut |_| {}).unwrap().path;
+    for status in [401, 403, 404, 429, 500, 503] {
+        local.change(|manner| manner.status = Some(status));
+        let found = hub.resolve(&spec(), &mut |_| {}).unwrap();
+        assert_eq!(found.path, folder);
+        assert!(
+            found.warnings[0].contains(&status.to_string()),
+            "{:?}",
+            found.warnings
+        );
+    }
+    // The next state breaks off: the last whole one serves.
+    local.change(|manner| {
+        manner.status = None;
+        manner.sha = Some(NEXT.into());
+        manner.commit = Some(NEXT.into());
+        manner.etag = Some("\"next-*\"".into());
+        manner.files.insert("tokenizer.json".into(), vec![b'x'; 50]);
+        manner
+            .linked
+            .insert("tokenizer.json".into(), ("long".into(), "60".into()));
+    });
+    let found = hub.resolve(&spec(), &mut |_| {}).unwrap();
+    assert_eq!(found.path, folder);
+    assert!(
+        found.warnings[0].contains("60 bytes"),
+        "{:?}",
+        found.warnings
+    );
+}
+
+#[test]
+fn a_snapshot_with_a_broken_link_is_mended() {
+    let cache = tempfile::tempdir().unwrap();
+    let local = LocalHub::new(model());
+    let hub = hub(&local.endpoint, cache.path());
+    let folder = hub.resolve(&spec(), &mut |_| {}).unwrap().path;
+    fs::remove_file(folder.join("model.safetensors").canonicalize().unwrap()).unwrap();
+    let offline = hub.clone().with_offline(true);
+    assert!(matches!(
+        offline.resolve(&spec(), &mut |_| {}),
+        Err(HubError::NotCached { .. })
+    ));
+    hub.resolve(&spec(), &mut |_| {}).unwrap();
+    assert_eq!(
+        fs::read(folder.join("model.safetensors")).unwrap(),
+        tensor("a")
+    );
+}
+
+#[test]
+fn two_at_once_fetch_each_file_once() {
+    let cache = tempfile::tempdir().unwrap();
+    let local = LocalHub::new(model());
+    let hub = hub(&local.endpoint, cache.path());
+    let folders: Vec<_> = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| hub.resolve(&spec(), &mut |_| {}).unwrap().path))
+            .collect();
+        running.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    assert!(folders.iter().all(|folder| *folder == folders[0]));
+    assert_eq!(Checkpoint::open(&folders[0]).unwrap().tensors().len(), 1);
+    let files = all_files(&cache.path().join("hub/models--org--name/blobs"));
+    assert_eq!(files.len(), 3, "{files:?}");
+}
+
+#[test]
+fn a_lock_that_nobody_gives_back_is_named() {
+    let cache = tempfile::tempdir().unwrap();
+    let local = LocalHub::new(model());
+    let locks = cache.path().join("hub/.locks/models--org--name");
+    fs::create_dir_all(&locks).unwrap();
+    let lock = fs::File::create(locks.join("tag-config.json.lock")).unwrap();
+    lock.lock().unwrap();
+    let limits = (Duration::from_secs(20), Duration::from_millis(300));
+    let hub = hub(&local.endpoint, cache.path()).with_timeouts(limits.0, limits.1);
+    let error = hub.resolve(&spec(), &mut |_| {}).unwrap_err();
+    assert!(matches!(error, HubError::Locked { .. }), "{error}");
+    drop(lock);
+    hub.resolve(&spec(), &mut |_| {}).unwrap();
+}
