@@ -110,6 +110,7 @@ pub fn run(
                 source,
                 config,
                 device,
+                ..
             } = &checked;
             let decoder = load_decoder(source, config, reading.load_options(), device, &mut |_| {});
             let (decoder, _) = processes::agree(world, decoder.map_err(CliError::from))?;
