@@ -48,6 +48,10 @@ fn fixture(name: &str) -> Option<(Tokenizer, Vec<(String, Vec<u32>)>)> {
     Some((tokenizer, texts.into_iter().zip(ids).collect()))
 }
 
+/// Texts of the file for Qwen 3.5 that are not in Unicode's normal form C. transformers'
+/// `Qwen3_5Tokenizer` brings them into it first, and so do we; the file's ids are those without.
+const NOT_NORMAL: [&str; 3] = ["e\u{301}", "re\u{301}sume\u{301}", "a\u{300}a\u{300}"];
+
 /// Every text gives the ids, and the ids give the text.
 fn holds(name: &str, cases: usize) {
     let Some((tokenizer, texts)) = fixture(name) else {
@@ -57,7 +61,9 @@ fn holds(name: &str, cases: usize) {
     let mut wrong = Vec::new();
     for (text, ids) in &texts {
         let found = tokenizer.encode(text, false).unwrap();
-        if &found != ids {
+        let normalized = name == "qwen35" && NOT_NORMAL.iter().any(|start| text.starts_with(start));
+        assert!(!normalized || &found != ids, "{name}: {text:?}");
+        if &found != ids && !normalized {
             wrong.push(format!("{text:?}: expected {ids:?}, found {found:?}"));
         }
         let back = tokenizer.decode(ids, false).unwrap();
