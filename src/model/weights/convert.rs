@@ -91,7 +91,7 @@ pub(crate) fn convert_into(
     let texts = [
         ("config.json", config),
         ("generation_config.json", gguf.generation_config()),
-        ("tokenizer.json", gguf.tokenizer().map_err(wrong)?),
+        ("tokenizer.json", gguf.tokenizer().map_err(wrong)?.json),
         (
             "tokenizer_config.json",
             gguf.tokenizer_config().map_err(wrong)?,
