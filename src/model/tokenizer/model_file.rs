@@ -148,11 +148,6 @@ impl Model {
     /// As transformers' `LlamaTokenizer`: what the file says about white space is not used.
     fn llama(&self, config: &Map<String, Json>) -> Result<Base, TokenizerError> {
         let vocabulary = self.vocabulary(|_, text| text.to_owned())?;
-        let unknown = vocabulary
-            .tokens()
-            .iter()
-            .find(|token| *token == "<unk>")
-            .cloned();
         let json = Pieces {
             vocabulary: &vocabulary,
             scores: &self.scores(),
