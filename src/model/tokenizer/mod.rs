@@ -11,6 +11,7 @@
 //! | `tiktoken` | the `tokenizer.model` of Llama 3 |
 //! | `vocabulary` | tokens whose ids are their places |
 
+// Of three, some parts serve GGUF files only.
 mod beside;
 pub(crate) mod byte_level;
 mod class;
@@ -18,13 +19,16 @@ mod error;
 mod files;
 mod model_file;
 mod pieces;
+#[cfg_attr(not(feature = "gguf"), allow(dead_code))]
 pub(crate) mod pre_tokenizer;
 mod protobuf;
 #[cfg(test)]
 pub(super) mod samples;
+#[cfg_attr(not(feature = "gguf"), allow(dead_code))]
 pub(crate) mod sentencepiece;
 mod special;
 mod tiktoken;
+#[cfg_attr(not(feature = "gguf"), allow(dead_code))]
 pub(crate) mod vocabulary;
 
 use std::collections::HashSet;
