@@ -320,7 +320,7 @@ mod tests {
     use super::*;
 
     fn bytes(number: u8, content: &[u8]) -> Vec<u8> {
-        [&[number << 3 | 2, content.len() as u8], content].concat()
+        [&[(number << 3) | 2, content.len() as u8], content].concat()
     }
 
     fn piece(text: &str, score: f32, kind: u8) -> Vec<u8> {

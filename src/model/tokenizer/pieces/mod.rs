@@ -76,6 +76,9 @@ impl Tokenizer {
     /// control tokens that are spelled out in a [`TextPiece::Literal`], be it in a part, are text,
     /// as with transformers' `split_special_tokens`. Spans count from the start of the first piece.
     ///
+    /// A control token that the model's own merges make of plain text, such as an exclamation mark
+    /// that the vocabulary marks as one, has no other spelling and stays.
+    ///
     /// # Errors
     ///
     /// [`TokenizerError::Encode`].
