@@ -48,16 +48,23 @@ fn fixture(name: &str) -> Option<(Tokenizer, Vec<(String, Vec<u32>)>)> {
     Some((tokenizer, texts.into_iter().zip(ids).collect()))
 }
 
+/// Texts of the file for Qwen 3.5 that are not in Unicode's normal form C. transformers'
+/// `Qwen3_5Tokenizer` brings them into it first, and so do we; the file's ids are those without.
+const NOT_NORMAL: [&str; 3] = ["e\u{301}", "re\u{301}sume\u{301}", "a\u{300}a\u{300}"];
+
 /// Every text gives the ids, and the ids give the text.
 fn holds(name: &str, cases: usize) {
     let Some((tokenizer, texts)) = fixture(name) else {
         return;
     };
     assert_eq!(texts.len(), cases, "{name}");
-    let mut wrong = Vec::new();
+    let (mut wrong, mut otherwise) = (Vec::new(), 0);
     for (text, ids) in &texts {
         let found = tokenizer.encode(text, false).unwrap();
-        if &found != ids {
+        let normalized = name == "qwen35" && NOT_NORMAL.iter().any(|start| text.starts_with(start));
+        assert!(!normalized || &found != ids, "{name}: {text:?}");
+        otherwise += usize::from(normalized);
+        if &found != ids && !normalized {
             wrong.push(format!("{text:?}: expected {ids:?}, found {found:?}"));
         }
         let back = tokenizer.decode(ids, false).unwrap();
@@ -71,7 +78,10 @@ fn holds(name: &str, cases: usize) {
         wrong.len(),
         wrong.join("\n")
     );
-    println!("{name}: {cases} of {cases}");
+    println!(
+        "{name}: {} of {cases}, {otherwise} as transformers",
+        cases - otherwise
+    );
 }
 
 macro_rules! fixtures {
@@ -94,6 +104,27 @@ fixtures! {
     qwen35 "qwen35" 50,
     refact "refact" 46,
     starcoder "starcoder" 46,
+}
+
+/// Vocabularies that come without texts.
+#[test]
+fn vocabularies_without_texts_load() {
+    for name in ["aquila", "baichuan", "gpt-neox"] {
+        let path = folder().join(format!("ggml-vocab-{name}.gguf"));
+        let Ok(bytes) = std::fs::read(&path) else {
+            eprintln!(
+                "skipped: no {}; run scripts/fetch-test-data",
+                path.display()
+            );
+            continue;
+        };
+        let header = Header::parse(&bytes).unwrap();
+        let read = GgufTokenizer::read(&header.metadata).unwrap();
+        let tokenizer = read.build().unwrap();
+        let text = "Light, 12345 \u{5149}\n";
+        let ids = tokenizer.encode(text, false).unwrap();
+        assert_eq!(tokenizer.decode(&ids, false).unwrap(), text, "{name}");
+    }
 }
 
 /// Metadata of a byte-level vocabulary with special tokens at both ends and between.

@@ -32,7 +32,7 @@ fn decode_base64(text: &str) -> Vec<u8> {
     let digits = digits.map(|byte| alphabet.iter().position(|c| *c == byte).unwrap());
     let (mut bits, mut count, mut bytes) = (0usize, 0, Vec::new());
     for digit in digits {
-        (bits, count) = (bits << 6 | digit, count + 6);
+        (bits, count) = ((bits << 6) | digit, count + 6);
         if count >= 8 {
             count -= 8;
             bytes.push((bits >> count) as u8);

@@ -85,19 +85,17 @@ impl Class {
         names.map(|(name, text)| (name, text.to_owned())).to_vec()
     }
 
-    /// Makes a tokenizer cut text as the class does.
+    /// Makes a tokenizer cut text as the class does; `false` for one that is no BPE, which stays as
+    /// it is.
     pub(super) fn apply(
         self,
         inner: &mut tokenizers::Tokenizer,
         config: &Map<String, Json>,
-    ) -> Result<(), TokenizerError> {
+    ) -> Result<bool, TokenizerError> {
         let wrong = |message: String| TokenizerError::Parse { message };
         let json = |error: serde_json::Error| wrong(error.to_string());
         let ModelWrapper::BPE(model) = inner.get_model() else {
-            return Err(TokenizerError::Unsupported {
-                file: "tokenizer.json",
-                what: format!("a model that is no BPE for transformers' class {self:?}"),
-            });
+            return Ok(false);
         };
         let mut model = model.clone();
         model.dropout = None;
@@ -116,7 +114,7 @@ impl Class {
         let decoder: Option<DecoderWrapper> =
             serde_json::from_value(steps.decoder).map_err(json)?;
         inner.with_decoder(decoder);
-        Ok(())
+        Ok(true)
     }
 }
 

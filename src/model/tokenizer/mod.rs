@@ -4,25 +4,31 @@
 //! |---|---|
 //! | `mod` | [`Tokenizer`]: encoding, decoding, ids |
 //! | `pieces` | text that may not become a control token |
-//! | `files`, `special` | a folder's files to a tokenizer and its special tokens |
+//! | `files`, `beside`, `special` | a folder's files to a tokenizer and its special tokens |
 //! | `class` | transformers' classes that cut text in a way of their own |
 //! | `byte_level`, `pre_tokenizer` | byte-level BPE, and how text is cut into words, by name |
-//! | `sentencepiece`, `model_file` | SentencePiece vocabularies, and their `tokenizer.model` |
+//! | `sentencepiece`, `model_file`, `protobuf` | SentencePiece vocabularies, and their `tokenizer.model` |
 //! | `tiktoken` | the `tokenizer.model` of Llama 3 |
 //! | `vocabulary` | tokens whose ids are their places |
 
+// Of three, some parts serve GGUF files only.
+mod beside;
 pub(crate) mod byte_level;
 mod class;
 mod error;
 mod files;
 mod model_file;
 mod pieces;
+#[cfg_attr(not(feature = "gguf"), allow(dead_code))]
 pub(crate) mod pre_tokenizer;
+mod protobuf;
 #[cfg(test)]
 pub(super) mod samples;
+#[cfg_attr(not(feature = "gguf"), allow(dead_code))]
 pub(crate) mod sentencepiece;
 mod special;
 mod tiktoken;
+#[cfg_attr(not(feature = "gguf"), allow(dead_code))]
 pub(crate) mod vocabulary;
 
 use std::collections::HashSet;

@@ -11,6 +11,7 @@ use tokenizers::AddedToken;
 use super::TokenizerError;
 use super::class::Class;
 use super::files::Base;
+use super::protobuf::{Field, fields};
 use super::sentencepiece::{Pieces, Rank, SPACE, replace};
 use super::vocabulary::{Kind, Steps, Vocabulary};
 
@@ -147,11 +148,6 @@ impl Model {
     /// As transformers' `LlamaTokenizer`: what the file says about white space is not used.
     fn llama(&self, config: &Map<String, Json>) -> Result<Base, TokenizerError> {
         let vocabulary = self.vocabulary(|_, text| text.to_owned())?;
-        let unknown = vocabulary
-            .tokens()
-            .iter()
-            .find(|token| *token == "<unk>")
-            .cloned();
         let json = Pieces {
             vocabulary: &vocabulary,
             scores: &self.scores(),
@@ -186,19 +182,20 @@ impl Model {
             None => text.to_owned(),
         };
         let legacy = config.get("legacy").and_then(Json::as_bool).unwrap_or(true);
-        let user_defined: Vec<&str> = (self.pieces.iter())
-            .filter(|(.., kind)| *kind == Kind::UserDefined)
-            .map(|(text, ..)| text.as_str())
+        let user_defined: Vec<String> = (self.pieces.iter().enumerate())
+            .filter(|(_, (.., kind))| *kind == Kind::UserDefined)
+            .map(|(id, (text, ..))| name(id, text))
             .collect();
+        let unknown = self.pieces.iter().any(|(text, ..)| *text == self.unk.1);
         let steps = self.steps(&user_defined, legacy);
-        let mut json = match self.algorithm {
+        let json = match self.algorithm {
             BPE => {
                 let vocabulary = self.vocabulary(name)?;
                 Pieces {
                     vocabulary: &vocabulary,
                     scores: &self.scores(),
                     rank: Rank::Score,
-                    unknown: Some(&self.unk.1),
+                    unknown: unknown.then_some(self.unk.1.as_str()),
                     byte_fallback: self.byte_fallback,
                     ignore_merges: !user_defined.is_empty(),
                     added_tokens: Vec::new(),
@@ -230,9 +227,6 @@ impl Model {
                 });
             }
         };
-        if self.pieces.iter().all(|(text, ..)| *text != self.unk.1) {
-            json["model"]["unk_token"] = Json::Null;
-        }
         let named = [
             ("bos_token", &self.bos),
             ("eos_token", &self.eos),
@@ -251,7 +245,7 @@ impl Model {
     }
 
     /// White space as the file's normaliser treats it.
-    fn steps(&self, user_defined: &[&str], legacy: bool) -> Steps {
+    fn steps(&self, user_defined: &[String], legacy: bool) -> Steps {
         let pattern = |regex: &str, content: &str| json!({ "type": "Replace", "pattern": { "Regex": regex }, "content": content });
         let mut normalizers = Vec::new();
         if !self.charsmap.is_empty() {
@@ -321,69 +315,12 @@ fn text_of(bytes: &[u8]) -> Option<String> {
     std::str::from_utf8(bytes).ok().map(str::to_owned)
 }
 
-/// The value of a field; one of 64 bits is no number that is used here.
-enum Field<'a> {
-    Number(u64),
-    Word(u32),
-    Bytes(&'a [u8]),
-}
-
-/// The fields of a message with their numbers; `None`, and nothing more, where it is damaged.
-fn fields(mut bytes: &[u8]) -> impl Iterator<Item = Option<(u64, Field<'_>)>> {
-    std::iter::from_fn(move || {
-        if bytes.is_empty() {
-            return None;
-        }
-        let field = field(&mut bytes);
-        if field.is_none() {
-            bytes = &[];
-        }
-        Some(field)
-    })
-}
-
-fn field<'a>(bytes: &mut &'a [u8]) -> Option<(u64, Field<'a>)> {
-    let tag = varint(bytes)?;
-    let value = match tag & 7 {
-        0 => Field::Number(varint(bytes)?),
-        1 => Field::Bytes(take(bytes, 8)?),
-        2 => {
-            let len = usize::try_from(varint(bytes)?).ok()?;
-            Field::Bytes(take(bytes, len)?)
-        }
-        5 => Field::Word(u32::from_le_bytes(take(bytes, 4)?.try_into().ok()?)),
-        _ => return None,
-    };
-    Some((tag >> 3, value))
-}
-
-fn take<'a>(bytes: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
-    let (taken, rest) = bytes.split_at_checked(len)?;
-    *bytes = rest;
-    Some(taken)
-}
-
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0u64;
-    for shift in (0..70).step_by(7) {
-        let (&byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        if shift < 64 {
-            value |= u64::from(byte & 0x7f) << shift;
-        }
-        if byte < 0x80 {
-            return Some(value);
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn bytes(number: u8, content: &[u8]) -> Vec<u8> {
-        [&[number << 3 | 2, content.len() as u8], content].concat()
+        [&[(number << 3) | 2, content.len() as u8], content].concat()
     }
 
     fn piece(text: &str, score: f32, kind: u8) -> Vec<u8> {
