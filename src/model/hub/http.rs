@@ -40,6 +40,17 @@ const COMPONENT: AsciiSet = CONTROLS
     .add(b'|')
     .add(b'}');
 
+/// How long a hub may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// For each step until the head of an answer is there.
+    pub(super) answer: Duration,
+    /// For the next bytes of a body.
+    pub(super) stall: Duration,
+    /// For a body as a whole, where one that goes on for ever is no answer.
+    pub(super) body: Option<Duration>,
+}
+
 /// One hub, or mirror of one.
 #[derive(Debug)]
 pub(super) struct Client {
@@ -68,11 +79,11 @@ pub(super) struct Reply {
 }
 
 impl Client {
-    /// A client of the hub at `endpoint`; `answer` and `stall` limit every wait.
+    /// A client of the hub at `endpoint`.
     pub(super) fn new(
         endpoint: &str,
         token: Option<&Token>,
-        (answer, stall): (Duration, Duration),
+        limits: Limits,
     ) -> Result<Self, HubError> {
         let endpoint = endpoint.trim_end_matches('/');
         let wrong = || HubError::Endpoint {
@@ -86,6 +97,7 @@ impl Client {
             Some(token) => Some(token.header().ok_or(HubError::Token)?),
             None => None,
         };
+        let answer = Some(limits.answer);
         let agent = Agent::config_builder()
             .user_agent(concat!("burn-apb/", env!("CARGO_PKG_VERSION")))
             // A compressed answer would have another length than the file.
@@ -94,18 +106,19 @@ impl Client {
             // Followed here, because the hub describes a file in the answer that redirects.
             .max_redirects(0)
             .max_redirects_will_error(false)
-            .timeout_resolve(Some(answer))
-            .timeout_connect(Some(answer))
-            .timeout_send_request(Some(answer))
-            .timeout_recv_response(Some(answer))
-            .timeout_per_read(Some(stall))
+            .timeout_resolve(answer)
+            .timeout_connect(answer)
+            .timeout_send_request(answer)
+            .timeout_recv_response(answer)
+            .timeout_recv_body(limits.body)
+            .timeout_per_read(Some(limits.stall))
             .build()
             .into();
         Ok(Self {
             agent,
             endpoint: endpoint.to_string(),
             authorization,
-            stall,
+            stall: limits.stall,
         })
     }
 
@@ -547,7 +560,11 @@ mod tests {
     #[test]
     fn only_web_addresses_are_hubs() {
         let client = |endpoint: &str| {
-            let limits = (Duration::from_secs(1), Duration::from_secs(1));
+            let limits = Limits {
+                answer: Duration::from_secs(1),
+                stall: Duration::from_secs(1),
+                body: None,
+            };
             Client::new(endpoint, None, limits)
         };
         for bad in [
