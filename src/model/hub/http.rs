@@ -69,6 +69,8 @@ pub(super) struct Reply {
     pub(super) etag: Option<String>,
     /// The length of the whole file.
     pub(super) size: Option<u64>,
+    /// Whether the end of the body can be told from a connection that broke off.
+    pub(super) framed: bool,
     /// Where the body starts in the file.
     pub(super) start: u64,
     /// The reason of a refusal, by the hub's own code.
@@ -225,6 +227,10 @@ impl Client {
         if status < 300 && !encoding.eq_ignore_ascii_case("identity") {
             return Err(wrong("Content-Encoding", "the file as it is", encoding));
         }
+        let chunked = text(headers, "Transfer-Encoding").is_some_and(|found| {
+            let last = found.rsplit(',').next().unwrap_or(found);
+            last.trim().eq_ignore_ascii_case("chunked")
+        });
         let number = |name| text(headers, name)?.trim().parse::<u64>().ok();
         let (start, total) = match (status, text(headers, "Content-Range")) {
             (206, Some(range)) => {
@@ -248,6 +254,7 @@ impl Client {
             commit: described.commit,
             etag: blob.map(|(_, etag)| etag),
             size: described.size.or(total),
+            framed: chunked || number("Content-Length").is_some(),
             start,
             code: text(headers, ERROR_CODE).map(shown),
             retry_after: number("Retry-After").map(Duration::from_secs),
