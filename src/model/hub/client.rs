@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::download::{Fetching, RETRIES, check_status, is_passing, wait};
 use super::error::HubError;
-use super::http::{COMMIT, Client};
+use super::http::{COMMIT, Client, Limits};
 use super::names::{is_file, shown};
 use super::settings::{Settings, Token};
 use super::spec::Spec;
@@ -193,6 +193,45 @@ impl Hub {
         }
     }
 
+    /// A client for a question whose whole answer has to come in time.
+    fn asking(&self, answer: Duration) -> Result<Client, HubError> {
+        let answer = answer.min(self.answer);
+        let limits = Limits {
+            answer,
+            stall: self.stall.min(answer),
+            body: Some(answer),
+        };
+        Client::new(&self.endpoint, self.token.as_ref(), limits)
+    }
+
+    /// What to say about a folder that holds `commit` of a revision: that the revision is elsewhere
+    /// now, or that this could not be checked; nothing of a revision that cannot move.
+    pub(super) fn compare(&self, spec: &Spec, folder: &Path, commit: &str) -> Option<String> {
+        if is_full_commit(&spec.revision) {
+            return None;
+        }
+        let holds = format!(
+            "{} holds commit {} of `{}`",
+            folder.display(),
+            short(commit),
+            spec.revision
+        );
+        if self.offline {
+            return Some(format!(
+                "{holds}, which could not be checked: HF_HUB_OFFLINE is set"
+            ));
+        }
+        let asked = self.asking(SHORT_ANSWER);
+        match asked.and_then(|client| list(&client, spec)) {
+            Ok(listing) if listing.commit == commit => None,
+            Ok(listing) => Some(format!(
+                "{holds}, which has moved to {}; name another folder, or remove this one, to fetch that",
+                short(&listing.commit)
+            )),
+            Err(error) => Some(format!("{holds}, which could not be checked: {error}")),
+        }
+    }
+
     /// Fetches what the cache lacks; gives the commit and what the user should know.
     fn fetch(
         &self,
@@ -201,14 +240,19 @@ impl Hub {
         cached: Option<&str>,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<(String, Vec<String>), HubError> {
-        let client =
-            |answer| Client::new(&self.endpoint, self.token.as_ref(), (answer, self.stall));
-        let (asking, tries) = match cached {
-            Some(_) => (client(self.answer.min(SHORT_ANSWER))?, 0),
-            None => (client(self.answer)?, RETRIES),
+        let listing = match cached {
+            Some(_) => list(&self.asking(SHORT_ANSWER)?, spec)?,
+            None => {
+                let asking = self.asking(self.answer)?;
+                patiently(RETRIES, || list(&asking, spec))?
+            }
         };
-        let listing = patiently(tries, || list(&asking, spec))?;
-        let client = client(self.answer)?;
+        let limits = Limits {
+            answer: self.answer,
+            stall: self.stall,
+            body: None,
+        };
+        let client = Client::new(&self.endpoint, self.token.as_ref(), limits)?;
         let (mut warnings, commit) = (Vec::new(), listing.commit);
         if let Some(old) = cached.filter(|old| *old != commit) {
             warnings.push(format!(
@@ -339,7 +383,9 @@ fn fetch_files(
     let mut fetch =
         |fetching: &mut Fetching<'_>, name: &str| -> Result<Option<PathBuf>, HubError> {
             if names.is_some_and(|names| !names.contains(name)) {
-                fetching.store.set_absent(fetching.commit, name);
+                if name == TOKENIZER {
+                    fetching.store.set_absent(fetching.commit, name);
+                }
                 return Ok(None);
             }
             match fetching.file(name, progress) {

@@ -50,6 +50,7 @@ pub(super) struct Fetching<'a> {
 struct Described {
     etag: Option<String>,
     size: Option<u64>,
+    framed: bool,
 }
 
 impl Described {
@@ -108,6 +109,7 @@ impl Fetching<'_> {
         let described = Described {
             etag: reply.etag.clone(),
             size: reply.size,
+            framed: reply.framed,
         };
         // Without an ETag, the commit and the name say which bytes these are.
         let key = described
@@ -164,12 +166,12 @@ impl Fetching<'_> {
             self.receive(name, reply, &mut part, &described, progress)?;
         }
         self.check(name, &mut part, &described)?;
+        if described.size.is_none() && described.sha256().is_none() && !described.framed {
+            self.warn("gives no Content-Length: a file that was cut would not be noticed");
+        }
         let finished = part.finish();
         let Some(etag) = &described.etag else {
-            self.warnings.push(format!(
-                "{}: {name} came without an ETag: it could not be compared with a hash",
-                self.client.endpoint()
-            ));
+            self.warn("gives no ETag: what it sent could not be compared with a hash");
             return self.store.place(&finished, self.commit, name);
         };
         let blob = self.store.blob(etag);
@@ -209,7 +211,8 @@ impl Fetching<'_> {
     ) -> Result<Reply, HubError> {
         if part.length > 0 {
             let reply = self.ask(name, part.length)?;
-            let same = reply.etag == described.etag;
+            // Both are of one commit; an ETag that differs says that one of them is not.
+            let same = reply.etag.is_none() || reply.etag == described.etag;
             if same && reply.status == 206 && reply.start == part.length {
                 return Ok(reply);
             }
@@ -278,6 +281,14 @@ impl Fetching<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Says something about the hub, once.
+    fn warn(&mut self, text: &str) {
+        let warning = format!("{} {text}", self.client.endpoint());
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
     }
 
     fn damaged(&self, name: &str, expected: String, found: String) -> HubError {

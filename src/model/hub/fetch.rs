@@ -223,10 +223,13 @@ fn from_hub(
     let origin = Origin::Hub {
         id: spec.to_string(),
     };
-    if let Some(present) = to
+    if let Some(mut present) = to
         .and_then(present)
         .filter(|present| present.source == origin)
     {
+        let commit = present.commit.as_deref();
+        let compared = commit.and_then(|commit| hub.compare(spec, &present.path, commit));
+        present.warnings.extend(compared);
         return Ok(present);
     }
     to.map_or(Ok(()), refuse_occupied)?;

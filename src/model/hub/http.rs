@@ -40,6 +40,17 @@ const COMPONENT: AsciiSet = CONTROLS
     .add(b'|')
     .add(b'}');
 
+/// How long a hub may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// For each step until the head of an answer is there.
+    pub(super) answer: Duration,
+    /// For the next bytes of a body.
+    pub(super) stall: Duration,
+    /// For a body as a whole, where one that goes on for ever is no answer.
+    pub(super) body: Option<Duration>,
+}
+
 /// One hub, or mirror of one.
 #[derive(Debug)]
 pub(super) struct Client {
@@ -58,6 +69,8 @@ pub(super) struct Reply {
     pub(super) etag: Option<String>,
     /// The length of the whole file.
     pub(super) size: Option<u64>,
+    /// Whether the end of the body can be told from a connection that broke off.
+    pub(super) framed: bool,
     /// Where the body starts in the file.
     pub(super) start: u64,
     /// The reason of a refusal, by the hub's own code.
@@ -68,11 +81,11 @@ pub(super) struct Reply {
 }
 
 impl Client {
-    /// A client of the hub at `endpoint`; `answer` and `stall` limit every wait.
+    /// A client of the hub at `endpoint`.
     pub(super) fn new(
         endpoint: &str,
         token: Option<&Token>,
-        (answer, stall): (Duration, Duration),
+        limits: Limits,
     ) -> Result<Self, HubError> {
         let endpoint = endpoint.trim_end_matches('/');
         let wrong = || HubError::Endpoint {
@@ -86,6 +99,7 @@ impl Client {
             Some(token) => Some(token.header().ok_or(HubError::Token)?),
             None => None,
         };
+        let answer = Some(limits.answer);
         let agent = Agent::config_builder()
             .user_agent(concat!("burn-apb/", env!("CARGO_PKG_VERSION")))
             // A compressed answer would have another length than the file.
@@ -94,18 +108,19 @@ impl Client {
             // Followed here, because the hub describes a file in the answer that redirects.
             .max_redirects(0)
             .max_redirects_will_error(false)
-            .timeout_resolve(Some(answer))
-            .timeout_connect(Some(answer))
-            .timeout_send_request(Some(answer))
-            .timeout_recv_response(Some(answer))
-            .timeout_per_read(Some(stall))
+            .timeout_resolve(answer)
+            .timeout_connect(answer)
+            .timeout_send_request(answer)
+            .timeout_recv_response(answer)
+            .timeout_recv_body(limits.body)
+            .timeout_per_read(Some(limits.stall))
             .build()
             .into();
         Ok(Self {
             agent,
             endpoint: endpoint.to_string(),
             authorization,
-            stall,
+            stall: limits.stall,
         })
     }
 
@@ -212,6 +227,10 @@ impl Client {
         if status < 300 && !encoding.eq_ignore_ascii_case("identity") {
             return Err(wrong("Content-Encoding", "the file as it is", encoding));
         }
+        let chunked = text(headers, "Transfer-Encoding").is_some_and(|found| {
+            let last = found.rsplit(',').next().unwrap_or(found);
+            last.trim().eq_ignore_ascii_case("chunked")
+        });
         let number = |name| text(headers, name)?.trim().parse::<u64>().ok();
         let (start, total) = match (status, text(headers, "Content-Range")) {
             (206, Some(range)) => {
@@ -235,6 +254,7 @@ impl Client {
             commit: described.commit,
             etag: blob.map(|(_, etag)| etag),
             size: described.size.or(total),
+            framed: chunked || number("Content-Length").is_some(),
             start,
             code: text(headers, ERROR_CODE).map(shown),
             retry_after: number("Retry-After").map(Duration::from_secs),
@@ -547,7 +567,11 @@ mod tests {
     #[test]
     fn only_web_addresses_are_hubs() {
         let client = |endpoint: &str| {
-            let limits = (Duration::from_secs(1), Duration::from_secs(1));
+            let limits = Limits {
+                answer: Duration::from_secs(1),
+                stall: Duration::from_secs(1),
+                body: None,
+            };
             Client::new(endpoint, None, limits)
         };
         for bad in [

@@ -10,7 +10,7 @@
 //! ```
 
 use std::fs::{self, File, TryLockError};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -93,9 +93,12 @@ impl Store {
         };
         let folder = path.parent().unwrap_or(&self.folder);
         fs::create_dir_all(folder).map_err(failed)?;
-        let file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-        fs::write(file.path(), commit).map_err(failed)?;
-        readable(file.path());
+        let mut temporary = tempfile::Builder::new();
+        // A temporary file is private; a cache may be shared, as its owner's umask says.
+        #[cfg(unix)]
+        temporary.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let mut file = temporary.tempfile_in(folder).map_err(failed)?;
+        file.write_all(commit.as_bytes()).map_err(failed)?;
         file.persist(&path).map_err(|error| failed(error.error))?;
         Ok(())
     }
@@ -139,7 +142,6 @@ impl Store {
             .write(true)
             .open(&path)
             .map_err(failed)?;
-        readable(&path);
         let (mut seen, mut since) = (0, Instant::now());
         loop {
             match file.try_lock() {
@@ -250,20 +252,4 @@ fn symlink(target: &Path, path: &Path) -> io::Result<()> {
 #[cfg(not(any(unix, windows)))]
 fn symlink(_: &Path, _: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
-}
-
-/// Gives a file the rights of any other new file: a cache may be shared.
-fn readable(path: &Path) {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // Only what was private from the start is widened, and only for reading.
-        if let Ok(metadata) = fs::metadata(path)
-            && metadata.permissions().mode() & 0o777 == 0o600
-        {
-            let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o644));
-        }
-    }
-    #[cfg(not(unix))]
-    let _ = path;
 }

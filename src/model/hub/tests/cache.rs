@@ -57,12 +57,6 @@ fn what_is_fetched_lies_as_python_looks_for_it() {
     // Python reads the file without trimming it.
     assert_eq!(fs::read_to_string(repo.join("refs/main")).unwrap(), COMMIT);
     assert_eq!(fs::read(repo.join("blobs/tag-config.json")).unwrap(), b"{}");
-    assert!(
-        repo.join(".no_exist")
-            .join(COMMIT)
-            .join("tokenizer.model")
-            .exists()
-    );
     #[cfg(unix)]
     assert_eq!(
         fs::read_link(folder.join("config.json")).unwrap(),
@@ -223,4 +217,18 @@ fn a_lock_that_nobody_gives_back_is_named() {
     assert!(matches!(error, HubError::Locked { .. }), "{error}");
     drop(lock);
     hub.resolve(&spec(), &mut |_| {}).unwrap();
+}
+
+#[test]
+fn a_commit_without_a_tokenizer_is_asked_for_once() {
+    let cache = tempfile::tempdir().unwrap();
+    let mut bare = model();
+    bare.files.remove("tokenizer.json");
+    let local = LocalHub::new(bare);
+    let hub = hub(&local.endpoint, cache.path());
+    let pinned = Spec::parse(&format!("org/name@{COMMIT}")).unwrap();
+    let first = hub.resolve(&pinned, &mut |_| {}).unwrap();
+    assert!(!local.asked().is_empty());
+    assert_eq!(hub.resolve(&pinned, &mut |_| {}).unwrap(), first);
+    assert_eq!(local.asked(), []);
 }

@@ -152,6 +152,7 @@ fn headers_that_are_missing_are_done_without_or_named() {
     )
     .unwrap();
     assert_eq!(weights_of(&found), tensor("a"));
+    assert_eq!(found.warnings.len(), 1);
     assert!(found.warnings[0].contains("ETag"), "{:?}", found.warnings);
     assert!(!found.path.join("config.json").is_symlink());
 
@@ -166,6 +167,11 @@ fn headers_that_are_missing_are_done_without_or_named() {
     )
     .unwrap();
     assert_eq!(weights_of(&found), tensor("a"));
+    let warnings = &found.warnings;
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("Content-Length"),
+        "{warnings:?}"
+    );
 }
 
 #[test]

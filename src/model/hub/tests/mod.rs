@@ -5,9 +5,9 @@ mod mirrors;
 mod server;
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use self::server::{COMMIT, LocalHub, Manner};
+use self::server::{COMMIT, LocalHub, Manner, NEXT};
 use super::*;
 use crate::model::weights::Checkpoint;
 
@@ -218,14 +218,19 @@ fn says_why_a_model_cannot_be_had() {
         .resolve(&spec(), &mut |_| {})
         .unwrap_err();
     assert!(matches!(found, HubError::Offline { .. }), "{found}");
-    let local = LocalHub::new(Manner {
-        silent: true,
-        ..Manner::default()
-    });
     let limit = Duration::from_millis(300);
-    let impatient = hub(&local.endpoint, cache.path()).with_timeouts(limit, limit);
-    let found = impatient.resolve(&spec(), &mut |_| {}).unwrap_err();
-    assert!(matches!(found, HubError::Stalled { .. }), "{found}");
+    for slow in [None, Some(Duration::from_millis(50))] {
+        let local = LocalHub::new(Manner {
+            silent: slow.is_none(),
+            slow,
+            ..Manner::default()
+        });
+        let impatient = hub(&local.endpoint, cache.path()).with_timeouts(limit, limit);
+        let started = Instant::now();
+        let found = impatient.resolve(&spec(), &mut |_| {}).unwrap_err();
+        assert!(matches!(found, HubError::Stalled { .. }), "{found}");
+        assert!(started.elapsed() < Duration::from_secs(5));
+    }
 }
 
 #[test]
@@ -247,14 +252,21 @@ fn a_named_folder_is_filled_once() {
     assert_eq!(report.sha256.len(), 64);
     assert!(!to.join("config.json").is_symlink() && to.join(template).is_file());
 
+    let again =
+        |hub: &Hub| fetch_with("org/name", Some(&to), FetchFrom::Any, hub, &mut |_| {}).unwrap();
+    assert_eq!(again(&hub), report);
     let gone = hub
         .clone()
         .with_endpoint(NOBODY)
         .with_cache(cache.path().join("none"));
-    assert_eq!(
-        fetch_with("org/name", Some(&to), FetchFrom::Any, &gone, &mut |_| {}).unwrap(),
-        report
-    );
+    let mut unchecked = again(&gone);
+    let warnings = std::mem::take(&mut unchecked.warnings);
+    assert_eq!(unchecked, report);
+    assert!(warnings[0].contains("could not be checked"), "{warnings:?}");
+    local.change(|manner| manner.sha = Some(NEXT.into()));
+    let warnings = again(&hub).warnings;
+    assert!(warnings[0].contains("moved to 89abcde"), "{warnings:?}");
+    local.change(|manner| manner.sha = Some(COMMIT.into()));
     // Damaged meanwhile: not taken for present, and not overwritten.
     std::fs::write(to.join("model.safetensors"), &weights[..30]).unwrap();
     let error = fetch_with("org/name", Some(&to), FetchFrom::Any, &hub, &mut |_| {}).unwrap_err();

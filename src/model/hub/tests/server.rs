@@ -38,6 +38,8 @@ pub struct Manner {
     pub failures: Option<usize>,
     /// Every file is elsewhere: status and address, in which `*` becomes the path.
     pub redirect: Option<(u16, String)>,
+    /// Waits before every byte of the list.
+    pub slow: Option<Duration>,
     /// Says nothing.
     pub silent: bool,
     /// The path that everything is under.
@@ -61,6 +63,7 @@ impl Default for Manner {
             status: None,
             failures: None,
             redirect: None,
+            slow: None,
             silent: false,
             prefix: String::new(),
             headers: String::new(),
@@ -164,10 +167,14 @@ fn answer(mut stream: TcpStream, manner: &Mutex<Manner>, log: &Mutex<Vec<Asked>>
         );
         let cut = manner.cut.filter(|_| !path.contains("/api/"));
         let sent = &body[..cut.unwrap_or(body.len()).min(body.len())];
-        stream
-            .write_all(head.as_bytes())
-            .and_then(|()| stream.write_all(sent))
-            .ok()
+        stream.write_all(head.as_bytes()).ok()?;
+        match manner.slow.filter(|_| path.contains("/api/")) {
+            Some(pause) => sent.chunks(1).try_for_each(|byte| {
+                thread::sleep(pause);
+                stream.write_all(byte).ok()
+            }),
+            None => stream.write_all(sent).ok(),
+        }
     };
     let Some(path) = path.strip_prefix(&manner.prefix) else {
         return send("404 Not Found", "", b"");
