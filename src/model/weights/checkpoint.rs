@@ -1,24 +1,22 @@
 //! The tensors of a model's files under their Hugging Face names, read when they are asked for.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-#[cfg(feature = "gguf")]
 use std::sync::Arc;
 
 use burn::store::burn_pack::{Error as PackError, Tensor as PackTensor};
 use burn::tensor::{Bytes, DType, FloatDType};
-use safetensors::Dtype;
 
 use super::elements;
-use super::error::{WeightsError, plural};
-use super::index::{INDEX_FILE, Index, IndexError, MAX_INDEX_LEN};
+use super::error::WeightsError;
+use super::index::INDEX_FILE;
+use super::listing::listing_without_weights;
 use super::mapped::MappedFile;
 use super::plan::nearest;
 use super::report::ShardNotes;
-use super::safetensors::Header;
+use super::shards;
 
 /// The name of a single-file checkpoint in a model's folder.
 pub const SINGLE_FILE: &str = "model.safetensors";
@@ -81,9 +79,6 @@ pub(super) enum Data {
     Unreadable,
 }
 
-/// The tensors of a safetensors file and its metadata.
-type Shard = (Vec<(TensorInfo, Data)>, BTreeMap<String, String>);
-
 /// The weights of one model: a folder with `model.safetensors` or with
 /// `model.safetensors.index.json` and shards, one `.safetensors` file, or one `.gguf` file or any
 /// part of a split one.
@@ -96,9 +91,9 @@ pub struct Checkpoint {
     tensors: Vec<(TensorInfo, Data)>,
     by_name: HashMap<String, usize>,
     metadata: BTreeMap<String, String>,
-    shard_notes: ShardNotes,
+    shard_notes: Arc<ShardNotes>,
     /// Tensors of a GGUF file that have no Hugging Face name.
-    others: Vec<TensorInfo>,
+    others: Arc<[TensorInfo]>,
     #[cfg(feature = "gguf")]
     gguf: Option<Arc<super::gguf::Gguf>>,
 }
@@ -153,83 +148,16 @@ impl Checkpoint {
     }
 
     fn single(path: &Path, file: MappedFile) -> Result<Self, WeightsError> {
-        let (tensors, metadata) = shard(&file)?;
+        let (tensors, metadata) = shards::read(&file)?;
         let mut checkpoint = Self::new(path, tensors);
         checkpoint.metadata = metadata;
         Ok(checkpoint)
     }
 
-    fn sharded(folder: &Path, path: &Path) -> Result<Self, WeightsError> {
-        let text = MappedFile::open(path)?;
-        let wrong = |source| WeightsError::Index {
-            path: path.into(),
-            source,
-        };
-        if text.bytes().len() as u64 > MAX_INDEX_LEN {
-            return Err(wrong(IndexError::TooLarge {
-                found: text.bytes().len() as u64,
-            }));
-        }
-        let index = Index::parse(text.bytes()).map_err(wrong)?;
-        let missing: Vec<String> = index
-            .shards()
-            .into_iter()
-            .filter(|name| !folder.join(name).exists())
-            .map(String::from)
-            .collect();
-        if !missing.is_empty() {
-            return Err(WeightsError::ShardMissing {
-                index: path.into(),
-                shards: missing,
-            });
-        }
-
-        let promised: HashMap<&str, &str> = index
-            .weight_map
-            .iter()
-            .map(|(tensor, shard)| (tensor.as_str(), shard.as_str()))
-            .collect();
-        let mut notes = ShardNotes::default();
-        let (mut tensors, mut found) = (Vec::new(), HashMap::new());
-        for name in index.shards() {
-            for (info, data) in shard(&MappedFile::open(&folder.join(name))?)?.0 {
-                match promised.get(info.name.as_str()) {
-                    None => notes.unlisted.push(info.name.clone()),
-                    Some(shard) if *shard != name => notes.elsewhere.push(info.name.clone()),
-                    Some(_) => {}
-                }
-                // As in transformers, which reads one shard after the other.
-                match found.entry(info.name.clone()) {
-                    Entry::Vacant(place) => {
-                        place.insert(tensors.len());
-                        tensors.push((info, data));
-                    }
-                    Entry::Occupied(place) => {
-                        notes.repeated.push(info.name.clone());
-                        let at: usize = *place.get();
-                        tensors[at] = (info, data);
-                    }
-                }
-            }
-        }
-        // Named once: a tensor in two shards is in another than the index says in one of them.
-        let twice: BTreeSet<&String> = notes.repeated.iter().collect();
-        notes.elsewhere.retain(|name| !twice.contains(name));
-        notes.unlisted.retain(|name| !twice.contains(name));
-        let faults: Vec<String> = index
-            .weight_map
-            .iter()
-            .filter(|(tensor, _)| !found.contains_key(tensor))
-            .map(|(tensor, shard)| format!("{shard} lacks `{tensor}`"))
-            .collect();
-        if !faults.is_empty() {
-            return Err(WeightsError::ShardDisagrees {
-                index: path.into(),
-                faults,
-            });
-        }
+    fn sharded(folder: &Path, index: &Path) -> Result<Self, WeightsError> {
+        let (tensors, notes) = shards::open(folder, index)?;
         let mut checkpoint = Self::new(folder, tensors);
-        checkpoint.shard_notes = notes;
+        checkpoint.shard_notes = Arc::new(notes);
         Ok(checkpoint)
     }
 
@@ -241,7 +169,7 @@ impl Checkpoint {
             source,
         })?;
         let mut checkpoint = Self::new(path, opened.tensors);
-        checkpoint.others = opened.others;
+        checkpoint.others = opened.others.into();
         checkpoint.gguf = Some(Arc::new(opened.gguf));
         Ok(checkpoint)
     }
@@ -262,8 +190,8 @@ impl Checkpoint {
             tensors,
             by_name,
             metadata: BTreeMap::new(),
-            shard_notes: ShardNotes::default(),
-            others: Vec::new(),
+            shard_notes: Arc::default(),
+            others: Arc::default(),
             #[cfg(feature = "gguf")]
             gguf: None,
         }
@@ -473,114 +401,4 @@ fn only_gguf(folder: &Path) -> Result<Option<PathBuf>, WeightsError> {
 #[cfg(not(feature = "gguf"))]
 fn only_gguf(_: &Path) -> Result<Option<PathBuf>, WeightsError> {
     Ok(None)
-}
-
-/// The tensors of one safetensors file, and its metadata.
-fn shard(file: &MappedFile) -> Result<Shard, WeightsError> {
-    let header = Header::parse(file.bytes(), file.bytes().len() as u64).map_err(|source| {
-        WeightsError::Header {
-            path: file.path().into(),
-            source,
-        }
-    })?;
-    let tensors = header.tensors.into_iter().map(|entry| {
-        let stored = match entry.dtype {
-            Dtype::F64 => StoredType::Float(FloatDType::F64),
-            Dtype::F32 => StoredType::Float(FloatDType::F32),
-            Dtype::F16 => StoredType::Float(FloatDType::F16),
-            Dtype::BF16 => StoredType::Float(FloatDType::BF16),
-            other => StoredType::Other(format!("{other:?}")),
-        };
-        let data = match stored {
-            StoredType::Float(from) => Data::Plain {
-                file: file.clone(),
-                range: entry.start..entry.end,
-                from,
-            },
-            _ => Data::Unreadable,
-        };
-        (
-            TensorInfo {
-                name: entry.name,
-                shape: entry.shape,
-                stored,
-                file: file.path().into(),
-            },
-            data,
-        )
-    });
-    Ok((tensors.collect(), header.metadata))
-}
-
-/// What a folder holds, for a message; with a hint where it is another known format.
-pub(crate) fn listing(folder: &Path) -> String {
-    listing_with(folder, other_format)
-}
-
-/// [`listing`] of a folder without weights: also says which safetensors file is not one of them, and
-/// why.
-fn listing_without_weights(folder: &Path) -> String {
-    listing_with(folder, |names| {
-        let safetensors = || names.iter().filter(|name| name.ends_with(".safetensors"));
-        let starting = |start: &str| safetensors().find(|name| name.starts_with(start));
-        if safetensors().any(|name| name.contains("-of-")) {
-            format!(" (shards without their index: fetch {INDEX_FILE} too)")
-        } else if let Some(name) = starting("consolidated") {
-            format!(
-                " ({name} names its tensors for another program: fetch {SINGLE_FILE} or the shards \
-                 of the same model)"
-            )
-        } else if let Some(name) = starting("adapter_model") {
-            format!(
-                " ({name} is an adapter: merge it into its base model with peft's \
-                 `merge_and_unload` and save the result)"
-            )
-        } else if let Some(name) = safetensors().next() {
-            format!(" (if {name} holds the whole model, rename it to {SINGLE_FILE})")
-        } else {
-            other_format(names)
-        }
-    })
-}
-
-/// What to do with a folder of another known format.
-fn other_format(names: &[String]) -> String {
-    if let Some(gguf) = names.iter().find(|n| n.ends_with(".gguf")) {
-        format!(" (give {gguf} itself as the model)")
-    } else if names
-        .iter()
-        .any(|n| [".bin", ".pth", ".pt"].iter().any(|end| n.ends_with(end)))
-    {
-        " (PyTorch files are not read: save the model as safetensors with transformers' `save_pretrained`)".into()
-    } else {
-        String::new()
-    }
-}
-
-/// What a folder holds, for a message; with what `hint` says about its sorted file names.
-pub(crate) fn listing_with(folder: &Path, hint: impl FnOnce(&[String]) -> String) -> String {
-    const SHOWN: usize = 12;
-    let Ok(entries) = std::fs::read_dir(folder) else {
-        return "a folder that cannot be listed".into();
-    };
-    let mut names: Vec<String> = entries
-        .flatten()
-        .map(|e| e.file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    if names.is_empty() {
-        return "an empty folder".into();
-    }
-    let hint = hint(&names);
-    let more = names.len().saturating_sub(SHOWN);
-    names.truncate(SHOWN);
-    let more = if more > 0 {
-        format!(
-            " and {} more",
-            plural(more, "entry").replace("entrys", "entries")
-        )
-    } else {
-        String::new()
-    };
-    format!("{}{more}{hint}", names.join(", "))
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use burn::tensor::FloatDType;
 
 use super::index::IndexError;
-use super::plan::Mismatch;
+use super::mismatch::Mismatch;
 #[cfg(feature = "gguf")]
 use super::report::first;
 use super::safetensors::HeaderError;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
-use super::checkpoint::listing;
+use super::listing::listing;
 
 /// Why a folder was not written. Nothing is left behind.
 #[derive(Debug, thiserror::Error)]

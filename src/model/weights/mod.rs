@@ -3,13 +3,14 @@
 //! | file | holds |
 //! |---|---|
 //! | `checkpoint` | [`Checkpoint`]: the tensors of a folder, a `.safetensors` or a `.gguf` file, read lazily |
-//! | `safetensors`, `index` | a file's header and a folder's shard index, checked before they are believed |
-//! | `plan`, `load` | a module's parameters compared with the tensors, then filled: [`load()`] |
+//! | `safetensors`, `index`, `shards` | a file's header and a folder's shard index, checked before they are believed |
+//! | `plan`, `mismatch`, `load` | a module's parameters compared with the tensors, then filled: [`load()`] |
 //! | `report` | [`LoadOptions`], and what a load has to say that is no error: [`LoadReport`] |
 //! | `tying` | whether the output head is the embedding: [`resolve_tying`] |
 //! | `elements`, `mapped` | conversions between element types; memory-mapped files |
 //! | `gguf` | GGUF files as Hugging Face tensors, config and tokenizer (feature `gguf`) |
 //! | `convert` | a GGUF file to a Hugging Face folder (feature `gguf`) |
+//! | `listing` | what a folder holds, for messages |
 //! | `folder`, `file` | a folder, a file that appears whole or not at all |
 
 mod checkpoint;
@@ -23,12 +24,15 @@ mod folder;
 #[cfg(feature = "gguf")]
 pub mod gguf;
 pub mod index;
+mod listing;
 mod load;
 mod mapped;
+mod mismatch;
 mod plan;
 mod progress;
 mod report;
 pub mod safetensors;
+mod shards;
 mod tying;
 
 pub use checkpoint::{Checkpoint, SINGLE_FILE, StoredType, TensorInfo};
@@ -41,16 +45,16 @@ pub(crate) use file::write_file;
 #[cfg(any(feature = "gguf", feature = "hub"))]
 pub use folder::FolderError;
 pub use load::{load, module_path};
-pub use plan::{Mismatch, Missing, Unexpected, WrongShape, WrongType};
+pub use mismatch::{Mismatch, Missing, Unexpected, WrongShape, WrongType};
 pub use progress::Progress;
 pub use report::{LoadOptions, LoadReport, LoadWarning, ShardNotes};
 pub use tying::resolve_tying;
 
-pub(crate) use checkpoint::{listing, listing_with};
 #[cfg(all(feature = "hub", feature = "gguf"))]
 pub(crate) use convert::convert_into;
 #[cfg(feature = "hub")]
 pub(crate) use folder::{refuse_occupied, write_folder, write_json};
 #[cfg(feature = "hub")]
 pub(crate) use index::is_plain_file_name;
+pub(crate) use listing::{listing, listing_with};
 pub(crate) use safetensors::encode;
