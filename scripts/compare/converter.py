@@ -1,0 +1,69 @@
+"""GGUF files of the grid's folders, made by llama.cpp's own converter."""
+
+import contextlib
+import io
+import logging
+import os
+import re
+import sys
+
+
+class Refused(Exception):
+    """The converter does not take the folder."""
+
+
+class Converter:
+    """llama.cpp's convert_hf_to_gguf.py, as the sources of llama-cpp-python hold it."""
+
+    def __init__(self, sources):
+        # Its own gguf package belongs to it.
+        sys.path[:0] = [str(sources), str(sources / "gguf-py")]
+        os.environ.setdefault("NO_LOCAL_GGUF", "1")
+        import conversion
+        import gguf
+
+        logging.disable(logging.WARNING)
+        self.gguf = gguf
+        self.conversion, self.f32 = conversion, gguf.LlamaFileType.ALL_F32
+
+    def convert(self, folder, into, pre):
+        """Writes `into`, in f32. A random vocabulary's hash is in no list, so the pre-tokenizer's name is `pre`."""
+        base = self.conversion.ModelBase
+        hparams = base.load_hparams(folder, False)
+        name = self.conversion.get_model_architecture(hparams, self.conversion.ModelType.TEXT)
+        model_class = self.conversion.get_model_class(name)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                model = model_class(folder, self.f32, into, eager=True)
+                model.get_vocab_base_pre = lambda tokenizer: pre
+                model.write()
+        except (Exception, SystemExit) as error:
+            into.unlink(missing_ok=True)
+            raise Refused(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
+
+    def held(self, file, folder):
+        """What a file holds of positions (as transformers spells it) and of stop tokens, and what of the folder's
+        positions it does not."""
+        from transformers import AutoConfig
+
+        reader = self.gguf.GGUFReader(file)
+        fields = {key: field.contents() for key, field in reader.fields.items()}
+        arch = fields["general.architecture"]
+        names = {"factor": "factor", "original_max_position_embeddings": "original_context_length",
+                 "attention_factor": "yarn_attn_factor", "beta_fast": "yarn_beta_fast", "beta_slow": "yarn_beta_slow"}
+        rope = {"rope_type": fields.get(f"{arch}.rope.scaling.type", "default").replace("none", "default"),
+                "rope_theta": fields.get(f"{arch}.rope.freq_base", 10000.0)}
+        for ours, theirs in names.items():
+            if (value := fields.get(f"{arch}.rope.scaling.{theirs}")) is not None:
+                rope[ours] = value
+        whole = AutoConfig.from_pretrained(folder).rope_parameters
+        if any(tensor.name == "rope_freqs.weight" for tensor in reader.tensors):
+            rope = whole
+        lost = []
+        if whole["rope_type"] != rope["rope_type"]:
+            lost.append(f"{whole['rope_type']} scaling")
+        elif any(rope.get(key) != whole.get(key) for key in names if whole.get(key)):
+            lost.append("transformers' precedence of rope fields that contradict one another")
+        lost += [f"yarn's {key}" for key in ("mscale", "truncate") if whole.get(key) is not None]
+        ids = {value for key, value in fields.items() if re.fullmatch(r"tokenizer\.ggml\.(eos|eot|eom)_token_id", key)}
+        return rope, ids, lost
