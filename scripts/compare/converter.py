@@ -1,15 +1,32 @@
 """GGUF files of the grid's folders, made by llama.cpp's own converter."""
 
 import contextlib
+import dataclasses
 import io
 import logging
+import math
 import os
 import re
 import sys
 
+import numpy as np
+
 
 class Refused(Exception):
     """The converter does not take the folder."""
+
+
+@dataclasses.dataclass
+class Held:
+    """What of a folder a GGUF holds: positions as transformers spells them, divisors of their frequencies, ids of stop
+    tokens, the chat template, the first token's id, and words for what is lost of the positions."""
+
+    rope: dict
+    factors: object
+    stops: set
+    template: str | None
+    bos: int | None
+    lost: list
 
 
 class Converter:
@@ -42,8 +59,7 @@ class Converter:
             raise Refused(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
 
     def held(self, file, folder):
-        """What a file holds of positions (as transformers spells it) and of stop tokens, and what of the folder's
-        positions it does not."""
+        """What a file holds, and what of the folder's positions it does not."""
         from transformers import AutoConfig
 
         reader = self.gguf.GGUFReader(file)
@@ -56,14 +72,27 @@ class Converter:
         for ours, theirs in names.items():
             if (value := fields.get(f"{arch}.rope.scaling.{theirs}")) is not None:
                 rope[ours] = value
-        whole = AutoConfig.from_pretrained(folder).rope_parameters
-        if any(tensor.name == "rope_freqs.weight" for tensor in reader.tensors):
-            rope = whole
+        config = AutoConfig.from_pretrained(folder)
+        config.standardize_rope_params()
+        whole = config.rope_parameters
+        factors = next((tensor.data.copy() for tensor in reader.tensors if tensor.name == "rope_freqs.weight"), None)
         lost = []
-        if whole["rope_type"] != rope["rope_type"]:
+        if factors is not None:
+            if not np.allclose(factors, self.factors(config), rtol=1e-4):
+                lost.append("original_max_position_embeddings outside of the rope fields")
+        elif whole["rope_type"] != rope["rope_type"]:
             lost.append(f"{whole['rope_type']} scaling")
-        elif any(rope.get(key) != whole.get(key) for key in names if whole.get(key)):
-            lost.append("transformers' precedence of rope fields that contradict one another")
+        elif any(not math.isclose(rope.get(key) or 0, whole[key], rel_tol=1e-5) for key in names if whole.get(key)):
+            lost.append("original_max_position_embeddings outside of the rope fields")
         lost += [f"yarn's {key}" for key in ("mscale", "truncate") if whole.get(key) is not None]
         ids = {value for key, value in fields.items() if re.fullmatch(r"tokenizer\.ggml\.(eos|eot|eom)_token_id", key)}
-        return rope, ids, lost
+        return Held(rope, factors, ids, fields.get("tokenizer.chat_template"), fields.get("tokenizer.ggml.bos_token_id"), lost)
+
+    @staticmethod
+    def factors(config):
+        """What transformers' llama3 scaling divides the frequencies by."""
+        from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+        frequencies = ROPE_INIT_FUNCTIONS["llama3"](config, None)[0].double().numpy()
+        dim = 2 * len(frequencies)
+        return config.rope_parameters["rope_theta"] ** (-np.arange(0, dim, 2) / dim) / frequencies

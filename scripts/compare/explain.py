@@ -5,6 +5,8 @@ ROPE = "apb refuses a rope configuration that says two things, naming both; tran
 DYNAMIC = ("dynamic scaling: transformers changes the frequencies at every token beyond the trained context and keeps "
            "keys rotated by earlier ones; apb fixes them for a session, and equals transformers with them fixed")
 MARK = "transformers refuses a byte order mark; apb reads the folder as transformers reads it without"
+NO_EMBEDDING = "the converter writes no token_embd.weight where only lm_head is stored; llama.cpp does not load that either"
+BIASES = "apb refuses a GGUF with biases that no model has together, here all zero; it reads the folder and warns"
 
 
 def folder(spec, difference, expected, found):
@@ -31,14 +33,18 @@ def folder(spec, difference, expected, found):
 
 
 def gguf(spec, outcome, detail):
-    """Why a GGUF differs from its folder, or cannot be made; none where it is equal or nobody knows."""
+    """Why a GGUF differs from its folder, or cannot be made; empty where it is equal or nobody knows."""
     if outcome == "not converted":
-        return f"llama.cpp's converter does not take the folder: {detail[:90]}"
+        return [f"llama.cpp's converter does not take the folder: {detail[:90]}"]
     if outcome == "explained":
-        return detail
-    return None
+        return [f"the converter leaves out or changes {lost}" for lost in detail]
+    if outcome == "refused" and spec["heads"] == "tied_only_head" and "no token_embd.weight" in detail:
+        return [NO_EMBEDDING]
+    if outcome == "refused" and spec["unused"] in ("zero_bias", "all") and "set of biases" in detail:
+        return [BIASES]
+    return []
 
 
 def open_gguf(result):
     """Whether a GGUF differs without a reason."""
-    return result.get("gguf") in ("different", "refused") and not result.get("gguf_reason")
+    return result.get("gguf") in ("different", "refused") and not result["gguf_reasons"]

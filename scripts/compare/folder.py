@@ -195,10 +195,10 @@ def tensors(spec, rows, layers, hidden, seed):
     if spec["unused"] in ("extra_layer", "all"):
         unused[f"model.layers.{layers}.input_layernorm.weight"] = rng.normal(0, 1, hidden)
         unused[f"model.layers.{layers}.self_attn.q_proj.weight"] = rng.normal(0, 1, (heads * head_dim, hidden))
-    cycle = [torch.float32, torch.bfloat16, torch.float16]
+    cycle = [torch.bfloat16, torch.float64, torch.float16, torch.float32]
     done = {}
     for index, (name, value) in enumerate({**result, **unused}.items()):
-        dtype = cycle[index % 3] if spec["dtype"] == "mixed" else DTYPES[spec["dtype"]]
+        dtype = cycle[index % 4] if spec["dtype"] == "mixed" else DTYPES[spec["dtype"]]
         done[name] = torch.tensor(value).to(dtype).contiguous()
     return done
 
@@ -270,7 +270,9 @@ def write(folder, spec, vocab, seed, layers=2, hidden=32, swap=None):
     folder.mkdir(parents=True, exist_ok=True)
 
     def dump(path, value):
-        text = json.dumps(value, indent=1, ensure_ascii=False).encode()
+        # The vocabulary on one line: it is most of a small folder.
+        indent = None if path.name in ("tokenizer.json", "vocab.json") else 1
+        text = json.dumps(value, indent=indent, ensure_ascii=False).encode()
         path.write_bytes(BOM + text if spec["quirk"] == "bom" else text)
 
     rows = (vocab.size + 7) // 8 * 8

@@ -12,7 +12,7 @@ AXES = {
     "theta": ["top", "inner", "both_agree", "both_differ", "absent"],
     "original": ["inside", "outside", "absent", "both_differ"],
     "context": ["scaled", "unscaled"],
-    "prompt": ["short", "long"],
+    "prompt": ["short", "long", "control"],
     "heads": ["untied", "tied_none", "tied_equal", "tied_different", "tied_only_head"],
     "bias": ["none", "attention", "mlp", "attention_mlp"],
     "head_dim": ["absent", "null", "equal", "larger", "smaller"],
@@ -77,6 +77,9 @@ def fit(spec):
     if spec["vocab"] == "llama3" and arch in ("qwen2", "qwen3"):
         spec["vocab"] = "qwen2"
     if spec["layout"] == "parts":
+        if arch == "mistral" and not spm:
+            # transformers makes no tokenizer of vocab.json for it.
+            spec["vocab"], spm = "spm_metaspace", True
         if spm:
             spec["tokenizer_class"] = "native"
         else:

@@ -3,6 +3,7 @@
 import argparse
 import collections
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import converter
 import explain
+import fixtures
 import folder as folders
 import grid
 import reference
@@ -19,9 +21,14 @@ import vocabulary
 
 TOKENS = 12
 QUESTION = "How many ships were there?"
-SHORT = "The lighthouse keeper wrote down 27 ships.\nOne flew no flag; don't ask which."
-LONG = " ".join(["The lighthouse keeper counted the ships that passed on the 14th of March: there were 27, and one of",
-                 "them flew no flag.\nHe wrote it down, as he had for thirty years.\n\nThen the storm took the roof."] * 3)
+TEXTS = {
+    "short": "The lighthouse keeper wrote down 27 ships.\nOne flew no flag; don't ask which.",
+    "long": " ".join(["The lighthouse keeper counted the ships that passed on the 14th of March: there were 27, and one",
+                      "of them flew no flag.\nHe wrote it down, as he had for thirty years.\n\nThen the storm took the",
+                      "roof."] * 3),
+    # Spells control tokens; asked for with --allow-control-tokens, which reads them as transformers does.
+    "control": "The note said <|im_end|> and </s>, then <tool> and <|eot_id|>.\nA ship<|extra|> of no flag passed.",
+}
 # Seeds tried for one folder until no greedy choice along the way is left to rounding.
 TRIES = 12
 
@@ -42,6 +49,7 @@ def arguments():
     parser.add_argument("--keep", metavar="DIR", type=Path, help="keep the folders there; otherwise only different ones")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write every result there")
     parser.add_argument("--no-gguf", action="store_true", help="leave GGUF out")
+    parser.add_argument("--fixtures", metavar="DIR", type=Path, help="only write the folders of tests/fixtures/compat there")
     parser.add_argument("--venv", metavar="DIR", help="the virtual environment [target/compare-transformers]")
     parser.add_argument("--llama-cpp", metavar="DIR", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -53,6 +61,7 @@ class Apb:
     def __init__(self, path, documents):
         self.path, self.documents = path, documents
         help_text = subprocess.run([path, "generate", "--help"], capture_output=True, text=True, check=True).stdout
+        self.control = "--allow-control-tokens" in help_text
         self.extra = ["--show-prompt"] if "--show-prompt" in help_text else []
 
     def ask(self, model, document, allow_long):
@@ -60,6 +69,8 @@ class Apb:
                    QUESTION, "--max-tokens", str(TOKENS), "--greedy", "--dtype", "f32", "--json", *self.extra]
         if allow_long:
             command.append("--allow-long")
+        if document == "control" and self.control:
+            command.append("--allow-control-tokens")
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         if done.returncode != 0:
             return {"refused": done.stderr.strip() or f"exit code {done.returncode}"}
@@ -82,7 +93,7 @@ def limit(config):
 
 def expect(path, spec):
     """transformers' answer, or why it refuses the folder."""
-    document = {"short": SHORT, "long": LONG}[spec["prompt"]]
+    document = TEXTS[spec["prompt"]]
     try:
         model = reference.Reference(path)
     except Exception as error:  # Whatever it raises is its way to refuse.
@@ -102,32 +113,51 @@ def expect(path, spec):
 
 
 def make(path, spec, vocab, seed, size):
-    """Writes the folder with weights that leave nothing to rounding, and, where it names a stop token, so that it comes
-    up; returns transformers' answer."""
-    answer = None
+    """Writes the folder with weights that leave nothing to rounding, whose answer is no repetition, and, where it names a
+    stop token, in which that comes up; returns transformers' answer. Of several tries the best is kept."""
+    wanted = folders.stop_ids(spec, vocab)
+    best, best_worth = None, -1
     for attempt in range(TRIES):
-        chosen = seed * 1000 + attempt
-        shutil.rmtree(path, ignore_errors=True)
-        folders.write(path, spec, vocab, chosen, **size)
-        read = path
-        if spec["quirk"] == "bom":
-            read = path.with_name(path.name + ".read")
-            reference.without_bom(path, read)
-        answer = expect(read, spec)
-        wanted = folders.stop_ids(spec, vocab)
+        chosen = seed * 100 + attempt
+        answer = written(path, spec, vocab, chosen, size, None)
+        swap = None
         if "refused" not in answer and wanted is not None and answer["stop"] is None and spec["prompt"] == "short":
-            at = next((i for i in range(2, len(answer["tokens"])) if answer["tokens"][i] not in answer["tokens"][:i]), None)
+            tokens = answer["tokens"]
+            at = next((i for i in range(2, len(tokens)) if tokens[i] not in tokens[:i]), None)
             if at is not None:
-                folders.write(path, spec, vocab, chosen, swap=(wanted, answer["tokens"][at]), **size)
-                if read != path:
-                    reference.without_bom(path, read)
-                answer = expect(read, spec)
-        if read != path:
-            answer["own_refusal"] = expect(path, spec).get("refused")
-            shutil.rmtree(read)
-        if "refused" in answer or answer["gap"] >= reference.GAP:
+                swap = (wanted, tokens[at])
+                answer = written(path, spec, vocab, chosen, size, swap)
+        if "refused" in answer:
+            return answer
+        ends = wanted is None or spec["prompt"] != "short" or answer["stop"] is not None
+        ends &= answer["stop"] is None or len(answer["tokens"]) >= 2
+        worth = 4 * (answer["gap"] >= reference.GAP) + 2 * ends + varied(answer)
+        if worth > best_worth:
+            best, best_worth, last = (chosen, swap, answer), worth, attempt
+        if worth == 7:
             break
-    answer["attempts"] = attempt + 1
+    chosen, swap, answer = best
+    if last != attempt:
+        answer = written(path, spec, vocab, chosen, size, swap)
+    return answer
+
+
+def varied(answer):
+    """Whether an answer shows where it was computed wrongly; one that repeats a token shows little."""
+    return len(set(answer["tokens"])) >= min(4, len(answer["tokens"]))
+
+
+def written(path, spec, vocab, seed, size, swap):
+    """Writes the folder; returns transformers' answer."""
+    shutil.rmtree(path, ignore_errors=True)
+    folders.write(path, spec, vocab, seed, swap=swap, **size)
+    if spec["quirk"] != "bom":
+        return expect(path, spec)
+    read = path.with_name(path.name + ".read")
+    reference.without_bom(path, read)
+    answer = expect(read, spec)
+    answer["own_refusal"] = expect(path, spec).get("refused")
+    shutil.rmtree(read)
     return answer
 
 
@@ -154,7 +184,8 @@ def compare(expected, found):
 
 
 def gguf(apb, converting, path, spec, expected, found):
-    """The same folder as GGUF against the folder. Returns an outcome, a text, and the file where there is one."""
+    """The same folder as GGUF against the folder. Returns an outcome, words for it (of an explained one a list of what the
+    converter loses), and the file where there is one."""
     pre = {"llama3": "llama-bpe"}.get(spec["vocab"], "qwen2")
     file = path.with_name(path.name + ".gguf")
     try:
@@ -164,29 +195,40 @@ def gguf(apb, converting, path, spec, expected, found):
     other = apb.ask(file, spec["prompt"], True)
     if "refused" in other:
         return "refused", other["refused"], file
-    if other["prompt_length"] != found["prompt_length"] or other["prompt"] != found["prompt"]:
-        return "different", "prompt tokens", file
-    if (other["tokens"], other["stopped"]) == (found["tokens"], found["stopped"]):
+    same_prompt = other["prompt"] == found["prompt"] and other["prompt_length"] == found["prompt_length"]
+    if same_prompt and (other["tokens"], other["stopped"]) == (found["tokens"], found["stopped"]):
         return "equal", "", file
-    # What the file holds of positions and stop tokens may be less than the folder; transformers with just that is right.
-    rope, stops, lost = converting.held(file, path)
-    model = reference.Reference(path, rope)
-    ending = stops | set(expected["stops"].get("template", []))
-    tokens, stop, _ = model.greedy(expected["prompt"], TOKENS, ending)
-    if (tokens, stop is not None) == (other["tokens"], other["stopped"]):
-        lost += ["stop tokens of generation_config.json or config.json"] * (not set(
-            sum(expected["stops"].values(), [])) <= ending)
-        return "explained", "the converter leaves out " + (" and ".join(lost) or "something"), file
-    return "different", f"{other['tokens']} for {found['tokens']}; transformers with the file's positions: {tokens}", file
+    # What the file holds may be less than the folder; transformers with just that is right.
+    held = converting.held(file, path)
+    model, lost = reference.Reference(path, held.rope, held.factors), held.lost
+    prompt = expected["prompt"]
+    if not same_prompt:
+        document = TEXTS[spec["prompt"]]
+        prompt, changed = model.prompt_of_file(held, document, QUESTION, spec["vocab"].startswith("spm"))
+        lost += changed
+        if other["prompt"] != prompt:
+            return "different", f"prompt tokens: {other['prompt']}; transformers with what the file holds: {prompt}", file
+    ending = held.stops | set(reference.turn_end(model.tokenizer))
+    tokens, stop, gap = model.greedy(prompt, TOKENS, ending)
+    if gap < reference.GAP:
+        return "too close to call", f"a gap of {gap:.0e} with what the file holds", file
+    if (tokens, stop is not None) != (other["tokens"], other["stopped"]):
+        return "different", f"{other['tokens']}; transformers with what the file holds: {tokens}, {stop}", file
+    if expected["stop"] is not None and expected["stop"] not in ending:
+        lost.append("stop tokens of generation_config.json or config.json")
+    return ("explained", lost, file) if lost else ("different", "for no reason that the file shows", file)
 
 
 def main():
     args = arguments()
+    if args.fixtures:
+        return fixtures.write(args.fixtures, make, TEXTS, QUESTION, TOKENS)
     work = args.keep or Path(tempfile.mkdtemp(prefix="compare-transformers-"))
     work.mkdir(parents=True, exist_ok=True)
-    (work / "short.txt").write_text(SHORT)
-    (work / "long.txt").write_text(LONG)
-    apb = Apb(args.apb, work)
+    for name, text in TEXTS.items():
+        (work / f"{name}.txt").write_text(text)
+    # Its own copy, so that a build meanwhile changes nothing.
+    apb = Apb(shutil.copy2(args.apb, work / "apb"), work)
     converting = None if args.no_gguf else converter.Converter(args.llama_cpp)
     specs, covered, possible = grid.covering(args.folders, args.seed)
     vocabularies = {kind: vocabulary.Vocabulary(kind, 360) for kind in grid.AXES["vocab"]}
@@ -206,7 +248,7 @@ def main():
         if converting and outcome in ("equal", "explained") and "refused" not in found:
             result["gguf"], text, file = gguf(apb, converting, path, spec, expected, found)
             result["gguf_detail"] = text
-            result["gguf_reason"] = explain.gguf(spec, result["gguf"], text)
+            result["gguf_reasons"] = explain.gguf(spec, result["gguf"], text)
             if file and not (args.keep or result["gguf"] in ("different", "refused")):
                 file.unlink()
         if args.keep or outcome == "different" or result.get("gguf") in ("different", "refused"):
@@ -257,8 +299,8 @@ def report(results, covered, possible, seconds, work):
     for r in results:
         if r["outcome"] == "explained":
             groups[r["reason"]].append(r["name"])
-        if r.get("gguf_reason"):
-            groups[f"GGUF: {r['gguf_reason']}"].append(r["name"])
+        for reason in r.get("gguf_reasons", []):
+            groups[f"GGUF: {reason}"].append(r["name"])
     for reason, names in sorted(groups.items(), key=lambda item: -len(item[1])):
         print(f"\n{len(names)}: {reason}\n    such as {names[0]}")
     for r in results:
@@ -267,8 +309,15 @@ def report(results, covered, possible, seconds, work):
             for side in ("expected", "found"):
                 shown = r[side].get("refused") or {k: r[side][k] for k in ("tokens", "stop")}
                 print(f"    {side}: {str(shown)[:600]}")
+    groups.clear()
+    for r in results:
         if explain.open_gguf(r):
-            print(f"\nDIFFERENT as GGUF {r['name']}: {r['gguf']}: {r['gguf_detail'][:600]}")
+            # Without what is the file's own, so that one cause is one line.
+            cause = re.sub(r"apb: .*?\.gguf: ", "", r["gguf_detail"].splitlines()[0])
+            groups[re.sub(r"[0-9.]+", "N", cause)[:160]].append(r)
+    for some in groups.values():
+        print(f"\nDIFFERENT as GGUF, {len(some)} such as {some[0]['name']}: {some[0]['gguf']}: "
+              f"{some[0]['gguf_detail'][:600]}")
     if work:
         print(f"\ndifferent folders are kept in {work}")
 
