@@ -40,7 +40,7 @@ def arguments():
                     "compares apb\nwith transformers: the prompt's tokens, the greedy tokens, where and why they end. The "
                     "same folders as GGUF,\nmade by llama.cpp's converter, are compared with the folders.\n\nNeeds Python "
                     "3.10, a C compiler and, the first time, a package index (about 1 GB; torch without its CUDA "
-                    "parts).\nAfter that about 2 minutes for 400 folders on 2 cores. Ends with 1 where a difference has "
+                    "parts).\nAfter that 2 to 4 minutes for 400 folders on 2 cores. Ends with 1 where a difference has "
                     "no named reason.")
     parser.add_argument("--apb", help="the program under test [default: $APB, else target/release/apb]")
     parser.add_argument("--folders", type=int, default=400, help="how many folders, at least [400]")
