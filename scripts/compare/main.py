@@ -1,6 +1,5 @@
 """Makes the folders, asks transformers and apb, and says where they differ."""
 
-import argparse
 import collections
 import json
 import re
@@ -11,6 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import arguments
 import converter
 import explain
 import fixtures
@@ -31,28 +31,6 @@ TEXTS = {
 }
 # Seeds tried for one folder until no greedy choice along the way is left to rounding.
 TRIES = 12
-
-
-def arguments():
-    parser = argparse.ArgumentParser(
-        prog="scripts/compare-transformers", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Makes tiny random Llama, Qwen2, Qwen3 and Mistral folders over a grid of what folders vary in, and "
-                    "compares apb\nwith transformers: the prompt's tokens, the greedy tokens, where and why they end. The "
-                    "same folders as GGUF,\nmade by llama.cpp's converter, are compared with the folders.\n\nNeeds Python "
-                    "3.10, a C compiler and, the first time, a package index (about 1 GB; torch without its CUDA "
-                    "parts).\nAfter that 2 to 4 minutes for 400 folders on 2 cores. Ends with 1 where a difference has "
-                    "no named reason.")
-    parser.add_argument("--apb", help="the program under test [default: $APB, else target/release/apb]")
-    parser.add_argument("--folders", type=int, default=400, help="how many folders, at least [400]")
-    parser.add_argument("--seed", type=int, default=1, help="seed of the grid and of the weights [1]")
-    parser.add_argument("--only", metavar="PATTERN", help="only folders with this in their name")
-    parser.add_argument("--keep", metavar="DIR", type=Path, help="keep the folders there; otherwise only different ones")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write every result there")
-    parser.add_argument("--no-gguf", action="store_true", help="leave GGUF out")
-    parser.add_argument("--fixtures", metavar="DIR", type=Path, help="only write the folders of tests/fixtures/compat there")
-    parser.add_argument("--venv", metavar="DIR", help="the virtual environment [target/compare-transformers]")
-    parser.add_argument("--llama-cpp", metavar="DIR", type=Path, help=argparse.SUPPRESS)
-    return parser.parse_args()
 
 
 class Apb:
@@ -220,7 +198,7 @@ def gguf(apb, converting, path, spec, expected, found):
 
 
 def main():
-    args = arguments()
+    args = arguments.parse()
     if args.fixtures:
         return fixtures.write(args.fixtures, make, TEXTS, QUESTION, TOKENS)
     work = args.keep or Path(tempfile.mkdtemp(prefix="compare-transformers-"))
