@@ -943,7 +943,8 @@ fn a_converted_folder_holds_the_same_bits() {
 
 /// Whether the model's chat template is the one that the test's GGUF file holds.
 fn has_template(source: &ModelSource) -> bool {
-    let found = ChatTemplate::from_texts(source.chat_template(), source.tokenizer_config());
+    let files = source.chat_templates();
+    let found = ChatTemplate::from_texts(files.jinja, files.tokenizer_config);
     let message = [ChatMessage::new("user", "a word")];
     let rendered = found
         .unwrap()

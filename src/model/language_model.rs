@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, FloatDType};
 
-use super::chat_template::{ChatTemplate, ChatTemplateError, RenderOptions};
+use super::chat_template::{ChatTemplate, ChatTemplateError, ChatTemplates, RenderOptions};
 use super::config::{ConfigError, DecoderConfig};
 use super::decoder::Decoder;
 use super::generation_config::{GenerationConfig, GenerationConfigError};
@@ -53,8 +53,8 @@ pub struct ModelText {
     pub tokenizer: Tokenizer,
     /// The tokenizer's special tokens by name.
     pub special_tokens: SpecialTokens,
-    /// How a conversation is written for this model; none for a base model.
-    pub chat_template: Option<ChatTemplate>,
+    /// How conversations are written for this model, by name; none for a base model.
+    pub chat_templates: ChatTemplates,
     /// Sampling defaults.
     pub generation: GenerationConfig,
     /// The tokens that end an answer.
@@ -90,12 +90,8 @@ impl ModelText {
         warnings.extend(loaded.beyond(config.vocab_size));
         warnings.extend(loaded.warnings);
         let (tokenizer, special_tokens) = (loaded.tokenizer, loaded.special_tokens);
-        let chat_template = chat_template(source)?.map(|mut template| {
-            for (name, text) in special_tokens.iter() {
-                template = template.with_special_token(name, text);
-            }
-            template
-        });
+        let (chat_templates, default) = chat_templates(source)?;
+        let chat_template = default.map(|template| with_tokens(template, &special_tokens));
         let generation = generation_config(source, config.vocab_size)?;
         let (_, ignored) = generation.unusable_but(&[]);
         warnings.extend(
@@ -119,7 +115,7 @@ impl ModelText {
             config,
             tokenizer,
             special_tokens,
-            chat_template,
+            chat_templates,
             generation,
             stop_tokens,
             warnings,
@@ -134,17 +130,17 @@ impl ModelText {
     /// does not parse, [`ModelError::Prompt`] when the template takes no system prompt or changes
     /// the user's text.
     pub fn prompt_template(&self, options: &PromptOptions) -> Result<PromptTemplate, ModelError> {
-        let given;
+        let has_tools = options.render.tools.is_some();
+        let select = |name| self.chat_templates.select(name, has_tools).map(Some);
         let template = match &options.template {
-            TemplateChoice::Model => self.chat_template.as_ref(),
-            TemplateChoice::Named(_) => self.chat_template.as_ref(),
-            TemplateChoice::Source(source) => {
-                given = ChatTemplate::parse(source)?;
-                Some(&given)
-            }
+            TemplateChoice::Model if self.chat_templates.is_empty() => None,
+            TemplateChoice::Model => select(None)?,
+            TemplateChoice::Named(name) => select(Some(name))?,
+            TemplateChoice::Source(source) => Some(ChatTemplate::parse(source)?),
             TemplateChoice::None => None,
         };
-        let prompt = match template {
+        let template = template.map(|template| with_tokens(template, &self.special_tokens));
+        let prompt = match &template {
             Some(template) => {
                 PromptTemplate::from_chat(template, options.system.as_deref(), &options.render)?
             }
@@ -289,20 +285,37 @@ fn file(source: &ModelSource, name: &str) -> PathBuf {
     }
 }
 
-/// The template in `chat_template.jinja`, or else the one in `tokenizer_config.json`.
-fn chat_template(source: &ModelSource) -> Result<Option<ChatTemplate>, ChatTemplateError> {
-    let jinja = source.chat_template();
-    ChatTemplate::from_texts(jinja, source.tokenizer_config()).map_err(|error| {
+/// A template that sees the tokenizer's special tokens.
+fn with_tokens(template: ChatTemplate, tokens: &SpecialTokens) -> ChatTemplate {
+    tokens.iter().fold(template, |template, (name, text)| {
+        template.with_special_token(name, text)
+    })
+}
+
+/// The model's templates, and the one that is used where none is asked for by name.
+fn chat_templates(
+    source: &ModelSource,
+) -> Result<(ChatTemplates, Option<ChatTemplate>), ChatTemplateError> {
+    let files = source.chat_templates();
+    let in_file = |error: ChatTemplateError| {
         let of_template = matches!(
             error,
             ChatTemplateError::Syntax { .. } | ChatTemplateError::TooLarge { .. }
         );
-        let name = match of_template && jinja.is_some() {
+        let name = match of_template && files.jinja.is_some() {
             true => "chat_template.jinja",
             false => "tokenizer_config.json",
         };
         error.in_file(&file(source, name))
-    })
+    };
+    let templates = ChatTemplates::read(&files).map_err(in_file)?;
+    let default = match templates.select(None, false) {
+        Ok(template) => Some(template),
+        // Where templates have other names, one has to be asked for.
+        Err(ChatTemplateError::NoDefault { .. }) => None,
+        Err(error) => return Err(in_file(error)),
+    };
+    Ok((templates, default))
 }
 
 /// `generation_config.json`, and `config.json` for the token ids it leaves out.

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use super::chat_template::ChatTemplateFiles;
 use super::json;
 use super::local::{LocalError, describe_folder, refuse_pointer};
 use super::tokenizer::{LoadedTokenizer, SpecialTokens, TokenizerError, TokenizerFiles};
@@ -100,6 +101,8 @@ pub struct ModelSource {
     tokenizer_config: Option<String>,
     generation_config: Option<String>,
     chat_template: Option<String>,
+    chat_template_json: Option<String>,
+    additional_chat_templates: Vec<(String, String)>,
     checkpoint: Option<Checkpoint>,
 }
 
@@ -153,6 +156,8 @@ impl ModelSource {
             tokenizer_config: read("tokenizer_config.json")?,
             generation_config: read("generation_config.json")?,
             chat_template: read("chat_template.jinja")?,
+            chat_template_json: read("chat_template.json")?,
+            additional_chat_templates: additional_chat_templates(path)?,
             checkpoint: None,
         })
     }
@@ -176,8 +181,10 @@ impl ModelSource {
             config: config.to_string(),
             tokenizer_config: Some(tokenizer_config.to_string()),
             generation_config: Some(gguf.generation_config().to_string()),
-            // It stands in the tokenizer's configuration.
+            // They stand in the tokenizer's configuration.
             chat_template: None,
+            chat_template_json: None,
+            additional_chat_templates: Vec::new(),
             checkpoint: Some(checkpoint),
         })
     }
@@ -207,9 +214,14 @@ impl ModelSource {
         self.generation_config.as_deref()
     }
 
-    /// `chat_template.jinja`, which goes before the template in `tokenizer_config.json`.
-    pub fn chat_template(&self) -> Option<&str> {
-        self.chat_template.as_deref()
+    /// The texts that hold chat templates.
+    pub fn chat_templates(&self) -> ChatTemplateFiles<'_> {
+        ChatTemplateFiles {
+            jinja: self.chat_template.as_deref(),
+            additional: &self.additional_chat_templates,
+            tokenizer_config: self.tokenizer_config.as_deref(),
+            chat_template_json: self.chat_template_json.as_deref(),
+        }
     }
 
     /// The tokenizer, from whichever of its files there are; see
@@ -281,6 +293,31 @@ impl ModelSource {
             None => Ok(Checkpoint::open(&self.path)?),
         }
     }
+}
+
+/// The files of `additional_chat_templates/`, by their names without `.jinja`.
+fn additional_chat_templates(folder: &Path) -> Result<Vec<(String, String)>, SourceError> {
+    let folder = folder.join("additional_chat_templates");
+    let failed = |source| SourceError::Io {
+        path: folder.clone(),
+        source,
+    };
+    let entries = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut templates = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_stem().and_then(|name| name.to_str());
+        if let (Some(name), true) = (name, path.extension().is_some_and(|e| e == "jinja"))
+            && let Some(template) = text(&path, MAX_CONFIG_LEN)?
+        {
+            templates.push((name.to_owned(), template));
+        }
+    }
+    Ok(templates)
 }
 
 /// Whether a file calls itself GGUF, by its name or by its first bytes.
@@ -360,14 +397,18 @@ mod tests {
         let source = ModelSource::open(dir.path()).unwrap();
         assert_eq!(source.config(), "{}");
         assert_eq!(source.tokenizer_config().map(str::as_bytes), Some(config));
-        assert_eq!(source.chat_template(), None);
+        assert_eq!(source.chat_templates().jinja, None);
         assert_eq!(source.generation_config(), None);
 
         std::fs::write(dir.path().join("chat_template.jinja"), "in the file").unwrap();
-        assert_eq!(
-            ModelSource::open(dir.path()).unwrap().chat_template(),
-            Some("in the file")
-        );
+        let more = dir.path().join("additional_chat_templates");
+        std::fs::create_dir(&more).unwrap();
+        std::fs::write(more.join("rag.jinja"), "another").unwrap();
+        std::fs::write(more.join("notes.txt"), "none").unwrap();
+        let source = ModelSource::open(dir.path()).unwrap();
+        assert_eq!(source.chat_templates().jinja, Some("in the file"));
+        let additional = [("rag".to_owned(), "another".to_owned())];
+        assert_eq!(source.chat_templates().additional, additional);
     }
 
     #[test]

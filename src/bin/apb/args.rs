@@ -7,7 +7,7 @@ use burn_apb::apb::{
     AnchorQuery, AnswerOptions, CompressorConfig, Method, PrefillConfig, RingLayout,
 };
 use burn_apb::model::ModelText;
-use burn_apb::model::chat_template::RenderOptions;
+use burn_apb::model::chat_template::{RenderOptions, TemplateValue};
 use burn_apb::model::prompt::{PromptOptions, TemplateChoice};
 use burn_apb::model::sampler::SamplerConfig;
 use burn_apb::model::weights::LoadOptions;
@@ -203,7 +203,7 @@ pub struct Prompt {
     /// A variable of the chat template, JSON or else text, such as enable_thinking=false; may be
     /// repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = template_variable)]
-    pub template_var: Vec<(String, serde_json::Value)>,
+    pub template_var: Vec<(String, TemplateValue)>,
     /// How the answer begins
     #[arg(
         long,
@@ -219,7 +219,7 @@ pub struct Prompt {
 }
 
 /// A name and a value, which is text where it is no JSON.
-fn template_variable(flag: &str) -> Result<(String, serde_json::Value), String> {
+fn template_variable(flag: &str) -> Result<(String, TemplateValue), String> {
     let (name, value) = flag
         .split_once('=')
         .filter(|(name, _)| !name.is_empty())
@@ -227,7 +227,7 @@ fn template_variable(flag: &str) -> Result<(String, serde_json::Value), String> 
     let value = match value {
         "True" => true.into(),
         "False" => false.into(),
-        text => serde_json::from_str(text).unwrap_or_else(|_| text.into()),
+        text => text.parse().unwrap_or_else(|_| text.into()),
     };
     Ok((name.to_owned(), value))
 }

@@ -28,6 +28,8 @@ mod tokenizer;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use serde_json::{Map, Value as Json};
+
 pub(super) use blocks::BlockTensor;
 pub use error::GgufError;
 pub use header::{Described, Header, MAX_KEYS, MAX_TENSORS, Value};
@@ -107,12 +109,25 @@ impl Gguf {
         self.metadata.get(key)
     }
 
-    /// The chat template.
-    pub fn chat_template(&self) -> Option<&str> {
-        match self.get("tokenizer.chat_template") {
-            Some(Value::Text(text)) => Some(text),
+    /// The chat template as `tokenizer_config.json` has it: a text, or, where the file has further ones
+    /// by name, an object; null where there is none.
+    pub fn chat_template(&self) -> Json {
+        const KEY: &str = "tokenizer.chat_template";
+        let text = |value: &Value| match value {
+            Value::Text(text) => Some(Json::from(text.as_str())),
             _ => None,
+        };
+        let default = self.get(KEY).and_then(text);
+        let named = self.metadata.iter().filter_map(|(key, value)| {
+            let name = key.strip_prefix(KEY)?.strip_prefix('.')?;
+            Some((name.to_owned(), text(value)?))
+        });
+        let mut named: Map<String, Json> = named.collect();
+        if named.is_empty() {
+            return default.unwrap_or_default();
         }
+        named.extend(default.map(|default| ("default".to_owned(), default)));
+        named.into()
     }
 
     /// The key of the architecture's own metadata, such as `llama.block_count`.

@@ -1,0 +1,62 @@
+//! Renders chat templates: reads one JSON object a line, and answers each with one line.
+//!
+//! In: `source`, `messages`, and where wanted `special_tokens` (by name), `tools`, `documents`,
+//! `variables`, `add_generation_prompt`, `now` (seconds since 1970) and `utc_offset` (seconds).
+//! Out: `{"text": ..}` or `{"error": ..}`. `scripts/compare-templates` runs it.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::io::{BufRead, Write};
+use std::time::{Duration, UNIX_EPOCH};
+
+use burn_apb::model::chat_template::{ChatMessage, ChatTemplate, ChatTemplateError, RenderOptions};
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    source: String,
+    messages: Vec<ChatMessage>,
+    #[serde(default)]
+    special_tokens: BTreeMap<String, String>,
+    tools: Option<Vec<serde_json::Value>>,
+    documents: Option<Vec<serde_json::Value>>,
+    #[serde(default)]
+    variables: BTreeMap<String, serde_json::Value>,
+    #[serde(default)]
+    add_generation_prompt: bool,
+    now: Option<u64>,
+    utc_offset: Option<i32>,
+}
+
+fn render(request: Request) -> Result<String, ChatTemplateError> {
+    let mut template = ChatTemplate::parse(&request.source)?;
+    for (name, token) in request.special_tokens {
+        template = template.with_special_token(name, token);
+    }
+    let variables = request.variables.into_iter();
+    let options = RenderOptions {
+        add_generation_prompt: request.add_generation_prompt,
+        tools: request.tools,
+        documents: request.documents,
+        variables: variables
+            .map(|(name, value)| (name, value.into()))
+            .collect(),
+        now: request
+            .now
+            .map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds)),
+        utc_offset: request.utc_offset,
+    };
+    template.render(&request.messages, &options)
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut out = std::io::stdout().lock();
+    for line in std::io::stdin().lock().lines() {
+        let answer = match render(serde_json::from_str(&line?)?) {
+            Ok(text) => serde_json::json!({ "text": text }),
+            Err(error) => serde_json::json!({ "error": error.to_string() }),
+        };
+        writeln!(out, "{answer}")?;
+    }
+    Ok(())
+}
