@@ -9,10 +9,11 @@ use std::error::Error;
 use std::io::{BufRead, Write};
 use std::time::{Duration, UNIX_EPOCH};
 
-use burn_apb::model::chat_template::{ChatMessage, ChatTemplate, ChatTemplateError, RenderOptions};
+use burn_apb::model::chat_template::{
+    ChatMessage, ChatTemplate, ChatTemplateError, RenderOptions, TemplateValue,
+};
 
 #[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Request {
     source: String,
     messages: Vec<ChatMessage>,
@@ -21,26 +22,29 @@ struct Request {
     tools: Option<Vec<serde_json::Value>>,
     documents: Option<Vec<serde_json::Value>>,
     #[serde(default)]
-    variables: BTreeMap<String, serde_json::Value>,
-    #[serde(default)]
     add_generation_prompt: bool,
     now: Option<u64>,
     utc_offset: Option<i32>,
 }
 
-fn render(request: Request) -> Result<String, ChatTemplateError> {
+fn render(line: &str, request: Request) -> Result<String, ChatTemplateError> {
     let mut template = ChatTemplate::parse(&request.source)?;
     for (name, token) in request.special_tokens {
         template = template.with_special_token(name, token);
     }
-    let variables = request.variables.into_iter();
+    // Not by way of `serde_json`, which would round integers of more than 64 bits.
+    let mut fields = line
+        .parse::<TemplateValue>()?
+        .into_entries()
+        .unwrap_or_default();
+    let variables = fields
+        .remove("variables")
+        .and_then(TemplateValue::into_entries);
     let options = RenderOptions {
         add_generation_prompt: request.add_generation_prompt,
         tools: request.tools,
         documents: request.documents,
-        variables: variables
-            .map(|(name, value)| (name, value.into()))
-            .collect(),
+        variables: variables.unwrap_or_default(),
         now: request
             .now
             .map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds)),
@@ -52,7 +56,8 @@ fn render(request: Request) -> Result<String, ChatTemplateError> {
 fn main() -> Result<(), Box<dyn Error>> {
     let mut out = std::io::stdout().lock();
     for line in std::io::stdin().lock().lines() {
-        let answer = match render(serde_json::from_str(&line?)?) {
+        let line = line?;
+        let answer = match render(&line, serde_json::from_str(&line)?) {
             Ok(text) => serde_json::json!({ "text": text }),
             Err(error) => serde_json::json!({ "error": error.to_string() }),
         };

@@ -61,7 +61,10 @@ fn unescape(text: &str) -> String {
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('&') {
         out.push_str(before);
-        let entity = after.split_once(';').and_then(|(name, behind)| {
+        // No name or number of a character is longer.
+        let end = after.char_indices().take(32).find(|(_, c)| *c == ';');
+        let parts = end.and_then(|(at, _)| Some((after.get(..at)?, after.get(at + 1..)?)));
+        let entity = parts.and_then(|(name, behind)| {
             let c = match name {
                 "amp" => '&',
                 "lt" => '<',

@@ -1,5 +1,6 @@
 //! Variables given to a template: JSON, with Python's integers.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use num_bigint::BigInt;
@@ -29,6 +30,22 @@ pub(super) enum Data {
     Float(f64),
     List(Vec<Data>),
     Map(Vec<(String, Data)>),
+}
+
+impl TemplateValue {
+    /// The values of an object by their keys; `None` where this is no object.
+    pub fn into_entries(self) -> Option<BTreeMap<String, TemplateValue>> {
+        let entries: Vec<(String, Data)> = match self.0 {
+            Data::Map(entries) => entries,
+            Data::Json(serde_json::Value::Object(map)) => map
+                .into_iter()
+                .map(|(key, value)| (key, Data::Json(value)))
+                .collect(),
+            _ => return None,
+        };
+        let entries = entries.into_iter();
+        Some(entries.map(|(key, value)| (key, Self(value))).collect())
+    }
 }
 
 impl<T: Into<serde_json::Value>> From<T> for TemplateValue {
