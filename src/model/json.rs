@@ -18,12 +18,11 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 ///
 /// The error of `serde_json` for the text as it stands, where it is no JSON for Python either.
 pub(crate) fn from_str<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
-    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     match serde_json::from_str(text) {
         Ok(value) => Ok(value),
         Err(error) => match strict(text) {
-            Cow::Borrowed(_) => Err(error),
-            Cow::Owned(strict) => serde_json::from_str(&strict).map_err(|_| error),
+            Cow::Borrowed(same) if same.len() == text.len() => Err(error),
+            strict => serde_json::from_str(&strict).map_err(|_| error),
         },
     }
 }
@@ -40,8 +39,10 @@ pub(crate) fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Resul
     }
 }
 
-/// The text with what only Python accepts replaced; borrowed where there is nothing of it.
+/// The text with what only Python accepts replaced, and without a byte order mark; borrowed where
+/// nothing is replaced.
 pub(crate) fn strict(text: &str) -> Cow<'_, str> {
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     let mut out = String::new();
     // Everything before this byte has been copied.
     let mut copied = 0;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{ChatTemplate, ChatTemplateError};
+use crate::model::json;
 
 /// The texts of a model's files that hold chat templates; `None` where there is no such file.
 #[derive(Debug, Clone, Copy, Default)]
@@ -128,7 +129,7 @@ impl ChatTemplates {
 }
 
 fn object(text: &str) -> Result<Value, ChatTemplateError> {
-    let value: Value = serde_json::from_str(text).map_err(|error| ChatTemplateError::Json {
+    let value: Value = json::from_str(text).map_err(|error| ChatTemplateError::Json {
         message: error.to_string(),
     })?;
     match value.is_object() {

@@ -8,6 +8,7 @@ use tokenizers::AddedToken;
 use super::TokenizerError;
 use super::files::TokenizerFiles;
 use super::special::{Named, token};
+use crate::model::json;
 
 pub(super) const CONFIG: &str = "tokenizer_config.json";
 const MAP: &str = "special_tokens_map.json";
@@ -126,7 +127,7 @@ pub(super) fn tokens_to_add(
 /// The object that a JSON file holds.
 pub(super) fn object(text: &str, file: &'static str) -> Result<Map<String, Json>, TokenizerError> {
     let wrong = |message: String| TokenizerError::Content { file, message };
-    match serde_json::from_str(text) {
+    match json::from_str(text) {
         Ok(Json::Object(object)) => Ok(object),
         Ok(_) => Err(wrong("expected a JSON object".to_owned())),
         Err(error) => Err(wrong(error.to_string())),

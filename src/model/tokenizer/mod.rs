@@ -31,6 +31,7 @@ mod tiktoken;
 #[cfg_attr(not(feature = "gguf"), allow(dead_code))]
 pub(crate) mod vocabulary;
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -44,6 +45,8 @@ pub use special::SpecialTokens;
 use pieces::{Spellings, Strict};
 use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::{Encoding, PostProcessor};
+
+use super::json;
 
 /// Largest `tokenizer.json` that is read, in bytes. Those of 256,000 tokens take about 35 MB.
 const MAX_FILE_BYTES: u64 = 256 << 20;
@@ -111,8 +114,16 @@ impl Tokenizer {
             });
         }
         let parse = |message: String| TokenizerError::Parse { message };
-        let inner = guard(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(parse)?;
-        Self::from_inner(inner)
+        let read = |bytes: &[u8]| guard(|| tokenizers::Tokenizer::from_bytes(bytes));
+        let inner = read(bytes).or_else(|message| {
+            // What only Python reads as JSON is looked for where the file is none as it stands.
+            let text = std::str::from_utf8(bytes).unwrap_or_default();
+            match json::strict(text) {
+                Cow::Borrowed(same) if same.len() == bytes.len() => Err(message),
+                strict => read(strict.as_bytes()).map_err(|_| message),
+            }
+        });
+        Self::from_inner(inner.map_err(parse)?)
     }
 
     fn from_inner(mut inner: tokenizers::Tokenizer) -> Result<Self, TokenizerError> {

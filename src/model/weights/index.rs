@@ -6,6 +6,8 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
+use crate::model::json;
+
 /// The name of the index in a model's folder.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
 
@@ -77,7 +79,7 @@ impl Index {
                 found: bytes.len() as u64,
             });
         }
-        let raw: RawIndex = serde_json::from_slice(bytes).map_err(|error| IndexError::NotJson {
+        let raw: RawIndex = json::from_slice(bytes).map_err(|error| IndexError::NotJson {
             message: error.to_string(),
         })?;
         let weight_map = raw.weight_map.0;

@@ -12,8 +12,6 @@ use memmap2::UncheckedAdvice;
 
 use super::error::WeightsError;
 
-/// How the text begins that Git LFS keeps in place of a large file.
-const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 /// A memory-mapped file, read-only.
 ///
@@ -72,7 +70,7 @@ impl MappedFile {
                 Some(map),
             )
         };
-        if bytes.starts_with(LFS_POINTER) {
+        if lfs::is_pointer(&bytes) {
             return Err(WeightsError::LfsPointer { path: path.into() });
         }
         Ok(Self {
