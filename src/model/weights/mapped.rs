@@ -11,7 +11,7 @@ use memmap2::Mmap;
 use memmap2::UncheckedAdvice;
 
 use super::error::WeightsError;
-
+use crate::model::lfs;
 
 /// A memory-mapped file, read-only.
 ///
