@@ -19,13 +19,14 @@ class Refused(Exception):
 @dataclasses.dataclass
 class Held:
     """What of a folder a GGUF holds: positions as transformers spells them, divisors of their frequencies, ids of stop
-    tokens, the chat template, the first token's id, and words for what is lost of the positions."""
+    tokens, the chat template, the first token's id, the tokens that are text, and words for what is lost of the positions."""
 
     rope: dict
     factors: object
     stops: set
     template: str | None
     bos: int | None
+    text: set
     lost: list
 
 
@@ -86,7 +87,11 @@ class Converter:
             lost.append("original_max_position_embeddings outside of the rope fields")
         lost += [f"yarn's {key}" for key in ("mscale", "truncate") if whole.get(key) is not None]
         ids = {value for key, value in fields.items() if re.fullmatch(r"tokenizer\.ggml\.(eos|eot|eom)_token_id", key)}
-        return Held(rope, factors, ids, fields.get("tokenizer.chat_template"), fields.get("tokenizer.ggml.bos_token_id"), lost)
+        return Held(rope, factors, ids, fields.get("tokenizer.chat_template"), fields.get("tokenizer.ggml.bos_token_id"),
+                    # llama.cpp reads a token that ends answers as a control token whatever its type.
+                    {token for index, (token, kind) in enumerate(zip(
+                        fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]))
+                     if kind == self.gguf.TokenType.NORMAL and index not in ids}, lost)
 
     @staticmethod
     def factors(config):

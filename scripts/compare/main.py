@@ -82,6 +82,7 @@ def expect(path, spec):
     tokens, stop, gap = model.greedy(ids, TOKENS, ending)
     need = len(ids) + TOKENS
     answer = {"prompt_text": text, "prompt": ids, "tokens": tokens, "stop": stop, "gap": gap, "stops": stops,
+              "class": type(model.tokenizer).__name__,
               "allow_long": need > limit(model.model.config), "need": need, "vocab": model.model.config.vocab_size}
     answer["own_stop"] = stop in stops.get("generation", [])
     if model.fix_dynamic(need):
@@ -164,7 +165,8 @@ def compare(expected, found):
 def gguf(apb, converting, path, spec, expected, found):
     """The same folder as GGUF against the folder. Returns an outcome, words for it (of an explained one a list of what the
     converter loses), and the file where there is one."""
-    pre = {"llama3": "llama-bpe"}.get(spec["vocab"], "qwen2")
+    # transformers' class for Qwen2 has its own regular expression, whatever the file says.
+    pre = "llama-bpe" if spec["vocab"] == "llama3" and expected["class"] != "Qwen2Tokenizer" else "qwen2"
     file = path.with_name(path.name + ".gguf")
     try:
         converting.convert(path, file, pre)
@@ -267,7 +269,8 @@ def report(results, covered, possible, seconds, work):
     stopped = [r for r in results if r["expected"].get("stop") is not None]
     print(f"\n{len(results)} folders in {seconds:.0f} s; {covered} of {possible} possible pairs of values covered; "
           f"{len(stopped)} answers end with a stop token, {sum(not r['expected']['own_stop'] for r in stopped)} of them "
-          "with one that only the tokenizer or the template names (transformers' generate alone would go on)")
+          "with one that only the tokenizer, the template, or config.json beside a generation_config.json without any "
+          "names (transformers' generate alone would go on)")
     print(f"prompts compared token by token: {sum(r['found'].get('prompt') is not None for r in results)}")
     ggufs = collections.Counter(r["gguf"] for r in results if "gguf" in r)
     if ggufs:
