@@ -86,6 +86,9 @@ class Converter:
         elif any(not math.isclose(rope.get(key) or 0, whole[key], rel_tol=1e-5) for key in names if whole.get(key)):
             lost.append("original_max_position_embeddings outside of the rope fields")
         lost += [f"yarn's {key}" for key in ("mscale", "truncate") if whole.get(key) is not None]
+        if fields["tokenizer.ggml.model"] == "llama":
+            # What llama.cpp takes where a sentencepiece vocabulary does not say.
+            fields = {"tokenizer.ggml.bos_token_id": 1, "tokenizer.ggml.eos_token_id": 2, **fields}
         ids = {value for key, value in fields.items() if re.fullmatch(r"tokenizer\.ggml\.(eos|eot|eom)_token_id", key)}
         return Held(rope, factors, ids, fields.get("tokenizer.chat_template"), fields.get("tokenizer.ggml.bos_token_id"),
                     # llama.cpp reads a token that ends answers as a control token whatever its type.

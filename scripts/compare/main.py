@@ -64,7 +64,8 @@ def limit(config):
     """The longest context, prompt and answer together: the stretched one where scaling stretches it."""
     context, rope = config.max_position_embeddings, config.rope_parameters
     if rope.get("rope_type") in ("yarn", "linear", "dynamic") and rope.get("factor"):
-        original = rope.get("original_max_position_embeddings", context) if rope["rope_type"] == "yarn" else context
+        original = getattr(config, "original_max_position_embeddings", None) or rope.get(
+            "original_max_position_embeddings") or context
         context = max(context, int(original * rope["factor"]))
     return context
 
