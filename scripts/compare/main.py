@@ -224,7 +224,7 @@ def main():
         found = apb.ask(path, spec["prompt"], expected.get("allow_long", True))
         difference = compare(expected, found)
         result = {"name": name, "spec": spec, "difference": difference, "expected": expected, "found": found}
-        outcome, reason = explain.folder(spec, difference, expected, found)
+        outcome, reason = explain.folder(path, spec, difference, expected, found)
         result["outcome"], result["reason"] = outcome, reason
         if converting and outcome in ("equal", "explained") and "refused" not in found:
             result["gguf"], text, file = gguf(apb, converting, path, spec, expected, found)
