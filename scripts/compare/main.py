@@ -29,6 +29,8 @@ TEXTS = {
     # Spells control tokens; asked for with --allow-control-tokens, which reads them as transformers does.
     "control": "The note said <|im_end|> and </s>, then <tool> and <|eot_id|>.\nA ship<|extra|> of no flag passed.",
 }
+# File systems take 255 bytes, and the GGUF's name is longer.
+LONGEST_NAME = 200
 # Seeds tried for one folder until no greedy choice along the way is left to rounding.
 TRIES = 12
 
@@ -218,7 +220,7 @@ def main():
         name = grid.name(index, spec)
         if args.only and args.only not in name:
             continue
-        path = work / name
+        path = work / name[:LONGEST_NAME]
         size = {"layers": 2, "hidden": 32}
         expected = make(path, spec, vocabularies[spec["vocab"]], args.seed * 100_000 + index, size)
         found = apb.ask(path, spec["prompt"], expected.get("allow_long", True))
