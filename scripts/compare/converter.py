@@ -12,6 +12,10 @@ import sys
 import numpy as np
 
 
+# Of the names that llama.cpp takes for ends of answers, those that the grid's vocabularies hold.
+ENDINGS = {"</s>", "<|im_end|>", "<|eot_id|>", "<|endoftext|>"}
+
+
 class Refused(Exception):
     """The converter does not take the folder."""
 
@@ -91,10 +95,10 @@ class Converter:
             fields = {"tokenizer.ggml.bos_token_id": 1, "tokenizer.ggml.eos_token_id": 2, **fields}
         ids = {value for key, value in fields.items() if re.fullmatch(r"tokenizer\.ggml\.(eos|eot|eom)_token_id", key)}
         return Held(rope, factors, ids, fields.get("tokenizer.chat_template"), fields.get("tokenizer.ggml.bos_token_id"),
-                    # llama.cpp reads a token that ends answers as a control token whatever its type.
+                    # llama.cpp reads a token that ends answers, by id or by name, as a control token whatever its type.
                     {token for index, (token, kind) in enumerate(zip(
                         fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]))
-                     if kind == self.gguf.TokenType.NORMAL and index not in ids}, lost)
+                     if kind == self.gguf.TokenType.NORMAL and index not in ids and token not in ENDINGS}, lost)
 
     @staticmethod
     def factors(config):
