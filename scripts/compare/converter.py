@@ -50,13 +50,11 @@ class Converter:
 
     def convert(self, folder, into, pre):
         """Writes `into`, in f32. A random vocabulary's hash is in no list, so the pre-tokenizer's name is `pre`."""
-        base = self.conversion.ModelBase
-        hparams = base.load_hparams(folder, False)
-        name = self.conversion.get_model_architecture(hparams, self.conversion.ModelType.TEXT)
-        model_class = self.conversion.get_model_class(name)
         try:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                model = model_class(folder, self.f32, into, eager=True)
+                hparams = self.conversion.ModelBase.load_hparams(folder, False)
+                name = self.conversion.get_model_architecture(hparams, self.conversion.ModelType.TEXT)
+                model = self.conversion.get_model_class(name)(folder, self.f32, into, eager=True)
                 model.get_vocab_base_pre = lambda tokenizer: pre
                 model.write()
         except (Exception, SystemExit) as error:

@@ -303,7 +303,7 @@ def report(results, covered, possible, seconds, work):
         print(f"\nDIFFERENT as GGUF, {len(some)} such as {some[0]['name']}: {some[0]['gguf']}: "
               f"{some[0]['gguf_detail'][:600]}")
     if work:
-        print(f"\ndifferent folders are kept in {work}")
+        print(f"\nfolders are kept in {work}")
 
 
 if __name__ == "__main__":
