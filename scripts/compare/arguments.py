@@ -21,7 +21,7 @@ def parse():
                         help="the program under test [$APB, else target/release/apb]")
     parser.add_argument("--folders", metavar="N", type=int, default=400, help="how many folders, at least [400]")
     parser.add_argument("--seed", metavar="N", type=int, default=1, help="seed of the grid and of the weights [1]")
-    parser.add_argument("--only", metavar="PATTERN", help="only folders with this in their name")
+    parser.add_argument("--only", metavar="PATTERN", help="only folders with this in their name, such as quirk=bom")
     parser.add_argument("--keep", metavar="DIR", type=Path, help="keep the folders there; otherwise only different ones")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write every result there")
     parser.add_argument("--no-gguf", action="store_true", help="leave GGUF out")

@@ -12,6 +12,10 @@ import sys
 import numpy as np
 
 
+# Of the names that llama.cpp takes for ends of answers, those that the grid's vocabularies hold.
+ENDINGS = {"</s>", "<|im_end|>", "<|eot_id|>", "<|endoftext|>"}
+
+
 class Refused(Exception):
     """The converter does not take the folder."""
 
@@ -19,13 +23,14 @@ class Refused(Exception):
 @dataclasses.dataclass
 class Held:
     """What of a folder a GGUF holds: positions as transformers spells them, divisors of their frequencies, ids of stop
-    tokens, the chat template, the first token's id, and words for what is lost of the positions."""
+    tokens, the chat template, the first token's id, the tokens that are text, and words for what is lost of the positions."""
 
     rope: dict
     factors: object
     stops: set
     template: str | None
     bos: int | None
+    text: set
     lost: list
 
 
@@ -45,13 +50,11 @@ class Converter:
 
     def convert(self, folder, into, pre):
         """Writes `into`, in f32. A random vocabulary's hash is in no list, so the pre-tokenizer's name is `pre`."""
-        base = self.conversion.ModelBase
-        hparams = base.load_hparams(folder, False)
-        name = self.conversion.get_model_architecture(hparams, self.conversion.ModelType.TEXT)
-        model_class = self.conversion.get_model_class(name)
         try:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                model = model_class(folder, self.f32, into, eager=True)
+                hparams = self.conversion.ModelBase.load_hparams(folder, False)
+                name = self.conversion.get_model_architecture(hparams, self.conversion.ModelType.TEXT)
+                model = self.conversion.get_model_class(name)(folder, self.f32, into, eager=True)
                 model.get_vocab_base_pre = lambda tokenizer: pre
                 model.write()
         except (Exception, SystemExit) as error:
@@ -85,8 +88,15 @@ class Converter:
         elif any(not math.isclose(rope.get(key) or 0, whole[key], rel_tol=1e-5) for key in names if whole.get(key)):
             lost.append("original_max_position_embeddings outside of the rope fields")
         lost += [f"yarn's {key}" for key in ("mscale", "truncate") if whole.get(key) is not None]
+        if fields["tokenizer.ggml.model"] == "llama":
+            # What llama.cpp takes where a sentencepiece vocabulary does not say.
+            fields = {"tokenizer.ggml.bos_token_id": 1, "tokenizer.ggml.eos_token_id": 2, **fields}
         ids = {value for key, value in fields.items() if re.fullmatch(r"tokenizer\.ggml\.(eos|eot|eom)_token_id", key)}
-        return Held(rope, factors, ids, fields.get("tokenizer.chat_template"), fields.get("tokenizer.ggml.bos_token_id"), lost)
+        return Held(rope, factors, ids, fields.get("tokenizer.chat_template"), fields.get("tokenizer.ggml.bos_token_id"),
+                    # llama.cpp reads a token that ends answers, by id or by name, as a control token whatever its type.
+                    {token for index, (token, kind) in enumerate(zip(
+                        fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]))
+                     if kind == self.gguf.TokenType.NORMAL and index not in ids and token not in ENDINGS}, lost)
 
     @staticmethod
     def factors(config):

@@ -203,7 +203,7 @@ def tensors(spec, rows, layers, hidden, seed):
     return done
 
 
-def write_weights(folder, spec, weights):
+def write_weights(folder, spec, weights, dump):
     shards = spec["shards"]
     if shards == "single":
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
@@ -226,8 +226,7 @@ def write_weights(folder, spec, weights):
         for name in part:
             index[name] = f"weights/{file}" if shards == "subfolder" else file
     total = sum(t.numel() * t.element_size() for t in weights.values())
-    (folder / "model.safetensors.index.json").write_text(
-        json.dumps({"metadata": {"total_size": total}, "weight_map": index}, indent=1))
+    dump(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": index})
 
 
 def stop_ids(spec, vocab):
@@ -295,4 +294,4 @@ def write(folder, spec, vocab, seed, layers=2, hidden=32, swap=None):
         weights[name][[a, b]] = weights[name][[b, a]]
         if spec["heads"] == "tied_equal":
             weights["model.embed_tokens.weight"] = weights[name].clone()
-    write_weights(folder, spec, weights)
+    write_weights(folder, spec, weights, dump)

@@ -163,7 +163,7 @@ def covering(count, seed):
 
 
 def name(index, spec):
-    """A folder's name: its number, the architecture and the values that are not plain."""
+    """A folder's number, the architecture and the values that are not plain."""
     base = fit(plain())
     parts = [f"{axis}={value}" for axis, value in spec.items() if value != base[axis] and axis != "arch"]
-    return ",".join([f"{index:03}-{spec['arch']}"] + parts)[:200]
+    return ",".join([f"{index:03}-{spec['arch']}"] + parts)

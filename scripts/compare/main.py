@@ -29,6 +29,8 @@ TEXTS = {
     # Spells control tokens; asked for with --allow-control-tokens, which reads them as transformers does.
     "control": "The note said <|im_end|> and </s>, then <tool> and <|eot_id|>.\nA ship<|extra|> of no flag passed.",
 }
+# File systems take 255 bytes, and the GGUF's name is longer.
+LONGEST_NAME = 200
 # Seeds tried for one folder until no greedy choice along the way is left to rounding.
 TRIES = 12
 
@@ -64,7 +66,8 @@ def limit(config):
     """The longest context, prompt and answer together: the stretched one where scaling stretches it."""
     context, rope = config.max_position_embeddings, config.rope_parameters
     if rope.get("rope_type") in ("yarn", "linear", "dynamic") and rope.get("factor"):
-        original = rope.get("original_max_position_embeddings", context) if rope["rope_type"] == "yarn" else context
+        original = getattr(config, "original_max_position_embeddings", None) or rope.get(
+            "original_max_position_embeddings") or context
         context = max(context, int(original * rope["factor"]))
     return context
 
@@ -82,6 +85,7 @@ def expect(path, spec):
     tokens, stop, gap = model.greedy(ids, TOKENS, ending)
     need = len(ids) + TOKENS
     answer = {"prompt_text": text, "prompt": ids, "tokens": tokens, "stop": stop, "gap": gap, "stops": stops,
+              "class": type(model.tokenizer).__name__,
               "allow_long": need > limit(model.model.config), "need": need, "vocab": model.model.config.vocab_size}
     answer["own_stop"] = stop in stops.get("generation", [])
     if model.fix_dynamic(need):
@@ -164,7 +168,8 @@ def compare(expected, found):
 def gguf(apb, converting, path, spec, expected, found):
     """The same folder as GGUF against the folder. Returns an outcome, words for it (of an explained one a list of what the
     converter loses), and the file where there is one."""
-    pre = {"llama3": "llama-bpe"}.get(spec["vocab"], "qwen2")
+    # transformers' class for Qwen2 has its own regular expression, whatever the file says.
+    pre = "llama-bpe" if spec["vocab"] == "llama3" and expected["class"] != "Qwen2Tokenizer" else "qwen2"
     file = path.with_name(path.name + ".gguf")
     try:
         converting.convert(path, file, pre)
@@ -215,13 +220,13 @@ def main():
         name = grid.name(index, spec)
         if args.only and args.only not in name:
             continue
-        path = work / name
+        path = work / name[:LONGEST_NAME]
         size = {"layers": 2, "hidden": 32}
         expected = make(path, spec, vocabularies[spec["vocab"]], args.seed * 100_000 + index, size)
         found = apb.ask(path, spec["prompt"], expected.get("allow_long", True))
         difference = compare(expected, found)
         result = {"name": name, "spec": spec, "difference": difference, "expected": expected, "found": found}
-        outcome, reason = explain.folder(spec, difference, expected, found)
+        outcome, reason = explain.folder(path, spec, difference, expected, found)
         result["outcome"], result["reason"] = outcome, reason
         if converting and outcome in ("equal", "explained") and "refused" not in found:
             result["gguf"], text, file = gguf(apb, converting, path, spec, expected, found)
@@ -267,7 +272,8 @@ def report(results, covered, possible, seconds, work):
     stopped = [r for r in results if r["expected"].get("stop") is not None]
     print(f"\n{len(results)} folders in {seconds:.0f} s; {covered} of {possible} possible pairs of values covered; "
           f"{len(stopped)} answers end with a stop token, {sum(not r['expected']['own_stop'] for r in stopped)} of them "
-          "with one that only the tokenizer or the template names (transformers' generate alone would go on)")
+          "with one that only the tokenizer, the template, or config.json beside a generation_config.json without any "
+          "names (transformers' generate alone would go on)")
     print(f"prompts compared token by token: {sum(r['found'].get('prompt') is not None for r in results)}")
     ggufs = collections.Counter(r["gguf"] for r in results if "gguf" in r)
     if ggufs:
@@ -297,7 +303,7 @@ def report(results, covered, possible, seconds, work):
         print(f"\nDIFFERENT as GGUF, {len(some)} such as {some[0]['name']}: {some[0]['gguf']}: "
               f"{some[0]['gguf_detail'][:600]}")
     if work:
-        print(f"\ndifferent folders are kept in {work}")
+        print(f"\nfolders are kept in {work}")
 
 
 if __name__ == "__main__":

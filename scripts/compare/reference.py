@@ -69,8 +69,9 @@ class Reference:
 
     def stops(self):
         """Ids by the file that names them. Only the first is what `generate` itself takes."""
-        named = {"generation": self.model.generation_config.eos_token_id, "tokenizer": self.tokenizer.eos_token_id,
-                 "template": turn_end(self.tokenizer) or None}
+        own = self.model.generation_config.eos_token_id
+        named = {"generation": own, "config": self.model.config.eos_token_id if own is None else None,
+                 "tokenizer": self.tokenizer.eos_token_id, "template": turn_end(self.tokenizer) or None}
         return {key: value if isinstance(value, list) else [value] for key, value in named.items() if value is not None}
 
     def prompt_of_file(self, held, document, question, spm):
@@ -85,14 +86,22 @@ class Reference:
             changed.append("that transformers passes over special_tokens_map.json here")
             self.tokenizer.bos_token = self.tokenizer.convert_ids_to_tokens(held.bos)
         text, ids = self.prompt(document, question)
+        plain = not self.tokenizer.chat_template
+        file = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        if any(token["content"] in held.text for token in file["added_tokens"]):
+            file["added_tokens"] = [token for token in file["added_tokens"] if token["content"] not in held.text]
+            without = tokenizers.Tokenizer.from_str(json.dumps(file)).encode(text, add_special_tokens=plain).ids
+            if without != ids:
+                changed.append("that a token which special_tokens_map.json names is a control token")
+                ids = without
         if spm:
             # llama.cpp knows one way: a space before all text behind a special token.
-            legacy = json.loads(self.tokenizer.backend_tokenizer.to_str())
             space = "\u2581"
-            legacy["pre_tokenizer"], legacy["normalizer"] = None, {"type": "Sequence", "normalizers": [
+            file["pre_tokenizer"], file["normalizer"] = None, {"type": "Sequence", "normalizers": [
                 {"type": "Prepend", "prepend": space}, {"type": "Replace", "pattern": {"String": " "}, "content": space}]}
-            plain = not self.tokenizer.chat_template
-            other = tokenizers.Tokenizer.from_str(json.dumps(legacy)).encode(text, add_special_tokens=plain).ids
+            for token in file["added_tokens"]:
+                token["normalized"] = False
+            other = tokenizers.Tokenizer.from_str(json.dumps(file)).encode(text, add_special_tokens=plain).ids
             if other != ids:
                 changed.append("how sentencepiece treats spaces")
                 ids = other

@@ -142,7 +142,7 @@ def write(folder, vocabulary, spec, dump):
     """Writes the tokenizer's files of a layout. `dump` writes a JSON file."""
     layout, model = spec["layout"], copy.deepcopy(vocabulary.json)
     config = {"bos_token": vocabulary.bos, "eos_token": vocabulary.eos, "clean_up_tokenization_spaces": False,
-              "model_max_length": 1e30}
+              "model_max_length": float("inf") if spec["quirk"] == "infinity" else 1e30}
     if vocabulary.is_spm:
         config.update(unk_token="<unk>", add_bos_token=True, add_eos_token=False)
         config["legacy"] = vocabulary.kind == "spm_legacy"
