@@ -218,7 +218,7 @@ fn bad_configs_are_refused_by_field() {
         ("intermediate_size", Some(serde_json::json!(-160))),
         ("head_dim", Some(serde_json::json!(0))),
         ("num_key_value_heads", Some(serde_json::json!(3))),
-        ("sliding_window", Some(serde_json::json!(128))),
+        ("num_experts", Some(serde_json::json!(8))),
         ("model_type", Some(serde_json::json!("mamba"))),
     ];
     for (field, value) in cases {
@@ -794,7 +794,7 @@ fn a_gguf_file_and_the_folder_converted_from_it_answer_alike() {
         return;
     };
     let scene = Scene::new();
-    let text = include_str!("../examples/data/opticks.txt");
+    let text = include_str!("../../examples/data/opticks.txt");
     let document = scene.file("document.txt", &text[..4000]);
     let answer = |model: &Path| {
         let more = ["--json", "--greedy", "--max-tokens", "32"];

@@ -110,8 +110,8 @@ fn the_tokenizer_and_the_template_end_an_answer() {
         (
             "chat_template",
             tokenizer_config(|config| {
-                let template = config["chat_template"].as_str().expect("a template");
                 config["eos_token"] = Value::Null;
+                let template = config["chat_template"].as_str().expect("a template");
                 let ends = "message['content'] + ('<|third|>' if message['role'] == 'assistant' \
                             else '<|im_end|>')";
                 let changed = template.replace("message['content'] + '<|im_end|>'", ends);

@@ -35,7 +35,7 @@ pub struct Args {
     pub query: String,
     #[command(flatten)]
     pub sampling: Sampling,
-    /// Show the prompt: its text and tokens, in the JSON or on stderr
+    /// Show the prompt, in the JSON or on stderr: its tokens, and the text that they decode to
     #[arg(long)]
     pub show_prompt: bool,
 }
