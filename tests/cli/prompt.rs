@@ -1,18 +1,18 @@
 //! How a prompt is made and what ends an answer, by flags and by the model's files.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::{Scene, bright_day, model, refused, stderr};
 
 /// `generate` on a model, greedy, with the prompt in the JSON.
-fn answer(scene: &Scene, folder: &PathBuf, more: &[&str]) -> Value {
+fn answer(scene: &Scene, folder: &Path, more: &[&str]) -> Value {
     let output = run(scene, folder, more);
     super::json(&output)
 }
 
-fn run(scene: &Scene, folder: &PathBuf, more: &[&str]) -> std::process::Output {
+fn run(scene: &Scene, folder: &Path, more: &[&str]) -> std::process::Output {
     let document = bright_day(scene);
     let flags = ["--json", "--greedy", "--show-prompt", "--max-tokens", "12"];
     scene.generate(

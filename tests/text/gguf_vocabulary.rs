@@ -17,8 +17,11 @@ fn folder() -> PathBuf {
     }
 }
 
-/// A vocabulary with its texts and their ids, or `None` with a message where it is not there.
-fn fixture(name: &str) -> Option<(Tokenizer, Vec<(String, Vec<u32>)>)> {
+/// A text and the ids that the model's own tokenizer gives for it.
+type Case = (String, Vec<u32>);
+
+/// A vocabulary with its texts, or `None` with a message where it is not there.
+fn fixture(name: &str) -> Option<(Tokenizer, Vec<Case>)> {
     let path = folder().join(format!("ggml-vocab-{name}.gguf"));
     if !path.exists() {
         eprintln!(

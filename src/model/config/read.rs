@@ -149,7 +149,7 @@ fn head_dim(
         .filter(|_| !fields.raw.contains_key("head_dim"));
     let head_dim = match stated.or(default) {
         Some(head_dim) => head_dim,
-        None if hidden_size % heads == 0 => hidden_size / heads,
+        None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
         None => {
             return Err(ConfigError::Value {
                 field: "hidden_size".into(),
