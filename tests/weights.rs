@@ -430,7 +430,8 @@ fn tensors_without_a_use_are_one_warning_or_an_error_when_strict() {
     let (_, report) = load(LoadOptions::new(FloatDType::F32)).unwrap();
     let mut expected: Vec<String> = extras().into_iter().map(|(name, ..)| name).collect();
     let mut found = report.unused.clone();
-    (expected.sort(), found.sort());
+    expected.sort();
+    found.sort();
     assert_eq!(found, expected);
     let [LoadWarning::Tensors { unused, .. }] = &report.warnings[..] else {
         panic!("{:?}", report.warnings)
