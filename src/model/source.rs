@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::chat_template::ChatTemplateFiles;
 use super::json;
 use super::local::{LocalError, describe_folder, refuse_pointer};
-use super::tokenizer::{LoadedTokenizer, SpecialTokens, TokenizerError, TokenizerFiles};
+use super::tokenizer::{LoadedTokenizer, TokenizerError, TokenizerFiles};
 use super::weights::{Checkpoint, WeightsError, listing};
 
 /// The longest configuration or chat template that is read, in bytes.
@@ -246,7 +246,7 @@ impl ModelSource {
             let config = serde_json::from_str(config).unwrap_or_default();
             return Ok(LoadedTokenizer {
                 tokenizer: tokenizer.build().map_err(of_path)?,
-                special_tokens: SpecialTokens::from_config(&config),
+                special_tokens: super::tokenizer::SpecialTokens::from_config(&config),
                 warnings: tokenizer.warnings,
             });
         }
