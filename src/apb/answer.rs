@@ -38,6 +38,18 @@ pub enum AnchorQuery {
 }
 
 /// How a question is answered.
+///
+/// ```
+/// use burn_apb::apb::AnswerOptions;
+///
+/// let mut options = AnswerOptions {
+///     stop_texts: vec!["\n\n".into()],
+///     logprobs: Some(3),
+///     ..AnswerOptions::default()
+/// };
+/// options.prompt.answer_prefix = "It was".into();
+/// options.prompt.render.variables.insert("enable_thinking".into(), false.into());
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct AnswerOptions {
     /// How document and question become a prompt.

@@ -17,6 +17,7 @@ mod config;
 mod error;
 mod host;
 mod layout;
+mod logprobs;
 mod passing;
 mod plan;
 mod prefill;
@@ -32,12 +33,12 @@ pub use answer::{
 pub use config::{CompressorConfig, Document, Method, PrefillConfig, RingLayout, UnknownName};
 pub use error::SessionError;
 pub use layout::{AnchorSource, Layout, RankRows};
+pub use logprobs::TokenLogprobs;
 pub use passing::{POOL, Selection};
 pub use plan::{PlanError, PrefillPlan};
 pub use prefill::{Part, PrefillObserver};
 pub use saved::{PreparedSave, SavedError, SavedSession, discard_unfinished};
 pub use session::{
     AskOptions, Completion, DEFAULT_PREFILL_CHUNK, Session, SessionConfig, StopReason,
-    TokenLogprobs,
 };
 pub use share::{Assignment, DocumentShare};

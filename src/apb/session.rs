@@ -10,6 +10,7 @@ use super::compressor::Compressor;
 use super::config::{Document, PrefillConfig};
 use super::error::SessionError;
 use super::host;
+use super::logprobs::TokenLogprobs;
 use super::plan::PrefillPlan;
 use super::prefill::{Prefill, PrefillObserver};
 use super::share::{Assignment, DocumentShare};
@@ -125,51 +126,6 @@ impl Completion {
     /// Tokens decoded a second; none where no pass was needed.
     pub fn decode_tokens_per_second(&self) -> Option<f64> {
         (self.decode_steps > 0).then(|| self.decode_steps as f64 / self.decode_time.as_secs_f64())
-    }
-}
-
-/// A generated token's log-probability, and those of the likeliest tokens in its place.
-///
-/// They are the model's own: natural logarithms of the softmax over its logits, before temperature,
-/// penalties and the like.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TokenLogprobs {
-    /// The token that was chosen.
-    pub token: u32,
-    /// Its log-probability.
-    pub logprob: f32,
-    /// The likeliest tokens, likeliest first, with their log-probabilities.
-    pub top: Vec<(u32, f32)>,
-}
-
-impl TokenLogprobs {
-    /// Of `token` and the `top` likeliest, from the logits of the vocabulary. Of equal logits the
-    /// lower token goes first.
-    pub fn new(logits: &[f32], token: u32, top: usize) -> Self {
-        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let exps = logits.iter().map(|&l| f64::from(l - largest).exp());
-        let total = exps.sum::<f64>().ln() + f64::from(largest);
-        let logprob = |id: u32| {
-            let logit = usize::try_from(id).ok().and_then(|id| logits.get(id));
-            logit.map_or(f32::NEG_INFINITY, |&l| (f64::from(l) - total) as f32)
-        };
-        let by_logit = |a: &u32, b: &u32| {
-            logits[*b as usize]
-                .total_cmp(&logits[*a as usize])
-                .then(a.cmp(b))
-        };
-        let mut ids: Vec<u32> = (0..).take(logits.len()).collect();
-        let top = top.min(ids.len());
-        if 0 < top && top < ids.len() {
-            ids.select_nth_unstable_by(top - 1, by_logit);
-        }
-        ids.truncate(top);
-        ids.sort_unstable_by(by_logit);
-        Self {
-            token,
-            logprob: logprob(token),
-            top: ids.into_iter().map(|id| (id, logprob(id))).collect(),
-        }
     }
 }
 

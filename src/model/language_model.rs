@@ -192,7 +192,7 @@ impl LanguageModel {
     }
 
     /// [`Self::load`] with the weights in a type of choice (f32, f16 or bf16, or [`LoadOptions`] with
-    /// more); `progress` is told the bytes loaded and in all.
+    /// more); `progress` gets the bytes loaded and in all.
     ///
     /// # Errors
     ///

@@ -247,3 +247,30 @@ fn text_does_not_become_control_tokens() {
     assert_eq!((count(&read, 257), count(&read, 258)), (3, 3));
     assert_eq!(read["control_tokens_read"], true);
 }
+
+/// Dynamic scaling takes its base from the prompt and grows with the answer, token by token: the
+/// room for an answer changes nothing.
+#[test]
+fn the_room_for_an_answer_does_not_change_it() {
+    let scene = Scene::new();
+    let text = std::fs::read_to_string(model().join("config.json")).expect("the fixture");
+    let mut config: Value = serde_json::from_str(&text).expect("JSON");
+    config["max_position_embeddings"] = json!(64);
+    config["rope_scaling"] = json!({"type": "dynamic", "factor": 4.0});
+    let folder = scene.model_with("config.json", Some(&config.to_string()));
+    let answer = |tokens: &str| {
+        let more = ["--allow-long", "--max-tokens", tokens];
+        let flags = ["--json", "--greedy"];
+        let document = bright_day(&scene);
+        let output = scene.generate(
+            &folder,
+            &document,
+            "What month?",
+            &[&flags[..], &more].concat(),
+        );
+        self::tokens(&super::json(&output))
+    };
+    let long = answer("200");
+    assert_eq!(answer("3"), long[..3]);
+    assert_eq!(answer("40"), long[..40]);
+}

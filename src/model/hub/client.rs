@@ -244,7 +244,7 @@ impl Hub {
             Some(_) => list(&self.asking(SHORT_ANSWER)?, spec)?,
             None => {
                 let asking = self.asking(self.answer)?;
-                patiently(RETRIES, || list(&asking, spec))?
+                with_retries(RETRIES, || list(&asking, spec))?
             }
         };
         let limits = Limits {
@@ -498,7 +498,7 @@ fn unchecked(spec: &Spec, commit: &str, reason: &str) -> Vec<String> {
 }
 
 /// Asks again, up to `tries` times, where that may help.
-fn patiently<T>(tries: u32, ask: impl Fn() -> Result<T, HubError>) -> Result<T, HubError> {
+fn with_retries<T>(tries: u32, ask: impl Fn() -> Result<T, HubError>) -> Result<T, HubError> {
     let mut tried = 0;
     loop {
         match ask() {

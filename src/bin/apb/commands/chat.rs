@@ -61,16 +61,15 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
         terminal.done()?;
         let reply = answered?;
         let completion = &reply.completion;
-        output.result(
-            &json!({
-                "text": reply.text, "tokens": completion.tokens,
-                "stop_reason": completion.stop_reason.name(),
-                "stop": generate::stop_json(reply.stop.as_ref()), "query_tokens": query.len(),
-                "query_seconds": completion.query_time.as_secs_f64(),
-                "decode_tokens_per_second": completion.decode_tokens_per_second(),
-            }),
-            |w| writeln!(w),
-        )
+        let mut value = json!({
+            "text": reply.text, "tokens": completion.tokens,
+            "stop_reason": completion.stop_reason.name(),
+            "stop": generate::stop_json(reply.stop.as_ref()), "query_tokens": query.len(),
+            "query_seconds": completion.query_time.as_secs_f64(),
+            "decode_tokens_per_second": completion.decode_tokens_per_second(),
+        });
+        generate::add_logprobs(&mut value, completion, &model.text);
+        output.result(&value, |w| writeln!(w))
     };
     answer(&mut session, &request.query)?;
     while let Some(question) = next_question(output)? {

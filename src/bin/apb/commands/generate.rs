@@ -324,8 +324,12 @@ pub fn stop_json(stop: Option<&Stop>) -> Value {
     }
 }
 
-/// Log-probabilities of the answer's tokens, and of the likeliest in the place of each.
-pub fn logprobs_json(completion: &Completion, text: &ModelText) -> Value {
+/// Adds the log-probabilities of the answer's tokens, and of the likeliest in the place of each, where
+/// they were asked for.
+pub fn add_logprobs(value: &mut Value, completion: &Completion, text: &ModelText) {
+    if completion.logprobs.is_empty() {
+        return;
+    }
     let one = |token: u32, logprob: f32| {
         // A token beyond the tokenizer's vocabulary has no text.
         let text = text.tokenizer.decode(&[token], false).ok();
@@ -336,7 +340,7 @@ pub fn logprobs_json(completion: &Completion, text: &ModelText) -> Value {
         value["top"] = row.top.iter().map(|&(token, p)| one(token, p)).collect();
         value
     });
-    all.collect()
+    value["logprobs"] = all.collect();
 }
 
 /// Control tokens that a text spells out.
@@ -389,9 +393,7 @@ pub fn to_json(answer: &Answer, text: &ModelText) -> Value {
         "decode_tokens_per_second": answer.completion.decode_tokens_per_second(),
         "peak_bytes": memory::peak_bytes(),
     });
-    if !answer.completion.logprobs.is_empty() {
-        value["logprobs"] = logprobs_json(&answer.completion, text);
-    }
+    add_logprobs(&mut value, &answer.completion, text);
     value
 }
 

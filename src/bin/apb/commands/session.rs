@@ -230,9 +230,10 @@ fn ask(args: &Ask, output: &Output) -> Result<(), CliError> {
         "cache_bytes": KvCache::bytes(&model.text.config, 1, plan.tokens, dtype.into()),
         "peak_bytes": memory::peak_bytes(),
     });
-    if !completion.logprobs.is_empty() {
-        value["logprobs"] = generate::logprobs_json(&completion, &model.text);
-    }
+    let spelled = model.text.tokenizer.control_tokens_in(&args.query);
+    value["control_tokens"] = generate::control_tokens_json(&spelled, &model.text);
+    value["control_tokens_read"] = options.prompt.allow_control_tokens.into();
+    generate::add_logprobs(&mut value, &completion, &model.text);
     if output.is_json() {
         return output.result(&value, |_| Ok(()));
     }

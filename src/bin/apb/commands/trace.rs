@@ -290,6 +290,7 @@ fn alone(args: &Args, output: &Output) -> Result<(), CliError> {
     let decoder = prepared.load(output)?;
     let compressor = compressor::load(plan, config, *dtype, device).map_err(CliError::usage)?;
     let settings = SessionConfig::new(prepared.capacity())
+        .with_context(case.document.len() + case.query.len())
         .with_dtype(*dtype)
         .with_chunk(args.chunk.get());
     let mut session = Session::new(&decoder, config, settings, device);
