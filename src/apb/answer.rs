@@ -409,7 +409,7 @@ pub fn reply(
 ) -> Result<Reply, AnswerError> {
     let mut sampler = Sampler::new(sampling(&model.text, options)?)?;
     let tokenizer = &model.text.tokenizer;
-    let mut stops = model.text.stop_tokens.clone();
+    let mut stops = model.text.stop_tokens_of(&options.prompt)?;
     let own = |id| StopToken {
         id,
         source: StopSource::Request,

@@ -57,7 +57,8 @@ pub struct ModelText {
     pub chat_templates: ChatTemplates,
     /// Sampling defaults.
     pub generation: GenerationConfig,
-    /// The tokens that end an answer.
+    /// The tokens that end an answer to a prompt by the model's own template; see
+    /// [`Self::stop_tokens_of`].
     pub stop_tokens: Vec<StopToken>,
     /// What in the files was overruled or passed over, a sentence each.
     pub warnings: Vec<String>,
@@ -122,14 +123,9 @@ impl ModelText {
         })
     }
 
-    /// The model's prompt with places for a document and a question.
-    ///
-    /// # Errors
-    ///
-    /// [`ModelError::ChatTemplate`] when there is no template of the name asked for or the one given
-    /// does not parse, [`ModelError::Prompt`] when the template takes no system prompt or changes
-    /// the user's text.
-    pub fn prompt_template(&self, options: &PromptOptions) -> Result<PromptTemplate, ModelError> {
+    /// The chat template that was chosen, with the tokenizer's special tokens; none where the text
+    /// stands as it is.
+    fn template(&self, options: &PromptOptions) -> Result<Option<ChatTemplate>, ModelError> {
         let has_tools = options.render.tools.is_some();
         let select = |name| self.chat_templates.select(name, has_tools).map(Some);
         let template = match &options.template {
@@ -139,7 +135,38 @@ impl ModelText {
             TemplateChoice::Source(source) => Some(ChatTemplate::parse(source)?),
             TemplateChoice::None => None,
         };
-        let template = template.map(|template| with_tokens(template, &self.special_tokens));
+        Ok(template.map(|template| with_tokens(template, &self.special_tokens)))
+    }
+
+    /// The tokens that end an answer to a prompt of these options: the model's, and the one with which
+    /// the chosen chat template ends an assistant's turn.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::ChatTemplate`] when there is no template of the name asked for or the one given
+    /// does not parse.
+    pub fn stop_tokens_of(&self, options: &PromptOptions) -> Result<Vec<StopToken>, ModelError> {
+        let template = self.template(options)?;
+        let mut stops = self.stop_tokens.clone();
+        let ends = template.and_then(|template| stop::end_of_turn(&template, &self.tokenizer));
+        if let Some(token) = ends
+            && (token.id as usize) < self.config.vocab_size
+            && stops.iter().all(|stop| stop.id != token.id)
+        {
+            stops.push(token);
+        }
+        Ok(stops)
+    }
+
+    /// The model's prompt with places for a document and a question.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::ChatTemplate`] when there is no template of the name asked for or the one given
+    /// does not parse, [`ModelError::Prompt`] when the template takes no system prompt or changes
+    /// the user's text.
+    pub fn prompt_template(&self, options: &PromptOptions) -> Result<PromptTemplate, ModelError> {
+        let template = self.template(options)?;
         let prompt = match &template {
             Some(template) => {
                 PromptTemplate::from_chat(template, options.system.as_deref(), &options.render)?

@@ -71,7 +71,7 @@ pub(super) fn of_model(
     let turn = template.and_then(|template| end_of_turn(template, tokenizer));
     let found = configured.chain([
         (eos, StopSource::Tokenizer),
-        (turn, StopSource::ChatTemplate),
+        (turn.map(|token| token.id), StopSource::ChatTemplate),
     ]);
     for (id, source) in found {
         if let Some(id) = id.filter(|&id| (id as usize) < vocab_size)
@@ -85,7 +85,7 @@ pub(super) fn of_model(
 
 /// The special token that follows an assistant's text in a rendered conversation, at most white
 /// space between.
-fn end_of_turn(template: &ChatTemplate, tokenizer: &Tokenizer) -> Option<u32> {
+pub(super) fn end_of_turn(template: &ChatTemplate, tokenizer: &Tokenizer) -> Option<StopToken> {
     const ANSWER: &str = "\u{e004}Answer\u{e005}";
     let messages = [
         ChatMessage::new("user", "Question"),
@@ -94,7 +94,12 @@ fn end_of_turn(template: &ChatTemplate, tokenizer: &Tokenizer) -> Option<u32> {
     let rendered = template.render(&messages, &RenderOptions::default()).ok()?;
     let (_, after) = rendered.rsplit_once(ANSWER)?;
     let ids = tokenizer.encode(after.trim_start(), false).ok()?;
-    ids.first().copied().filter(|&id| tokenizer.is_added(id))
+    let id = ids.first().copied();
+    let id = id.filter(|&id| tokenizer.is_added(id))?;
+    Some(StopToken {
+        id,
+        source: StopSource::ChatTemplate,
+    })
 }
 
 /// Finds stop texts in an answer that comes in pieces.

@@ -127,6 +127,24 @@ fn the_tokenizer_and_the_template_end_an_answer() {
         assert_eq!(cut["stop"]["source"], source);
         assert_eq!(cut["stop"]["text"], "<|third|>");
     }
+
+    // A template that is given ends its turns, too.
+    let config = std::fs::read_to_string(folder.join("tokenizer_config.json")).expect("written");
+    let config: Value = serde_json::from_str(&config).expect("JSON");
+    let given = scene.file(
+        "given.jinja",
+        config["chat_template"].as_str().expect("a text"),
+    );
+    std::fs::write(
+        folder.join("tokenizer_config.json"),
+        tokenizer_config(|_| ()),
+    )
+    .expect("written");
+    assert_eq!(tokens(&answer(&scene, &folder, &[])), tokens(&whole));
+    let given = given.to_str().expect("UTF-8");
+    let cut = answer(&scene, &folder, &["--chat-template", given]);
+    assert_eq!(tokens(&cut), tokens(&whole)[..2]);
+    assert_eq!(cut["stop"]["source"], "chat_template");
 }
 
 #[test]
