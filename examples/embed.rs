@@ -14,7 +14,8 @@ use std::path::PathBuf;
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
-use burn_apb::model::{Decoder, DecoderConfig, KvCache, LanguageModel};
+use burn_apb::LanguageModel;
+use burn_apb::model::{Decoder, DecoderConfig, KvCache};
 
 /// A decoder with a head of our own: both are modules, so records, visitors and optimisers see one.
 #[derive(Module, Debug)]

@@ -9,8 +9,8 @@ use std::io::Write;
 use std::ops::ControlFlow;
 
 use burn::tensor::Device;
+use burn_apb::LanguageModel;
 use burn_apb::apb::{AnswerOptions, Observer, answer_with};
-use burn_apb::model::LanguageModel;
 
 /// Prints the answer while it is generated.
 struct Stdout;

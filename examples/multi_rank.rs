@@ -10,13 +10,13 @@
 use std::ops::{ControlFlow, Range};
 
 use burn::tensor::Device;
+use burn_apb::LanguageModel;
 use burn_apb::apb::{
     AnswerOptions, Assignment, CompressorConfig, Method, PrefillConfig, Request, Session,
     SessionConfig, compressor,
 };
-use burn_apb::model::LanguageModel;
-use burn_apb::model::sampler::{Sampler, SamplerConfig};
 use burn_apb::ranks::{Environment, JoinOptions, RankGroup, World};
+use burn_apb::text::sampler::{Sampler, SamplerConfig};
 
 /// Ranks where the program was started alone.
 const RANKS: usize = 4;

@@ -9,7 +9,7 @@ use std::error::Error;
 use std::io::{BufRead, Write};
 use std::time::{Duration, UNIX_EPOCH};
 
-use burn_apb::model::chat_template::{
+use burn_apb::text::chat_template::{
     ChatMessage, ChatTemplate, ChatTemplateError, RenderOptions, TemplateValue,
 };
 

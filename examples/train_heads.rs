@@ -12,10 +12,10 @@ use std::path::Path;
 
 use burn::tensor::{Device, FloatDType};
 use burn::train::Interrupter;
+use burn_apb::LanguageModel;
 use burn_apb::apb::DEFAULT_PREFILL_CHUNK;
 use burn_apb::apb::compressor::{Compressor, QueryAware, Random};
-use burn_apb::model::LanguageModel;
-use burn_apb::model::source::ModelSource;
+use burn_apb::checkpoint::source::ModelSource;
 use burn_apb::training::data::SynthesisConfig;
 use burn_apb::training::{
     Backbone, Collector, HeadsCard, Surroundings, TrainHeadsConfig, evaluate, save_heads,

@@ -7,7 +7,7 @@
 //! ```no_run
 //! use burn::tensor::Device;
 //! use burn_apb::apb::answer;
-//! use burn_apb::model::LanguageModel;
+//! use burn_apb::LanguageModel;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let model = LanguageModel::load("SmolLM2-135M-Instruct", &Device::flex())?;
@@ -19,7 +19,7 @@
 //!
 //! | to | use |
 //! |---|---|
-//! | load a model | [`model::LanguageModel`] |
+//! | load a model | [`LanguageModel`] |
 //! | answer with options, stream, cancel | [`apb::answer_with`], [`apb::AnswerOptions`], [`apb::Observer`] |
 //! | split the document over ranks | [`apb::PrefillConfig`] in [`apb::AnswerOptions`] |
 //! | prefill once and ask several questions, in tokens | [`apb::Session`] |
@@ -28,7 +28,7 @@
 //! | share the work with other processes | [`ranks::World`], [`apb::Assignment`] (feature `mpi` or `nccl`) |
 //! | train retaining heads for a model | [`training::train_heads`](crate::training) (feature `train`) |
 //! | use the decoder as a Burn module | [`model::DecoderConfig`], [`model::Decoder`], [`model::KvCache`] |
-//! | load weights into a module of your own | [`model::weights`] |
+//! | load weights into a module of your own | [`checkpoint`] |
 //! | attention with regions and its companions | [`kernels`] |
 //!
 //! Data flows one way: `training` uses [`apb`], [`apb`] uses [`model`] and [`ranks`], all use [`kernels`], and kernels know only
@@ -40,8 +40,15 @@
 #![warn(missing_docs)]
 
 pub mod apb;
+pub mod checkpoint;
+#[doc(hidden)]
+pub mod hex;
 pub mod kernels;
+mod language_model;
 pub mod model;
 pub mod ranks;
+pub mod text;
 #[cfg(feature = "train")]
 pub mod training;
+
+pub use language_model::{LanguageModel, ModelError, ModelText, load_decoder};

@@ -6,12 +6,12 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::FloatDType;
-use burn_apb::model::chat_template::{ChatMessage, ChatTemplate, RenderOptions};
-use burn_apb::model::source::{ModelSource, SourceError};
-use burn_apb::model::weights::gguf::GgufError;
-use burn_apb::model::weights::{
+use burn_apb::checkpoint::gguf::GgufError;
+use burn_apb::checkpoint::source::{ModelSource, SourceError};
+use burn_apb::checkpoint::{
     Checkpoint, ConvertError, FolderError, StoredType, WeightsError, convert,
 };
+use burn_apb::text::chat_template::{ChatMessage, ChatTemplate, RenderOptions};
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};

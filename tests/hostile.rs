@@ -9,9 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::FloatDType;
-use burn_apb::model::weights::index::Index;
-use burn_apb::model::weights::safetensors::Header;
-use burn_apb::model::weights::{Checkpoint, WeightsError};
+use burn_apb::checkpoint::index::Index;
+use burn_apb::checkpoint::safetensors::Header;
+use burn_apb::checkpoint::{Checkpoint, WeightsError};
 use safetensors::tensor::{Dtype, TensorView, serialize};
 
 #[path = "common/largest_request.rs"]
@@ -332,7 +332,7 @@ fn no_single_byte_makes_a_safetensors_header_dangerous() {
 #[cfg(feature = "gguf")]
 #[test]
 fn no_single_byte_makes_a_gguf_file_dangerous() {
-    use burn_apb::model::weights::gguf::Gguf;
+    use burn_apb::checkpoint::gguf::Gguf;
 
     for name in ["good", "good_sentencepiece"] {
         let Some(good) = seed(&format!("gguf/{name}")) else {
@@ -373,7 +373,7 @@ fn the_seeds_of_the_fuzz_targets_run() {
     }
     #[cfg(feature = "gguf")]
     for path in files("fuzz/corpus/gguf") {
-        use burn_apb::model::weights::gguf::Gguf;
+        use burn_apb::checkpoint::gguf::Gguf;
         if let Ok(gguf) = Gguf::parse(&fs::read(&path).unwrap()) {
             gguf.config().unwrap();
             gguf.tokenizer().unwrap();
@@ -389,7 +389,7 @@ fn the_seeds_of_the_fuzz_targets_run() {
 #[test]
 fn the_seeds_of_the_text_fuzz_targets_run() {
     use burn_apb::model::DecoderConfig;
-    use burn_apb::model::chat_template::{ChatMessage, ChatTemplate, RenderOptions};
+    use burn_apb::text::chat_template::{ChatMessage, ChatTemplate, RenderOptions};
 
     for path in files("fuzz/corpus/config") {
         let text = fs::read_to_string(&path).unwrap();

@@ -4,12 +4,12 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use burn::tensor::Device;
+use burn_apb::LanguageModel;
 use burn_apb::apb::{
     AnswerError, AnswerOptions, Observer, Session, SessionConfig, SessionError, StopReason,
     answer_with,
 };
-use burn_apb::model::LanguageModel;
-use burn_apb::model::sampler::{Sampler, SamplerConfig};
+use burn_apb::text::sampler::{Sampler, SamplerConfig};
 
 const DOCUMENT: [u32; 12] = [5, 99, 17, 430, 8, 77, 250, 3, 61, 12, 500, 44];
 const QUESTION: [u32; 3] = [9, 101, 7];

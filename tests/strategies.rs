@@ -11,9 +11,9 @@ use burn_apb::apb::{
     RingLayout, SavedError, SavedSession, Session, SessionConfig, SessionError,
 };
 use burn_apb::kernels::{AttentionOutput, Regions, attention, merge};
-use burn_apb::model::sampler::{Sampler, SamplerConfig};
 use burn_apb::model::{Architecture, Decoder, DecoderConfig};
 use burn_apb::ranks::{RankError, RankGroup, threads};
+use burn_apb::text::sampler::{Sampler, SamplerConfig};
 use proptest::prelude::*;
 
 const VOCAB: u32 = 64;

@@ -8,11 +8,12 @@ use burn::nn::{
     Embedding, EmbeddingConfig, Linear, LinearConfig, LinearLayout, RmsNorm, RmsNormConfig,
 };
 use burn::tensor::{DType, Device, FloatDType, Tensor};
-use burn_apb::model::source::ModelSource;
-use burn_apb::model::weights::{
+use burn_apb::checkpoint::source::ModelSource;
+use burn_apb::checkpoint::{
     Checkpoint, LoadOptions, LoadReport, LoadWarning, StoredType, WeightsError, load, module_path,
 };
-use burn_apb::model::{Decoder, DecoderConfig, load_decoder};
+use burn_apb::load_decoder;
+use burn_apb::model::{Decoder, DecoderConfig};
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 
 const HIDDEN: usize = 8;

@@ -1,7 +1,7 @@
 //! A chat template is rendered or refused, in bounded time and memory.
 #![no_main]
 
-use burn_apb::model::chat_template::{ChatMessage, ChatTemplate, RenderOptions};
+use burn_apb::text::chat_template::{ChatMessage, ChatTemplate, RenderOptions};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|source: &str| {

@@ -1,7 +1,7 @@
 //! A GGUF file is read or refused; what is read has a config and a tokenizer, or says why not.
 #![no_main]
 
-use burn_apb::model::weights::gguf::{Gguf, Header};
+use burn_apb::checkpoint::gguf::{Gguf, Header};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

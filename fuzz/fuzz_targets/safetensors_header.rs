@@ -1,7 +1,7 @@
 //! A safetensors header is read or refused, never more leniently than by the safetensors crate.
 #![no_main]
 
-use burn_apb::model::weights::safetensors::Header;
+use burn_apb::checkpoint::safetensors::Header;
 use libfuzzer_sys::fuzz_target;
 use safetensors::SafeTensors;
 

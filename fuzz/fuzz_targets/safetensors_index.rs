@@ -3,7 +3,7 @@
 
 use std::path::{Component, Path};
 
-use burn_apb::model::weights::index::Index;
+use burn_apb::checkpoint::index::Index;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -4,21 +4,22 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use super::compressor::{self, HeadsError};
+use super::compressor;
 use super::config::{Document, PrefillConfig};
 use super::error::SessionError;
+use super::heads::HeadsError;
 use super::plan::{PlanError, PrefillPlan};
 use super::prefill::PrefillObserver;
 use super::session::{
     AskOptions, Completion, DEFAULT_PREFILL_CHUNK, Session, SessionConfig, StopReason,
 };
-use crate::model::generation_config::GenerationConfigError;
-use crate::model::prompt::PromptOptions;
-use crate::model::sampler::{Sampler, SamplerConfig, SamplerError};
-use crate::model::stop::{Stop, StopSource, StopTexts, StopToken};
-use crate::model::text_stream::TextStream;
-use crate::model::tokenizer::TokenizerError;
-use crate::model::{LanguageModel, ModelError, ModelText};
+use crate::text::generation_config::GenerationConfigError;
+use crate::text::prompt::PromptOptions;
+use crate::text::sampler::{Sampler, SamplerConfig, SamplerError};
+use crate::text::stop::{Stop, StopSource, StopTexts, StopToken};
+use crate::text::text_stream::TextStream;
+use crate::text::tokenizer::TokenizerError;
+use crate::{LanguageModel, ModelError, ModelText};
 
 /// Which query every rank sees in its anchor (APB only).
 ///

@@ -2,9 +2,9 @@
 
 use super::plan::PlanError;
 use crate::kernels::KernelError;
-use crate::model::sampler::SamplerError;
 use crate::model::{CacheFull, ForwardError};
 use crate::ranks::RankError;
+use crate::text::sampler::SamplerError;
 
 /// Why a session could not go on.
 #[derive(Debug, thiserror::Error)]

@@ -15,6 +15,7 @@ mod answer;
 pub mod compressor;
 mod config;
 mod error;
+pub mod heads;
 mod host;
 mod layout;
 mod logprobs;

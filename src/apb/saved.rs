@@ -21,8 +21,9 @@ use sha2::{Digest, Sha256};
 
 use super::plan::PrefillPlan;
 use super::session::{Held, Session, SessionConfig};
-use crate::model::weights::{Checkpoint, FileError, WeightsError, encode};
-use crate::model::{Decoder, DecoderConfig, KvCache, hex};
+use crate::checkpoint::{Checkpoint, FileError, WeightsError, encode};
+use crate::hex::encode as hex;
+use crate::model::{Decoder, DecoderConfig, KvCache};
 
 /// What the files call themselves; to be changed with what they hold.
 const FORMAT: &str = "apb-session-1";
@@ -124,7 +125,7 @@ pub enum SavedError {
 
 impl Session<'_> {
     /// Saves what the ranks of this process hold into `folder`, one file for each rank; returns the
-    /// bytes written. `model` is [`ModelSource::fingerprint`](crate::model::source::ModelSource::fingerprint).
+    /// bytes written. `model` is [`ModelSource::fingerprint`](crate::checkpoint::source::ModelSource::fingerprint).
     ///
     /// # Errors
     ///

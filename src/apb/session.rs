@@ -15,12 +15,12 @@ use super::plan::PrefillPlan;
 use super::prefill::{Prefill, PrefillObserver};
 use super::share::{Assignment, DocumentShare};
 use crate::kernels::{AttentionOutput, Regions, attention, merge};
-use crate::model::sampler::Sampler;
 use crate::model::{
     Attention, CacheFull, Decoder, DecoderConfig, ForwardError, KvCache, Projections, Rope,
     RopeScaling,
 };
 use crate::ranks::RankGroup;
+use crate::text::sampler::Sampler;
 
 /// Rows of a full-attention pass and of a tile of the MLP. Fewer leave the matrix products short, more
 /// only add activations.

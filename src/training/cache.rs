@@ -15,8 +15,8 @@ use tempfile::NamedTempFile;
 use super::features::{LayerFeatures, TrainError};
 use super::labels::Labels;
 use super::sample::Sample;
-use crate::model::hex;
-use crate::model::weights::safetensors::encode;
+use crate::checkpoint::safetensors::encode;
+use crate::hex;
 
 /// What files of features are called behind their key.
 const EXTENSION: &str = "safetensors";
@@ -94,7 +94,7 @@ impl FeatureCache {
             hash.update(id.to_le_bytes());
         }
         self.folder
-            .join(format!("{}.{EXTENSION}", hex(&hash.finalize())))
+            .join(format!("{}.{EXTENSION}", hex::encode(&hash.finalize())))
     }
 
     /// The features of a sample, if they are there and whole.

@@ -12,7 +12,7 @@ use rand::seq::SliceRandom;
 use super::data::{DataError, SampleFile, SynthesisConfig, Synthesizer, TextSample};
 use super::run::TrainingData;
 use super::sample::{Sample, SampleError};
-use crate::model::ModelText;
+use crate::ModelText;
 
 /// Problems that are kept to be shown; all are counted.
 const SHOWN: usize = 20;

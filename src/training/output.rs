@@ -8,16 +8,16 @@ use burn::tensor::{DType, FloatDType};
 use serde_json::{Map, Value};
 
 use super::features::TrainError;
-use crate::apb::compressor::{HEADS_FORMAT, HEADS_MODEL, RetainingHeads, heads_tensor_names};
-use crate::model::weights::safetensors::encode;
-use crate::model::weights::{FileError, write_file};
+use crate::apb::heads::{HEADS_FORMAT, HEADS_MODEL, RetainingHeads, heads_tensor_names};
+use crate::checkpoint::safetensors::encode;
+use crate::checkpoint::{FileError, write_file};
 
 /// What a file of heads says about itself, beside its tensors.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HeadsCard {
     /// The model's name, for people.
     pub base_model: Option<String>,
-    /// The model's [`fingerprint`](crate::model::source::ModelSource::fingerprint); the file is then
+    /// The model's [`fingerprint`](crate::checkpoint::source::ModelSource::fingerprint); the file is then
     /// for this model alone.
     pub model: Option<String>,
     /// What the heads were made from.

@@ -30,7 +30,7 @@ use super::loader::{RoundLoader, Visits};
 use super::metrics::{LayerRecallMetric, Mass, Recall, Share, ShareMetric};
 use super::sample::Sample;
 use super::trainer::{HeadsTrainer, Teacher};
-use crate::apb::compressor::{RetainingHeads, RetainingHeadsConfig};
+use crate::apb::heads::{RetainingHeads, RetainingHeadsConfig};
 use crate::model::DecoderConfig;
 
 /// The name of Burn's loss metric.
@@ -97,7 +97,7 @@ impl TrainingData {
                 }
             }
         }
-        crate::model::hex(&hash.finalize())
+        crate::hex::encode(&hash.finalize())
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use crate::model::prompt::{PromptError, PromptOptions};
-use crate::model::{ModelError, ModelText};
+use crate::text::prompt::{PromptError, PromptOptions};
+use crate::{ModelError, ModelText};
 
 use super::data::TextSample;
 
@@ -135,7 +135,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::model::source::ModelSource;
+    use crate::checkpoint::source::ModelSource;
 
     fn model() -> ModelText {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/llama-gqa");

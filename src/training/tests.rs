@@ -11,8 +11,11 @@ use safetensors::SafeTensors;
 use super::quality::read;
 use super::trainer::{HeadsTrainer, Teacher, Visit};
 use super::*;
-use crate::apb::compressor::{QueryAware, Random, RetainingHeads, RetainingHeadsConfig};
-use crate::model::{DecoderConfig, load_decoder, source::ModelSource};
+use crate::apb::compressor::{QueryAware, Random};
+use crate::apb::heads::{RetainingHeads, RetainingHeadsConfig};
+use crate::checkpoint::source::ModelSource;
+use crate::load_decoder;
+use crate::model::DecoderConfig;
 
 const MODELS: [&str; 3] = ["llama-gqa", "qwen2-bias", "qwen3-qknorm"];
 

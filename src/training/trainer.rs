@@ -14,7 +14,7 @@ use super::features::{Backbone, LayerFeatures, TrainError};
 use super::loss::LayerLoss;
 use super::quality::{Quality, read};
 use super::sample::Sample;
-use crate::apb::compressor::{RetainingHead, RetainingHeads};
+use crate::apb::heads::{RetainingHead, RetainingHeads};
 
 /// A sample's turn.
 #[derive(Debug, Clone)]

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
-use burn_apb::model::chat_template::{
+use burn_apb::text::chat_template::{
     ChatMessage, ChatTemplate, ChatTemplateError, ChatTemplateFiles, ChatTemplates, RenderOptions,
     TemplateValue,
 };

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use burn_apb::model::tokenizer::Tokenizer;
-use burn_apb::model::weights::gguf::{GgufTokenizer, Header, Value};
+use burn_apb::checkpoint::gguf::{GgufTokenizer, Header, Value};
+use burn_apb::text::tokenizer::Tokenizer;
 
 /// What stands between two texts of a `.inp` file.
 const SEPARATOR: &str = "\n__ggml_vocab_test__\n";

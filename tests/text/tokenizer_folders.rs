@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use burn_apb::model::tokenizer::{LoadedTokenizer, TextPiece, TokenizerFiles};
+use burn_apb::text::tokenizer::{LoadedTokenizer, TextPiece, TokenizerFiles};
 use serde_json::Value;
 
 const FIXTURE: &str = include_str!("../fixtures/text/tokenizer_folders.json");

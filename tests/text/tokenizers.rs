@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use burn_apb::model::chat_template::{ChatTemplate, RenderOptions};
-use burn_apb::model::prompt::PromptTemplate;
-use burn_apb::model::text_stream::TextStream;
-use burn_apb::model::tokenizer::Tokenizer;
+use burn_apb::text::chat_template::{ChatTemplate, RenderOptions};
+use burn_apb::text::prompt::PromptTemplate;
+use burn_apb::text::text_stream::TextStream;
+use burn_apb::text::tokenizer::Tokenizer;
 
 use super::chat_template::template;
 

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::report::{Problem, ProblemKind};
-use crate::model::tokenizer::TokenizerError;
+use crate::text::tokenizer::TokenizerError;
 
 /// Why samples cannot be read or made.
 #[derive(Debug, thiserror::Error)]

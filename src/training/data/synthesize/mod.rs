@@ -13,7 +13,7 @@ use rand::{Rng, RngExt, SeedableRng};
 
 use super::error::DataError;
 use super::sample::TextSample;
-use crate::model::tokenizer::TokenizerError;
+use crate::text::tokenizer::TokenizerError;
 
 mod document;
 mod facts;

@@ -1,0 +1,136 @@
+//! `apb demo`: a small model, a real document, a question.
+
+use std::io::Write;
+
+use burn_apb::apb::{AnswerOptions, Method, Request, StopReason};
+use burn_apb::checkpoint::hub;
+use burn_apb::text::sampler::SamplerConfig;
+use serde_json::{Value, json};
+
+use crate::args::{Compute, Model, Strategy};
+use crate::commands::generate;
+use crate::error::CliError;
+use crate::output::Output;
+
+/// Newton's Opticks, fourth edition (1730), in the public domain.
+pub const DOCUMENT: &str = include_str!("../../../examples/data/opticks.txt");
+/// The listed model that the demo runs.
+const MODEL: &str = "smollm2-135m";
+/// Where the treatise begins, behind the edition's credits.
+const TITLE: &str = "OPTICKS:";
+/// Tokens of the answer at most.
+const MAX_TOKENS: usize = 48;
+
+/// Fetch a small model, prefill a document that ships with apb, answer a question about it
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Tokens of the document to prefill
+    #[arg(long, value_name = "N", default_value_t = 2000)]
+    tokens: usize,
+    /// The question
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "What is the name of the author of this treatise?"
+    )]
+    query: String,
+    #[command(flatten)]
+    strategy: Strategy,
+    #[command(flatten)]
+    compute: Compute,
+}
+
+/// Runs the command.
+pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
+    let methods = match args.strategy.method {
+        Some(method) => vec![method],
+        None => vec![Method::Full, Method::Apb],
+    };
+    let device = args.compute.device()?;
+    let bar = output.progress("fetching", "B");
+    let fetched = hub::fetch(MODEL, None, hub::FetchFrom::Any, &mut |p| {
+        bar.update(p.done, p.total);
+    })?;
+    bar.finish();
+    for warning in &fetched.warnings {
+        output.note(format!("warning: {warning}"));
+    }
+    let model = Model {
+        model: fetched.path.clone(),
+    };
+    let (source, text) = generate::open(&model, output)?;
+
+    let start = DOCUMENT.find(TITLE).unwrap_or(0);
+    let document = first_tokens(&text.tokenizer, &DOCUMENT[start..], args.tokens)?;
+    let words = document.split_whitespace().count();
+    output.note(format!(
+        "model     SmolLM2-135M-Instruct ({})\ndocument  Newton's Opticks, the first {words} words\nquestion  {}\n",
+        fetched.source, args.query
+    ));
+    let mut requests = Vec::new();
+    for method in methods {
+        let options = AnswerOptions {
+            max_tokens: MAX_TOKENS,
+            sampler: Some(SamplerConfig::default()),
+            chunk: args.strategy.chunk,
+            prefill: args.strategy.config_of(method)?,
+            ..AnswerOptions::default()
+        };
+        let request = Request::new(&text, document, &args.query, &options)?;
+        requests.push((request, options));
+    }
+    let model = generate::load_weights(text, &source, args.compute.dtype(), &device, output)?;
+    let mut answers = Vec::new();
+    for (request, options) in &requests {
+        if !output.is_json() {
+            print!("{:<10}", request.plan.method.name());
+            std::io::stdout().flush().map_err(CliError::failed)?;
+        }
+        let answer = generate::ask(&model, request, options, output)?;
+        let cancelled = answer.completion.stop_reason == StopReason::Cancelled;
+        answers.push(answer);
+        if cancelled {
+            break;
+        }
+    }
+    if output.is_json() {
+        let methods: serde_json::Map<String, Value> = answers
+            .iter()
+            .map(|answer| {
+                (
+                    answer.plan.method.name().into(),
+                    generate::to_json(answer, &model.text),
+                )
+            })
+            .collect();
+        return output.result(
+            &json!({
+                "model": fetched.path, "source": fetched.source.to_string(), "query": args.query,
+                "methods": methods,
+            }),
+            |_| Ok(()),
+        );
+    }
+    output.note("");
+    for answer in &answers {
+        output.note(generate::summary(answer));
+    }
+    Ok(())
+}
+
+/// The beginning of `text` that has about `tokens` tokens, cut at a line's end.
+fn first_tokens<'t>(
+    tokenizer: &burn_apb::text::tokenizer::Tokenizer,
+    text: &'t str,
+    tokens: usize,
+) -> Result<&'t str, CliError> {
+    let ids = tokenizer.encode(text, false).map_err(CliError::failed)?;
+    let kept = &ids[..tokens.min(ids.len())];
+    let beginning = tokenizer.decode(kept, false).map_err(CliError::failed)?;
+    let mut end = beginning.len().min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let end = text[..end].rfind('\n').map_or(end, |line| line + 1);
+    Ok(&text[..end])
+}

@@ -1,0 +1,270 @@
+//! `apb session`: a prefilled document kept on disk, and asked from there.
+
+use std::path::PathBuf;
+
+use burn_apb::ModelText;
+use burn_apb::apb::{AnchorQuery, AnswerOptions, PrefillPlan, SavedSession, reply};
+use burn_apb::model::KvCache;
+use burn_apb::ranks::World;
+use serde_json::json;
+
+use crate::args::{Compute, Model, Prompt, Reading, Sampling, Strategy};
+use crate::commands::generate::{self, Prepared, Terminal};
+use crate::commands::together::{self, Prefilled};
+use crate::error::CliError;
+use crate::output::Output;
+use crate::{memory, processes};
+
+/// What stands for the question while a document is prepared for questions to come.
+const NO_QUESTION: &str = "?";
+
+/// Keep a prefilled document on disk, and ask it
+#[derive(clap::Subcommand, Debug)]
+pub enum Command {
+    /// Prefill a document and save its keys and values, one file a rank
+    Save(Save),
+    /// Ask a saved document
+    Ask(Ask),
+}
+
+/// Flags of `apb session save`.
+#[derive(clap::Args, Debug)]
+pub struct Save {
+    #[command(flatten)]
+    reading: Reading,
+    /// Folder for the session
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+/// Flags of `apb session ask`.
+#[derive(clap::Args, Debug)]
+pub struct Ask {
+    #[command(flatten)]
+    model: Model,
+    /// Folder of the session
+    #[arg(long, value_name = "DIR")]
+    session: PathBuf,
+    /// The question
+    #[arg(long, value_name = "TEXT")]
+    query: String,
+    #[command(flatten)]
+    prompt: Prompt,
+    #[command(flatten)]
+    sampling: Sampling,
+    #[command(flatten)]
+    strategy: Strategy,
+    #[command(flatten)]
+    compute: Compute,
+}
+
+/// Runs the command.
+pub fn run(command: &Command, output: &Output) -> Result<(), CliError> {
+    match command {
+        Command::Save(args) => save(args, output),
+        Command::Ask(args) => ask(args, output),
+    }
+}
+
+fn save(args: &Save, output: &Output) -> Result<(), CliError> {
+    let together = |world: &mut World, output: &Output| {
+        let work = |prefilled: Prefilled<'_, '_>| save_together(args, prefilled, output);
+        let alone = || save_alone(args, output);
+        together::run(
+            &args.reading,
+            NO_QUESTION,
+            world,
+            output,
+            complete,
+            alone,
+            work,
+        )
+    };
+    let Reading {
+        processes, compute, ..
+    } = &args.reading;
+    processes::run(
+        processes,
+        compute,
+        output,
+        |output| save_alone(args, output),
+        together,
+    )
+}
+
+/// No question is known yet; a hint may be given.
+fn complete(options: &mut AnswerOptions, _: &ModelText) -> Result<(), CliError> {
+    options.max_tokens = 0;
+    if options.anchor_query == AnchorQuery::Question {
+        options.anchor_query = AnchorQuery::None;
+    }
+    Ok(())
+}
+
+fn save_alone(args: &Save, output: &Output) -> Result<(), CliError> {
+    let Prepared {
+        request,
+        options,
+        model,
+        source,
+    } = generate::prepare(&args.reading, NO_QUESTION, output, complete)?;
+    let fingerprint = source.fingerprint()?;
+    let mut terminal = Terminal::new(output);
+    let prefilled = request.prefill(&model, &options, &mut terminal);
+    terminal.done()?;
+    let (session, seconds) = prefilled?;
+    let bytes = session.save(&args.out, &fingerprint)?;
+    show_saved(args, &request.plan, seconds, bytes, output)
+}
+
+/// All processes write their ranks' files, or there are none.
+fn save_together(
+    args: &Save,
+    prefilled: Prefilled<'_, '_>,
+    output: &Output,
+) -> Result<(), CliError> {
+    let Prefilled {
+        world,
+        session,
+        checked,
+        task,
+        seconds,
+        ..
+    } = prefilled;
+    session.share_document()?;
+    processes::discard_at_end(&args.out, task.plan.ranks);
+    let fingerprint = checked.source.fingerprint()?;
+    let written = session
+        .prepare_save(&args.out, &fingerprint)
+        .map_err(CliError::from);
+    let written = processes::agree(world, written)?;
+    let bytes = world.talk(json!(written.bytes()))?;
+    // Rank 0's file makes a session of the others: it comes last.
+    let mut written = Some(written);
+    for turn in [false, true] {
+        let mine = (world.process() == 0) == turn;
+        let committed = match written.take_if(|_| mine) {
+            Some(written) => written.commit().map(|_| ()).map_err(CliError::from),
+            None => Ok(()),
+        };
+        processes::agree(world, committed)?;
+    }
+    let bytes = bytes.iter().filter_map(serde_json::Value::as_u64).sum();
+    show_saved(args, &task.plan, seconds, bytes, output)
+}
+
+fn show_saved(
+    args: &Save,
+    plan: &PrefillPlan,
+    seconds: f64,
+    bytes: u64,
+    output: &Output,
+) -> Result<(), CliError> {
+    output.result(
+        &json!({
+            "out": args.out, "bytes": bytes, "document_tokens": plan.tokens,
+            "method": plan.method.name(), "ranks": plan.ranks, "anchor": plan.anchor,
+            "passing": plan.passing, "prefill_seconds": seconds,
+            "prefill_tokens_per_second": plan.tokens as f64 / seconds,
+            "peak_bytes": memory::peak_bytes(),
+        }),
+        |w| {
+            writeln!(
+                w,
+                "{}: {} tokens, {}, {} MiB in {} files",
+                args.out.display(),
+                plan.tokens,
+                generate::describe(plan),
+                bytes >> 20,
+                plan.ranks
+            )
+        },
+    )
+}
+
+fn ask(args: &Ask, output: &Output) -> Result<(), CliError> {
+    generate::check_question(&args.query)?;
+    let device = args.compute.device()?;
+    let saved = SavedSession::open(&args.session)?;
+    check_settings(&saved, &args.strategy)?;
+    let (source, text) = generate::open(&args.model, output)?;
+    saved.check_model(&source.fingerprint()?)?;
+    let dtype = args.compute.dtype();
+    saved.check_setting(
+        "dtype",
+        format!("{:?}", saved.dtype().unwrap_or(dtype)),
+        format!("{dtype:?}"),
+    )?;
+    let mut options = AnswerOptions {
+        prompt: args.prompt.options()?,
+        ..AnswerOptions::default()
+    };
+    let seed = args.strategy.seed;
+    args.sampling.complete(seed, &text, &mut options, output)?;
+    let query = text.split_query(&args.query, &options.prompt)?;
+    let exact_split = query.exact;
+    let query = [query.query, query.tail].concat();
+    let model = generate::load_weights(text, &source, args.compute.dtype(), &device, output)?;
+    let following = query.len() + args.sampling.max_tokens;
+    let mut session = saved.restore(&model.decoder, &model.text.config, following, &device)?;
+    let mut terminal = Terminal::new(output);
+    let answered = reply(&model, &mut session, &query, &options, &mut terminal);
+    terminal.done()?;
+    let burn_apb::apb::Reply {
+        text,
+        completion,
+        stop,
+        ..
+    } = answered?;
+    let plan = saved.plan();
+    if !output.is_json() {
+        println!();
+    }
+    let mut value = json!({
+        "text": text, "tokens": completion.tokens, "stop_reason": completion.stop_reason.name(),
+        "stop": generate::stop_json(stop.as_ref()),
+        "document_tokens": plan.tokens, "query_tokens": query.len(), "exact_split": exact_split,
+        "method": plan.method.name(), "ranks": plan.ranks, "anchor": plan.anchor,
+        "passing": plan.passing, "prefill_seconds": 0.0, "prefill_tokens_per_second": null,
+        "query_seconds": completion.query_time.as_secs_f64(),
+        "decode_tokens_per_second": completion.decode_tokens_per_second(),
+        "cache_bytes": KvCache::bytes(&model.text.config, 1, plan.tokens, dtype.into()),
+        "peak_bytes": memory::peak_bytes(),
+    });
+    let spelled = model.text.tokenizer.control_tokens_in(&args.query);
+    value["control_tokens"] = generate::control_tokens_json(&spelled, &model.text);
+    value["control_tokens_read"] = options.prompt.allow_control_tokens.into();
+    generate::add_logprobs(&mut value, &completion, &model.text);
+    if output.is_json() {
+        return output.result(&value, |_| Ok(()));
+    }
+    let rate = completion
+        .decode_tokens_per_second()
+        .map_or_else(String::new, |rate| format!(", decode {rate:.1} tok/s"));
+    output.note(format!(
+        "{}: {} tokens restored, question in {:.2} s, {} tokens answered{rate}",
+        generate::describe(plan),
+        plan.tokens,
+        completion.query_time.as_secs_f64(),
+        completion.tokens.len(),
+    ));
+    Ok(())
+}
+
+/// Refuses what is asked for otherwise than the session was saved with.
+fn check_settings(saved: &SavedSession, asked: &Strategy) -> Result<(), CliError> {
+    let plan = saved.plan();
+    if let Some(method) = asked.method {
+        saved.check_setting("method", plan.asked, method)?;
+    }
+    for (what, found, asked) in [
+        ("ranks", plan.ranks, asked.ranks),
+        ("anchor", plan.anchor, asked.anchor),
+        ("passing", plan.passing, asked.passing),
+    ] {
+        if let Some(asked) = asked {
+            saved.check_setting(what, found, asked)?;
+        }
+    }
+    Ok(())
+}

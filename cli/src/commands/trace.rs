@@ -1,0 +1,615 @@
+//! `apb trace`: runs one reference case and writes what it computed, for comparison.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{DType, Tensor};
+use burn_apb::apb::{
+    Assignment, CompressorConfig, Document, Method, PrefillConfig, PrefillObserver, PrefillPlan,
+    RingLayout, Session, SessionConfig, compressor,
+};
+use burn_apb::checkpoint::source::ModelSource;
+use burn_apb::load_decoder;
+use burn_apb::model::{Decoder, DecoderConfig};
+use burn_apb::ranks::World;
+use burn_apb::text::sampler::{Sampler, SamplerConfig};
+use safetensors::tensor::{Dtype, View};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::args::{Compute, Processes};
+use crate::commands::together::{self, Checked};
+use crate::error::CliError;
+use crate::output::{Output, write_atomically};
+use crate::processes;
+
+/// Largest case file that is read, in bytes: a million tokens in JSON are about 8 MB.
+const MAX_CASE_BYTES: u64 = 64 << 20;
+/// Most tokens a case may ask to be generated.
+const MAX_GENERATE: usize = 1 << 20;
+
+/// Run one reference case and write its tensors
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// The case, as JSON: method, document and query as token ids
+    #[arg(long, value_name = "FILE")]
+    case: PathBuf,
+    /// The model: a Hugging Face folder or a GGUF file
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Retaining heads; only needed by cases that score with them
+    #[arg(long, value_name = "FILE")]
+    heads: Option<PathBuf>,
+    /// Where to write the tensors, as safetensors
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// How ring attention shares out the document: zigzag or contiguous
+    #[arg(long, value_name = "LAYOUT", default_value = "zigzag")]
+    ring_layout: RingLayout,
+    /// Rows of one prefill pass, and of one tile of the MLP
+    #[arg(long, value_name = "ROWS", default_value = "1024")]
+    chunk: std::num::NonZeroUsize,
+    #[command(flatten)]
+    compute: Compute,
+    #[command(flatten)]
+    processes: Processes,
+}
+
+/// A case, as the vectors' README describes it.
+#[derive(Deserialize)]
+struct Case {
+    format: String,
+    method: String,
+    #[serde(default = "one_rank")]
+    hosts: usize,
+    scorer: Option<String>,
+    #[serde(default)]
+    anchor_len: usize,
+    #[serde(default)]
+    passing_len: usize,
+    #[serde(default)]
+    anchor_query_offset: usize,
+    /// None: the query.
+    anchor_query: Option<Vec<u32>>,
+    #[serde(default)]
+    store: Store,
+    generate: usize,
+    query: Vec<u32>,
+    document: Vec<u32>,
+}
+
+#[derive(Deserialize, Default, Clone, Copy, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum Store {
+    #[default]
+    All,
+    Last,
+}
+
+fn one_rank() -> usize {
+    1
+}
+
+impl Case {
+    fn read(path: &Path) -> Result<Self, CliError> {
+        let refuse = |reason: String| CliError::usage(format!("{}: {reason}", path.display()));
+        let length = std::fs::metadata(path)
+            .map_err(|e| refuse(format!("cannot be read: {e}")))?
+            .len();
+        if length > MAX_CASE_BYTES {
+            return Err(refuse(format!(
+                "{length} bytes; a case has at most {MAX_CASE_BYTES}"
+            )));
+        }
+        let text =
+            std::fs::read_to_string(path).map_err(|e| refuse(format!("cannot be read: {e}")))?;
+        let case: Self = serde_json::from_str(&text).map_err(|e| refuse(e.to_string()))?;
+        if case.format != "apb-case-1" {
+            return Err(refuse(format!(
+                "format is `{}`, expected `apb-case-1`",
+                case.format
+            )));
+        }
+        if case.generate > MAX_GENERATE {
+            return Err(refuse(format!(
+                "generate is {}, at most {MAX_GENERATE}",
+                case.generate
+            )));
+        }
+        Ok(case)
+    }
+
+    /// What is prefilled.
+    fn document(&self) -> Document {
+        Document {
+            tokens: self.document.clone(),
+            prefix: self.anchor_query_offset,
+            anchor_query: self.anchor_query.as_ref().unwrap_or(&self.query).clone(),
+        }
+    }
+
+    /// How.
+    fn prefill(&self, args: &Args) -> Result<PrefillConfig, CliError> {
+        let method: Method = self.method.parse().map_err(CliError::usage)?;
+        let mut config = PrefillConfig::new(method, self.hosts).with_ring_layout(args.ring_layout);
+        if method != Method::Apb {
+            return Ok(config);
+        }
+        config.anchor = Some(self.anchor_len);
+        config.passing = Some(self.passing_len);
+        config.compressor = match self.scorer.as_deref() {
+            Some("query_aware") => CompressorConfig::QueryAware,
+            Some("random") => CompressorConfig::Random { seed: 0 },
+            Some("retaining") => CompressorConfig::Retaining {
+                heads: args.heads.clone().unwrap_or_default(),
+            },
+            found => {
+                return Err(CliError::usage(format!(
+                    "the case's scorer is `{}`, expected retaining, query_aware or random",
+                    found.unwrap_or("missing")
+                )));
+            }
+        };
+        Ok(config)
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
+    let together = |world: &mut World, output: &Output| together(args, world, output);
+    processes::run(
+        &args.processes,
+        &args.compute,
+        output,
+        |output| alone(args, output),
+        together,
+    )
+}
+
+/// A case that has been checked.
+struct Prepared {
+    case: Case,
+    document: Document,
+    plan: PrefillPlan,
+    checked: Checked,
+}
+
+/// Checks everything that can be checked before the weights are read.
+fn prepare(args: &Args) -> Result<Prepared, CliError> {
+    let case = Case::read(&args.case)?;
+    let prefill = case.prefill(args)?;
+    let document = case.document();
+    if case.query.is_empty() {
+        return Err(CliError::usage("the case's query has no tokens"));
+    }
+    if let Some(heads) = &args.heads
+        && !heads.exists()
+    {
+        return Err(CliError::usage(format!(
+            "{}: no such heads file",
+            heads.display()
+        )));
+    }
+    let device = args.compute.device()?;
+    let source = ModelSource::open(&args.model).map_err(CliError::usage)?;
+    let config = DecoderConfig::from_json(source.config()).map_err(CliError::usage)?;
+    let plan = prefill.plan(&document, &config).map_err(CliError::usage)?;
+    if plan.method == Method::Apb
+        && matches!(plan.compressor, CompressorConfig::Retaining { .. })
+        && args.heads.is_none()
+    {
+        return Err(CliError::usage(
+            "the case scores with retaining heads; give them with --heads FILE",
+        ));
+    }
+    compressor::check_model(&plan, &config, &source)?;
+    Ok(Prepared {
+        case,
+        document,
+        plan,
+        checked: Checked {
+            source,
+            config,
+            device,
+            dtype: args.compute.dtype(),
+        },
+    })
+}
+
+impl Prepared {
+    fn load(&self, output: &Output) -> Result<Decoder, CliError> {
+        let bar = output.progress("loading", "B");
+        let Checked {
+            source,
+            config,
+            device,
+            dtype,
+        } = &self.checked;
+        let (decoder, _) = load_decoder(source, config, *dtype, device, &mut |p| {
+            bar.update(p.done, p.total);
+        })?;
+        bar.finish();
+        Ok(decoder)
+    }
+
+    fn capacity(&self) -> usize {
+        self.case.document.len() + self.case.query.len() + self.case.generate
+    }
+
+    fn trace(&self) -> Trace {
+        Trace {
+            all: self.case.store == Store::All,
+            owned: (0..self.plan.ranks)
+                .map(|rank| self.plan.owned(rank))
+                .collect(),
+            ..Trace::default()
+        }
+    }
+
+    /// Writes the tensors.
+    fn write(
+        &self,
+        args: &Args,
+        tensors: Vec<(String, HostTensor)>,
+        output: &Output,
+    ) -> Result<(), CliError> {
+        write_atomically(&args.out, |file| {
+            use std::io::Write;
+            let bytes = safetensors::serialize(tensors, None)
+                .map_err(|e| std::io::Error::other(e.to_string()))?;
+            file.write_all(&bytes)
+        })?;
+        let plan = &self.plan;
+        output.result(
+            &json!({
+                "out": args.out, "method": plan.method.name(), "ranks": plan.ranks,
+                "anchor": plan.anchor, "passing": plan.passing,
+            }),
+            |w| writeln!(w, "{}", args.out.display()),
+        )
+    }
+}
+
+/// One process does it all.
+fn alone(args: &Args, output: &Output) -> Result<(), CliError> {
+    let prepared = prepare(args)?;
+    let Prepared {
+        case,
+        document,
+        plan,
+        checked,
+    } = &prepared;
+    if let Some(note) = plan.note() {
+        output.note(format!("note: {note}"));
+    }
+    let Checked {
+        config,
+        device,
+        dtype,
+        ..
+    } = checked;
+    let decoder = prepared.load(output)?;
+    let compressor = compressor::load(plan, config, *dtype, device).map_err(CliError::usage)?;
+    let settings = SessionConfig::new(prepared.capacity())
+        .with_context(case.document.len() + case.query.len())
+        .with_dtype(*dtype)
+        .with_chunk(args.chunk.get());
+    let mut session = Session::new(&decoder, config, settings, device);
+    let mut trace = prepared.trace();
+    session.prefill_with(document, plan, compressor.as_deref(), &mut trace)?;
+    trace.ask(case, &decoder, &mut session)?;
+    prepared.write(args, trace.finish(config)?, output)
+}
+
+/// Several processes: each has read the case and checks it, the first gives each its tokens.
+fn together(args: &Args, world: &mut World, output: &Output) -> Result<(), CliError> {
+    let opened = prepare(args).and_then(|prepared| {
+        let mut facts = vec![
+            ("crate version", Some(env!("CARGO_PKG_VERSION").to_owned())),
+            (
+                "tokens of the document",
+                Some(prepared.plan.tokens.to_string()),
+            ),
+            ("lengths", Some(format!("{:?}", prepared.plan))),
+            ("dtype", Some(format!("{:?}", prepared.checked.dtype))),
+            ("chunk", Some(args.chunk.to_string())),
+            ("model", Some(prepared.checked.source.fingerprint()?)),
+        ];
+        let case = std::fs::read(&args.case).map_err(CliError::usage)?;
+        facts.push(("case", Some(together::hash(&case))));
+        if let Some(heads) = &args.heads {
+            let heads = std::fs::read(heads).map_err(CliError::usage)?;
+            facts.push(("heads", Some(together::hash(&heads))));
+        }
+        Ok((prepared, facts))
+    });
+    let (mut prepared, facts) = processes::agree(world, opened)?;
+    processes::compare(world, &facts)?;
+    if prepared.plan.ranks == 1 {
+        return match world.process() {
+            0 => alone(args, output),
+            _ => Ok(()),
+        };
+    }
+    let mut group = world
+        .group(prepared.plan.ranks)
+        .map_err(|e| CliError::from(e).known())?;
+    let assign = |ranks| {
+        let Prepared {
+            document,
+            plan,
+            case,
+            ..
+        } = &prepared;
+        let room = prepared.capacity();
+        Assignment::new(document, plan, &case.query, room, case.generate, ranks)
+    };
+    let assign: Option<&dyn Fn(_) -> _> = (world.process() == 0).then_some(&assign);
+    let task = Assignment::scatter(&mut group, assign)?;
+    // From here on a process holds its own rows only.
+    prepared.document.tokens = Vec::new();
+    prepared.case.document = Vec::new();
+    let loaded = prepared.load(output);
+    let decoder = processes::agree(world, loaded)?;
+    let mut trace = prepared.trace();
+    let chunk = args.chunk.get();
+    let checked = &prepared.checked;
+    let (mut session, _) = together::prefill(&decoder, checked, &task, chunk, group, &mut trace)?;
+    trace.ask(&prepared.case, &decoder, &mut session)?;
+    trace.gather(world, session, &prepared)?;
+    match world.process() {
+        0 => prepared.write(args, trace.finish(&checked.config)?, output),
+        _ => Ok(()),
+    }
+}
+
+/// What a prefill computed.
+#[derive(Default)]
+struct Trace {
+    /// Whether the document's rows are kept, too.
+    all: bool,
+    /// The document ranges of each rank.
+    owned: Vec<Vec<Range<usize>>>,
+    /// Rows `[1, rows, width]` and where in the document they begin.
+    hidden: Vec<(usize, Tensor<3>)>,
+    attention: Vec<(usize, Tensor<3>)>,
+    selected: Vec<Selected>,
+    tensors: Vec<(String, HostTensor)>,
+}
+
+/// The document positions that a rank passes on in a layer, for each KV head.
+#[derive(Serialize, Deserialize)]
+struct Selected {
+    layer: usize,
+    rank: usize,
+    heads: Vec<Vec<usize>>,
+}
+
+impl PrefillObserver for Trace {
+    fn wants_rows(&self) -> bool {
+        // Also for the last layer's selections, which nothing else needs.
+        true
+    }
+
+    fn wants_selections(&self) -> bool {
+        true
+    }
+
+    fn selected(&mut self, layer: usize, rank: usize, positions: &[Vec<Vec<usize>>]) {
+        for heads in positions {
+            let heads = heads.clone();
+            self.selected.push(Selected { layer, rank, heads });
+        }
+    }
+
+    fn attention(&mut self, rank: usize, rows: Tensor<3>) {
+        if self.all {
+            let pieces = self.pieces(rank, self.attention.len(), rows);
+            self.attention.extend(pieces);
+        }
+    }
+
+    fn hidden(&mut self, rank: usize, rows: Tensor<3>) {
+        if self.all {
+            let pieces = self.pieces(rank, self.hidden.len(), rows);
+            self.hidden.extend(pieces);
+        }
+    }
+}
+
+impl Trace {
+    /// A rank's rows by the document ranges they come from. Full attention gives its rows in passes,
+    /// `before` of them so far, in the document's order.
+    fn pieces(&self, rank: usize, before: usize, rows: Tensor<3>) -> Vec<(usize, Tensor<3>)> {
+        let [batch, count, width] = rows.dims();
+        let owned = &self.owned[rank];
+        if owned.iter().map(ExactSizeIterator::len).sum::<usize>() != count {
+            return vec![(before, rows)];
+        }
+        let mut start = 0;
+        let piece = |range: &Range<usize>| {
+            let end = start + range.len();
+            let piece = rows.clone().slice([0..batch, start..end, 0..width]);
+            start = end;
+            (range.start, piece)
+        };
+        owned.iter().map(piece).collect()
+    }
+
+    /// Asks the case's query.
+    fn ask(
+        &mut self,
+        case: &Case,
+        decoder: &Decoder,
+        session: &mut Session<'_>,
+    ) -> Result<(), CliError> {
+        let query = session.extend(&case.query)?;
+        let [_, rows, width] = query.dims();
+        let last = query.clone().slice([0..1, rows - 1..rows, 0..width]);
+        let kept = match case.store {
+            Store::All => query,
+            Store::Last => last.clone(),
+        };
+        let logits_of = |rows| to_host(decoder.logits(rows).map_err(CliError::failed)?);
+        let query_logits = logits_of(kept)?;
+
+        let mut logits = logits_of(last)?;
+        let vocab = logits.len();
+        let mut sampler = Sampler::new(SamplerConfig::default()).map_err(CliError::failed)?;
+        let mut generated = Vec::with_capacity(case.generate);
+        for step in 0..case.generate {
+            let token = sampler.sample(&mut logits).map_err(CliError::failed)?;
+            let token = session.agreed_tokens(&[token])?[0];
+            generated.push(i64::from(token));
+            if step + 1 < case.generate {
+                logits = logits_of(session.extend(&[token])?)?;
+            }
+        }
+
+        let shape = vec![generated.len()];
+        self.tensors.extend([
+            ("query_logits".into(), HostTensor::f32(query_logits, vocab)),
+            ("generated".into(), HostTensor::i64(&generated, shape)),
+        ]);
+        Ok(())
+    }
+
+    /// Brings what the processes computed to the first.
+    fn gather(
+        &mut self,
+        world: &mut World,
+        session: Session<'_>,
+        prepared: &Prepared,
+    ) -> Result<(), CliError> {
+        let mine = world.process();
+        let all = world.talk(json!(self.selected))?;
+        for (process, selected) in all.into_iter().enumerate() {
+            if process != mine {
+                let selected: Vec<Selected> =
+                    serde_json::from_value(selected).map_err(CliError::failed)?;
+                self.selected.extend(selected);
+            }
+        }
+        if !self.all {
+            return Ok(());
+        }
+        let mut group = session.into_group();
+        let owned = |process| -> Vec<Range<usize>> {
+            let ranks: Range<usize> = group.ranks_of(process);
+            ranks.flat_map(|rank| prepared.plan.owned(rank)).collect()
+        };
+        let pieces: Vec<Vec<Range<usize>>> = (0..group.processes()).map(owned).collect();
+        let rows = |process: &Vec<Range<usize>>| process.iter().map(Range::len).sum::<usize>();
+        let most = pieces.iter().map(rows).max().unwrap_or(0);
+        for kept in [&mut self.hidden, &mut self.attention] {
+            // All send as many rows: the shorter are filled up, and cut again where they arrive.
+            let held: Vec<Tensor<3>> = pieces[mine]
+                .iter()
+                .filter_map(|piece| {
+                    let found = kept.iter().find(|(start, _)| *start == piece.start);
+                    found.map(|(_, rows)| rows.clone())
+                })
+                .collect();
+            let held = Tensor::cat(held, 1);
+            let [_, count, width] = held.dims();
+            let filled = match most - count {
+                0 => held,
+                missing => {
+                    let zeros = Tensor::zeros([1, missing, width], (&held.device(), held.dtype()));
+                    Tensor::cat(vec![held, zeros], 1)
+                }
+            };
+            let gathered = group.gather_processes(filled.unsqueeze_dim(0))?;
+            *kept = Vec::new();
+            for (pieces, rows) in pieces.iter().zip(gathered) {
+                let mut start = 0;
+                for piece in pieces {
+                    let end = start + piece.len();
+                    let part = rows.clone().slice([0..1, 0..1, start..end, 0..width]);
+                    kept.push((piece.start, part.squeeze_dim(0)));
+                    start = end;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// All tensors.
+    fn finish(mut self, config: &DecoderConfig) -> Result<Vec<(String, HostTensor)>, CliError> {
+        for Selected { layer, rank, heads } in &self.selected {
+            let width = heads.first().map_or(0, Vec::len);
+            let values: Vec<i64> = heads.iter().flatten().map(|p| *p as i64).collect();
+            let tensor = HostTensor::i64(&values, vec![heads.len(), width]);
+            self.tensors
+                .push((format!("selected.{layer}.{rank}"), tensor));
+        }
+        let heads_width = config.num_attention_heads * config.head_dim;
+        for (name, parts, width) in [
+            ("hidden", self.hidden, config.hidden_size),
+            ("attn_out.0", self.attention, heads_width),
+        ] {
+            if !parts.is_empty() {
+                let mut parts: Vec<(usize, Tensor<3>)> = parts;
+                parts.sort_by_key(|(start, _)| *start);
+                let parts = parts.into_iter().map(|(_, rows)| rows).collect();
+                let rows = to_host(Tensor::cat(parts, 1))?;
+                self.tensors
+                    .push((name.into(), HostTensor::f32(rows, width)));
+            }
+        }
+        Ok(self.tensors)
+    }
+}
+
+fn to_host(tensor: Tensor<3>) -> Result<Vec<f32>, CliError> {
+    tensor
+        .cast(DType::F32)
+        .try_into_data()
+        .map_err(CliError::failed)?
+        .try_to_vec::<f32>()
+        .map_err(CliError::failed)
+}
+
+/// A tensor in host memory as safetensors writes it.
+struct HostTensor {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl HostTensor {
+    /// Rows of `width`.
+    fn f32(values: Vec<f32>, width: usize) -> Self {
+        Self {
+            dtype: Dtype::F32,
+            shape: vec![values.len() / width, width],
+            bytes: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        }
+    }
+
+    fn i64(values: &[i64], shape: Vec<usize>) -> Self {
+        Self {
+            dtype: Dtype::I64,
+            shape,
+            bytes: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        }
+    }
+}
+
+impl View for HostTensor {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> std::borrow::Cow<'_, [u8]> {
+        (&self.bytes[..]).into()
+    }
+
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}

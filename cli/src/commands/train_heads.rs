@@ -1,0 +1,537 @@
+//! `apb train-heads`: trains retaining heads for a model.
+
+mod watch;
+
+use std::io::IsTerminal;
+use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use burn::tensor::DType;
+use burn::train::Interrupter;
+use burn::train::renderer::{MetricsRenderer, default_renderer};
+use burn_apb::apb::DEFAULT_PREFILL_CHUNK;
+use burn_apb::apb::compressor::{Compressor, QueryAware, Random};
+use burn_apb::apb::heads::RetainingHeads;
+use burn_apb::checkpoint::source::ModelSource;
+use burn_apb::training::data::SynthesisConfig;
+use burn_apb::training::{
+    Backbone, Collector, Evaluation, FeatureCache, HeadsCard, Sample, Surroundings,
+    TrainHeadsConfig, Trained, TrainingData, evaluate, save_heads, train_heads,
+};
+use burn_apb::{LanguageModel, ModelText};
+use serde_json::{Value, json};
+
+use crate::args::{Compute, DtypeName, Model};
+use crate::commands::generate;
+use crate::error::CliError;
+use crate::interrupt;
+use crate::output::Output;
+
+/// Tokens of the longest sample where nothing else is said (Locret trains on as many).
+const LONGEST_SAMPLE: usize = 10_240;
+/// Held-out samples where nothing else is said: a tenth, at most so many.
+const MOST_HELD_OUT: usize = 32;
+/// Bytes in a GiB.
+const GIB: u64 = 1 << 30;
+
+/// Train retaining heads for a model, from questions and answers or from any text
+///
+/// A line of a JSONL file is {"document", "question", "answer"} or {"messages"}; LongAlign and
+/// LongAlpaca are read as published. --synthesize makes samples from a text file: numbers, keys and
+/// facts hidden in it, and sentences of its own. The folder OUT.training keeps checkpoints and logs;
+/// after a kill, the same command with --resume goes on.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    model: Model,
+    /// Samples, JSONL or one JSON array; may be given several times
+    #[arg(long, value_name = "FILE", required_unless_present = "synthesize")]
+    data: Vec<PathBuf>,
+    /// Make samples from this text as well; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    synthesize: Vec<PathBuf>,
+    /// The safetensors file to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+
+    /// At most so many samples of each --data file
+    #[arg(long, value_name = "N", help_heading = "Samples")]
+    samples: Option<NonZeroUsize>,
+    /// Samples to make from each --synthesize text
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 512,
+        help_heading = "Samples"
+    )]
+    synthesized: usize,
+    /// Shortest document to make, in tokens
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1000,
+        help_heading = "Samples"
+    )]
+    min_tokens: usize,
+    /// Longest document to make, in tokens
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 2000,
+        help_heading = "Samples"
+    )]
+    max_tokens: usize,
+    /// Longest sample, in tokens [default: the model's context, at most 10240]
+    #[arg(long, value_name = "N", help_heading = "Samples")]
+    limit: Option<usize>,
+    /// Samples to hold out for validation [default: a tenth, at most 32]
+    #[arg(long, value_name = "N", help_heading = "Samples")]
+    held_out: Option<usize>,
+    /// Leave the question in front out: heads for documents without a query in the anchor
+    #[arg(long, help_heading = "Samples")]
+    no_question_first: bool,
+    /// Refuse a file with a line that cannot be used, in place of passing over it
+    #[arg(long, help_heading = "Samples")]
+    strict: bool,
+
+    /// Width R of a head's hidden layer
+    #[arg(long, value_name = "R", default_value_t = 256, help_heading = "Recipe")]
+    width: usize,
+    /// Steps of the optimiser
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 3000,
+        help_heading = "Recipe"
+    )]
+    steps: usize,
+    /// Steps over which the learning rate rises [default: a tenth]
+    #[arg(long, value_name = "N", help_heading = "Recipe")]
+    warm_up: Option<usize>,
+    /// Samples of a step
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Recipe")]
+    batch: usize,
+    /// The highest learning rate
+    #[arg(
+        long,
+        value_name = "RATE",
+        default_value_t = 5e-4,
+        help_heading = "Recipe"
+    )]
+    learning_rate: f64,
+    /// Weight of the smoothing loss
+    #[arg(
+        long,
+        value_name = "A",
+        default_value_t = 0.0025,
+        help_heading = "Recipe"
+    )]
+    alpha: f64,
+    /// Steps between two validations, each with a checkpoint
+    #[arg(long, value_name = "N", default_value_t = 100, help_heading = "Recipe")]
+    round: usize,
+    /// Stop after so many rounds without a lower validation loss
+    #[arg(long, value_name = "ROUNDS", help_heading = "Recipe")]
+    patience: Option<usize>,
+    /// Share of a sample's rows that recall is measured at
+    #[arg(
+        long,
+        value_name = "SHARE",
+        default_value_t = 0.1,
+        help_heading = "Recipe"
+    )]
+    keep: f64,
+    /// Seed of the weights, the samples and their order
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Recipe")]
+    seed: u64,
+
+    /// Go on with a run that was stopped or killed
+    #[arg(long)]
+    resume: bool,
+    /// The run's folder [default: OUT.training]
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
+    /// Keep features in this folder, for several passes over the samples
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// GiB of features to keep at most
+    #[arg(long, value_name = "GIB", default_value_t = 16, requires = "cache")]
+    cache_limit: u64,
+    /// Dtype of the heads in the file
+    #[arg(long, value_enum, value_name = "DTYPE", default_value = "bf16")]
+    heads_dtype: DtypeName,
+    /// Heads for any weights of the model's shapes, such as its quantisations, and not for exactly those
+    /// they were trained on
+    #[arg(long)]
+    any_weights: bool,
+    /// The model's name in the file [default: the name of its folder]
+    #[arg(long, value_name = "NAME")]
+    base_model: Option<String>,
+    #[command(flatten)]
+    compute: Compute,
+    /// A further device that shares the samples of a step; may be given several times
+    #[arg(long, value_name = "DEVICE")]
+    also: Vec<crate::args::DeviceName>,
+}
+
+/// Runs the command.
+pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
+    let started = Instant::now();
+    let recipe = args.recipe();
+    recipe.check().map_err(CliError::usage)?;
+    if args.out.is_dir() {
+        return Err(CliError::usage(format!(
+            "{}: expected a file to write, found a folder",
+            args.out.display()
+        )));
+    }
+    let mut devices = vec![args.compute.device()?];
+    for name in &args.also {
+        devices.push(name.open()?);
+    }
+    interrupt::listen();
+    let (source, text) = generate::open(&args.model, output)?;
+    let fingerprint = source.fingerprint()?;
+    let (data, gathered) = args.gather(&text, output)?;
+
+    let config = text.config.clone();
+    let model = generate::load_weights(text, &source, args.compute.dtype(), &devices[0], output)?;
+    let LanguageModel { decoder, dtype, .. } = model;
+    let mut backbones = vec![Backbone::new(
+        decoder,
+        &config,
+        &devices[0],
+        DEFAULT_PREFILL_CHUNK,
+    )];
+    for device in &devices[1..] {
+        let text = ModelText::load(&source)?;
+        let model = generate::load_weights(text, &source, args.compute.dtype(), device, output)?;
+        backbones.push(Backbone::new(
+            model.decoder,
+            &config,
+            device,
+            DEFAULT_PREFILL_CHUNK,
+        ));
+    }
+    let first = backbones[0].clone();
+    let cache = args.open_cache(&fingerprint, dtype.into())?;
+    let interrupter = Interrupter::new();
+    let around = Surroundings {
+        folder: args.folder(),
+        resume: args.resume,
+        cache,
+        renderer: Some(args.renderer(&recipe, &interrupter, output)),
+        interrupter,
+    };
+    let trained =
+        train_heads(backbones, &config, &data, &recipe, around).map_err(CliError::failed)?;
+    if trained.interrupted {
+        return Err(CliError::failed(format!(
+            "stopped after step {}; the same command with --resume goes on",
+            trained.rounds.last().map_or(0, |round| round.step)
+        )));
+    }
+    let compared = args.compare(&first, &trained.heads, &data.held_out, output)?;
+    let seconds = started.elapsed().as_secs_f64();
+    let card = args.card(&source, fingerprint, &recipe, &data, &trained, &compared);
+    save_heads(&trained.heads, &args.out, args.heads_dtype.into(), &card)
+        .map_err(CliError::failed)?;
+    show(args, &trained, &compared, &gathered, seconds, output)
+}
+
+/// What became of the texts.
+struct Gathered {
+    train: usize,
+    held_out: usize,
+    skipped: usize,
+    problems: Vec<String>,
+    made: Value,
+}
+
+impl Args {
+    fn recipe(&self) -> TrainHeadsConfig {
+        TrainHeadsConfig::new()
+            .with_width(self.width)
+            .with_steps(self.steps)
+            .with_warm_up(self.warm_up.unwrap_or(self.steps / 10))
+            .with_batch(self.batch)
+            .with_learning_rate(self.learning_rate)
+            .with_alpha(self.alpha)
+            .with_round(self.round)
+            .with_patience(self.patience)
+            .with_keep(self.keep)
+            .with_seed(self.seed)
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.folder.clone().unwrap_or_else(|| {
+            let mut name = self.out.clone().into_os_string();
+            name.push(".training");
+            name.into()
+        })
+    }
+
+    /// Reads and makes the samples.
+    fn gather(
+        &self,
+        text: &ModelText,
+        output: &Output,
+    ) -> Result<(TrainingData, Gathered), CliError> {
+        let context = text.config.context();
+        let limit = self.limit.unwrap_or(context.min(LONGEST_SAMPLE));
+        if limit > context {
+            return Err(CliError::usage(format!(
+                "--limit is {limit}, more than the {context} tokens of the model's context"
+            )));
+        }
+        let mut collector = Collector::new(text, limit, !self.no_question_first, self.strict);
+        let bar = output.progress("samples", "samples");
+        let mut progress = |done: usize, total: usize| -> ControlFlow<()> {
+            bar.update(done as u64, total as u64);
+            interrupt::poll()
+        };
+        for path in &self.data {
+            let most = self.samples.map_or(usize::MAX, NonZeroUsize::get);
+            collector
+                .add_file(path, most, &mut progress)
+                .map_err(CliError::usage)?;
+        }
+        for (index, path) in self.synthesize.iter().enumerate() {
+            let document = generate::read_text(path, "text")?;
+            let lengths = self.min_tokens..=self.max_tokens;
+            let config = SynthesisConfig::new(self.synthesized, lengths)
+                .with_seed(self.seed.wrapping_add(index as u64));
+            collector
+                .add_synthesis(&document, config, &mut progress)
+                .map_err(|error| CliError::usage(format!("{}: {error}", path.display())))?;
+        }
+        bar.finish();
+        for problem in collector.problems() {
+            output.note(format!("passed over: {problem}"));
+        }
+        let shown = collector.problems().len();
+        if collector.skipped() > shown {
+            output.note(format!("passed over: {} more", collector.skipped() - shown));
+        }
+        let held_out = self
+            .held_out
+            .unwrap_or((collector.len() / 10).min(MOST_HELD_OUT));
+        let (skipped, problems) = (collector.skipped(), collector.problems().to_vec());
+        let made = json!(collector.made());
+        let data = collector
+            .finish(held_out, self.seed)
+            .map_err(CliError::usage)?;
+        let gathered = Gathered {
+            train: data.train.len(),
+            held_out,
+            skipped,
+            problems,
+            made,
+        };
+        output.note(format!(
+            "{} samples to learn from, {held_out} held out, {skipped} passed over",
+            gathered.train
+        ));
+        Ok((data, gathered))
+    }
+
+    fn open_cache(&self, model: &str, dtype: DType) -> Result<Option<FeatureCache>, CliError> {
+        let open = |folder: &PathBuf| {
+            let limit = self.cache_limit.saturating_mul(GIB);
+            FeatureCache::open(folder, limit, model, dtype)
+                .map_err(|error| CliError::failed(format!("{}: {error}", folder.display())))
+        };
+        self.cache.as_ref().map(open).transpose()
+    }
+
+    /// Burn's dashboard on a terminal, a progress bar where only stderr is one, else lines.
+    fn renderer(
+        &self,
+        recipe: &TrainHeadsConfig,
+        interrupter: &Interrupter,
+        output: &Output,
+    ) -> Box<dyn MetricsRenderer> {
+        if output.streams() && !output.is_quiet() && std::io::stdout().is_terminal() {
+            return default_renderer(interrupter.clone(), None);
+        }
+        Box::new(watch::Watch::new(recipe, interrupter.clone(), *output))
+    }
+
+    /// The trained heads beside what needs no training, on the held-out samples.
+    fn compare(
+        &self,
+        backbone: &Backbone,
+        heads: &RetainingHeads,
+        held_out: &[Arc<Sample>],
+        output: &Output,
+    ) -> Result<Vec<(&'static str, Evaluation)>, CliError> {
+        if held_out.is_empty() {
+            return Ok(Vec::new());
+        }
+        let random = Random::new(self.seed);
+        let mut compressors: Vec<&dyn Compressor> = vec![heads];
+        if !self.no_question_first {
+            compressors.push(&QueryAware);
+        }
+        compressors.push(&random);
+        let bar = output.progress("comparing", "samples");
+        let found = evaluate(
+            backbone,
+            &compressors,
+            held_out,
+            self.keep,
+            |done, total| {
+                bar.update(done as u64, total as u64);
+                interrupt::poll()
+            },
+        )
+        .map_err(CliError::failed)?;
+        bar.finish();
+        let names = compressors.iter().map(|compressor| compressor.name());
+        Ok(names.zip(found).collect())
+    }
+
+    /// What the file says about itself.
+    fn card(
+        &self,
+        source: &ModelSource,
+        fingerprint: String,
+        recipe: &TrainHeadsConfig,
+        data: &TrainingData,
+        trained: &Trained,
+        compared: &[(&'static str, Evaluation)],
+    ) -> HeadsCard {
+        let name = |path: &Path| {
+            let name = path.file_name().unwrap_or(path.as_os_str());
+            name.to_string_lossy().into_owned()
+        };
+        let texts: Vec<String> = self
+            .data
+            .iter()
+            .map(|path| name(path))
+            .chain(
+                self.synthesize
+                    .iter()
+                    .map(|path| format!("made from {}", name(path))),
+            )
+            .collect();
+        let best = trained.rounds.get(trained.best.saturating_sub(1));
+        let metrics = json!({
+            "step": best.map(|round| round.step),
+            "loss": best.map(|round| round.loss),
+            "valid_loss": best.and_then(|round| round.valid_loss),
+            "keep": self.keep,
+            "held_out": compared
+                .iter()
+                .map(|(name, found)| {
+                    let value = json!({ "recall": found.all.recall, "mass": found.all.mass });
+                    ((*name).to_owned(), value)
+                })
+                .collect::<serde_json::Map<_, _>>(),
+        });
+        let more = [
+            ("recipe", json!(recipe).to_string()),
+            ("data", texts.join(", ")),
+            ("data_hash", data.hash()),
+            (
+                "samples",
+                format!("{} and {} held out", data.train.len(), data.held_out.len()),
+            ),
+            (
+                "question",
+                if self.no_question_first {
+                    "behind"
+                } else {
+                    "in front"
+                }
+                .to_owned(),
+            ),
+            ("metrics", metrics.to_string()),
+            ("trained_on", fingerprint.clone()),
+        ];
+        HeadsCard {
+            base_model: Some(
+                self.base_model
+                    .clone()
+                    .unwrap_or_else(|| name(source.path())),
+            ),
+            model: (!self.any_weights).then(|| fingerprint.clone()),
+            source: Some(format!("apb train-heads {}", env!("CARGO_PKG_VERSION"))),
+            more: more
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect(),
+        }
+    }
+}
+
+fn show(
+    args: &Args,
+    trained: &Trained,
+    compared: &[(&'static str, Evaluation)],
+    gathered: &Gathered,
+    seconds: f64,
+    output: &Output,
+) -> Result<(), CliError> {
+    let last = trained.rounds.last();
+    let best = trained.rounds.get(trained.best.saturating_sub(1));
+    let held_out: serde_json::Map<String, Value> = compared
+        .iter()
+        .map(|(name, found)| {
+            let layers: Vec<f64> = found.layers.iter().map(|layer| layer.recall).collect();
+            let value = json!({
+                "recall": found.all.recall, "mass": found.all.mass, "recall_by_layer": layers,
+            });
+            ((*name).to_owned(), value)
+        })
+        .collect();
+    let recall = compared.first().map(|(_, found)| found.all.recall);
+    let value = json!({
+        "out": args.out,
+        "steps": last.map(|round| round.step),
+        "best_step": best.map(|round| round.step),
+        "loss": best.map(|round| round.loss),
+        "valid_loss": best.and_then(|round| round.valid_loss),
+        "keep": args.keep,
+        "recall_at_k": recall.or(best.map(|round| round.recall)),
+        "held_out": held_out,
+        "rounds": trained.rounds,
+        "samples": {
+            "train": gathered.train,
+            "held_out": gathered.held_out,
+            "skipped": gathered.skipped,
+            "problems": gathered.problems,
+            "made": gathered.made,
+        },
+        "seconds": seconds,
+    });
+    output.result(&value, |w| {
+        let step = best.map_or(0, |round| round.step);
+        writeln!(
+            w,
+            "{}: heads of step {step}, {:.0} s",
+            args.out.display(),
+            seconds
+        )?;
+        if !compared.is_empty() {
+            let share = 100.0 * args.keep;
+            writeln!(
+                w,
+                "on {} held-out samples, keeping {share} %:",
+                gathered.held_out
+            )?;
+            writeln!(w, "{:<12} {:>8} {:>10}", "", "recall", "attention")?;
+        }
+        for (name, found) in compared {
+            writeln!(
+                w,
+                "{name:<12} {:>8.3} {:>10.3}",
+                found.all.recall, found.all.mass
+            )?;
+        }
+        Ok(())
+    })
+}

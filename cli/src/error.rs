@@ -1,0 +1,241 @@
+//! Errors of the command line and their exit codes.
+
+use std::error::Error;
+use std::fmt;
+use std::process::ExitCode;
+
+use burn_apb::ModelError;
+use burn_apb::apb::heads::{ConvertHeadsError, HeadsError};
+use burn_apb::apb::{AnswerError, SavedError, SessionError};
+use burn_apb::checkpoint::hub::HubError;
+use burn_apb::checkpoint::source::SourceError;
+use burn_apb::checkpoint::{ConvertError, FolderError};
+use burn_apb::ranks::{RANK_FAILED, RankError};
+
+/// The exit codes of `apb`; 0 is success.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The task failed.
+    Failed = 1,
+    /// The command, or a file it was given, cannot be used.
+    Usage = 2,
+    /// A device, a library or the network is missing.
+    Environment = 3,
+    /// A rank failed.
+    Rank = RANK_FAILED as isize,
+}
+
+/// An error on its way to the user.
+#[derive(Debug)]
+pub struct CliError {
+    kind: Kind,
+    /// Whether every process of the command has it.
+    shared: bool,
+    source: Box<dyn Error + Send + Sync>,
+}
+
+impl CliError {
+    /// The task failed.
+    pub fn failed(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::new(Kind::Failed, source)
+    }
+
+    /// The user can put it right in the command or its files.
+    pub fn usage(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::new(Kind::Usage, source)
+    }
+
+    /// The user can put it right on the machine.
+    pub fn environment(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::new(Kind::Environment, source)
+    }
+
+    fn new(kind: Kind, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self {
+            kind,
+            shared: false,
+            source: source.into(),
+        }
+    }
+
+    /// A rank failed.
+    pub fn rank(source: RankError) -> Self {
+        Self::new(Kind::Rank, source)
+    }
+
+    /// What all processes have agreed on, by exit code.
+    pub fn agreed(code: u64, text: String) -> Self {
+        let kind = match code {
+            1 => Kind::Failed,
+            2 => Kind::Usage,
+            3 => Kind::Environment,
+            _ => Kind::Rank,
+        };
+        Self {
+            shared: true,
+            ..Self::new(kind, text)
+        }
+    }
+
+    /// The same, known to every process.
+    pub fn known(self) -> Self {
+        Self {
+            shared: true,
+            ..self
+        }
+    }
+
+    /// Whether every process of the command has it.
+    pub fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    /// Whether ranks were lost or disagree.
+    pub fn is_rank(&self) -> bool {
+        self.kind == Kind::Rank
+    }
+
+    /// The exit code as a number.
+    pub fn code(&self) -> i32 {
+        self.kind as i32
+    }
+
+    /// Whether the reader of our output went away, as `head` does.
+    pub fn is_broken_pipe(&self) -> bool {
+        let mut next: Option<&(dyn Error + 'static)> = Some(self.source.as_ref());
+        while let Some(error) = next {
+            if let Some(io) = error.downcast_ref::<std::io::Error>()
+                && io.kind() == std::io::ErrorKind::BrokenPipe
+            {
+                return true;
+            }
+            next = error.source();
+        }
+        false
+    }
+
+    /// The exit code.
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.kind as u8)
+    }
+}
+
+impl fmt::Display for CliError {
+    /// The error and what caused it, on one line; a cause already told is not told twice.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut told = self.source.to_string();
+        f.write_str(&told)?;
+        let mut next = self.source.source();
+        while let Some(cause) = next {
+            let text = cause.to_string();
+            if !told.contains(&text) {
+                write!(f, ": {text}")?;
+            }
+            told = text;
+            next = cause.source();
+        }
+        Ok(())
+    }
+}
+
+impl From<ModelError> for CliError {
+    /// A model that cannot be used is a file that cannot be used.
+    fn from(error: ModelError) -> Self {
+        Self::usage(error)
+    }
+}
+
+impl From<SourceError> for CliError {
+    fn from(error: SourceError) -> Self {
+        Self::usage(error)
+    }
+}
+
+impl From<HubError> for CliError {
+    /// A model that cannot be reached is the network's or the machine's matter; a name that is
+    /// none, or a folder in the way, the user's.
+    fn from(error: HubError) -> Self {
+        match &error {
+            HubError::Spec { .. }
+            | HubError::Endpoint { .. }
+            | HubError::Token
+            | HubError::Folder(_) => Self::usage(error),
+            _ => Self::environment(error),
+        }
+    }
+}
+
+impl From<ConvertError> for CliError {
+    fn from(error: ConvertError) -> Self {
+        match &error {
+            ConvertError::Folder(FolderError::Io { .. }) => Self::failed(error),
+            _ => Self::usage(error),
+        }
+    }
+}
+
+impl From<ConvertHeadsError> for CliError {
+    fn from(error: ConvertHeadsError) -> Self {
+        match &error {
+            ConvertHeadsError::Write(_) => Self::failed(error),
+            _ => Self::usage(error),
+        }
+    }
+}
+
+impl From<HeadsError> for CliError {
+    /// Heads that do not fit are a file that cannot be used.
+    fn from(error: HeadsError) -> Self {
+        Self::usage(error)
+    }
+}
+
+impl From<AnswerError> for CliError {
+    fn from(error: AnswerError) -> Self {
+        match error {
+            AnswerError::Session(error) => Self::from(error),
+            AnswerError::Model(_)
+            | AnswerError::TooLong { .. }
+            | AnswerError::Plan(_)
+            | AnswerError::Heads(_)
+            | AnswerError::Sample(_) => Self::usage(error),
+            _ => Self::failed(error),
+        }
+    }
+}
+
+impl From<SessionError> for CliError {
+    fn from(error: SessionError) -> Self {
+        match &error {
+            SessionError::Empty { .. }
+            | SessionError::TokenOutOfRange { .. }
+            | SessionError::Plan(_)
+            | SessionError::Full(_) => Self::usage(error),
+            SessionError::Rank(rank) => Self::from(rank.clone()),
+            _ => Self::failed(error),
+        }
+    }
+}
+
+impl From<RankError> for CliError {
+    /// What the user started otherwise than it can be is usage; what is not there, the machine's.
+    fn from(error: RankError) -> Self {
+        match &error {
+            RankError::Uneven { .. } | RankError::Environment { .. } => Self::usage(error),
+            RankError::Unavailable { .. } => Self::environment(error),
+            _ => Self::rank(error),
+        }
+    }
+}
+
+impl From<SavedError> for CliError {
+    /// A session that cannot be used is a file that cannot be used.
+    fn from(error: SavedError) -> Self {
+        match &error {
+            SavedError::Write(_) | SavedError::Device { .. } | SavedError::NoDocument => {
+                Self::failed(error)
+            }
+            _ => Self::usage(error),
+        }
+    }
+}

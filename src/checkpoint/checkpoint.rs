@@ -1,0 +1,404 @@
+//! The tensors of a model's files under their Hugging Face names, read when they are asked for.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::store::burn_pack::{Error as PackError, Tensor as PackTensor};
+use burn::tensor::{Bytes, DType, FloatDType};
+
+use super::elements;
+use super::error::WeightsError;
+use super::index::INDEX_FILE;
+use super::listing::listing_without_weights;
+use super::mapped::MappedFile;
+use super::plan::nearest;
+use super::report::ShardNotes;
+use super::shards;
+
+/// The name of a single-file checkpoint in a model's folder.
+pub const SINGLE_FILE: &str = "model.safetensors";
+
+/// How a tensor is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoredType {
+    /// Floating point: f64, or of the same layout as a parameter's.
+    Float(FloatDType),
+    /// Blocks of a GGUF quantisation, by its name there, such as `Q4_1`.
+    Quantized(&'static str),
+    /// A type that cannot become a float parameter, by its name in the file.
+    Other(String),
+}
+
+impl fmt::Display for StoredType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Float(dtype) => write!(f, "{dtype:?}"),
+            Self::Quantized(name) => f.write_str(name),
+            Self::Other(name) => f.write_str(name),
+        }
+    }
+}
+
+/// What is known about a tensor without reading it.
+#[derive(Debug, Clone)]
+pub struct TensorInfo {
+    /// Its Hugging Face name.
+    pub name: String,
+    /// Its shape, outermost axis first.
+    pub shape: Vec<usize>,
+    /// How it is stored.
+    pub stored: StoredType,
+    /// The file it lies in.
+    pub file: PathBuf,
+}
+
+impl TensorInfo {
+    /// Number of elements. The shape was checked against the file, so this does not overflow.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// Where a tensor's data comes from.
+#[derive(Debug, Clone)]
+pub(super) enum Data {
+    /// Elements in a mapped file.
+    Plain {
+        file: MappedFile,
+        range: Range<usize>,
+        from: FloatDType,
+    },
+    /// Blocks of a GGUF file.
+    #[cfg(feature = "gguf")]
+    Gguf(super::gguf::BlockTensor),
+    /// Nothing that can be read.
+    Unreadable,
+}
+
+/// The weights of one model: a folder with `model.safetensors` or with
+/// `model.safetensors.index.json` and shards, one `.safetensors` file, or one `.gguf` file or any
+/// part of a split one.
+///
+/// Opening reads headers only. Files stay memory-mapped until the checkpoint and every tensor read
+/// without conversion are dropped; they must not be shortened meanwhile.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    path: PathBuf,
+    tensors: Vec<(TensorInfo, Data)>,
+    by_name: HashMap<String, usize>,
+    metadata: BTreeMap<String, String>,
+    shard_notes: Arc<ShardNotes>,
+    /// Tensors of a GGUF file that have no Hugging Face name.
+    others: Arc<[TensorInfo]>,
+    #[cfg(feature = "gguf")]
+    gguf: Option<Arc<super::gguf::Gguf>>,
+}
+
+impl Checkpoint {
+    /// Opens the weights at `path` and checks every header.
+    ///
+    /// In a folder, `model.safetensors` goes before an index, as it does in transformers.
+    ///
+    /// # Errors
+    ///
+    /// A [`WeightsError`] that names the file and says what is wrong with it. No file causes a
+    /// panic, or memory to be taken beyond a small multiple of its own length.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, WeightsError> {
+        let path = path.as_ref();
+        crate::checkpoint::local::refuse_weight_placeholders(path)?;
+        if path.is_dir() {
+            let (single, index) = (path.join(SINGLE_FILE), path.join(INDEX_FILE));
+            return if single.exists() {
+                Self::single(path, MappedFile::open(&single)?)
+            } else if index.exists() {
+                Self::sharded(path, &index)
+            } else if let Some(gguf) = only_gguf(path)? {
+                Self::open(gguf)
+            } else {
+                Err(WeightsError::NoWeights {
+                    path: path.into(),
+                    found: listing_without_weights(path),
+                })
+            };
+        }
+        let file = MappedFile::open(path)?;
+        if file.bytes().starts_with(b"GGUF")
+            || path
+                .extension()
+                .is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
+        {
+            return Self::gguf_file(path, file);
+        }
+        if path
+            .extension()
+            .is_some_and(|e| e.eq_ignore_ascii_case("safetensors"))
+        {
+            return Self::single(path, file);
+        }
+        let start = file.bytes().get(..8).unwrap_or(file.bytes());
+        let found = format!("one that begins with \"{}\"", start.escape_ascii());
+        Err(WeightsError::UnknownFormat {
+            path: path.into(),
+            found,
+        })
+    }
+
+    fn single(path: &Path, file: MappedFile) -> Result<Self, WeightsError> {
+        let (tensors, metadata) = shards::read(&file)?;
+        let mut checkpoint = Self::new(path, tensors);
+        checkpoint.metadata = metadata;
+        Ok(checkpoint)
+    }
+
+    fn sharded(folder: &Path, index: &Path) -> Result<Self, WeightsError> {
+        let (tensors, notes) = shards::open(folder, index)?;
+        let mut checkpoint = Self::new(folder, tensors);
+        checkpoint.shard_notes = Arc::new(notes);
+        Ok(checkpoint)
+    }
+
+    #[cfg(feature = "gguf")]
+    fn gguf_file(path: &Path, file: MappedFile) -> Result<Self, WeightsError> {
+        let parts = super::gguf::open_all(file)?;
+        let opened = super::gguf::open(parts).map_err(|source| WeightsError::Gguf {
+            path: path.into(),
+            source,
+        })?;
+        let mut checkpoint = Self::new(path, opened.tensors);
+        checkpoint.others = opened.others.into();
+        checkpoint.gguf = Some(Arc::new(opened.gguf));
+        Ok(checkpoint)
+    }
+
+    #[cfg(not(feature = "gguf"))]
+    fn gguf_file(path: &Path, _: MappedFile) -> Result<Self, WeightsError> {
+        Err(WeightsError::NoGguf { path: path.into() })
+    }
+
+    fn new(path: &Path, tensors: Vec<(TensorInfo, Data)>) -> Self {
+        let by_name = tensors
+            .iter()
+            .enumerate()
+            .map(|(at, (info, _))| (info.name.clone(), at))
+            .collect();
+        Self {
+            path: path.into(),
+            tensors,
+            by_name,
+            metadata: BTreeMap::new(),
+            shard_notes: Arc::default(),
+            others: Arc::default(),
+            #[cfg(feature = "gguf")]
+            gguf: None,
+        }
+    }
+
+    /// The folder or file this was opened from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All tensors, in the order of the files' data.
+    pub fn tensors(&self) -> impl ExactSizeIterator<Item = &TensorInfo> {
+        self.tensors.iter().map(|(info, _)| info)
+    }
+
+    /// Tensors that have no Hugging Face name, of a GGUF file; they cannot be read.
+    pub fn others(&self) -> &[TensorInfo] {
+        &self.others
+    }
+
+    /// One tensor by its Hugging Face name.
+    pub fn info(&self, name: &str) -> Option<&TensorInfo> {
+        self.by_name.get(name).map(|&at| &self.tensors[at].0)
+    }
+
+    /// The `__metadata__` of the one safetensors file this was opened from; empty for shards, whose
+    /// files may disagree, and for GGUF.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    /// In what the shards differ from the index; nothing for other checkpoints.
+    pub fn shard_notes(&self) -> &ShardNotes {
+        &self.shard_notes
+    }
+
+    /// Whether all elements of a tensor are 0; false for a tensor that is not there or cannot be read.
+    pub(super) fn is_zero(&self, name: &str) -> bool {
+        let data = self.by_name.get(name).map(|&at| &self.tensors[at].1);
+        let values = data.map(|data| data.read(FloatDType::F32));
+        match values {
+            // 0 and -0: nothing but, at most, a sign in an element's last byte.
+            Some(Ok(bytes)) => bytes
+                .chunks_exact(size_of::<f32>())
+                .all(|element| matches!(element, [0, 0, 0, 0 | 0x80])),
+            _ => false,
+        }
+    }
+
+    /// Whether two tensors of one shape hold the same numbers once they are of type `dtype`; `None`
+    /// where one of them is not of plain floats.
+    pub(super) fn same_values(
+        &self,
+        left: &str,
+        right: &str,
+        dtype: FloatDType,
+    ) -> Result<Option<bool>, WeightsError> {
+        if elements::width(dtype).is_none() {
+            return Err(WeightsError::AskedType { found: dtype });
+        }
+        let data = |name: &str| self.by_name.get(name).map(|&at| &self.tensors[at]);
+        let (Some((left, left_data)), Some((right, right_data))) = (data(left), data(right)) else {
+            return Ok(None);
+        };
+        let (Some(from_left), Some(from_right)) = (left_data.plain(), right_data.plain()) else {
+            return Ok(None);
+        };
+        let bytes = |info: &TensorInfo, (file, range, _): (&MappedFile, &Range<usize>, _)| {
+            file.slice(range.clone())
+                .ok_or_else(|| read_error(info, "its bytes are not inside the file".into()))
+        };
+        let equal = elements::equal(
+            (&bytes(left, from_left)?, from_left.2),
+            (&bytes(right, from_right)?, from_right.2),
+            dtype,
+        );
+        for (file, range, _) in [from_left, from_right] {
+            file.release(range.clone());
+        }
+        Ok(Some(equal))
+    }
+
+    /// The bytes of a tensor as they lie in its file; `None` for a tensor that is not there or whose
+    /// type cannot be read.
+    pub(crate) fn stored_bytes(&self, name: &str) -> Option<&[u8]> {
+        let (file, range) = match &self.tensors[*self.by_name.get(name)?].1 {
+            Data::Plain { file, range, .. } => (file, range),
+            #[cfg(feature = "gguf")]
+            Data::Gguf(blocks) => blocks.place(),
+            Data::Unreadable => return None,
+        };
+        file.bytes().get(range.clone())
+    }
+
+    /// The metadata of the GGUF file this was opened from; `None` for safetensors.
+    #[cfg(feature = "gguf")]
+    pub fn gguf(&self) -> Option<&super::gguf::Gguf> {
+        self.gguf.as_deref()
+    }
+
+    /// A tensor whose data is read when its bytes are drawn, in the type asked for.
+    ///
+    /// Stored and asked type equal: the bytes are the mapped file itself. Otherwise they are
+    /// converted, rounding to nearest even, or dequantised, into memory of their own. Drawing
+    /// never panics.
+    ///
+    /// # Errors
+    ///
+    /// No tensor of that name; a stored type that is not a float; a type asked for other than
+    /// f32, f16 and bf16.
+    pub fn tensor(&self, name: &str, dtype: FloatDType) -> Result<PackTensor, WeightsError> {
+        let Some(&at) = self.by_name.get(name) else {
+            let nearest = nearest(name, self.tensors().map(|info| info.name.as_str()));
+            return Err(WeightsError::NoSuchTensor {
+                path: self.path.clone(),
+                name: name.into(),
+                nearest,
+            });
+        };
+        let (info, data) = &self.tensors[at];
+        let width = elements::width(dtype).ok_or(WeightsError::AskedType { found: dtype })?;
+        if let Data::Unreadable = data {
+            return Err(WeightsError::StoredType {
+                path: info.file.clone(),
+                name: name.into(),
+                expected: "F64, F32, F16, BF16 or, in GGUF, a quantisation of them",
+                found: info.stored.to_string(),
+            });
+        }
+        let Some(byte_len) = info.elements().checked_mul(width) else {
+            return Err(read_error(
+                info,
+                format!("shape {:?} does not fit into memory", info.shape),
+            ));
+        };
+        let (data, failed) = (data.clone(), info.clone());
+        Ok(PackTensor::deferred(
+            info.name.clone(),
+            DType::from(dtype),
+            info.shape.clone(),
+            None,
+            byte_len,
+            move || {
+                data.read(dtype).map_err(|message| {
+                    PackError::ValidationError(read_error(&failed, message).to_string())
+                })
+            },
+        ))
+    }
+}
+
+impl Data {
+    /// Where elements lie that are plain floats, and of which type they are.
+    fn plain(&self) -> Option<(&MappedFile, &Range<usize>, FloatDType)> {
+        match self {
+            Self::Plain { file, range, from } => Some((file, range, *from)),
+            _ => None,
+        }
+    }
+
+    /// The tensor's elements as `to`, or why not. What was converted from a file does not stay in
+    /// memory beside the result.
+    fn read(&self, to: FloatDType) -> Result<Bytes, String> {
+        let elements = self.elements(to)?;
+        let (file, range) = match self {
+            Self::Plain { file, range, .. } => (file, range),
+            #[cfg(feature = "gguf")]
+            Self::Gguf(blocks) => blocks.place(),
+            Self::Unreadable => return Ok(elements),
+        };
+        if !file.bytes().as_ptr_range().contains(&elements.as_ptr()) {
+            file.release(range.clone());
+        }
+        Ok(elements)
+    }
+
+    fn elements(&self, to: FloatDType) -> Result<Bytes, String> {
+        match self {
+            Self::Plain { file, range, from } => file
+                .slice(range.clone())
+                .and_then(|source| elements::convert(source, *from, to))
+                .ok_or_else(|| "its bytes are not inside the file".to_string()),
+            #[cfg(feature = "gguf")]
+            Self::Gguf(blocks) => blocks.read(to),
+            Self::Unreadable => Err("its type cannot be read".to_string()),
+        }
+    }
+}
+
+pub(super) fn read_error(info: &TensorInfo, message: String) -> WeightsError {
+    WeightsError::Read {
+        path: info.file.clone(),
+        name: info.name.clone(),
+        message,
+    }
+}
+
+/// The GGUF model in a folder that is no Hugging Face model.
+#[cfg(feature = "gguf")]
+fn only_gguf(folder: &Path) -> Result<Option<PathBuf>, WeightsError> {
+    match folder.join("config.json").exists() {
+        true => Ok(None),
+        false => super::gguf::find(folder),
+    }
+}
+
+#[cfg(not(feature = "gguf"))]
+fn only_gguf(_: &Path) -> Result<Option<PathBuf>, WeightsError> {
+    Ok(None)
+}

@@ -1,0 +1,193 @@
+//! What can be wrong with a checkpoint, said with the file, what was expected, what was found and
+//! what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+use burn::tensor::FloatDType;
+
+use super::index::IndexError;
+use super::mismatch::Mismatch;
+#[cfg(feature = "gguf")]
+use super::report::first;
+use super::safetensors::HeaderError;
+
+/// Why a checkpoint could not be opened, compared with a module, or read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WeightsError {
+    /// The path does not exist.
+    #[error("{}: no such file or folder; check the spelling, or fetch the model first with `apb fetch`", path.display())]
+    NotFound {
+        /// The path that was asked for.
+        path: PathBuf,
+    },
+    /// Broken links or Git LFS pointers in place of weights.
+    #[error(transparent)]
+    Local(#[from] crate::checkpoint::local::LocalError),
+    /// A file exists but cannot be opened or mapped.
+    #[error("{}: cannot be opened: {source}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The path is neither a regular file nor, where one is allowed, a folder.
+    #[error("{}: expected a regular file, found {found}", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+        /// What stands there.
+        found: &'static str,
+    },
+    /// A text that stands for a file which was not fetched.
+    #[error("{}: expected the file itself, found the Git LFS pointer in its place; run `git lfs pull` in its folder, or fetch the model with `apb fetch`", path.display())]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A folder without weights that this crate reads.
+    #[error("{}: expected model.safetensors or model.safetensors.index.json with its shards, found {found}", path.display())]
+    NoWeights {
+        /// The folder.
+        path: PathBuf,
+        /// What the folder holds, and what to do when that is a known other format.
+        found: String,
+    },
+    /// A file of a format this crate does not read.
+    #[error("{}: expected a .safetensors or .gguf file, found {found}; convert it, for example with transformers' `save_pretrained(.., safe_serialization=True)`", path.display())]
+    UnknownFormat {
+        /// The file.
+        path: PathBuf,
+        /// Its first bytes, printable.
+        found: String,
+    },
+    /// A safetensors header that does not hold.
+    #[error("{}: {source}; the file is damaged or incomplete: fetch it again", path.display())]
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with its header.
+        source: HeaderError,
+    },
+    /// A shard index that does not hold.
+    #[error("{}: {source}; fetch the index again", path.display())]
+    Index {
+        /// The index file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: IndexError,
+    },
+    /// The index names shards that are not in the folder.
+    #[error("{}: names {} that {} not in the folder: {}; the download is incomplete: fetch the model again", index.display(), plural(shards.len(), "shard"), if shards.len() == 1 { "is" } else { "are" }, shards.join(", "))]
+    ShardMissing {
+        /// The index file.
+        index: PathBuf,
+        /// The missing files' names.
+        shards: Vec<String>,
+    },
+    /// The index and the shards disagree about which tensor lies where.
+    #[error("{}: {}; the shards do not belong to this index: fetch the model again", index.display(), several(faults))]
+    ShardDisagrees {
+        /// The index file.
+        index: PathBuf,
+        /// One line a disagreement.
+        faults: Vec<String>,
+    },
+    /// No tensor of that name.
+    #[error("{}: holds no tensor `{name}`{}", path.display(), nearest.as_ref().map(|n| format!("; the nearest name is `{n}`")).unwrap_or_default())]
+    NoSuchTensor {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The name asked for.
+        name: String,
+        /// The most similar name that exists.
+        nearest: Option<String>,
+    },
+    /// A tensor whose stored type cannot become a float parameter.
+    #[error("{}: tensor `{name}` is stored as {found}, expected {expected}", path.display())]
+    StoredType {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// What can be read.
+        expected: &'static str,
+        /// What is stored.
+        found: String,
+    },
+    /// A parameter type that weights are not loaded in.
+    #[error("weights are loaded as f32, f16 or bf16, not as {found:?}; ask for one of those")]
+    AskedType {
+        /// The type asked for.
+        found: FloatDType,
+    },
+    /// The checkpoint and the module are not of one kind; everything that differs is listed.
+    #[error("{0}")]
+    Mismatch(Box<Mismatch>),
+    /// A tensor's data could not be produced although the checkpoint had been accepted.
+    #[error("{}: tensor `{name}` could not be read: {message}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// What went wrong.
+        message: String,
+    },
+    /// A GGUF file that does not hold, or that cannot be expressed as a Hugging Face model.
+    #[cfg(feature = "gguf")]
+    #[error("{}: {source}", path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: super::gguf::GgufError,
+    },
+    /// A part of a split GGUF model that is not complete.
+    #[cfg(feature = "gguf")]
+    #[error("{}: is part {part} of {count} of a split GGUF model, and {} not beside it: {}; fetch the missing files into the same folder (llama.cpp's `llama-gguf-split --merge` makes one file of all of them, which is not needed here)", path.display(), if missing.len() == 1 { "one part is".to_string() } else { format!("{} parts are", missing.len()) }, first(missing))]
+    GgufPartMissing {
+        /// The part that was given.
+        path: PathBuf,
+        /// Which part that is, from 1 on.
+        part: u32,
+        /// Number of parts.
+        count: u32,
+        /// The names of the missing files.
+        missing: Vec<String>,
+    },
+    /// A folder with more than one GGUF model.
+    #[cfg(feature = "gguf")]
+    #[error("{}: expected one GGUF model, found {}; give one of these files as the model", path.display(), first(found))]
+    SeveralGguf {
+        /// The folder.
+        path: PathBuf,
+        /// A file of each model.
+        found: Vec<String>,
+    },
+    /// A GGUF file, and this build cannot read them.
+    #[cfg(not(feature = "gguf"))]
+    #[error("{}: is a GGUF file and this build has no GGUF reader; build with `--features gguf`", path.display())]
+    NoGguf {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// `1 shard`, `2 shards`.
+pub(super) fn plural(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// The first faults of a list, and how many more there are.
+fn several(faults: &[String]) -> String {
+    /// Faults shown.
+    const SHOWN: usize = 8;
+    let shown = faults[..faults.len().min(SHOWN)].join("; ");
+    match faults.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown}; and {more} more like these"),
+    }
+}

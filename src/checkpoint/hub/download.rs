@@ -1,0 +1,446 @@
+//! One file of a model: fetched into the cache, resumed where it broke off, checked when it is there.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::error::HubError;
+use super::http::{COMMIT, Client, Reply};
+use super::names::{sha256_of, shown};
+use super::spec::Spec;
+use super::store::{Lock, Store};
+use crate::checkpoint::Progress;
+use crate::checkpoint::lfs::{MAX_POINTER_LEN, Pointer};
+use crate::hex;
+
+/// How often a request that failed is made again before it is given up.
+pub(super) const RETRIES: u32 = 3;
+
+/// The wait before the second try; it doubles with each one.
+const BACK_OFF: Duration = Duration::from_millis(300);
+
+/// The longest wait that a hub may ask for.
+const MAX_WAIT: Duration = Duration::from_secs(20);
+
+/// Bytes that have to arrive for a download that broke off to have its full number of tries again.
+const HEADWAY: u64 = 1 << 20;
+
+/// The longest file that is taken where the hub does not say how long it is.
+const MAX_UNSIZED: u64 = 1 << 40;
+
+/// Bytes read at a time.
+const PART: usize = 1 << 17;
+
+/// A model that is being fetched in one version.
+pub(super) struct Fetching<'a> {
+    pub(super) client: &'a Client,
+    pub(super) store: &'a Store,
+    pub(super) spec: &'a Spec,
+    pub(super) commit: &'a str,
+    pub(super) stall: Duration,
+    /// What the user should know, in words.
+    pub(super) warnings: &'a mut Vec<String>,
+}
+
+/// A file as the hub describes it.
+struct Described {
+    etag: Option<String>,
+    size: Option<u64>,
+    framed: bool,
+}
+
+impl Described {
+    fn sha256(&self) -> Option<&str> {
+        self.etag.as_deref().and_then(sha256_of)
+    }
+}
+
+impl Fetching<'_> {
+    /// The path of a file in the snapshot; fetched if it is not there.
+    pub(super) fn file(
+        &mut self,
+        name: &str,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<PathBuf, HubError> {
+        let path = self.store.snapshot(self.commit).join(name);
+        if path.exists() {
+            return Ok(path);
+        }
+        let (mut best, mut tries, mut damaged) = (0, 0, false);
+        loop {
+            let mut arrived = 0;
+            let result = self.attempt(name, &mut |p| {
+                arrived = arrived.max(p.done);
+                progress(p);
+            });
+            let error = match result {
+                Ok(path) => return Ok(path),
+                Err(error) => error,
+            };
+            let headway = arrived >= best + HEADWAY;
+            if headway {
+                (best, tries) = (arrived, 0);
+            }
+            tries += 1;
+            // Another try gives the same bytes, most likely; one shows whether that is so.
+            let again = match error {
+                HubError::Damaged { .. } => !std::mem::replace(&mut damaged, true),
+                HubError::Stalled { .. } => headway,
+                _ => is_passing(&error) && tries <= RETRIES,
+            };
+            if !again {
+                return Err(error);
+            }
+            tracing::info!("{error}; try {tries} of {RETRIES}");
+            wait(tries, &error);
+        }
+    }
+
+    fn attempt(
+        &mut self,
+        name: &str,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<PathBuf, HubError> {
+        let reply = self.ask(name, 0)?;
+        let described = Described {
+            etag: reply.etag.clone(),
+            size: reply.size,
+            framed: reply.framed,
+        };
+        // Without an ETag, the commit and the name say which bytes these are.
+        let key = described
+            .etag
+            .clone()
+            .unwrap_or_else(|| hex::encode(&Sha256::digest(format!("{} {name}", self.commit))));
+        let mut reply = Some(reply);
+        let (total, lock) = (described.size.unwrap_or(0), {
+            let mut waiting = |done| {
+                // The connection would time out meanwhile.
+                reply = None;
+                progress(Progress {
+                    item: name,
+                    done,
+                    total: described.size.unwrap_or(0),
+                });
+            };
+            self.store.lock(&key, self.stall, &mut waiting)?
+        });
+        if let Some(etag) = &described.etag {
+            let present = fs::metadata(self.store.blob(etag));
+            let whole = present.is_ok_and(|m| described.size.is_none_or(|size| size == m.len()));
+            if whole {
+                return self.store.link(etag, self.commit, name, false);
+            }
+        }
+        let path = self.store.snapshot(self.commit).join(name);
+        if path.exists() {
+            return Ok(path);
+        }
+        let mut part = Part::open(self.store, &key, &lock, described.size)?;
+        if part.length == 0 || described.size != Some(part.length) {
+            let reply = match reply.filter(|_| part.length == 0) {
+                Some(reply) => reply,
+                None => self.resume(name, &mut part, &described)?,
+            };
+            if reply.start == 0 {
+                part.restart()?;
+            }
+            if reply.start != part.length {
+                return Err(HubError::Header {
+                    endpoint: self.client.endpoint(),
+                    item: name.to_string(),
+                    header: "Content-Range",
+                    expected: format!("a part from byte {} on", part.length),
+                    found: format!("one from byte {}", reply.start),
+                });
+            }
+            progress(Progress {
+                item: name,
+                done: part.length,
+                total,
+            });
+            self.receive(name, reply, &mut part, &described, progress)?;
+        }
+        self.check(name, &mut part, &described)?;
+        if described.size.is_none() && described.sha256().is_none() && !described.framed {
+            self.warn("gives no Content-Length: a file that was cut would not be noticed");
+        }
+        let finished = part.finish();
+        let Some(etag) = &described.etag else {
+            self.warn("gives no ETag: what it sent could not be compared with a hash");
+            return self.store.place(&finished, self.commit, name);
+        };
+        let blob = self.store.blob(etag);
+        fs::rename(&finished, &blob).map_err(|source| HubError::Io {
+            path: blob.clone(),
+            source,
+        })?;
+        self.store.link(etag, self.commit, name, true)
+    }
+
+    /// Asks for a file and checks what the answer's head says.
+    fn ask(&self, name: &str, from: u64) -> Result<Reply, HubError> {
+        let url = self.client.file_url(&self.spec.id, self.commit, name);
+        let reply = self.client.get(&url, from, name)?;
+        if from > 0 && reply.status == 416 {
+            return Ok(reply);
+        }
+        check_status(&reply, self.client, &format!("{} ({name})", self.spec))?;
+        if let Some(found) = reply.commit.as_ref().filter(|found| *found != self.commit) {
+            return Err(HubError::Header {
+                endpoint: self.client.endpoint(),
+                item: name.to_string(),
+                header: COMMIT,
+                expected: format!("`{}`, which was asked for", self.commit),
+                found: format!("`{}`", shown(found)),
+            });
+        }
+        Ok(reply)
+    }
+
+    /// An answer with the rest of a file, or with all of it if the hub cannot give a part.
+    fn resume(
+        &self,
+        name: &str,
+        part: &mut Part,
+        described: &Described,
+    ) -> Result<Reply, HubError> {
+        if part.length > 0 {
+            let reply = self.ask(name, part.length)?;
+            // Both are of one commit; an ETag that differs says that one of them is not.
+            let same = reply.etag.is_none() || reply.etag == described.etag;
+            if same && reply.status == 206 && reply.start == part.length {
+                return Ok(reply);
+            }
+            if same && reply.status == 200 {
+                return Ok(reply);
+            }
+        }
+        part.restart()?;
+        self.ask(name, 0)
+    }
+
+    /// Writes a body behind what is there already.
+    fn receive(
+        &self,
+        name: &str,
+        reply: Reply,
+        part: &mut Part,
+        described: &Described,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<(), HubError> {
+        let limit = described.size.unwrap_or(MAX_UNSIZED);
+        let total = described.size.unwrap_or(0);
+        let mut reader = reply.into_reader();
+        let mut buffer = vec![0; PART];
+        loop {
+            let count = match reader.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(self.client.broke_off(name, &error)),
+            };
+            if part.length + count as u64 > limit {
+                part.restart()?;
+                return Err(self.damaged(name, format!("{limit} bytes"), "more".into()));
+            }
+            part.write(&buffer[..count])?;
+            progress(Progress {
+                item: name,
+                done: part.length,
+                total,
+            });
+        }
+    }
+
+    /// Whether what has arrived is the file.
+    fn check(&self, name: &str, part: &mut Part, described: &Described) -> Result<(), HubError> {
+        if let Some(size) = described.size.filter(|&size| size > part.length) {
+            // Kept: the rest is asked for at the next try.
+            return Err(HubError::Cut {
+                endpoint: self.client.endpoint(),
+                item: name.to_string(),
+                expected: size,
+                found: part.length,
+            });
+        }
+        if part.length < MAX_POINTER_LEN && Pointer::read(&part.path).is_ok_and(|p| p.is_some()) {
+            part.restart()?;
+            let found = "a Git LFS pointer in its place".to_string();
+            return Err(self.damaged(name, "the file".into(), found));
+        }
+        if let Some(expected) = described.sha256() {
+            let found = hex::encode(&part.hash.clone().finalize());
+            if found != expected {
+                part.restart()?;
+                return Err(self.damaged(name, format!("SHA-256 {expected}"), found));
+            }
+        }
+        Ok(())
+    }
+
+    /// Says something about the hub, once.
+    fn warn(&mut self, text: &str) {
+        let warning = format!("{} {text}", self.client.endpoint());
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
+    }
+
+    fn damaged(&self, name: &str, expected: String, found: String) -> HubError {
+        HubError::Damaged {
+            endpoint: self.client.endpoint(),
+            item: name.to_string(),
+            expected,
+            found,
+        }
+    }
+}
+
+/// The error that a status stands for; success is none.
+pub(super) fn check_status(reply: &Reply, client: &Client, id: &str) -> Result<(), HubError> {
+    let id = id.to_string();
+    match reply.status {
+        200 | 206 => Ok(()),
+        status @ (401 | 403) => Err(HubError::Unauthorized { id, status }),
+        404 => Err(HubError::NotFound {
+            id,
+            code: reply.code.clone(),
+        }),
+        status => Err(HubError::Answer {
+            endpoint: client.endpoint(),
+            id,
+            message: match reply.retry_after {
+                Some(wait) => format!("HTTP {status} and asks to wait {} s", wait.as_secs()),
+                None => format!("HTTP {status}"),
+            },
+            status: Some(status),
+            retry_after: reply.retry_after,
+        }),
+    }
+}
+
+/// Whether the same request may succeed a little later.
+pub(super) fn is_passing(error: &HubError) -> bool {
+    match error {
+        HubError::Offline { .. } | HubError::Cut { .. } => true,
+        HubError::Answer {
+            status: Some(status),
+            retry_after,
+            ..
+        } => {
+            matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
+                && retry_after.is_none_or(|wait| wait <= MAX_WAIT)
+        }
+        _ => false,
+    }
+}
+
+/// Waits before try number `tries + 1`.
+pub(super) fn wait(tries: u32, error: &HubError) {
+    let asked = match error {
+        HubError::Answer { retry_after, .. } => retry_after.unwrap_or_default(),
+        _ => Duration::ZERO,
+    };
+    let back_off = BACK_OFF * 2u32.pow(tries.saturating_sub(1).min(6));
+    thread::sleep(back_off.max(asked).min(MAX_WAIT));
+}
+
+/// A file that is arriving, with the hash of what is there.
+struct Part {
+    path: PathBuf,
+    file: File,
+    hash: Sha256,
+    length: u64,
+    /// Removed with this value, because no later call would know it.
+    temporary: bool,
+}
+
+impl Part {
+    /// What an earlier call left, or an empty file. What is longer than `size` is thrown away.
+    fn open(store: &Store, key: &str, lock: &Lock, size: Option<u64>) -> Result<Self, HubError> {
+        let temporary = !lock.is_exclusive();
+        let path = store.blob(&if temporary {
+            format!("{key}.{}.incomplete", std::process::id())
+        } else {
+            format!("{key}.incomplete")
+        });
+        let failed = |source| HubError::Io {
+            path: path.clone(),
+            source,
+        };
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(failed)?;
+        }
+        let file = File::options()
+            .create(true)
+            .truncate(temporary)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(failed)?;
+        let mut part = Self {
+            path: path.clone(),
+            file,
+            hash: Sha256::new(),
+            length: 0,
+            temporary,
+        };
+        let mut buffer = vec![0; PART];
+        loop {
+            let count = part.file.read(&mut buffer).map_err(failed)?;
+            if count == 0 {
+                break;
+            }
+            part.hash.update(&buffer[..count]);
+            part.length += count as u64;
+        }
+        if size.is_some_and(|size| part.length > size) {
+            part.restart()?;
+        }
+        Ok(part)
+    }
+
+    /// Throws away what is there.
+    fn restart(&mut self) -> Result<(), HubError> {
+        (self.hash, self.length) = (Sha256::new(), 0);
+        self.file
+            .set_len(0)
+            .and_then(|()| self.file.seek(SeekFrom::Start(0)).map(drop))
+            .map_err(|source| self.failed(source))
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), HubError> {
+        self.file
+            .write_all(bytes)
+            .map_err(|source| self.failed(source))?;
+        self.hash.update(bytes);
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn failed(&self, source: io::Error) -> HubError {
+        HubError::Io {
+            path: self.path.clone(),
+            source,
+        }
+    }
+
+    /// The finished file's path, for it to be renamed.
+    fn finish(mut self) -> PathBuf {
+        self.temporary = false;
+        self.path.clone()
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if self.temporary {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}

@@ -1,0 +1,598 @@
+//! Requests to a hub: redirects, the token, time limits, and what an answer's headers say.
+
+use std::io::{self, Read};
+use std::time::{Duration, Instant};
+
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use ureq::http::{HeaderMap, Uri, header};
+use ureq::{Agent, Body};
+
+use super::error::HubError;
+use super::names::{is_blob, shown};
+use super::settings::Token;
+use crate::checkpoint::local::is_commit;
+
+/// How many redirects are followed for one file.
+const MAX_REDIRECTS: usize = 10;
+
+/// The headers in which a hub describes a file; its mirrors often leave them out.
+pub(super) const COMMIT: &str = "X-Repo-Commit";
+const LINKED_ETAG: &str = "X-Linked-Etag";
+const LINKED_SIZE: &str = "X-Linked-Size";
+const ERROR_CODE: &str = "X-Error-Code";
+
+/// What a path's component may not hold as it is.
+const COMPONENT: AsciiSet = CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'/')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'[')
+    .add(b'\\')
+    .add(b']')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
+
+/// How long a hub may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// For each step until the head of an answer is there.
+    pub(super) answer: Duration,
+    /// For the next bytes of a body.
+    pub(super) stall: Duration,
+    /// For a body as a whole, where one that goes on for ever is no answer.
+    pub(super) body: Option<Duration>,
+}
+
+/// One hub, or mirror of one.
+#[derive(Debug)]
+pub(super) struct Client {
+    agent: Agent,
+    endpoint: String,
+    authorization: Option<String>,
+    stall: Duration,
+}
+
+/// An answer: its headers have come, its body has not.
+pub(super) struct Reply {
+    pub(super) status: u16,
+    /// The commit the file belongs to.
+    pub(super) commit: Option<String>,
+    /// The name of the file's blob.
+    pub(super) etag: Option<String>,
+    /// The length of the whole file.
+    pub(super) size: Option<u64>,
+    /// Whether the end of the body can be told from a connection that broke off.
+    pub(super) framed: bool,
+    /// Where the body starts in the file.
+    pub(super) start: u64,
+    /// The reason of a refusal, by the hub's own code.
+    pub(super) code: Option<String>,
+    /// Seconds to wait before the next try, as the hub asks for.
+    pub(super) retry_after: Option<Duration>,
+    body: Body,
+}
+
+impl Client {
+    /// A client of the hub at `endpoint`.
+    pub(super) fn new(
+        endpoint: &str,
+        token: Option<&Token>,
+        limits: Limits,
+    ) -> Result<Self, HubError> {
+        let endpoint = endpoint.trim_end_matches('/');
+        let wrong = || HubError::Endpoint {
+            found: shown(endpoint),
+        };
+        let uri: Uri = endpoint.parse().map_err(|_| wrong())?;
+        if !is_web(&uri) || uri.query().is_some() {
+            return Err(wrong());
+        }
+        let authorization = match token {
+            Some(token) => Some(token.header().ok_or(HubError::Token)?),
+            None => None,
+        };
+        let answer = Some(limits.answer);
+        let agent = Agent::config_builder()
+            .user_agent(concat!("burn-apb/", env!("CARGO_PKG_VERSION")))
+            // A compressed answer would have another length than the file.
+            .accept_encoding("identity")
+            .http_status_as_error(false)
+            // Followed here, because the hub describes a file in the answer that redirects.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .timeout_resolve(answer)
+            .timeout_connect(answer)
+            .timeout_send_request(answer)
+            .timeout_recv_response(answer)
+            .timeout_recv_body(limits.body)
+            .timeout_per_read(Some(limits.stall))
+            .build()
+            .into();
+        Ok(Self {
+            agent,
+            endpoint: endpoint.to_string(),
+            authorization,
+            stall: limits.stall,
+        })
+    }
+
+    /// The hub's address, without the password that may stand in it.
+    pub(super) fn endpoint(&self) -> String {
+        without_user(&self.endpoint)
+    }
+
+    /// The address of the list of a model's files.
+    pub(super) fn list_url(&self, id: &str, revision: &str) -> String {
+        let revision = utf8_percent_encode(revision, &COMPONENT);
+        format!("{}/api/models/{id}/revision/{revision}", self.endpoint)
+    }
+
+    /// The address of a file.
+    pub(super) fn file_url(&self, id: &str, revision: &str, name: &str) -> String {
+        let revision = utf8_percent_encode(revision, &COMPONENT);
+        let name: Vec<String> = name
+            .split('/')
+            .map(|part| utf8_percent_encode(part, &COMPONENT).to_string())
+            .collect();
+        format!(
+            "{}/{id}/resolve/{revision}/{}",
+            self.endpoint,
+            name.join("/")
+        )
+    }
+
+    /// Asks for `url`, from byte `from` on, and follows redirects; `item` is what errors name.
+    ///
+    /// Relative redirects are taken as the standard says. The token goes to the hub's own host only.
+    pub(super) fn get(&self, url: &str, from: u64, item: &str) -> Result<Reply, HubError> {
+        let mut uri: Uri = url.parse().map_err(|_| self.redirect(item, url))?;
+        let home = uri.clone();
+        let mut described = Described::default();
+        for _ in 0..=MAX_REDIRECTS {
+            let started = Instant::now();
+            let mut request = self.agent.get(&uri);
+            if let Some(authorization) = self
+                .authorization
+                .as_ref()
+                .filter(|_| same_host(&home, &uri))
+            {
+                request = request.header(header::AUTHORIZATION, authorization);
+            }
+            if from > 0 {
+                request = request.header(header::RANGE, format!("bytes={from}-"));
+            }
+            let response = request
+                .call()
+                .map_err(|error| self.failed(&uri, item, error, started))?;
+            let (parts, body) = response.into_parts();
+            let headers = parts.headers;
+            if matches!(parts.status.as_u16(), 301 | 302 | 303 | 307 | 308) {
+                let to = text(&headers, "Location").unwrap_or_default();
+                let next = join(&uri, to).ok_or_else(|| self.redirect(item, to))?;
+                described.take(&headers, !same_host(&uri, &next));
+                uri = next;
+                continue;
+            }
+            described.take(&headers, false);
+            return self.reply(parts.status.as_u16(), &headers, described, body, item);
+        }
+        Err(HubError::Redirect {
+            endpoint: self.endpoint(),
+            item: item.to_string(),
+            found: format!("more than {MAX_REDIRECTS} redirects"),
+        })
+    }
+
+    fn reply(
+        &self,
+        status: u16,
+        headers: &HeaderMap,
+        described: Described,
+        body: Body,
+        item: &str,
+    ) -> Result<Reply, HubError> {
+        let wrong = |header, expected: &str, found: &str| HubError::Header {
+            endpoint: self.endpoint(),
+            item: item.to_string(),
+            header,
+            expected: expected.to_string(),
+            found: format!("`{}`", shown(found)),
+        };
+        // What a refusal says about itself is not used.
+        let described = if (200..300).contains(&status) {
+            described
+        } else {
+            Described::default()
+        };
+        if let Some(found) = described
+            .commit
+            .as_ref()
+            .filter(|commit| !is_commit(commit))
+        {
+            return Err(wrong(COMMIT, "a commit's hash", found));
+        }
+        let blob = described.blob();
+        if let Some((header, found)) = blob.as_ref().filter(|(_, etag)| !is_blob(etag)) {
+            return Err(wrong(header, "a plain name", found));
+        }
+        let encoding = text(headers, "Content-Encoding").unwrap_or("identity");
+        if status < 300 && !encoding.eq_ignore_ascii_case("identity") {
+            return Err(wrong("Content-Encoding", "the file as it is", encoding));
+        }
+        let chunked = text(headers, "Transfer-Encoding").is_some_and(|found| {
+            let last = found.rsplit(',').next().unwrap_or(found);
+            last.trim().eq_ignore_ascii_case("chunked")
+        });
+        let number = |name| text(headers, name)?.trim().parse::<u64>().ok();
+        let (start, total) = match (status, text(headers, "Content-Range")) {
+            (206, Some(range)) => {
+                let parsed = content_range(range);
+                parsed.ok_or_else(|| wrong("Content-Range", "`bytes FROM-TO/SIZE`", range))?
+            }
+            // The part that was asked for, most likely; it is not taken without a word about it.
+            (206, None) => {
+                return Err(HubError::Header {
+                    endpoint: self.endpoint(),
+                    item: item.to_string(),
+                    header: "Content-Range",
+                    expected: "`bytes FROM-TO/SIZE`".into(),
+                    found: "none beside HTTP 206".into(),
+                });
+            }
+            _ => (0, number("Content-Length")),
+        };
+        Ok(Reply {
+            status,
+            commit: described.commit,
+            etag: blob.map(|(_, etag)| etag),
+            size: described.size.or(total),
+            framed: chunked || number("Content-Length").is_some(),
+            start,
+            code: text(headers, ERROR_CODE).map(shown),
+            retry_after: number("Retry-After").map(Duration::from_secs),
+            body,
+        })
+    }
+
+    fn redirect(&self, item: &str, to: &str) -> HubError {
+        HubError::Redirect {
+            endpoint: self.endpoint(),
+            item: item.to_string(),
+            found: format!("a redirect to `{}`", shown(&without_user(to))),
+        }
+    }
+
+    fn failed(&self, uri: &Uri, item: &str, error: ureq::Error, started: Instant) -> HubError {
+        let host = uri.authority().map_or("", |authority| authority.as_str());
+        let own = self.endpoint.contains(host);
+        let endpoint = if own {
+            self.endpoint()
+        } else {
+            format!(
+                "{} (which redirects to {})",
+                self.endpoint(),
+                without_user(host)
+            )
+        };
+        match error {
+            ureq::Error::Timeout(_) => HubError::Stalled {
+                endpoint,
+                item: item.to_string(),
+                waited: started.elapsed(),
+            },
+            error => HubError::Offline {
+                endpoint,
+                message: error.to_string(),
+            },
+        }
+    }
+
+    /// What an error while a body is read means.
+    pub(super) fn broke_off(&self, item: &str, error: &io::Error) -> HubError {
+        let inner = error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<ureq::Error>());
+        if matches!(inner, Some(ureq::Error::Timeout(_))) || error.kind() == io::ErrorKind::TimedOut
+        {
+            return HubError::Stalled {
+                endpoint: self.endpoint(),
+                item: item.to_string(),
+                waited: self.stall,
+            };
+        }
+        HubError::Offline {
+            endpoint: self.endpoint(),
+            message: format!("{item} broke off: {error}"),
+        }
+    }
+}
+
+impl Reply {
+    /// The body, to be read once.
+    pub(super) fn into_reader(self) -> impl Read {
+        self.body.into_reader()
+    }
+}
+
+/// What the answers on the way to a file say about it. Where a hub redirects to another host for the
+/// bytes, its own word counts and not that host's.
+#[derive(Default)]
+struct Described {
+    commit: Option<String>,
+    linked: Option<String>,
+    etag: Option<String>,
+    size: Option<u64>,
+    settled: bool,
+}
+
+impl Described {
+    fn take(&mut self, headers: &HeaderMap, leaves_host: bool) {
+        if self.settled {
+            return;
+        }
+        let own = |name| {
+            text(headers, name)
+                .map(str::trim)
+                .filter(|value| !value.is_empty())
+        };
+        let keep = |old: &mut Option<String>, new: Option<&str>| {
+            if let Some(new) = new {
+                *old = Some(new.to_string());
+            }
+        };
+        keep(&mut self.commit, own(COMMIT));
+        keep(&mut self.linked, own(LINKED_ETAG));
+        self.etag = own("ETag").map(str::to_string);
+        self.size = own(LINKED_SIZE)
+            .and_then(|size| size.parse().ok())
+            .or(self.size);
+        self.settled = leaves_host && (self.commit.is_some() || self.linked.is_some());
+    }
+
+    /// The name of the file's blob, with the header it came in.
+    fn blob(&self) -> Option<(&'static str, String)> {
+        let linked = self.linked.as_ref().map(|etag| (LINKED_ETAG, etag));
+        let (header, etag) = linked.or(self.etag.as_ref().map(|etag| ("ETag", etag)))?;
+        Some((header, plain_etag(etag))).filter(|(_, etag)| !etag.is_empty())
+    }
+}
+
+/// An ETag without the marks around it.
+fn plain_etag(etag: &str) -> String {
+    let etag = etag.trim();
+    etag.strip_prefix("W/")
+        .unwrap_or(etag)
+        .trim_matches('"')
+        .to_string()
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// Start and whole length in a `Content-Range`.
+fn content_range(range: &str) -> Option<(u64, Option<u64>)> {
+    let (part, total) = range.trim().strip_prefix("bytes ")?.split_once('/')?;
+    let start = part.split_once('-')?.0.trim().parse().ok()?;
+    match total.trim() {
+        "*" => Some((start, None)),
+        total => Some((start, Some(total.parse().ok()?))),
+    }
+}
+
+fn is_web(uri: &Uri) -> bool {
+    matches!(uri.scheme_str(), Some("http" | "https"))
+        && uri.host().is_some_and(|host| !host.is_empty())
+}
+
+/// Whether a secret for `home` may go to `uri`: the same host and port, or the same host once it
+/// asks for encryption; never back.
+fn same_host(home: &Uri, uri: &Uri) -> bool {
+    let same = |a: &Uri, b: &Uri| match (a.host(), b.host()) {
+        (Some(a), Some(b)) => a.eq_ignore_ascii_case(b),
+        _ => false,
+    };
+    let port = |uri: &Uri| {
+        let usual = if uri.scheme_str() == Some("https") {
+            443
+        } else {
+            80
+        };
+        uri.port_u16().unwrap_or(usual)
+    };
+    if !same(home, uri) {
+        return false;
+    }
+    match (home.scheme_str(), uri.scheme_str()) {
+        (Some("http"), Some("https")) => {
+            port(home) == port(uri) || (port(home), port(uri)) == (80, 443)
+        }
+        (home_scheme, scheme) => home_scheme == scheme && port(home) == port(uri),
+    }
+}
+
+/// Where a redirect from `base` leads; `None` if not to a web address.
+fn join(base: &Uri, to: &str) -> Option<Uri> {
+    let to = to.trim().split('#').next()?;
+    if to.is_empty() {
+        return None;
+    }
+    let scheme = base.scheme_str()?;
+    let authority = base.authority()?;
+    let absolute = if has_scheme(to) {
+        to.to_string()
+    } else if let Some(rest) = to.strip_prefix("//") {
+        format!("{scheme}://{rest}")
+    } else if to.starts_with('/') {
+        format!("{scheme}://{authority}{to}")
+    } else if to.starts_with('?') {
+        format!("{scheme}://{authority}{}{to}", base.path())
+    } else {
+        let folder = base
+            .path()
+            .rsplit_once('/')
+            .map_or("", |(folder, _)| folder);
+        let (path, query) = to.split_at(to.find('?').unwrap_or(to.len()));
+        format!(
+            "{scheme}://{authority}{}{query}",
+            without_dots(&format!("{folder}/{path}"))
+        )
+    };
+    let uri: Uri = absolute.parse().ok()?;
+    is_web(&uri).then_some(uri)
+}
+
+fn has_scheme(address: &str) -> bool {
+    let Some((scheme, _)) = address.split_once(':') else {
+        return false;
+    };
+    scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+}
+
+/// A path with its `.` and `..` taken out.
+fn without_dots(path: &str) -> String {
+    let (mut kept, mut folder): (Vec<&str>, bool) = (Vec::new(), false);
+    for part in path.split('/').skip(1) {
+        folder = matches!(part, "." | ".." | "");
+        match part {
+            "." => {}
+            ".." => drop(kept.pop()),
+            part => kept.push(part),
+        }
+    }
+    let end = if folder && kept.last().is_some_and(|last| !last.is_empty()) {
+        "/"
+    } else {
+        ""
+    };
+    format!("/{}{end}", kept.join("/"))
+}
+
+/// An address without name and password, and without its query, in which a signature may stand.
+fn without_user(address: &str) -> String {
+    let address = address.split('?').next().unwrap_or(address);
+    let (scheme, rest) = match address.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), address),
+    };
+    let end = rest.find('/').unwrap_or(rest.len());
+    let host = rest[..end].rsplit('@').next().unwrap_or(&rest[..end]);
+    format!("{scheme}{host}{}", &rest[end..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirect_is_relative_to_where_it_stands() {
+        let base: Uri = "http://hub:8/a/b/c?x=1".parse().unwrap();
+        for (to, expected) in [
+            ("https://cdn/x?sig=1", "https://cdn/x?sig=1"),
+            ("//cdn/x", "http://cdn/x"),
+            ("/x/y", "http://hub:8/x/y"),
+            ("d", "http://hub:8/a/b/d"),
+            ("./d?y", "http://hub:8/a/b/d?y"),
+            ("../../../d", "http://hub:8/d"),
+            ("?z=2", "http://hub:8/a/b/c?z=2"),
+            ("/x#part", "http://hub:8/x"),
+            ("d/e:f", "http://hub:8/a/b/d/e:f"),
+            ("..", "http://hub:8/a/"),
+        ] {
+            assert_eq!(join(&base, to).unwrap().to_string(), expected, "{to}");
+        }
+        for bad in [
+            "",
+            "file:///etc/passwd",
+            "ftp://x/y",
+            "javascript:1",
+            "http://",
+            "http://a b/",
+        ] {
+            assert_eq!(join(&base, bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_token_stays_with_its_host() {
+        let home: Uri = "http://hub/a".parse().unwrap();
+        let secure: Uri = "https://hub/a".parse().unwrap();
+        let goes = |home: &Uri, to: &str| same_host(home, &to.parse().unwrap());
+        assert!(goes(&home, "http://hub/b") && goes(&home, "http://HUB:80/b"));
+        assert!(goes(&home, "https://hub/b") && goes(&secure, "https://hub:443/b"));
+        for other in [
+            "http://hub:81/a",
+            "http://other/a",
+            "http://hub.evil/a",
+            "https://hub:81/a",
+        ] {
+            assert!(!goes(&home, other), "{other}");
+        }
+        assert!(!goes(&secure, "http://hub/a"));
+    }
+
+    #[test]
+    fn a_range_names_start_and_length() {
+        assert_eq!(content_range("bytes 5-9/10"), Some((5, Some(10))));
+        assert_eq!(content_range("bytes 0-9/*"), Some((0, None)));
+        for bad in ["", "bytes", "bytes */10", "bytes x-y/z", "lines 1-2/3"] {
+            assert_eq!(content_range(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_etag_loses_its_marks() {
+        assert_eq!(plain_etag("W/\"abc\""), "abc");
+        assert_eq!(plain_etag("\"abc\""), "abc");
+        assert_eq!(plain_etag(" Wabc "), "Wabc");
+    }
+
+    #[test]
+    fn an_address_is_shown_without_secrets() {
+        assert_eq!(without_user("https://me:pw@hub/a?sig=x"), "https://hub/a");
+        assert_eq!(without_user("https://hub/a@b"), "https://hub/a@b");
+    }
+
+    #[test]
+    fn only_web_addresses_are_hubs() {
+        let client = |endpoint: &str| {
+            let limits = Limits {
+                answer: Duration::from_secs(1),
+                stall: Duration::from_secs(1),
+                body: None,
+            };
+            Client::new(endpoint, None, limits)
+        };
+        for bad in [
+            "huggingface.co",
+            "ftp://hub",
+            "http://",
+            "http://hub?x",
+            "",
+            "a b",
+        ] {
+            let error = client(bad).unwrap_err();
+            assert!(matches!(error, HubError::Endpoint { .. }), "{bad}: {error}");
+        }
+        let client = client("http://hub/hf/").unwrap();
+        assert_eq!(
+            client.list_url("org/name", "refs/pr/1"),
+            "http://hub/hf/api/models/org/name/revision/refs%2Fpr%2F1"
+        );
+        assert_eq!(
+            client.file_url("org/name", "main", "a/b c%.json"),
+            "http://hub/hf/org/name/resolve/main/a/b%20c%25.json"
+        );
+    }
+}

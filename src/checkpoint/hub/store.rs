@@ -1,0 +1,255 @@
+//! The cache on disk, in the layout of Python's `huggingface_hub`.
+//!
+//! ```text
+//! models--org--name/
+//!     blobs/ETAG                  the files' bytes; ETAG.incomplete while they arrive
+//!     refs/main                   the commit a branch was at
+//!     snapshots/COMMIT/FILE       a link to the blob, or the file itself
+//!     .no_exist/COMMIT/FILE       a file that the commit is known not to have
+//! .locks/models--org--name/ETAG.lock
+//! ```
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::error::HubError;
+use super::spec::Spec;
+use crate::checkpoint::local::{self, is_commit};
+
+/// How often a lock that another process holds is tried.
+const POLL: Duration = Duration::from_millis(100);
+
+/// The cache of one model.
+#[derive(Debug)]
+pub(super) struct Store {
+    folder: PathBuf,
+    locks: PathBuf,
+    symlinks: bool,
+}
+
+/// A lock on a blob, held until it is dropped.
+pub(super) struct Lock {
+    /// None where the file system has no locks.
+    file: Option<File>,
+}
+
+impl Lock {
+    /// Whether no other process can write the blob now.
+    pub(super) fn is_exclusive(&self) -> bool {
+        self.file.is_some()
+    }
+}
+
+impl Store {
+    /// The cache of `spec`'s model in the cache folder `root`.
+    pub(super) fn new(root: &Path, spec: &Spec, symlinks: bool) -> Self {
+        let name = format!("models--{}", spec.id.replace('/', "--"));
+        Self {
+            folder: root.join(&name),
+            locks: root.join(".locks").join(name),
+            symlinks,
+        }
+    }
+
+    pub(super) fn snapshot(&self, commit: &str) -> PathBuf {
+        self.folder.join("snapshots").join(commit)
+    }
+
+    pub(super) fn blob(&self, etag: &str) -> PathBuf {
+        self.folder.join("blobs").join(etag)
+    }
+
+    /// The commit a revision was at when it was last asked for; a commit is its own.
+    pub(super) fn commit_of(&self, revision: &str) -> Option<String> {
+        if is_full_commit(revision) {
+            return Some(revision.to_string());
+        }
+        let text = fs::read_to_string(self.folder.join("refs").join(revision)).ok()?;
+        let commit = text.trim();
+        is_commit(commit).then(|| commit.to_string())
+    }
+
+    /// Whether a commit's configuration and weights are there.
+    pub(super) fn is_complete(&self, commit: &str) -> bool {
+        local::missing(&self.snapshot(commit)).is_empty()
+    }
+
+    /// Remembers the commit a revision is at.
+    pub(super) fn set_ref(&self, revision: &str, commit: &str) -> Result<(), HubError> {
+        if revision == commit {
+            return Ok(());
+        }
+        let path = self.folder.join("refs").join(revision);
+        // Not written again, so that a cache that is complete may be read-only.
+        if fs::read_to_string(&path).is_ok_and(|found| found == commit) {
+            return Ok(());
+        }
+        let failed = |source| HubError::Io {
+            path: path.clone(),
+            source,
+        };
+        let folder = path.parent().unwrap_or(&self.folder);
+        fs::create_dir_all(folder).map_err(failed)?;
+        let mut temporary = tempfile::Builder::new();
+        // A temporary file is private; a cache may be shared, as its owner's umask says.
+        #[cfg(unix)]
+        temporary.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let mut file = temporary.tempfile_in(folder).map_err(failed)?;
+        file.write_all(commit.as_bytes()).map_err(failed)?;
+        file.persist(&path).map_err(|error| failed(error.error))?;
+        Ok(())
+    }
+
+    /// Remembers that a commit has no such file.
+    pub(super) fn set_absent(&self, commit: &str, name: &str) {
+        let path = self.folder.join(".no_exist").join(commit).join(name);
+        // It only saves a question.
+        if !path.exists() {
+            let _ = path.parent().map(fs::create_dir_all);
+            let _ = File::create(path);
+        }
+    }
+
+    /// Whether a commit has a file, as far as is known.
+    pub(super) fn has(&self, commit: &str, name: &str) -> Option<bool> {
+        if self.snapshot(commit).join(name).exists() {
+            return Some(true);
+        }
+        let absent = self.folder.join(".no_exist").join(commit).join(name);
+        absent.exists().then_some(false)
+    }
+
+    /// Locks a blob. While another process holds it, `waiting` is given the length of what has
+    /// arrived there; `stall` is how long that may stay the same.
+    pub(super) fn lock(
+        &self,
+        blob: &str,
+        stall: Duration,
+        waiting: &mut dyn FnMut(u64),
+    ) -> Result<Lock, HubError> {
+        let path = self.locks.join(format!("{blob}.lock"));
+        let failed = |source| HubError::Io {
+            path: path.clone(),
+            source,
+        };
+        fs::create_dir_all(&self.locks).map_err(failed)?;
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(failed)?;
+        let (mut seen, mut since) = (0, Instant::now());
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Lock { file: Some(file) }),
+                Err(TryLockError::Error(_)) => return Ok(Lock { file: None }),
+                Err(TryLockError::WouldBlock) => {}
+            }
+            let length = self.arrived(blob);
+            if length != seen {
+                (seen, since) = (length, Instant::now());
+                waiting(length);
+            } else if since.elapsed() > stall {
+                return Err(HubError::Locked {
+                    path,
+                    waited: since.elapsed(),
+                });
+            }
+            thread::sleep(POLL);
+        }
+    }
+
+    /// Bytes of a blob that have arrived in its unfinished files, whichever process writes them.
+    fn arrived(&self, blob: &str) -> u64 {
+        let mine = |name: &str| name.starts_with(blob) && name.ends_with(".incomplete");
+        fs::read_dir(self.folder.join("blobs"))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|entry| entry.file_name().to_str().is_some_and(mine))
+            .filter_map(|entry| entry.metadata().ok())
+            .map(|metadata| metadata.len())
+            .sum()
+    }
+
+    /// Puts a blob into a snapshot as `name`: a relative link, or the bytes where links cannot be
+    /// made; `new` says that no other snapshot has it yet.
+    pub(super) fn link(
+        &self,
+        etag: &str,
+        commit: &str,
+        name: &str,
+        new: bool,
+    ) -> Result<PathBuf, HubError> {
+        let (blob, path) = (self.blob(etag), self.snapshot(commit).join(name));
+        let failed = |source| HubError::Io {
+            path: path.clone(),
+            source,
+        };
+        make_room(&path).map_err(failed)?;
+        let up = "../".repeat(2 + name.split('/').count() - 1);
+        let target = format!("{up}blobs/{etag}");
+        if self.symlinks {
+            match symlink(Path::new(&target), &path) {
+                Ok(()) => return Ok(path),
+                // Another process was faster.
+                Err(_) if path.exists() => return Ok(path),
+                Err(_) => {}
+            }
+        }
+        if new {
+            fs::rename(&blob, &path).map_err(failed)?;
+        } else {
+            fs::copy(&blob, &path).map_err(failed)?;
+        }
+        Ok(path)
+    }
+
+    /// Puts a finished file without a blob's name into a snapshot.
+    pub(super) fn place(&self, file: &Path, commit: &str, name: &str) -> Result<PathBuf, HubError> {
+        let path = self.snapshot(commit).join(name);
+        make_room(&path)
+            .and_then(|()| fs::rename(file, &path))
+            .map_err(|source| HubError::Io {
+                path: path.clone(),
+                source,
+            })?;
+        Ok(path)
+    }
+}
+
+/// Whether a revision is a commit's whole hash, which never means anything else later.
+pub(super) fn is_full_commit(revision: &str) -> bool {
+    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    revision.len() == 40 && revision.bytes().all(hex)
+}
+
+/// Makes a file's folder, and takes away a broken link in its place.
+fn make_room(path: &Path) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    if path.is_symlink() && !path.exists() {
+        fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn symlink(target: &Path, path: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(target, path)
+}
+
+#[cfg(windows)]
+fn symlink(target: &Path, path: &Path) -> io::Result<()> {
+    std::os::windows::fs::symlink_file(target, path)
+}
+
+#[cfg(not(any(unix, windows)))]
+fn symlink(_: &Path, _: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}

@@ -1,0 +1,390 @@
+//! What a folder given as a model really is: a model's files, a part of a hub cache, links that lead
+//! nowhere, Git LFS pointers.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::SINGLE_FILE;
+use super::index::{INDEX_FILE, Index, MAX_INDEX_LEN};
+use super::lfs::Pointer;
+
+/// How many names an error shows at most.
+const SHOWN: usize = 12;
+
+/// How the folder of a model in a hub cache begins.
+const MODEL_PREFIX: &str = "models--";
+
+/// Files beside the weights that a model may be read from.
+const TEXTS: [&str; 11] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+];
+
+/// Why a folder cannot be taken as a model's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LocalError {
+    /// The cache of all models.
+    #[error(
+        "{}: expected a model's folder, found a hub cache with {found}; give a model's name, such as `org/name`, or a folder in its `snapshots`", path.display()
+    )]
+    CacheRoot {
+        /// The folder.
+        path: PathBuf,
+        /// The models in it, by name.
+        found: String,
+    },
+    /// The cache of one model, of which no snapshot can be chosen.
+    #[error("{}: expected a model's folder, found the hub cache of `{id}`, {reason}; {advice}", path.display())]
+    ModelCache {
+        /// The folder.
+        path: PathBuf,
+        /// `org/name`.
+        id: String,
+        /// Why the snapshot of `refs/main` does not serve.
+        reason: String,
+        /// Which folder to give, or how to fetch the model.
+        advice: String,
+    },
+    /// The cache of a data set or a space.
+    #[error("{}: expected a model's folder, found the hub cache of {found}; give a model", path.display())]
+    OtherCache {
+        /// The folder.
+        path: PathBuf,
+        /// What is kept there.
+        found: &'static str,
+    },
+    /// Links without the files that they lead to.
+    #[error("{}: expected a model's files, found broken links: {links}; fetch the model again, for example with `apb fetch`, or copy the files and not the links", path.display())]
+    BrokenLinks {
+        /// The folder, or the link.
+        path: PathBuf,
+        /// Each link with its target.
+        links: String,
+    },
+    /// Git LFS pointers in place of files.
+    #[error("{}: expected a model's files, found Git LFS pointers in place of {files}; run `git lfs pull` in the folder, or fetch the model with `apb fetch`", path.display())]
+    Pointers {
+        /// The folder.
+        path: PathBuf,
+        /// Each pointer with the size of its file.
+        files: String,
+    },
+}
+
+/// The model's folder that a part of a hub cache stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// The folder with the model's files.
+    pub path: PathBuf,
+    /// Its commit.
+    pub commit: String,
+    /// What was chosen, in words for the user.
+    pub note: String,
+}
+
+/// Looks at a folder that is given as a model.
+///
+/// `None` for a folder, or a file, to take as it is, with or without a model in it. The cache folder of one
+/// model (`models--org--name`, or `snapshots` in it) stands for the snapshot that `refs/main` names,
+/// if that is complete.
+///
+/// # Errors
+///
+/// The folder is a cache of several models, or of one without such a snapshot; its configuration or
+/// tokenizer are broken links or Git LFS pointers.
+pub fn describe_folder(path: &Path) -> Result<Option<Snapshot>, LocalError> {
+    if is_link(&path.join("config.json")) || path.join("config.json").exists() {
+        refuse_placeholders(path, |name| TEXTS.contains(&name))?;
+        return Ok(None);
+    }
+    if !path.is_dir() {
+        if let Some(target) = target_of_broken(path) {
+            return Err(LocalError::BrokenLinks {
+                path: path.into(),
+                links: format!("{} -> {}", name_of(path), target.display()),
+            });
+        }
+        return refuse_pointer(path).map(|()| None);
+    }
+    // `.` and `..` have no name of their own.
+    let full = path.canonicalize().unwrap_or_else(|_| path.into());
+    for (prefix, found) in [("datasets--", "a data set"), ("spaces--", "a space")] {
+        if name_of(&full).starts_with(prefix) {
+            return Err(LocalError::OtherCache {
+                path: path.into(),
+                found,
+            });
+        }
+    }
+    if is_model_cache(&full) {
+        return model_cache(path, path).map(Some);
+    }
+    let inside = ["snapshots", "blobs", "refs"].contains(&name_of(&full));
+    if let Some(parent) = full
+        .parent()
+        .filter(|parent| inside && is_model_cache(parent))
+    {
+        // The parent as the user would write it, where there is one to write.
+        let cache = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty() && path.file_name().is_some())
+            .unwrap_or(parent);
+        return model_cache(path, cache).map(Some);
+    }
+    for root in [path.to_path_buf(), path.join("hub")] {
+        let models: Vec<String> = sub_folders(&root)
+            .iter()
+            .filter_map(|name| id_of(name))
+            .collect();
+        if !models.is_empty() {
+            let count = models.len();
+            let named = some_of(models);
+            return Err(LocalError::CacheRoot {
+                path: path.into(),
+                found: format!(
+                    "{count} {}: {named}",
+                    if count == 1 { "model" } else { "models" }
+                ),
+            });
+        }
+    }
+    // A model's files without config.json are refused elsewhere, unless they are not even files.
+    refuse_placeholders(path, |_| true)?;
+    Ok(None)
+}
+
+/// Refuses a file that is a Git LFS pointer.
+///
+/// # Errors
+///
+/// [`LocalError::Pointers`]. A file that cannot be read is left to whoever reads it.
+pub fn refuse_pointer(file: &Path) -> Result<(), LocalError> {
+    match Pointer::read(file) {
+        Ok(Some(pointer)) => Err(LocalError::Pointers {
+            path: file.into(),
+            files: with_size(name_of(file), &pointer),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a folder, or a file, whose weights are broken links or Git LFS pointers.
+///
+/// # Errors
+///
+/// [`LocalError::BrokenLinks`] and [`LocalError::Pointers`] if one of the files that the weights
+/// would be read from is one; all of the folder are named.
+pub fn refuse_weight_placeholders(folder: &Path) -> Result<(), LocalError> {
+    if !folder.is_dir() {
+        return refuse_pointer(folder);
+    }
+    let single = folder.join(SINGLE_FILE);
+    let used = if single.exists() || is_link(&single) {
+        vec![SINGLE_FILE.to_string()]
+    } else {
+        let shards = shards(&folder.join(INDEX_FILE)).unwrap_or_default();
+        std::iter::once(INDEX_FILE.to_string())
+            .chain(shards)
+            .collect()
+    };
+    refuse_placeholders(folder, |name| used.iter().any(|used| used == name))
+}
+
+/// What a model's folder lacks: files of its configuration and weights; empty for a whole one.
+///
+/// A tokenizer is not asked for. A Git LFS pointer counts as missing.
+pub(crate) fn missing(folder: &Path) -> Vec<String> {
+    let lacks = |name: &str| {
+        let path = folder.join(name);
+        !path.is_file() || Pointer::read(&path).is_ok_and(|pointer| pointer.is_some())
+    };
+    let weights = if folder.join(SINGLE_FILE).exists() {
+        vec![SINGLE_FILE.to_string()]
+    } else {
+        match shards(&folder.join(INDEX_FILE)) {
+            Some(shards) => shards,
+            None => vec![SINGLE_FILE.to_string()],
+        }
+    };
+    std::iter::once("config.json".to_string())
+        .chain(weights)
+        .filter(|name| lacks(name))
+        .collect()
+}
+
+/// The shards that an index names; `None` without an index that can be read.
+fn shards(index: &Path) -> Option<Vec<String>> {
+    if fs::metadata(index).ok()?.len() > MAX_INDEX_LEN {
+        return None;
+    }
+    let index = Index::parse(&fs::read(index).ok()?).ok()?;
+    Some(index.shards().into_iter().map(String::from).collect())
+}
+
+/// Refuses a folder of which a file that `used` names is a broken link or a Git LFS pointer.
+fn refuse_placeholders(folder: &Path, used: impl Fn(&str) -> bool) -> Result<(), LocalError> {
+    let (mut links, mut pointers) = (Vec::new(), Vec::new());
+    let (mut broken, mut pointed) = (false, false);
+    for name in names(folder) {
+        let path = folder.join(&name);
+        if let Some(target) = target_of_broken(&path) {
+            broken |= used(&name);
+            links.push(format!("{name} -> {}", target.display()));
+        } else if let Ok(Some(pointer)) = Pointer::read(&path) {
+            pointed |= used(&name);
+            pointers.push(with_size(&name, &pointer));
+        }
+    }
+    if broken {
+        return Err(LocalError::BrokenLinks {
+            path: folder.into(),
+            links: some_of(links),
+        });
+    }
+    if pointed {
+        return Err(LocalError::Pointers {
+            path: folder.into(),
+            files: some_of(pointers),
+        });
+    }
+    Ok(())
+}
+
+/// A pointer's name and the size of its file.
+fn with_size(name: &str, pointer: &Pointer) -> String {
+    match pointer.size {
+        Some(size) => format!("{name} ({size} bytes)"),
+        None => name.to_string(),
+    }
+}
+
+/// The snapshot that `refs/main` names in the cache folder of a model; `given` is what errors name.
+fn model_cache(given: &Path, cache: &Path) -> Result<Snapshot, LocalError> {
+    let full = cache.canonicalize().unwrap_or_else(|_| cache.into());
+    let id = id_of(name_of(&full)).unwrap_or_else(|| "an unnamed model".into());
+    let snapshots = cache.join("snapshots");
+    let named = fs::read_to_string(cache.join("refs").join("main")).ok();
+    let named = named.map(|text| text.trim().to_string());
+    let reason = match named.filter(|commit| is_commit(commit)) {
+        None => "without a commit in refs/main".to_string(),
+        Some(commit) => {
+            let path = snapshots.join(&commit);
+            let lacks = missing(&path);
+            if lacks.is_empty() {
+                let note = format!(
+                    "{}: the hub cache of `{id}`; its snapshot {} (refs/main) is used",
+                    given.display(),
+                    short(&commit)
+                );
+                return Ok(Snapshot { path, commit, note });
+            }
+            format!(
+                "whose snapshot {} (refs/main) lacks {}",
+                short(&commit),
+                some_of(lacks)
+            )
+        }
+    };
+    let whole: Vec<String> = sub_folders(&snapshots)
+        .iter()
+        .map(|name| snapshots.join(name))
+        .filter(|path| missing(path).is_empty())
+        .map(|path| path.display().to_string())
+        .collect();
+    let advice = if whole.is_empty() {
+        format!("no other snapshot there is complete: run `apb fetch {id}`")
+    } else {
+        format!("give {}, or run `apb fetch {id}`", whole.join(" or "))
+    };
+    Err(LocalError::ModelCache {
+        path: given.into(),
+        id,
+        reason,
+        advice,
+    })
+}
+
+/// Whether a folder is the cache of one model.
+fn is_model_cache(folder: &Path) -> bool {
+    let snapshots = folder.join("snapshots").is_dir();
+    let rest = folder.join("refs").is_dir() || folder.join("blobs").is_dir();
+    (snapshots && rest) || id_of(name_of(folder)).is_some()
+}
+
+/// `org/name` of a folder `models--org--name`.
+fn id_of(folder: &str) -> Option<String> {
+    let id = folder.strip_prefix(MODEL_PREFIX)?.replacen("--", "/", 1);
+    (!id.is_empty()).then_some(id)
+}
+
+/// Whether the text can be a commit's hash: 7 to 64 hexadecimal digits, so it is a file name, too.
+pub(crate) fn is_commit(text: &str) -> bool {
+    (7..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// The beginning of a commit's hash, as people write it.
+pub(crate) fn short(commit: &str) -> &str {
+    commit.get(..7).unwrap_or(commit)
+}
+
+fn is_link(path: &Path) -> bool {
+    path.symlink_metadata()
+        .is_ok_and(|found| found.is_symlink())
+}
+
+/// Where a link leads that leads nowhere.
+fn target_of_broken(path: &Path) -> Option<PathBuf> {
+    if !is_link(path) || path.exists() {
+        return None;
+    }
+    fs::read_link(path).ok()
+}
+
+fn name_of(folder: &Path) -> &str {
+    folder
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or("")
+}
+
+/// The names in a folder, sorted; none if it cannot be listed.
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+fn sub_folders(folder: &Path) -> Vec<String> {
+    let mut names = names(folder);
+    names.retain(|name| folder.join(name).is_dir());
+    names
+}
+
+/// The first of many, and how many more there are.
+fn some_of(mut names: Vec<String>) -> String {
+    let more = names.len().saturating_sub(SHOWN);
+    names.truncate(SHOWN);
+    if more > 0 {
+        names.push(format!("{more} more"));
+    }
+    names.join(", ")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+//! A file in memory without reading it: the operating system brings in what is touched.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
+
+use super::error::WeightsError;
+use crate::checkpoint::lfs;
+
+/// A memory-mapped file, read-only.
+///
+/// The file must not be changed while it is mapped; if it is shortened, the operating system ends
+/// a process that touches the missing part. Files are therefore replaced by renaming, never rewritten, by
+/// everything in this crate.
+#[derive(Debug, Clone)]
+pub(crate) struct MappedFile {
+    path: PathBuf,
+    bytes: bytes::Bytes,
+    /// The mapping behind `bytes`; none where they are no file's.
+    map: Option<Arc<Mmap>>,
+}
+
+/// What `bytes::Bytes` asks of its owner.
+struct Shared(Arc<Mmap>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl MappedFile {
+    /// Maps the regular file at `path`; symbolic links are followed.
+    pub(crate) fn open(path: &Path) -> Result<Self, WeightsError> {
+        let failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::NotFound => WeightsError::NotFound { path: path.into() },
+            _ => WeightsError::Open {
+                path: path.into(),
+                source,
+            },
+        };
+        // Asked before opening: opening a pipe would wait for a writer.
+        let metadata = std::fs::metadata(path).map_err(failed)?;
+        if !metadata.is_file() {
+            let found = if metadata.is_dir() {
+                "a folder"
+            } else {
+                "a device or pipe"
+            };
+            return Err(WeightsError::NotAFile {
+                path: path.into(),
+                found,
+            });
+        }
+        let file = File::open(path).map_err(failed)?;
+        let (bytes, map) = if metadata.len() == 0 {
+            (bytes::Bytes::new(), None)
+        } else {
+            // SAFETY: the mapping is read-only; the contract that the file is not changed
+            // meanwhile stands in the type's documentation.
+            let map = Arc::new(unsafe { Mmap::map(&file) }.map_err(failed)?);
+            (
+                bytes::Bytes::from_owner(Shared(Arc::clone(&map))),
+                Some(map),
+            )
+        };
+        if lfs::is_pointer(&bytes) {
+            return Err(WeightsError::LfsPointer { path: path.into() });
+        }
+        Ok(Self {
+            path: path.into(),
+            bytes,
+            map,
+        })
+    }
+
+    /// Bytes that are in memory already, as if they were a file at `path`.
+    #[cfg(feature = "gguf")]
+    pub(crate) fn in_memory(path: &Path, bytes: &[u8]) -> Self {
+        Self {
+            path: path.into(),
+            bytes: bytes::Bytes::copy_from_slice(bytes),
+            map: None,
+        }
+    }
+
+    /// Where the file lies.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The whole file.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// A part of the file that keeps the mapping alive; `None` if it is not inside the file.
+    pub(crate) fn slice(&self, range: Range<usize>) -> Option<bytes::Bytes> {
+        (range.start <= range.end && range.end <= self.bytes.len()).then(|| self.bytes.slice(range))
+    }
+    /// Says that a part of the file is not needed any more: what was read of it does not count as
+    /// this process's memory from now on. Reading it again reads the file again.
+    pub(crate) fn release(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if let Some(map) = &self.map
+            && range.start <= range.end
+            && range.end <= map.len()
+        {
+            let len = range.end - range.start;
+            // SAFETY: the mapping is of a file and read-only, so what is dropped comes back from the
+            // file with the same bytes; nothing can have been written to be lost.
+            let released =
+                unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, len) };
+            if let Err(error) = released {
+                tracing::debug!("{}: {error}", self.path.display());
+            }
+        }
+        #[cfg(not(unix))]
+        let _ = (range, &self.map);
+    }
+}

@@ -1,0 +1,365 @@
+//! Everything a model folder holds, ready to compute on one device.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, FloatDType};
+
+use crate::checkpoint::source::{ModelSource, SourceError};
+use crate::checkpoint::{
+    self, ConfigError, LoadOptions, LoadReport, Progress, WeightsError, module_path,
+};
+use crate::model::{Decoder, DecoderConfig};
+use crate::text::chat_template::{ChatTemplate, ChatTemplateError, ChatTemplates, RenderOptions};
+use crate::text::generation_config::{GenerationConfig, GenerationConfigError};
+use crate::text::prompt::{
+    PromptError, PromptOptions, PromptSplit, PromptTemplate, QuerySplit, TemplateChoice,
+};
+use crate::text::stop::{self, StopToken};
+use crate::text::tokenizer::{SpecialTokens, Tokenizer, TokenizerError};
+
+/// Why a model cannot be used. Every message names the file and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// The path is no model.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// `config.json` was refused.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The weights cannot be loaded.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// `tokenizer.json` was refused.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The chat template was refused.
+    #[error(transparent)]
+    ChatTemplate(#[from] ChatTemplateError),
+    /// `generation_config.json` was refused.
+    #[error(transparent)]
+    GenerationConfig(#[from] GenerationConfigError),
+    /// The prompt cannot be built.
+    #[error(transparent)]
+    Prompt(#[from] PromptError),
+}
+
+/// Everything of a model but its weights: enough to turn documents and questions into tokens, and to
+/// refuse what will not work before anything large is read.
+#[derive(Debug)]
+pub struct ModelText {
+    /// The decoder's shape.
+    pub config: DecoderConfig,
+    /// Text to tokens and back.
+    pub tokenizer: Tokenizer,
+    /// The tokenizer's special tokens by name.
+    pub special_tokens: SpecialTokens,
+    /// How conversations are written for this model, by name; none for a base model.
+    pub chat_templates: ChatTemplates,
+    /// Sampling defaults.
+    pub generation: GenerationConfig,
+    /// The tokens that end an answer to a prompt by the model's own template; see
+    /// [`Self::stop_tokens_of`].
+    pub stop_tokens: Vec<StopToken>,
+    /// What in the files was overruled or passed over, a sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// A decoder with its tokenizer, chat template and generation defaults.
+#[derive(Debug)]
+pub struct LanguageModel {
+    /// All but the weights.
+    pub text: ModelText,
+    /// The weights.
+    pub decoder: Decoder,
+    /// Where the weights are.
+    pub device: Device,
+    /// What the weights, and therefore the cache, are stored as.
+    pub dtype: FloatDType,
+    /// What the user should know about the weights, one line each.
+    pub warnings: Vec<String>,
+}
+
+impl ModelText {
+    /// Reads everything but the weights of a Hugging Face folder or a GGUF file.
+    ///
+    /// # Errors
+    ///
+    /// A [`ModelError`] saying which file is missing or wrong and what to do about it.
+    pub fn load(source: &ModelSource) -> Result<Self, ModelError> {
+        let (config, mut warnings) = DecoderConfig::read(source.config())?;
+        let loaded = source.tokenizer()?;
+        warnings.extend(loaded.beyond(config.vocab_size));
+        warnings.extend(loaded.warnings);
+        let (tokenizer, special_tokens) = (loaded.tokenizer, loaded.special_tokens);
+        let (chat_templates, default) = chat_templates(source)?;
+        let chat_template = default.map(|template| with_tokens(template, &special_tokens));
+        let generation = generation_config(source, config.vocab_size)?;
+        let (_, ignored) = generation.unusable_but(&[]);
+        warnings.extend(
+            ignored
+                .iter()
+                .map(|value| format!("{value}; it is ignored")),
+        );
+        let stop_tokens = stop::of_model(
+            &generation.eos_token_ids,
+            special_tokens.eos(),
+            chat_template.as_ref(),
+            &tokenizer,
+            config.vocab_size,
+        );
+        let control = own_tokens(chat_template.as_ref(), &tokenizer);
+        let control = control
+            .into_iter()
+            .chain(stop_tokens.iter().map(|stop| stop.id));
+        let tokenizer = tokenizer.with_control_tokens(control);
+        Ok(Self {
+            config,
+            tokenizer,
+            special_tokens,
+            chat_templates,
+            generation,
+            stop_tokens,
+            warnings,
+        })
+    }
+
+    /// The chat template that was chosen, with the tokenizer's special tokens; none where the text
+    /// stands as it is.
+    fn template(&self, options: &PromptOptions) -> Result<Option<ChatTemplate>, ModelError> {
+        let has_tools = options.render.tools.is_some();
+        let select = |name| self.chat_templates.select(name, has_tools).map(Some);
+        let template = match &options.template {
+            TemplateChoice::Model if self.chat_templates.is_empty() => None,
+            TemplateChoice::Model => select(None)?,
+            TemplateChoice::Named(name) => select(Some(name))?,
+            TemplateChoice::Source(source) => Some(ChatTemplate::parse(source)?),
+            TemplateChoice::None => None,
+        };
+        Ok(template.map(|template| with_tokens(template, &self.special_tokens)))
+    }
+
+    /// The tokens that end an answer to a prompt of these options: the model's, and the one with which
+    /// the chosen chat template ends an assistant's turn.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::ChatTemplate`] when there is no template of the name asked for or the one given
+    /// does not parse.
+    pub fn stop_tokens_of(&self, options: &PromptOptions) -> Result<Vec<StopToken>, ModelError> {
+        let template = self.template(options)?;
+        let mut stops = self.stop_tokens.clone();
+        let ends = template.and_then(|template| stop::end_of_turn(&template, &self.tokenizer));
+        if let Some(token) = ends
+            && (token.id as usize) < self.config.vocab_size
+            && stops.iter().all(|stop| stop.id != token.id)
+        {
+            stops.push(token);
+        }
+        Ok(stops)
+    }
+
+    /// The model's prompt with places for a document and a question.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::ChatTemplate`] when there is no template of the name asked for or the one given
+    /// does not parse, [`ModelError::Prompt`] when the template takes no system prompt or changes
+    /// the user's text.
+    pub fn prompt_template(&self, options: &PromptOptions) -> Result<PromptTemplate, ModelError> {
+        let template = self.template(options)?;
+        let prompt = match &template {
+            Some(template) => {
+                PromptTemplate::from_chat(template, options.system.as_deref(), &options.render)?
+            }
+            None => PromptTemplate::plain(),
+        };
+        Ok(prompt
+            .with_answer_prefix(&options.answer_prefix)
+            .with_allow_control_tokens(options.allow_control_tokens))
+    }
+
+    /// The tokens before the document, of the document, the question and the template's tail.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Prompt`] when document or question is empty, or as [`Self::prompt_template`].
+    pub fn split(
+        &self,
+        document: &str,
+        question: &str,
+        options: &PromptOptions,
+    ) -> Result<PromptSplit, ModelError> {
+        let parts = self.prompt_template(options)?.parts(document, question)?;
+        Ok(parts.split(&self.tokenizer, self.config.vocab_size)?)
+    }
+
+    /// The tokens of a question to a document that is prefilled already, and of the template's tail.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Prompt`] when the question is empty, or as [`Self::prompt_template`].
+    pub fn split_query(
+        &self,
+        question: &str,
+        options: &PromptOptions,
+    ) -> Result<QuerySplit, ModelError> {
+        let template = self.prompt_template(options)?;
+        Ok(template.split_query(&self.tokenizer, question, self.config.vocab_size)?)
+    }
+}
+
+impl LanguageModel {
+    /// Loads a Hugging Face folder or a GGUF file in f32.
+    ///
+    /// # Errors
+    ///
+    /// A [`ModelError`] saying which file is missing or wrong and what to do about it.
+    pub fn load(path: impl AsRef<Path>, device: &Device) -> Result<Self, ModelError> {
+        Self::load_with(path, FloatDType::F32, device, &mut |_| {})
+    }
+
+    /// [`Self::load`] with the weights in a type of choice (f32, f16 or bf16, or [`LoadOptions`] with
+    /// more); `progress` gets the bytes loaded and in all.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load`].
+    pub fn load_with(
+        path: impl AsRef<Path>,
+        options: impl Into<LoadOptions>,
+        device: &Device,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Self, ModelError> {
+        let source = ModelSource::open(path)?;
+        let text = ModelText::load(&source)?;
+        Self::with_text(text, &source, options, device, progress)
+    }
+
+    /// Loads the weights that belong to a text side which has been read from the same source.
+    ///
+    /// # Errors
+    ///
+    /// As [`load_decoder`].
+    pub fn with_text(
+        mut text: ModelText,
+        source: &ModelSource,
+        options: impl Into<LoadOptions>,
+        device: &Device,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Self, ModelError> {
+        let options = options.into();
+        let (decoder, report) = load_decoder(source, &text.config, options, device, progress)?;
+        text.config.tie_word_embeddings = decoder.lm_head.is_none();
+        Ok(Self {
+            text,
+            decoder,
+            device: device.clone(),
+            dtype: options.dtype,
+            warnings: report.warnings.iter().map(ToString::to_string).collect(),
+        })
+    }
+}
+
+/// Loads only the weights of a model, and what a load that succeeded has to say.
+///
+/// # Errors
+///
+/// [`ModelError::Source`] or [`ModelError::Weights`], the latter with everything that does not fit
+/// the configuration at once.
+pub fn load_decoder(
+    source: &ModelSource,
+    config: &DecoderConfig,
+    options: impl Into<LoadOptions>,
+    device: &Device,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<(Decoder, LoadReport), ModelError> {
+    let options = options.into();
+    let tensors = source.checkpoint()?;
+    let (config, warning) = checkpoint::resolve_tying(&tensors, config, options.dtype)?;
+    let decoder = config.init(device);
+    let (decoder, mut report) =
+        checkpoint::load(decoder, &tensors, options, module_path, progress)?;
+    report.warnings.extend(warning);
+    Ok((decoder, report))
+}
+
+/// The added tokens that a chat template itself writes around a user's text: control tokens, whatever
+/// the tokenizer's files say of them.
+fn own_tokens(template: Option<&ChatTemplate>, tokenizer: &Tokenizer) -> Vec<u32> {
+    let Some(template) = template else {
+        return Vec::new();
+    };
+    let Ok(prompt) = PromptTemplate::from_chat(template, None, &RenderOptions::default()) else {
+        return Vec::new();
+    };
+    let frames = [prompt.prefix(), prompt.tail()];
+    let ids = frames.map(|text| tokenizer.encode(text, false).unwrap_or_default());
+    let has_words = |id: &u32| {
+        let token = tokenizer.token(*id);
+        token.is_some_and(|token| !token.trim().is_empty())
+    };
+    let ids = ids.into_iter().flatten();
+    ids.filter(|id| tokenizer.is_added(*id))
+        .filter(has_words)
+        .collect()
+}
+
+/// A file of the source, for a message; all that is in a GGUF file is in one.
+fn file(source: &ModelSource, name: &str) -> PathBuf {
+    match source.path().is_dir() {
+        true => source.path().join(name),
+        false => source.path().into(),
+    }
+}
+
+/// A template that sees the tokenizer's special tokens.
+fn with_tokens(template: ChatTemplate, tokens: &SpecialTokens) -> ChatTemplate {
+    tokens.iter().fold(template, |template, (name, text)| {
+        template.with_special_token(name, text)
+    })
+}
+
+/// The model's templates, and the one that is used where none is asked for by name.
+fn chat_templates(
+    source: &ModelSource,
+) -> Result<(ChatTemplates, Option<ChatTemplate>), ChatTemplateError> {
+    let files = source.chat_templates();
+    let in_file = |error: ChatTemplateError| {
+        let of_template = matches!(
+            error,
+            ChatTemplateError::Syntax { .. } | ChatTemplateError::TooLarge { .. }
+        );
+        let name = match of_template && files.jinja.is_some() {
+            true => "chat_template.jinja",
+            false => "tokenizer_config.json",
+        };
+        error.in_file(&file(source, name))
+    };
+    let templates = ChatTemplates::read(&files).map_err(in_file)?;
+    let default = match templates.select(None, false) {
+        Ok(template) => Some(template),
+        // Where templates have other names, one has to be asked for.
+        Err(ChatTemplateError::NoDefault { .. }) => None,
+        Err(error) => return Err(in_file(error)),
+    };
+    Ok((templates, default))
+}
+
+/// `generation_config.json`, and `config.json` for the token ids it leaves out.
+fn generation_config(
+    source: &ModelSource,
+    vocab_size: usize,
+) -> Result<GenerationConfig, GenerationConfigError> {
+    let parse = |name: &str, json: &str| {
+        let path = file(source, name);
+        GenerationConfig::parse(json.as_bytes(), vocab_size)
+            .map(|config| config.in_file(&path))
+            .map_err(|error| error.in_file(&path))
+    };
+    let generation = match source.generation_config() {
+        Some(json) => parse("generation_config.json", json)?,
+        None => GenerationConfig::default(),
+    };
+    Ok(generation.or_tokens_of(parse("config.json", source.config())?))
+}

@@ -1,0 +1,181 @@
+//! Chat templates: the Jinja program of a model that turns messages into its prompt.
+//!
+//! Rendered as Hugging Face transformers does it (`apply_chat_template`): minijinja parses a
+//! template, and what it says is carried out here with Python's values, operators, methods and
+//! spelling, and with Jinja2's filters and tests. A template is a program from elsewhere, so what it
+//! may take is limited; one that takes more ends with [`ChatTemplateError::Limit`].
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `message.rs`, `variable.rs` | what goes in |
+//! | `selection.rs` | which of a model's templates is used |
+//! | `source.rs` | text and tags as Jinja2 cuts them, for minijinja's parser |
+//! | `engine.rs`, `interpreter.rs`, `expression.rs` | runs a template |
+//! | `value.rs`, `operators.rs`, `slices.rs`, `print.rs`, `json.rs`, `text.rs`, `attributes.rs`, `format.rs` | Python |
+//! | `filters.rs`, `tests.rs`, `globals.rs`, `markup.rs`, `clock.rs` | Jinja2 and transformers |
+//! | `limits.rs`, `fault.rs` | what a template may take, and how it stops |
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+mod attributes;
+mod call;
+mod characters;
+mod clock;
+mod engine;
+mod error;
+mod expression;
+mod fault;
+mod filters;
+mod format;
+mod globals;
+mod interpreter;
+mod json;
+mod limits;
+mod markup;
+mod message;
+mod operators;
+mod print;
+mod selection;
+mod slices;
+mod sorting;
+mod source;
+mod tests;
+mod text;
+mod value;
+mod variable;
+
+pub use error::ChatTemplateError;
+pub use message::ChatMessage;
+pub use selection::{ChatTemplateFiles, ChatTemplates};
+pub use variable::TemplateValue;
+
+/// How [`ChatTemplate::render`] renders.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RenderOptions {
+    /// Whether the prompt ends with the opening of the assistant's turn.
+    pub add_generation_prompt: bool,
+    /// The functions that the model may call, as JSON schemas; `tools` is none where `None`.
+    pub tools: Option<Vec<serde_json::Value>>,
+    /// The documents that the model may cite; `documents` is none where `None`.
+    pub documents: Option<Vec<serde_json::Value>>,
+    /// Further variables, such as `enable_thinking`. They go before special tokens of that name.
+    pub variables: BTreeMap<String, TemplateValue>,
+    /// The time that `strftime_now` tells; the system's clock where `None`.
+    pub now: Option<SystemTime>,
+    /// Where that time is local, in seconds east of UTC; the system's time zone where `None`.
+    pub utc_offset: Option<i32>,
+}
+
+/// The variables that every template is given.
+const RESERVED: [&str; 4] = ["messages", "tools", "documents", "add_generation_prompt"];
+
+/// A parsed chat template with the special tokens it refers to.
+///
+/// ```
+/// use burn_apb::text::chat_template::{ChatMessage, ChatTemplate, RenderOptions};
+///
+/// let source = "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}";
+/// let template = ChatTemplate::parse(source)?.with_special_token("bos_token", "<s>");
+/// let messages = [ChatMessage::new("user", "Hello")];
+/// assert_eq!(template.render(&messages, &RenderOptions::default())?, "<s>[user] Hello");
+/// # Ok::<(), burn_apb::text::chat_template::ChatTemplateError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChatTemplate {
+    source: String,
+    special_tokens: BTreeMap<String, String>,
+}
+
+impl ChatTemplate {
+    /// Parses a template. Its `bos_token` and the like are undefined, and print as nothing, until
+    /// given by [`with_special_token`](Self::with_special_token).
+    ///
+    /// # Errors
+    ///
+    /// [`ChatTemplateError::Syntax`] with the line, [`ChatTemplateError::TooLarge`] above 128 KiB.
+    pub fn parse(source: &str) -> Result<Self, ChatTemplateError> {
+        engine::run(source, None)?;
+        Ok(Self {
+            source: source.to_owned(),
+            special_tokens: BTreeMap::new(),
+        })
+    }
+
+    /// Sets a variable such as `bos_token` or `eos_token`.
+    pub fn with_special_token(mut self, name: impl Into<String>, token: impl Into<String>) -> Self {
+        self.special_tokens.insert(name.into(), token.into());
+        self
+    }
+
+    /// The template of a model whose files are in memory: the text of a `chat_template.jinja` goes
+    /// before the one in the text of a `tokenizer_config.json`; `None` where there is neither.
+    /// [`ChatTemplates`] has all templates of a model, by name.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with a text: not JSON, a field of another type, a template that does not parse.
+    pub fn from_texts(
+        jinja: Option<&str>,
+        tokenizer_config: Option<&str>,
+    ) -> Result<Option<Self>, ChatTemplateError> {
+        let templates = ChatTemplates::read(&ChatTemplateFiles {
+            jinja,
+            tokenizer_config,
+            ..ChatTemplateFiles::default()
+        })?;
+        match templates.is_empty() {
+            true => Ok(None),
+            false => templates.select(None, false).map(Some),
+        }
+    }
+
+    /// The template in the text of a `tokenizer_config.json`; `None` where it has none.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_texts`](Self::from_texts).
+    pub fn from_tokenizer_config(json: &str) -> Result<Option<Self>, ChatTemplateError> {
+        Self::from_texts(None, Some(json))
+    }
+
+    /// The template's source.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The special tokens that the template sees, by variable name.
+    pub fn special_tokens(&self) -> &BTreeMap<String, String> {
+        &self.special_tokens
+    }
+
+    /// Renders `messages` into a prompt. The result holds the special tokens as text, `bos_token`
+    /// too where the template has it, so it is to be encoded without adding any.
+    ///
+    /// # Errors
+    ///
+    /// [`ChatTemplateError::Raised`] where the template refuses the messages,
+    /// [`ChatTemplateError::Render`] where it fails, [`ChatTemplateError::Limit`] where it takes
+    /// too many instructions or too much memory, [`ChatTemplateError::ReservedVariable`] where a
+    /// variable is called `messages`, `tools`, `documents` or `add_generation_prompt`.
+    pub fn render(
+        &self,
+        messages: &[ChatMessage],
+        options: &RenderOptions,
+    ) -> Result<String, ChatTemplateError> {
+        if let Some(name) = RESERVED
+            .iter()
+            .find(|name| options.variables.contains_key(**name))
+        {
+            return Err(ChatTemplateError::ReservedVariable {
+                name: (*name).to_owned(),
+            });
+        }
+        let input = engine::Input {
+            special_tokens: &self.special_tokens,
+            messages,
+            options,
+        };
+        engine::run(&self.source, Some(input))
+    }
+}

@@ -1,0 +1,356 @@
+//! Filters of lists and of what else can be iterated over.
+
+use std::rc::Rc;
+
+use super::{at_path, fold_case, sort_by_keys};
+use crate::text::chat_template::call::{Arguments, flag, required, unexpected};
+use crate::text::chat_template::fault::{Fault, Result};
+use crate::text::chat_template::interpreter::Interpreter;
+use crate::text::chat_template::operators::{self, Operator};
+use crate::text::chat_template::slices::{Slice, slice};
+use crate::text::chat_template::value::Value;
+use crate::text::chat_template::{markup, print, tests};
+
+pub(super) fn call(
+    engine: &mut Interpreter<'_>,
+    name: &str,
+    value: &Value,
+    arguments: &Arguments,
+) -> Result<Value> {
+    let budget = engine.budget;
+    match name {
+        "list" => {
+            arguments.positional(name, 0, 0)?;
+            Value::list(value.items(budget)?, budget)
+        }
+        "first" => {
+            arguments.positional(name, 0, 0)?;
+            if let Value::Generator(generator) = value {
+                let first = generator.items.borrow_mut().next();
+                if let Some(first) = first {
+                    return Ok(first);
+                }
+            }
+            let first = value.items(budget)?.into_iter().next();
+            Ok(first.unwrap_or_else(|| Value::undefined("the first item of an empty sequence")))
+        }
+        "last" => {
+            arguments.positional(name, 0, 0)?;
+            if matches!(value, Value::Generator(_)) {
+                return Err(value.misfit("a sequence that can be reversed"));
+            }
+            let last = value.items(budget)?.pop();
+            Ok(last.unwrap_or_else(|| Value::undefined("the last item of an empty sequence")))
+        }
+        "reverse" => {
+            arguments.positional(name, 0, 0)?;
+            if value.as_str().is_some() {
+                let backwards = Slice {
+                    step: Some(-1),
+                    ..Slice::default()
+                };
+                return slice(value, backwards, budget);
+            }
+            let mut items = value.items(budget)?;
+            items.reverse();
+            Value::generator(items, None, budget)
+        }
+        "join" => {
+            let [separator, attribute] = arguments.bind(name, ["d", "attribute"])?;
+            let mut items = value.items(budget)?;
+            if let Some(attribute) = attribute.filter(|a| !matches!(a, Value::None)) {
+                for item in &mut items {
+                    *item = at_path(engine, item, &attribute, None)?;
+                }
+            }
+            join(engine, &items, &separator.unwrap_or_else(|| Value::str("")))
+        }
+        "map" => map(engine, value, arguments),
+        "select" | "reject" | "selectattr" | "rejectattr" => select(engine, name, value, arguments),
+        "sort" => {
+            let [reverse, case, attribute] =
+                arguments.bind(name, ["reverse", "case_sensitive", "attribute"])?;
+            let (reverse, case) = (flag(&reverse, false)?, flag(&case, false)?);
+            let paths: Vec<Value> = match attribute.unwrap_or(Value::None) {
+                Value::Str(text) => text.split(',').map(Value::str).collect(),
+                path => vec![path],
+            };
+            let mut keyed = Vec::new();
+            for item in value.items(budget)? {
+                let mut key = Vec::with_capacity(paths.len());
+                for path in &paths {
+                    key.push(fold_case(at_path(engine, &item, path, None)?, case));
+                }
+                keyed.push((Value::list(key, budget)?, item));
+            }
+            let sorted = sort_by_keys(keyed, reverse, engine)?;
+            Value::list(sorted.into_iter().map(|(_, item)| item).collect(), budget)
+        }
+        "unique" => {
+            let [case, attribute] = arguments.bind(name, ["case_sensitive", "attribute"])?;
+            let (case, path) = (flag(&case, false)?, attribute.unwrap_or(Value::None));
+            let mut seen = std::collections::HashSet::new();
+            let mut items = Vec::new();
+            for item in value.items(budget)? {
+                let key = fold_case(at_path(engine, &item, &path, None)?, case);
+                if seen.insert(operators::key(&key, budget)?) {
+                    items.push(item);
+                }
+            }
+            Value::generator(items, None, budget)
+        }
+        "min" | "max" => {
+            let [case, attribute] = arguments.bind(name, ["case_sensitive", "attribute"])?;
+            let (case, path) = (flag(&case, false)?, attribute.unwrap_or(Value::None));
+            let wanted = match name {
+                "min" => std::cmp::Ordering::Less,
+                _ => std::cmp::Ordering::Greater,
+            };
+            let mut best: Option<(Value, Value)> = None;
+            for item in value.items(budget)? {
+                let key = fold_case(at_path(engine, &item, &path, None)?, case);
+                let better = match &best {
+                    None => true,
+                    Some((so_far, _)) => operators::compare(&key, so_far, budget)? == Some(wanted),
+                };
+                if better {
+                    best = Some((key, item));
+                }
+            }
+            let none = || Value::undefined("an item of an empty sequence");
+            Ok(best.map_or_else(none, |(_, item)| item))
+        }
+        "sum" => {
+            let [attribute, start] = arguments.bind(name, ["attribute", "start"])?;
+            let path = attribute.unwrap_or(Value::None);
+            let mut sum = start.unwrap_or_else(|| Value::int(0));
+            if sum.as_str().is_some() {
+                return Err(Fault::type_error("sum() can't sum strings"));
+            }
+            for item in value.items(budget)? {
+                let item = at_path(engine, &item, &path, None)?;
+                sum = operators::binary(Operator::Add, &sum, &item, budget)?;
+            }
+            Ok(sum)
+        }
+        "dictsort" => dict_sort(engine, value, arguments),
+        "groupby" => group_by(engine, value, arguments),
+        "batch" => {
+            let [count, fill] = arguments.bind(name, ["linecount", "fill_with"])?;
+            let count = required(&count, "linecount")?.to_i64()?;
+            let items = value.items(budget)?;
+            let size = match usize::try_from(count) {
+                Ok(size @ 1..) => size,
+                // Jinja2's loop never finds a batch of that size.
+                _ => items.len().max(1),
+            };
+            let mut batches = Vec::new();
+            for batch in items.chunks(size) {
+                let mut batch = batch.to_vec();
+                if let Some(fill) = fill.clone().filter(|fill| !matches!(fill, Value::None)) {
+                    budget.product(48, size)?;
+                    batch.resize(size, fill);
+                }
+                batches.push(Value::list(batch, budget)?);
+            }
+            Value::generator(batches, None, budget)
+        }
+        _ => {
+            let [count, fill] = arguments.bind(name, ["slices", "fill_with"])?;
+            let count = required(&count, "slices")?.to_i64()?;
+            if count == 0 {
+                return Err(Fault::value_error("integer division or modulo by zero"));
+            }
+            let items = value.items(budget)?;
+            let count = usize::try_from(count).unwrap_or(0);
+            budget.product(48, count)?;
+            let (each, more) = (items.len() / count.max(1), items.len() % count.max(1));
+            let mut slices = Vec::new();
+            let mut rest = items.as_slice();
+            for at in 0..count {
+                let (taken, behind) = rest.split_at(each + usize::from(at < more));
+                let mut taken = taken.to_vec();
+                if let Some(fill) = fill
+                    .clone()
+                    .filter(|f| !matches!(f, Value::None) && at >= more)
+                {
+                    taken.push(fill);
+                }
+                slices.push(Value::list(taken, budget)?);
+                rest = behind;
+            }
+            Value::generator(slices, None, budget)
+        }
+    }
+}
+
+fn join(engine: &Interpreter<'_>, items: &[Value], separator: &Value) -> Result<Value> {
+    let budget = engine.budget;
+    let piece = |value: &Value| match engine.autoescape {
+        true => markup::escape(value, budget),
+        false => print::text(value, budget),
+    };
+    let separator = piece(separator)?;
+    let mut out = String::new();
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            out.push_str(&separator);
+        }
+        out.push_str(&piece(item)?);
+        if out.len() > budget.value_bytes() {
+            return Err(Fault::limit("the size of a value"));
+        }
+    }
+    budget.bytes(out.len())?;
+    Ok(match engine.autoescape {
+        true => Value::Markup(Rc::from(out)),
+        false => Value::str(&out),
+    })
+}
+
+/// Collects what a generator makes; the exception that ends it is kept for who comes that far.
+fn generate(
+    engine: &mut Interpreter<'_>,
+    value: &Value,
+    mut make: impl FnMut(&mut Interpreter<'_>, Value) -> Result<Option<Value>>,
+) -> Result<Value> {
+    let mut made = Vec::new();
+    let mut end = None;
+    // A generator made of nothing asks nothing, not even for its arguments.
+    if value.truth()? {
+        match value.items(engine.budget) {
+            Ok(items) => {
+                for item in items {
+                    match make(engine, item) {
+                        Ok(Some(value)) => made.push(value),
+                        Ok(None) => {}
+                        Err(fault) => {
+                            end = Some(fault);
+                            break;
+                        }
+                    }
+                }
+            }
+            Err(fault) => end = Some(fault),
+        }
+    }
+    Value::generator(made, end, engine.budget)
+}
+
+fn map(engine: &mut Interpreter<'_>, value: &Value, arguments: &Arguments) -> Result<Value> {
+    if arguments.positional.is_empty()
+        && let Some(path) = arguments.keyword("attribute")
+    {
+        let other = |name: &str| name != "attribute" && name != "default";
+        if let Some((name, _)) = arguments.keywords.iter().find(|(name, _)| other(name)) {
+            return Err(unexpected("map", name));
+        }
+        let (path, default) = (path.clone(), arguments.keyword("default").cloned());
+        let default = default.filter(|default| !matches!(default, Value::None));
+        return generate(engine, value, |engine, item| {
+            at_path(engine, &item, &path, default.as_ref()).map(Some)
+        });
+    }
+    let (filter, rest) = named(arguments);
+    generate(engine, value, |engine, item| {
+        let filter = filter.as_ref().map(|name| print::text(name, engine.budget));
+        let filter = filter.ok_or_else(|| Fault::runtime("map requires a filter argument"))??;
+        super::call(engine, &filter, &item, &rest).map(Some)
+    })
+}
+
+/// The first argument, and the others.
+fn named(arguments: &Arguments) -> (Option<Value>, Arguments) {
+    let mut rest = arguments.clone();
+    let name = match rest.positional.is_empty() {
+        true => None,
+        false => Some(rest.positional.remove(0)),
+    };
+    (name, rest)
+}
+
+fn select(
+    engine: &mut Interpreter<'_>,
+    name: &str,
+    value: &Value,
+    arguments: &Arguments,
+) -> Result<Value> {
+    let by_attribute = name.ends_with("attr");
+    let wanted = name.starts_with("select");
+    let (path, arguments) = match by_attribute {
+        true => named(arguments),
+        false => (Some(Value::None), arguments.clone()),
+    };
+    let (test, rest) = named(&arguments);
+    generate(engine, value, |engine, item| {
+        let path = path.as_ref();
+        let path = path.ok_or_else(|| Fault::runtime("Missing parameter for attribute name"))?;
+        let tested = at_path(engine, &item, path, None)?;
+        let holds = match &test {
+            None => tested.truth()?,
+            Some(test) => {
+                let test = print::text(test, engine.budget)?;
+                tests::call(engine, &test, &tested, &rest)?
+            }
+        };
+        Ok((holds == wanted).then_some(item))
+    })
+}
+
+fn dict_sort(engine: &mut Interpreter<'_>, value: &Value, arguments: &Arguments) -> Result<Value> {
+    let budget = engine.budget;
+    let [case, by, reverse] = arguments.bind("dictsort", ["case_sensitive", "by", "reverse"])?;
+    let (case, reverse) = (flag(&case, false)?, flag(&reverse, false)?);
+    let by_value = match by.as_ref().map(|by| by.as_str()) {
+        None | Some(Some("key")) => false,
+        Some(Some("value")) => true,
+        _ => {
+            return Err(Fault::runtime(
+                "You can only sort by either \"key\" or \"value\"",
+            ));
+        }
+    };
+    let Value::Dict(dict) = value else {
+        return Err(value.misfit("a mapping"));
+    };
+    let mut keyed = Vec::new();
+    for (key, value) in dict.iter() {
+        let by = if by_value { value } else { key };
+        let pair = Value::tuple(vec![key.clone(), value.clone()], budget)?;
+        keyed.push((fold_case(by.clone(), case), pair));
+    }
+    let sorted = sort_by_keys(keyed, reverse, engine)?;
+    Value::list(sorted.into_iter().map(|(_, pair)| pair).collect(), budget)
+}
+
+fn group_by(engine: &mut Interpreter<'_>, value: &Value, arguments: &Arguments) -> Result<Value> {
+    let budget = engine.budget;
+    let [attribute, default, case] =
+        arguments.bind("groupby", ["attribute", "default", "case_sensitive"])?;
+    let path = required(&attribute, "attribute")?;
+    let default = default.filter(|default| !matches!(default, Value::None));
+    let case = flag(&case, false)?;
+    let mut keyed = Vec::new();
+    for item in value.items(budget)? {
+        let key = at_path(engine, &item, &path, default.as_ref())?;
+        keyed.push((fold_case(key, case), item));
+    }
+    let mut groups: Vec<(Value, Vec<Value>)> = Vec::new();
+    for (key, item) in sort_by_keys(keyed, false, engine)? {
+        match groups.last_mut() {
+            Some((last, items)) if operators::equal(last, &key, budget)? => items.push(item),
+            _ => groups.push((key, vec![item])),
+        }
+    }
+    let mut made = Vec::new();
+    for (key, items) in groups {
+        // The key as the first item of the group spells it.
+        let key = match (case, items.first()) {
+            (false, Some(first)) => at_path(engine, first, &path, default.as_ref())?,
+            _ => key,
+        };
+        let items = Value::list(items, budget)?;
+        made.push(Value::tuple(vec![key, items], budget)?);
+    }
+    Value::list(made, budget)
+}
