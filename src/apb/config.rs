@@ -140,7 +140,7 @@ impl CompressorConfig {
 }
 
 /// A document in tokens, with what the anchor needs to know about it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Document {
     /// What stands before the document, and the document: all that is prefilled.
     pub tokens: Vec<u32>,

@@ -1,12 +1,15 @@
-//! Why a session could not go on.
+//! Why a session or an answer failed.
 
+use super::heads::HeadsError;
 use super::plan::PlanError;
+use crate::ModelError;
 use crate::kernels::KernelError;
 use crate::model::{CacheFull, ForwardError};
 use crate::ranks::RankError;
 use crate::text::sampler::SamplerError;
+use crate::text::tokenizer::TokenizerError;
 
-/// Why a session could not go on.
+/// Why a session failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
@@ -56,7 +59,7 @@ pub enum SessionError {
     /// An exchange between ranks failed.
     #[error(transparent)]
     Rank(#[from] RankError),
-    /// The observer asked to stop.
+    /// The observer cancelled the prefill.
     #[error("cancelled after {done} of {total} tokens")]
     Cancelled {
         /// Tokens prefilled.
@@ -82,4 +85,64 @@ impl From<KernelError> for SessionError {
     fn from(error: KernelError) -> Self {
         Self::Forward(error.into())
     }
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AnswerError {
+    /// The prompt cannot be built.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Prefill, question or decoding failed.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// A generated token cannot be turned into text.
+    #[error(transparent)]
+    Text(#[from] TokenizerError),
+    /// Ranks, lengths or method do not fit the document or the model.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The retaining heads cannot be used.
+    #[error(transparent)]
+    Heads(#[from] HeadsError),
+    /// The sampling options are not usable.
+    #[error(transparent)]
+    Sample(#[from] SamplerError),
+    /// The prompt is longer than the model was made for.
+    #[error(
+        "document ({document} tokens), question ({query}) and answer ({answer}) need {needed} \
+         tokens, but the model's context is {context}; shorten the document, or go on regardless \
+         with --allow-long"
+    )]
+    TooLong {
+        /// Document tokens, with what stands before them.
+        document: usize,
+        /// Question tokens, with the template's tail.
+        query: usize,
+        /// Tokens of the answer at most.
+        answer: usize,
+        /// All three.
+        needed: usize,
+        /// The model's context.
+        context: usize,
+    },
+    /// The prompt is longer than the attention window of some layer.
+    #[error(
+        "document ({document} tokens), question ({query}) and answer ({answer}) need {needed} \
+         tokens, but layers of this model attend to {window} at most, and sliding windows are not \
+         computed; shorten the document"
+    )]
+    BeyondWindow {
+        /// Document tokens, with what stands before them.
+        document: usize,
+        /// Question tokens, with the template's tail.
+        query: usize,
+        /// Tokens of the answer at most.
+        answer: usize,
+        /// All three.
+        needed: usize,
+        /// The window.
+        window: usize,
+    },
 }

@@ -20,6 +20,9 @@ pub struct RankRows {
     pub sees_anchor: bool,
     /// The document ranges of the local rows, in the order they are computed; their positions.
     pub local: Vec<Range<usize>>,
+    /// The rows of the process's cache that the local rows attend to as their own: themselves, and
+    /// under full attention all before them.
+    pub cached: Range<usize>,
 }
 
 impl RankRows {
@@ -63,6 +66,8 @@ pub struct Layout {
     pub ranks: Vec<RankRows>,
     /// Who computes the anchor.
     pub anchor: AnchorSource,
+    /// Document rows that all processes together compute in this pass.
+    pub tokens: usize,
 }
 
 impl Layout {
@@ -70,6 +75,7 @@ impl Layout {
     /// though its own rows do not attend to them.
     pub fn new(plan: &PrefillPlan, ranks: Range<usize>, anchor_everywhere: bool) -> Self {
         let mut anchor = AnchorSource::None;
+        let mut cached = 0..0;
         let rows = ranks
             .enumerate()
             .map(|(index, rank)| {
@@ -82,17 +88,20 @@ impl Layout {
                     anchor = AnchorSource::Rows(index);
                     computed = plan.anchor;
                 }
+                cached = cached.end..cached.end + plan.owned_len(rank);
                 RankRows {
                     rank,
                     anchor: computed,
                     sees_anchor,
                     local: plan.owned(rank),
+                    cached: cached.clone(),
                 }
             })
             .collect();
         Self {
             ranks: rows,
             anchor,
+            tokens: plan.tokens,
         }
     }
 

@@ -7,39 +7,39 @@
 //! | choose strategy, ranks and lengths | [`PrefillConfig`], which makes a [`PrefillPlan`] |
 //! | prefill once, ask often, save and restore | [`Session`], [`SavedSession`] |
 //! | choose what ranks pass on | [`compressor`] |
-//! | watch a prefill | [`PrefillObserver`] |
+//! | progress, cancellation, intermediate results | [`Observer`] |
+//! | use the attention in a decoder of your own | [`ApbAttention`], [`CausalLm`](crate::model::CausalLm) |
 //!
 #![doc = include_str!("method.md")]
 
 mod answer;
+pub mod attention;
 pub mod compressor;
 mod config;
 mod error;
+mod generate;
 pub mod heads;
 mod host;
 mod layout;
 mod logprobs;
+mod observer;
 mod passing;
 mod plan;
 mod prefill;
+mod request;
 mod saved;
 mod session;
-mod share;
-mod strategy;
 
-pub use answer::{
-    AnchorQuery, Answer, AnswerError, AnswerOptions, Observer, Reply, Request, answer,
-    answer_request, answer_with, reply,
-};
+pub use answer::{Answer, Reply, answer, answer_over, answer_request, answer_with, ask};
+pub use attention::{ApbAttention, ApbAttentionConfig};
 pub use config::{CompressorConfig, Document, Method, PrefillConfig, RingLayout, UnknownName};
-pub use error::SessionError;
+pub use error::{AnswerError, SessionError};
+pub use generate::{AskOptions, Completion, StopReason};
 pub use layout::{AnchorSource, Layout, RankRows};
 pub use logprobs::TokenLogprobs;
+pub use observer::{Observer, Part};
 pub use passing::{POOL, Selection};
 pub use plan::{PlanError, PrefillPlan};
-pub use prefill::{Part, PrefillObserver};
+pub use request::{AnchorQuery, AnswerOptions, Request};
 pub use saved::{PreparedSave, SavedError, SavedSession, discard_unfinished};
-pub use session::{
-    AskOptions, Completion, DEFAULT_PREFILL_CHUNK, Session, SessionConfig, StopReason,
-};
-pub use share::{Assignment, DocumentShare};
+pub use session::{DEFAULT_PREFILL_CHUNK, Session, SessionConfig};

@@ -8,7 +8,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::config::{CompressorConfig, Document, Method, PrefillConfig, RingLayout};
-use crate::model::DecoderConfig;
+use crate::model::AttentionShape;
 
 /// Part of a block that the anchor takes by default: `l_a = l_b / 4`, as in the paper's settings.
 const BLOCKS_PER_ANCHOR: usize = 4;
@@ -152,7 +152,7 @@ impl PrefillConfig {
     pub fn plan(
         &self,
         document: &Document,
-        model: &DecoderConfig,
+        shape: impl Into<AttentionShape>,
     ) -> Result<PrefillPlan, PlanError> {
         let tokens = document.tokens.len();
         if tokens == 0 {
@@ -177,7 +177,7 @@ impl PrefillConfig {
             plan.ranks = 1;
             return Ok(plan);
         }
-        plan.check_ranks(model.num_attention_heads)?;
+        plan.check_ranks(shape.into().heads)?;
         match self.method {
             Method::Full | Method::Ring | Method::Ulysses => {}
             Method::Star => plan.anchor = plan.block(),
@@ -348,7 +348,7 @@ fn nearest(wanted: usize, most: usize, fits: impl Fn(usize) -> bool) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Architecture;
+    use crate::model::{Architecture, DecoderConfig};
 
     fn model() -> DecoderConfig {
         DecoderConfig::new(Architecture::Llama, 512, 96, 128, 2, 6, 2, 16)

@@ -20,10 +20,10 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::plan::PrefillPlan;
-use super::session::{Held, Session, SessionConfig};
+use super::session::{Prefilled, Session, SessionConfig};
 use crate::checkpoint::{Checkpoint, FileError, WeightsError, encode};
 use crate::hex::encode as hex;
-use crate::model::{Decoder, DecoderConfig, KvCache};
+use crate::model::{AttentionShape, CausalLm, KvCache};
 
 /// What the files call themselves; to be changed with what they hold.
 const FORMAT: &str = "apb-session-1";
@@ -141,30 +141,30 @@ impl Session<'_> {
     ///
     /// As [`Self::save`].
     pub fn prepare_save(&self, folder: &Path, model: &str) -> Result<PreparedSave, SavedError> {
-        let held = self.held().ok_or(SavedError::NoDocument)?;
-        let agreed = Agreed::of(held, model, self.settings());
+        let prefilled = self.prefilled.as_ref().ok_or(SavedError::NoDocument)?;
+        let agreed = Agreed::of(prefilled, model, self.settings, self.model.dtype());
         std::fs::create_dir_all(folder).map_err(|source| FileError {
             path: folder.into(),
             source,
         })?;
         let mut prepared = PreparedSave {
             folder: folder.into(),
-            world: held.plan.ranks,
+            world: prefilled.plan.ranks,
             files: Vec::new(),
             bytes: 0,
             complete: false,
         };
         let mut start = 0;
         for rank in self.ranks() {
-            let rows = held.plan.owned_len(rank);
+            let rows = prefilled.plan.owned_len(rank);
             let header = Header {
                 agreed: agreed.clone(),
                 rank,
             };
-            let path = folder.join(file_name(rank, held.plan.ranks));
+            let path = folder.join(file_name(rank, prefilled.plan.ranks));
             prepared.files.push(path.clone());
             let path = partial(&path);
-            prepared.bytes += self.save_rank(&path, held, &header, start..start + rows)?;
+            prepared.bytes += self.save_rank(&path, prefilled, &header, start..start + rows)?;
             start += rows;
         }
         Ok(prepared)
@@ -173,26 +173,26 @@ impl Session<'_> {
     fn save_rank(
         &self,
         path: &Path,
-        held: &Held,
+        prefilled: &Prefilled,
         header: &Header,
         rows: std::ops::Range<usize>,
     ) -> Result<u64, SavedError> {
-        let layers = self.decoder_config().num_hidden_layers;
+        let layers = self.model.shape().layers;
         let names: Vec<String> = (0..layers)
             .flat_map(|layer| ["key", "value"].map(|what| format!("layers.{layer}.{what}")))
             .collect();
-        // Twice through the cache, so that no second copy of it is held: the hash stands in front.
+        // Twice through the cache, so that no second copy of it is prefilled: the hash stands in front.
         let mut hash = Sha256::new();
         let mut shape = [0; 4];
         for layer in 0..layers {
-            let (key, value) = held.cache.rows(layer, rows.clone());
+            let (key, value) = prefilled.cache.rows(layer, rows.clone());
             shape = key.dims();
             hash.update(&host_bytes(key)?[..]);
             hash.update(&host_bytes(value)?[..]);
         }
-        let dtype = DType::from(self.settings().dtype);
+        let dtype = DType::from(self.model.dtype());
         let byte_len = (shape.iter().product::<usize>() * dtype.size()) as u64;
-        let tokens: Vec<String> = held.document.iter().map(u32::to_string).collect();
+        let tokens: Vec<String> = prefilled.document.iter().map(u32::to_string).collect();
         let metadata = json!({
             "session": json!(header).to_string(),
             "tokens": tokens.join(" "),
@@ -214,7 +214,7 @@ impl Session<'_> {
         let mut file = BufWriter::new(File::create(path).map_err(failed)?);
         file.write_all(&front).map_err(failed)?;
         for layer in 0..layers {
-            let (key, value) = held.cache.rows(layer, rows.clone());
+            let (key, value) = prefilled.cache.rows(layer, rows.clone());
             for tensor in [key, value] {
                 file.write_all(&host_bytes(tensor)?).map_err(failed)?;
             }
@@ -420,40 +420,38 @@ impl SavedSession {
     /// model.
     pub fn restore<'m>(
         &self,
-        decoder: &'m Decoder,
-        config: &DecoderConfig,
+        model: &'m dyn CausalLm,
         following: usize,
-        device: &Device,
     ) -> Result<Session<'m>, SavedError> {
         let dtype = self.dtype().ok_or_else(|| SavedError::Damaged {
             path: self.folder.join(file_name(0, self.ranks.len())),
             reason: format!("dtype `{}`", self.agreed.dtype),
         })?;
+        self.check_setting("dtype", &self.agreed.dtype, format!("{:?}", model.dtype()))?;
         let plan = self.plan();
         let tokens = self.document.len();
+        let (shape, device) = (model.shape(), model.device());
         let capacity = tokens + following;
-        let mut cache = KvCache::new(config, 1, capacity, dtype.into(), device);
+        let mut cache = KvCache::new(shape, 1, capacity, dtype.into(), &device);
         for (rank, checkpoint) in self.ranks.iter().enumerate() {
-            self.restore_rank(rank, checkpoint, config, dtype, device, &mut cache)?;
+            self.restore_rank(rank, checkpoint, shape, dtype, &device, &mut cache)?;
         }
-        let settings = SessionConfig::new(capacity)
-            .with_dtype(dtype)
-            .with_context(self.agreed.context);
-        let held = Held {
+        let settings = SessionConfig::new(capacity).with_context(self.agreed.context);
+        let prefilled = Prefilled {
             document: self.document.clone(),
             plan: plan.clone(),
             local: tokens,
             cache,
             following: 0,
         };
-        Ok(Session::new(decoder, config, settings, device).holding(held))
+        Ok(Session::restored(model, settings, prefilled))
     }
 
     fn restore_rank(
         &self,
         rank: usize,
         checkpoint: &Checkpoint,
-        config: &DecoderConfig,
+        model: AttentionShape,
         dtype: FloatDType,
         device: &Device,
         cache: &mut KvCache,
@@ -463,9 +461,9 @@ impl SavedSession {
             reason,
         };
         let rows = self.plan().owned_len(rank);
-        let shape = [1, config.num_key_value_heads, rows, config.head_dim];
+        let shape = [1, model.kv_heads, rows, model.head_dim];
         let mut hash = Sha256::new();
-        for layer in 0..config.num_hidden_layers {
+        for layer in 0..model.layers {
             let mut read = |what: &str| {
                 let name = format!("layers.{layer}.{what}");
                 let info = checkpoint.info(&name);
@@ -494,16 +492,16 @@ impl SavedSession {
 }
 
 impl Agreed {
-    fn of(held: &Held, model: &str, settings: SessionConfig) -> Self {
+    fn of(prefilled: &Prefilled, model: &str, settings: SessionConfig, dtype: FloatDType) -> Self {
         let mut agreed = Self {
             format: FORMAT.into(),
             model: model.into(),
-            plan: held.plan.clone(),
-            dtype: format!("{:?}", settings.dtype),
+            plan: prefilled.plan.clone(),
+            dtype: format!("{dtype:?}"),
             context: settings.context(),
             id: String::new(),
         };
-        agreed.id = agreed.hash(&held.document);
+        agreed.id = agreed.hash(&prefilled.document);
         agreed
     }
 

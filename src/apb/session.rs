@@ -1,59 +1,49 @@
-//! A document prefilled once, and questions asked of it.
+//! A document prefilled once, and the rows that follow it.
 
-use std::borrow::Cow;
-use std::ops::{ControlFlow, Range};
-use std::time::{Duration, Instant};
+use std::ops::Range;
 
-use burn::tensor::{DType, Device, FloatDType, Tensor};
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
 
+use super::attention::QueryPass;
 use super::compressor::Compressor;
 use super::config::{Document, PrefillConfig};
 use super::error::SessionError;
-use super::host;
-use super::logprobs::TokenLogprobs;
+use super::observer::Observer;
 use super::plan::PrefillPlan;
-use super::prefill::{Prefill, PrefillObserver};
-use super::share::{Assignment, DocumentShare};
-use crate::kernels::{AttentionOutput, Regions, attention, merge};
-use crate::model::{
-    Attention, CacheFull, Decoder, DecoderConfig, ForwardError, KvCache, Projections, Rope,
-    RopeScaling,
-};
+use super::prefill::Prefill;
+use crate::model::{CacheFull, CausalLm, HiddenRows, KvCache, LayerAttention, forward_layers};
 use crate::ranks::RankGroup;
-use crate::text::sampler::Sampler;
 
 /// Rows of a full-attention pass and of a tile of the MLP. Fewer leave the matrix products short, more
 /// only add activations.
 pub const DEFAULT_PREFILL_CHUNK: usize = 1024;
 
-/// How a session is set up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The sizes of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionConfig {
     /// Tokens the session must have room for: document, question and answer together.
     pub capacity: usize,
     /// Rows of one pass of full attention, and of one tile of the MLP.
     pub chunk: usize,
-    /// Dtype of the cache; the model's own.
-    pub dtype: FloatDType,
     /// Tokens that the rotary frequencies are made for, where that is not the capacity.
     context: Option<usize>,
 }
 
 impl SessionConfig {
-    /// Room for `capacity` tokens in f32, prefilled in chunks of [`DEFAULT_PREFILL_CHUNK`].
+    /// Room for `capacity` tokens, prefilled in chunks of [`DEFAULT_PREFILL_CHUNK`].
     pub fn new(capacity: usize) -> Self {
         Self {
             capacity,
             chunk: DEFAULT_PREFILL_CHUNK,
-            dtype: FloatDType::F32,
             context: None,
         }
     }
 
     /// The same with rotary frequencies for `context` tokens in place of the capacity: those of
     /// document and question, as in transformers, so that no limit on the answer changes them. Only
-    /// dynamic scaling looks at it; rows beyond are rotated by frequencies for their own position. A
-    /// session that goes on where another ended keeps the other's.
+    /// dynamic scaling depends on it; rows beyond are rotated by frequencies for their own position. A
+    /// restored session keeps the context it was saved with.
     pub fn with_context(mut self, context: usize) -> Self {
         self.context = Some(context);
         self
@@ -64,12 +54,6 @@ impl SessionConfig {
         self.context.unwrap_or(self.capacity)
     }
 
-    /// The same with another dtype.
-    pub fn with_dtype(mut self, dtype: FloatDType) -> Self {
-        self.dtype = dtype;
-        self
-    }
-
     /// The same with passes of `chunk` rows; at least one.
     pub fn with_chunk(mut self, chunk: usize) -> Self {
         self.chunk = chunk.max(1);
@@ -77,96 +61,38 @@ impl SessionConfig {
     }
 }
 
-/// Why an answer ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum StopReason {
-    /// The model produced one of its stop tokens.
-    StopToken,
-    /// The answer came to one of the texts that end it.
-    StopText,
-    /// As many tokens as were asked for.
-    Length,
-    /// The observer asked to stop.
-    Cancelled,
-}
-
-impl StopReason {
-    /// The name used in results.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::StopToken => "stop_token",
-            Self::StopText => "stop_text",
-            Self::Length => "length",
-            Self::Cancelled => "cancelled",
-        }
-    }
-}
-
-/// The tokens of an answer and the time they took.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Completion {
-    /// Generated tokens, without the stop token.
-    pub tokens: Vec<u32>,
-    /// Why the answer ended.
-    pub stop_reason: StopReason,
-    /// The stop token that ended it.
-    pub stop_token: Option<u32>,
-    /// Log-probabilities of each token, where they were asked for.
-    pub logprobs: Vec<TokenLogprobs>,
-    /// From the first row of the question to the first token.
-    pub query_time: Duration,
-    /// From the first token to the last.
-    pub decode_time: Duration,
-    /// Decoding passes, each of one token.
-    pub decode_steps: usize,
-}
-
-impl Completion {
-    /// Tokens decoded a second; none where no pass was needed.
-    pub fn decode_tokens_per_second(&self) -> Option<f64> {
-        (self.decode_steps > 0).then(|| self.decode_steps as f64 / self.decode_time.as_secs_f64())
-    }
-}
-
-/// What limits and accompanies an answer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct AskOptions<'a> {
-    /// Tokens that end it and are no part of it.
-    pub stop_tokens: &'a [u32],
-    /// Most tokens of the answer.
-    pub max_tokens: usize,
-    /// Log-probabilities of each token and of this many of the likeliest in its place.
-    pub logprobs: Option<usize>,
-}
-
 /// A document's keys and values, ready for questions.
 ///
 /// The document is prefilled once, by [`prefill`](Self::prefill) with full attention on one rank or by
-/// [`prefill_with`](Self::prefill_with) with any strategy; every [`ask`](Self::ask) attends to all of
+/// [`prefill_with`](Self::prefill_with) with any method; every [`ask`](Self::ask) attends to all of
 /// it exactly and leaves the session as it was.
 ///
 /// A process holds the keys and values of the ranks that it drives in one cache, rank after rank. A
 /// question's rows, and each generated token, attend to what every process holds, and the partial
 /// results are merged; the process that drives the last rank, the owner, appends the new rows to its
 /// cache and alone masks causally.
-#[derive(Debug)]
 pub struct Session<'m> {
-    decoder: &'m Decoder,
-    config: DecoderConfig,
-    settings: SessionConfig,
-    device: Device,
-    rope: Rope,
-    group: RankGroup,
+    pub(super) model: &'m dyn CausalLm,
+    pub(super) settings: SessionConfig,
+    pub(super) group: RankGroup,
     /// Whether the group was given; else every plan gets one of its own in this process.
     given: bool,
-    held: Option<Held>,
+    pub(super) prefilled: Option<Prefilled>,
 }
 
-/// What a session holds once a document is prefilled.
+impl std::fmt::Debug for Session<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("settings", &self.settings)
+            .field("plan", &self.plan())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A prefilled document.
 #[derive(Debug)]
-pub(super) struct Held {
-    /// The whole document's tokens; none where another process has them.
+pub(super) struct Prefilled {
+    /// Its tokens.
     pub document: Vec<u32>,
     pub plan: PrefillPlan,
     pub cache: KvCache,
@@ -177,24 +103,28 @@ pub(super) struct Held {
 }
 
 impl<'m> Session<'m> {
-    /// A session on the decoder's device, all ranks in this process. Its cache is allocated when a
-    /// document is prefilled.
-    pub fn new(
-        decoder: &'m Decoder,
-        config: &DecoderConfig,
-        session: SessionConfig,
-        device: &Device,
-    ) -> Self {
+    /// A session of a model, all ranks in this process. Its cache is allocated when a document is
+    /// prefilled.
+    pub fn new(model: &'m dyn CausalLm, settings: SessionConfig) -> Self {
         Self {
-            decoder,
-            config: config.clone(),
-            settings: session,
-            device: device.clone(),
-            rope: config.rope.init(config.head_dim, session.context()),
+            model,
+            settings,
             group: RankGroup::local(1),
             given: false,
-            held: None,
+            prefilled: None,
         }
+    }
+
+    /// A session of a document that was prefilled before, by ranks of this process.
+    pub(super) fn restored(
+        model: &'m dyn CausalLm,
+        settings: SessionConfig,
+        prefilled: Prefilled,
+    ) -> Self {
+        let mut session = Self::new(model, settings);
+        session.group = RankGroup::local(prefilled.plan.ranks);
+        session.prefilled = Some(prefilled);
+        session
     }
 
     /// The same with ranks that other processes drive, too. Every process makes the same calls with
@@ -205,8 +135,7 @@ impl<'m> Session<'m> {
         self
     }
 
-    /// Prefills the document with full attention, in chunks; `progress` hears the tokens done and in
-    /// all after each, and may stop the prefill.
+    /// Prefills the document with full attention.
     ///
     /// A session has one document: prefilling again replaces it.
     ///
@@ -216,12 +145,12 @@ impl<'m> Session<'m> {
     pub fn prefill(
         &mut self,
         document: &[u32],
-        mut progress: impl FnMut(usize, usize) -> ControlFlow<()>,
+        mut observer: impl Observer,
     ) -> Result<(), SessionError> {
         self.check("document", document)?;
         let document = Document::new(document);
-        let plan = PrefillConfig::default().plan(&document, &self.config)?;
-        self.prefill_with(&document, &plan, None, &mut progress)
+        let plan = PrefillConfig::default().plan(&document, self.model.shape())?;
+        self.prefill_with(&document, &plan, None, &mut observer)
     }
 
     /// Prefills the document as planned; `compressor` is needed by APB alone.
@@ -231,15 +160,15 @@ impl<'m> Session<'m> {
     /// # Errors
     ///
     /// [`SessionError`] when the document is empty, holds a token beyond the vocabulary, does not
-    /// fit, is not the plan's, or the prefill was stopped; the session then holds no document.
+    /// fit, is not the plan's, or the prefill was cancelled; the session then holds no document.
     pub fn prefill_with(
         &mut self,
         document: &Document,
         plan: &PrefillPlan,
         compressor: Option<&dyn Compressor>,
-        observer: &mut dyn PrefillObserver,
+        observer: &mut dyn Observer,
     ) -> Result<(), SessionError> {
-        self.held = None;
+        self.prefilled = None;
         self.check("document", &document.tokens)?;
         if !document.anchor_query.is_empty() {
             self.check("anchor query", &document.anchor_query)?;
@@ -252,75 +181,31 @@ impl<'m> Session<'m> {
             plan.anchor_query.len(),
             document.anchor_query.len().min(plan.anchor_query.len()),
         )?;
-        self.arrange(plan)?;
-        let share = DocumentShare::new(document, plan, self.group.ranks());
-        self.compute(&share, plan, compressor, observer)?;
-        if let Some(held) = &mut self.held {
-            held.document.clone_from(&document.tokens);
+        match self.given {
+            true => same("ranks", plan.ranks, self.group.world_size())?,
+            false => self.group = RankGroup::local(plan.ranks),
         }
-        Ok(())
-    }
-
-    /// Prefills this process's part of a document that another process has read.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::prefill_with`].
-    pub fn prefill_part(
-        &mut self,
-        part: &Assignment,
-        compressor: Option<&dyn Compressor>,
-        observer: &mut dyn PrefillObserver,
-    ) -> Result<(), SessionError> {
-        self.held = None;
-        for (what, tokens) in part.share.parts() {
-            self.check(what, tokens)?;
-        }
-        self.fits(part.plan.tokens)?;
-        self.arrange(&part.plan)?;
-        let owned = self.group.ranks().map(|rank| part.plan.owned_len(rank));
-        same("tokens of these ranks", owned.sum(), part.share.len())?;
-        self.compute(&part.share, &part.plan, compressor, observer)
-    }
-
-    /// The group that a plan is for.
-    fn arrange(&mut self, plan: &PrefillPlan) -> Result<(), SessionError> {
-        if self.given {
-            return same("ranks", plan.ranks, self.group.world_size());
-        }
-        self.group = RankGroup::local(plan.ranks);
-        Ok(())
-    }
-
-    fn compute(
-        &mut self,
-        document: &DocumentShare,
-        plan: &PrefillPlan,
-        compressor: Option<&dyn Compressor>,
-        observer: &mut dyn PrefillObserver,
-    ) -> Result<(), SessionError> {
-        let local = Prefill::layout(plan, &self.group, compressor).local_len();
+        let local = self.group.ranks().map(|rank| plan.owned_len(rank)).sum();
         let following = match self.group.owns_last() {
-            true => self.settings.capacity - plan.tokens,
+            true => self.settings.capacity - tokens,
             false => 0,
         };
-        let dtype = self.settings.dtype.into();
+        let (model, dtype) = (self.model, self.model.dtype().into());
         let capacity = local + following;
-        let mut cache = KvCache::new(&self.config, 1, capacity, dtype, &self.device);
+        let mut cache = KvCache::new(model.shape(), 1, capacity, dtype, &model.device());
         Prefill {
-            decoder: self.decoder,
-            rope: &self.rope,
-            chunk: self.settings.chunk,
+            model,
+            rope: &model.rope(self.settings.context()),
             plan,
             document,
             compressor,
+            chunk: self.settings.chunk,
             group: &mut self.group,
             cache: &mut cache,
-            device: &self.device,
         }
         .run(observer)?;
-        self.held = Some(Held {
-            document: Vec::new(),
+        self.prefilled = Some(Prefilled {
+            document: document.tokens.clone(),
             plan: plan.clone(),
             cache,
             local,
@@ -329,54 +214,38 @@ impl<'m> Session<'m> {
         Ok(())
     }
 
-    /// The same with a document that is prefilled already, by ranks of this process.
-    pub(super) fn holding(mut self, held: Held) -> Self {
-        self.group = RankGroup::local(held.plan.ranks);
-        self.held = Some(held);
-        self
-    }
-
-    pub(super) fn held(&self) -> Option<&Held> {
-        self.held.as_ref()
-    }
-
+    /// The ranks that this process drives.
     pub(super) fn ranks(&self) -> Range<usize> {
         self.group.ranks()
     }
 
-    pub(super) fn settings(&self) -> SessionConfig {
-        self.settings
-    }
-
-    pub(super) fn decoder_config(&self) -> &DecoderConfig {
-        &self.config
-    }
-
-    /// Tokens of the prefilled document; none before a prefill, nor where another process read it.
+    /// Tokens of the prefilled document; empty before a prefill.
     pub fn document(&self) -> &[u32] {
-        self.held.as_ref().map_or(&[], |held| &held.document)
+        self.prefilled
+            .as_ref()
+            .map_or(&[], |prefilled| &prefilled.document)
     }
 
     /// How the document was prefilled.
     pub fn plan(&self) -> Option<&PrefillPlan> {
-        self.held.as_ref().map(|held| &held.plan)
+        self.prefilled.as_ref().map(|prefilled| &prefilled.plan)
     }
 
     /// Runs tokens that follow the document and what was [`extend`](Self::extend)ed before: their rows
     /// attend to all of it and causally to themselves. Returns the final norm's output
-    /// `[1, seq, hidden]`; [`rewind`](Self::rewind) forgets the rows.
+    /// `[1, seq, hidden]`; [`rewind`](Self::rewind) drops the rows again.
     ///
     /// # Errors
     ///
     /// [`SessionError`] when there is no document or token, or no room.
     pub fn extend(&mut self, tokens: &[u32]) -> Result<Tensor<3>, SessionError> {
         self.check("question", tokens)?;
-        let held = self.held.as_ref().ok_or(SessionError::NoDocument)?;
-        self.fits(held.plan.tokens + held.following + tokens.len())?;
-        let end = held.plan.tokens + held.following + tokens.len();
+        let prefilled = self.prefilled.as_ref().ok_or(SessionError::NoDocument)?;
+        let end = prefilled.plan.tokens + prefilled.following + tokens.len();
+        self.fits(end)?;
         let mut rows = Vec::new();
         for chunk in tokens.chunks(self.settings.chunk) {
-            rows.push(self.follow(chunk, end)?);
+            rows.push(self.extend_chunk(chunk, end)?);
         }
         Ok(match rows.len() {
             1 => rows.remove(0),
@@ -384,39 +253,40 @@ impl<'m> Session<'m> {
         })
     }
 
+    /// One pass of rows that follow: the final norm's rows `[1, seq, hidden]`. Rotary frequencies are
+    /// those for position `end`: dynamic scaling grows with the rows, while earlier keys stay as they
+    /// are, as in transformers.
+    fn extend_chunk(&mut self, tokens: &[u32], end: usize) -> Result<Tensor<3>, SessionError> {
+        let model = self.model;
+        let device = model.device();
+        let prefilled = self.prefilled.as_mut().ok_or(SessionError::NoDocument)?;
+        let start = prefilled.plan.tokens + prefilled.following;
+        let rope = model.rope(end.max(self.settings.context()));
+        let mut rows = [HiddenRows {
+            hidden: model.embed_ids(tokens),
+            rope: rope.tables(start..start + tokens.len(), &device),
+        }];
+        let mut pass = QueryPass::new(&mut self.group, &mut prefilled.cache, prefilled.local);
+        let normed = pass.compute(&device, |pass| {
+            forward_layers(model, &mut rows, pass, |_, _, _| Ok(()))?;
+            let [HiddenRows { hidden, .. }] = rows;
+            Ok::<_, SessionError>(model.final_norm(hidden)?)
+        })?;
+        drop(pass);
+        prefilled.following += tokens.len();
+        Ok(normed)
+    }
+
     /// Process 0's tokens, as many on every process: what follows must be the same everywhere.
     ///
     /// # Errors
     ///
     /// [`SessionError::Rank`] when the exchange fails.
-    pub fn agreed_tokens(&mut self, tokens: &[u32]) -> Result<Vec<u32>, SessionError> {
-        let bytes = tokens
-            .iter()
-            .flat_map(|token| token.to_le_bytes())
-            .collect();
-        let bytes = self.group.broadcast(bytes)?;
+    pub fn broadcast_tokens(&mut self, tokens: &[u32]) -> Result<Vec<u32>, SessionError> {
+        let bytes = tokens.iter().flat_map(|token| token.to_le_bytes());
+        let bytes = self.group.broadcast(bytes.collect())?;
         let (tokens, _) = bytes.as_chunks();
-        Ok(tokens
-            .iter()
-            .map(|bytes| u32::from_le_bytes(*bytes))
-            .collect())
-    }
-
-    /// Brings the whole document's tokens to every process, which [`save`](Self::save) writes to each
-    /// rank's file.
-    ///
-    /// # Errors
-    ///
-    /// [`SessionError`] when nothing is prefilled or the exchange fails.
-    pub fn share_document(&mut self) -> Result<(), SessionError> {
-        let held = self.held.as_ref().ok_or(SessionError::NoDocument)?;
-        let mut tokens = held.document.clone();
-        tokens.resize(held.plan.tokens, 0);
-        let tokens = self.agreed_tokens(&tokens)?;
-        if let Some(held) = &mut self.held {
-            held.document = tokens;
-        }
-        Ok(())
+        Ok(tokens.iter().map(|b| u32::from_le_bytes(*b)).collect())
     }
 
     /// The ranks, for exchanges of another kind.
@@ -429,185 +299,15 @@ impl<'m> Session<'m> {
         &self.group
     }
 
-    /// Forgets what follows the document.
+    /// Drops the rows that follow the document.
     pub fn rewind(&mut self) {
-        if let Some(held) = &mut self.held {
-            held.cache.truncate(held.local);
-            held.following = 0;
+        if let Some(prefilled) = &mut self.prefilled {
+            prefilled.cache.truncate(prefilled.local);
+            prefilled.following = 0;
         }
     }
 
-    /// The rotary frequencies of rows up to position `end`. Dynamic scaling grows with them, while
-    /// the keys before stay as they are, as in transformers.
-    fn rope_to(&self, end: usize) -> Cow<'_, Rope> {
-        let config = &self.config;
-        match config.rope.scaling {
-            RopeScaling::Dynamic { .. } if end > self.settings.context() => {
-                Cow::Owned(config.rope.init(config.head_dim, end))
-            }
-            _ => Cow::Borrowed(&self.rope),
-        }
-    }
-
-    /// One pass of rows that follow: the final norm's rows `[1, seq, hidden]`. The last row of the
-    /// passes it belongs to is before position `end`.
-    fn follow(&mut self, tokens: &[u32], end: usize) -> Result<Tensor<3>, SessionError> {
-        let held = self.held.as_ref().ok_or(SessionError::NoDocument)?;
-        let start = held.plan.tokens + held.following;
-        let (decoder, device) = (self.decoder, &self.device);
-        let rope = self
-            .rope_to(end)
-            .tables(start..start + tokens.len(), device);
-        let held = self.held.as_mut().ok_or(SessionError::NoDocument)?;
-        let mut hidden = decoder.embed_ids(tokens);
-        let Held { cache, local, .. } = held;
-        let normed = self.group.compute(device, |group| {
-            for (layer, block) in decoder.layers.iter().enumerate() {
-                group.at_layer(Some(layer));
-                let projections = block.project(hidden.clone(), &rope)?;
-                let attended = attend(group, cache, *local, layer, projections)?;
-                hidden = block.finish(hidden, Attention::join_heads(attended.out))?;
-            }
-            Ok::<_, SessionError>(decoder.final_norm(hidden)?)
-        });
-        self.group.at_layer(None);
-        let normed = normed?;
-        held.following += tokens.len();
-        Ok(normed)
-    }
-
-    /// Answers a question: its rows, then each generated token, attend to the whole document and
-    /// to themselves. `on_token` hears every token that belongs to the answer and may stop it.
-    ///
-    /// Of several processes the first chooses: its sampler, stop tokens and `on_token` count.
-    ///
-    /// The cache is left as it was before, whether the answer ended or failed.
-    ///
-    /// # Errors
-    ///
-    /// [`SessionError`] when there is no document or question, a token is beyond the vocabulary,
-    /// the session has no room for the question and `max_tokens`, or sampling fails.
-    pub fn ask(
-        &mut self,
-        question: &[u32],
-        sampler: &mut Sampler,
-        stop_tokens: &[u32],
-        max_tokens: usize,
-        on_token: impl FnMut(u32) -> ControlFlow<()>,
-    ) -> Result<Completion, SessionError> {
-        let options = AskOptions {
-            stop_tokens,
-            max_tokens,
-            logprobs: None,
-        };
-        self.ask_with(question, sampler, options, on_token)
-    }
-
-    /// [`ask`](Self::ask) with further options.
-    ///
-    /// # Errors
-    ///
-    /// As [`ask`](Self::ask).
-    pub fn ask_with(
-        &mut self,
-        question: &[u32],
-        sampler: &mut Sampler,
-        options: AskOptions<'_>,
-        on_token: impl FnMut(u32) -> ControlFlow<()>,
-    ) -> Result<Completion, SessionError> {
-        let held = self.held.as_ref().ok_or(SessionError::NoDocument)?;
-        self.fits(held.plan.tokens + question.len() + options.max_tokens.saturating_sub(1))?;
-        self.check("question", question)?;
-        self.rewind();
-        let result = self.complete(question, sampler, options, on_token);
-        self.rewind();
-        result
-    }
-
-    /// Logits of the last of the rows, on the host.
-    fn last_logits(&self, rows: Tensor<3>) -> Result<Vec<f32>, SessionError> {
-        let [batch, seq, hidden] = rows.dims();
-        let last = rows.slice([0..batch, seq - 1..seq, 0..hidden]);
-        host::values(self.decoder.logits(last).map_err(ForwardError::from)?)
-    }
-
-    fn complete(
-        &mut self,
-        question: &[u32],
-        sampler: &mut Sampler,
-        options: AskOptions<'_>,
-        mut on_token: impl FnMut(u32) -> ControlFlow<()>,
-    ) -> Result<Completion, SessionError> {
-        let asked = Instant::now();
-        let chooses = self.group.ranks().start == 0;
-        sampler.observe(self.document());
-        sampler.observe(question);
-        let mut rows = self.extend(question)?;
-        let mut query_time = None;
-        let mut decoding = Instant::now();
-        let AskOptions {
-            stop_tokens,
-            max_tokens,
-            logprobs: top,
-        } = options;
-        let mut logprobs = Vec::new();
-        let mut stop_token = None;
-        let mut tokens = Vec::new();
-        let stop_reason = loop {
-            if tokens.len() == max_tokens {
-                break StopReason::Length;
-            }
-            let mut choice = Choice::default();
-            if chooses {
-                let mut logits = self.last_logits(rows)?;
-                if query_time.is_none() {
-                    query_time = Some(asked.elapsed());
-                    decoding = Instant::now();
-                }
-                // The sampler changes what it is given.
-                let own = top.map(|_| logits.clone());
-                choice.token = sampler.sample(&mut logits)?;
-                sampler.observe(&[choice.token]);
-                choice.ends = match stop_tokens.contains(&choice.token) {
-                    true => Some(StopReason::StopToken),
-                    false if on_token(choice.token).is_break() => Some(StopReason::Cancelled),
-                    false => None,
-                };
-                if let (Some(own), Some(top)) = (own, top)
-                    && choice.ends != Some(StopReason::StopToken)
-                {
-                    logprobs.push(TokenLogprobs::new(&own, choice.token, top));
-                }
-            }
-            let choice = choice.agreed(&mut self.group)?;
-            if choice.ends == Some(StopReason::StopToken) {
-                stop_token = Some(choice.token);
-                break StopReason::StopToken;
-            }
-            tokens.push(choice.token);
-            if let Some(reason) = choice.ends {
-                break reason;
-            }
-            if tokens.len() == max_tokens {
-                break StopReason::Length;
-            }
-            rows = self.extend(&[choice.token])?;
-        };
-        let query_time = query_time.unwrap_or_else(|| asked.elapsed());
-        let following = self.held.as_ref().map_or(0, |held| held.following);
-        let decode_steps = following.saturating_sub(question.len());
-        Ok(Completion {
-            tokens,
-            stop_reason,
-            stop_token,
-            logprobs,
-            query_time,
-            decode_time: decoding.elapsed(),
-            decode_steps,
-        })
-    }
-
-    fn fits(&self, needed: usize) -> Result<(), SessionError> {
+    pub(super) fn fits(&self, needed: usize) -> Result<(), SessionError> {
         let capacity = self.settings.capacity;
         match needed <= capacity {
             true => Ok(()),
@@ -615,20 +315,19 @@ impl<'m> Session<'m> {
         }
     }
 
-    fn check(&self, what: &'static str, tokens: &[u32]) -> Result<(), SessionError> {
+    pub(super) fn check(&self, what: &'static str, tokens: &[u32]) -> Result<(), SessionError> {
         if tokens.is_empty() {
             return Err(SessionError::Empty { what });
         }
-        match tokens
-            .iter()
-            .position(|id| usize::try_from(*id).is_ok_and(|id| id >= self.config.vocab_size))
-        {
+        let vocab_size = self.model.vocab_size();
+        let beyond = |id: &u32| usize::try_from(*id).is_ok_and(|id| id >= vocab_size);
+        match tokens.iter().position(beyond) {
             None => Ok(()),
             Some(position) => Err(SessionError::TokenOutOfRange {
                 what,
                 id: tokens[position],
                 position,
-                vocab_size: self.config.vocab_size,
+                vocab_size,
             }),
         }
     }
@@ -643,82 +342,5 @@ fn same(what: &'static str, planned: usize, found: usize) -> Result<(), SessionE
             planned,
             found,
         }),
-    }
-}
-
-/// A token that process 0 chose, and whether the answer ends with it.
-#[derive(Default)]
-struct Choice {
-    token: u32,
-    ends: Option<StopReason>,
-}
-
-impl Choice {
-    /// Process 0's choice, on every process.
-    fn agreed(self, group: &mut RankGroup) -> Result<Self, SessionError> {
-        let ends = match self.ends {
-            None => 0,
-            Some(StopReason::StopToken) => 1,
-            Some(_) => 2,
-        };
-        let mut bytes = self.token.to_le_bytes().to_vec();
-        bytes.push(ends);
-        let bytes = group.broadcast(bytes)?;
-        let (token, ends) = bytes.split_first_chunk().unwrap_or((&[0; 4], &[]));
-        Ok(Self {
-            token: u32::from_le_bytes(*token),
-            ends: match ends {
-                [0] => None,
-                [1] => Some(StopReason::StopToken),
-                _ => Some(StopReason::Cancelled),
-            },
-        })
-    }
-}
-
-/// Attention of rows that follow the document, over what all processes hold; `local` document rows
-/// are this process's.
-fn attend(
-    group: &mut RankGroup,
-    cache: &mut KvCache,
-    local: usize,
-    layer: usize,
-    projections: Projections,
-) -> Result<AttentionOutput, SessionError> {
-    let Projections {
-        query, key, value, ..
-    } = projections;
-    let mine = if group.owns_last() {
-        let (keys, values) = cache
-            .append(layer, key, value)
-            .map_err(ForwardError::from)?;
-        attention(query, keys, values, Regions::causal())?
-    } else {
-        let (keys, values) = cache.rows(layer, 0..local);
-        attention(query, keys, values, Regions::full())?
-    };
-    if group.processes() == 1 {
-        return Ok(mine);
-    }
-    let dtype = mine.out.dtype();
-    let parts = group.gather_processes(pack_partial(mine))?;
-    let merged = merge(parts.into_iter().map(unpack_partial)).ok_or(SessionError::NoDocument)?;
-    Ok(AttentionOutput {
-        out: merged.out.cast(dtype),
-        lse: merged.lse,
-    })
-}
-/// A partial result as one f32 tensor `[batch, heads, seq, head_dim + 1]`, its lse last.
-fn pack_partial(part: AttentionOutput) -> Tensor<4> {
-    let lse = part.lse.cast(DType::F32).unsqueeze_dim(3);
-    Tensor::cat(vec![part.out.cast(DType::F32), lse], 3)
-}
-
-fn unpack_partial(packed: Tensor<4>) -> AttentionOutput {
-    let [batch, heads, seq, width] = packed.dims();
-    let part = |range| packed.clone().slice([0..batch, 0..heads, 0..seq, range]);
-    AttentionOutput {
-        out: part(0..width - 1),
-        lse: part(width - 1..width).squeeze_dim(3),
     }
 }

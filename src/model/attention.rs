@@ -1,5 +1,5 @@
-//! The projections of an attention layer. The attention itself is
-//! [`kernels::attention`](crate::kernels::attention); which keys a row sees is the caller's choice.
+//! Grouped-query attention: its projections, and the causal attention between them. Attention over
+//! ranks is in [`apb::attention`](crate::apb::attention).
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use burn::tensor::{Device, Tensor};
 use super::config::DecoderConfig;
 use super::norm::normalize;
 use super::rope::RopeTables;
-use crate::kernels::{self, KernelError};
+use crate::kernels::{self, KernelError, Regions};
 
 /// Queries, keys and values of some rows, before and after the rotation.
 ///
@@ -33,6 +33,17 @@ pub struct Projections {
 }
 
 impl Projections {
+    /// Causal attention of the rows over themselves: the joined heads
+    /// `[batch, seq, heads * head_dim]`.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError`] when shapes or dtypes do not go together.
+    pub fn attend(self) -> Result<Tensor<3>, KernelError> {
+        let attended = kernels::attention(self.query, self.key, self.value, Regions::causal())?;
+        Ok(join_heads(attended.out))
+    }
+
     /// The projections of some of the rows; views.
     pub fn rows(&self, rows: Range<usize>) -> Self {
         let flat = |tensor: &Tensor<3>| {
@@ -119,32 +130,19 @@ impl Attention {
         hidden: Tensor<3>,
         rope: &RopeTables,
     ) -> Result<Projections, KernelError> {
-        let query_flat = apply(&self.q_proj, hidden.clone())?;
-        let key_flat = apply(&self.k_proj, hidden.clone())?;
-        let value_flat = apply(&self.v_proj, hidden)?;
-        let query = rotated(&query_flat, self.q_norm.as_ref(), self.heads, rope)?;
-        let key = rotated(&key_flat, self.k_norm.as_ref(), self.kv_heads, rope)?;
-        let [batch, seq, width] = value_flat.dims();
-        let value = value_flat
-            .clone()
-            .reshape([batch, seq, self.kv_heads, width / self.kv_heads])
-            .swap_dims(1, 2);
-        Ok(Projections {
-            query_flat,
-            key_flat,
-            value_flat,
-            query,
-            key,
-            value,
-        })
+        let norms = [self.q_norm.as_ref(), self.k_norm.as_ref()];
+        let linears = [&self.q_proj, &self.k_proj, &self.v_proj];
+        project(linears, norms, [self.heads, self.kv_heads], hidden, rope)
     }
 
-    /// Puts the heads' outputs `[batch, heads, seq, head_dim]` side by side: `[batch, seq, heads * head_dim]`.
-    pub fn join_heads(output: Tensor<4>) -> Tensor<3> {
-        let [batch, heads, seq, head_dim] = output.dims();
-        output
-            .swap_dims(1, 2)
-            .reshape([batch, seq, heads * head_dim])
+    /// Causal attention over normalised hidden rows `[batch, seq, hidden]`, with a gradient:
+    /// `[batch, seq, hidden]`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::project`].
+    pub fn forward(&self, hidden: Tensor<3>, rope: &RopeTables) -> Result<Tensor<3>, KernelError> {
+        self.output(self.project(hidden, rope)?.attend()?)
     }
 
     /// The output projection of joined heads `[batch, seq, heads * head_dim]`.
@@ -155,6 +153,43 @@ impl Attention {
     pub fn output(&self, joined: Tensor<3>) -> Result<Tensor<3>, KernelError> {
         apply(&self.o_proj, joined)
     }
+}
+
+/// Queries, keys and values of normalised hidden rows `[batch, seq, hidden]`: by three linear layers,
+/// the norms of query and key heads, and the numbers of heads and KV heads.
+pub(crate) fn project(
+    [q_proj, k_proj, v_proj]: [&Linear; 3],
+    [q_norm, k_norm]: [Option<&RmsNorm>; 2],
+    [heads, kv_heads]: [usize; 2],
+    hidden: Tensor<3>,
+    rope: &RopeTables,
+) -> Result<Projections, KernelError> {
+    let query_flat = apply(q_proj, hidden.clone())?;
+    let key_flat = apply(k_proj, hidden.clone())?;
+    let value_flat = apply(v_proj, hidden)?;
+    let query = rotated(&query_flat, q_norm, heads, rope)?;
+    let key = rotated(&key_flat, k_norm, kv_heads, rope)?;
+    let [batch, seq, width] = value_flat.dims();
+    let value = value_flat
+        .clone()
+        .reshape([batch, seq, kv_heads, width / kv_heads])
+        .swap_dims(1, 2);
+    Ok(Projections {
+        query_flat,
+        key_flat,
+        value_flat,
+        query,
+        key,
+        value,
+    })
+}
+
+/// The heads' outputs `[batch, heads, seq, head_dim]` side by side: `[batch, seq, heads * head_dim]`.
+pub fn join_heads(output: Tensor<4>) -> Tensor<3> {
+    let [batch, heads, seq, head_dim] = output.dims();
+    output
+        .swap_dims(1, 2)
+        .reshape([batch, seq, heads * head_dim])
 }
 
 /// Applies a linear layer through the kernel that keeps its weight where it lies.

@@ -69,33 +69,4 @@ impl Block {
         let normed = normalize(&self.post_attention_layernorm, hidden.clone())?;
         Ok(hidden + self.mlp.forward(normed)?)
     }
-
-    /// [`Self::finish`] in tiles of at most `tile` rows: the MLP is several times as wide as
-    /// everything else.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::finish`].
-    pub fn finish_in_tiles(
-        &self,
-        hidden: &Tensor<3>,
-        attention: Tensor<3>,
-        tile: usize,
-    ) -> Result<Tensor<3>, KernelError> {
-        let [batch, rows, width] = hidden.dims();
-        if rows <= tile {
-            return self.finish(hidden.clone(), attention);
-        }
-        let joined = attention.dims()[2];
-        // Even tiles: a last one of a few rows would cost nearly as much as a whole one.
-        let tiles = rows.div_ceil(tile.max(1));
-        let mut finished = Vec::with_capacity(tiles);
-        for i in 0..tiles {
-            let range = i * rows / tiles..(i + 1) * rows / tiles;
-            let hidden = hidden.clone().slice([0..batch, range.clone(), 0..width]);
-            let attention = attention.clone().slice([0..batch, range, 0..joined]);
-            finished.push(self.finish(hidden, attention)?);
-        }
-        Ok(Tensor::cat(finished, 1))
-    }
 }

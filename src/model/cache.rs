@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use burn::tensor::{DType, Device, Tensor};
 
-use super::config::DecoderConfig;
+use super::shape::AttentionShape;
 use crate::kernels::first_rows;
 
 /// More rows were appended than the cache was made for.
@@ -39,32 +39,39 @@ pub struct KvCache {
 impl KvCache {
     /// Allocates a cache for `batch` sequences of up to `capacity` tokens.
     pub fn new(
-        config: &DecoderConfig,
+        shape: impl Into<AttentionShape>,
         batch: usize,
         capacity: usize,
         dtype: DType,
         device: &Device,
     ) -> Self {
-        let shape = [batch, config.num_key_value_heads, capacity, config.head_dim];
+        let AttentionShape {
+            layers,
+            kv_heads,
+            head_dim,
+            ..
+        } = shape.into();
+        let shape = [batch, kv_heads, capacity, head_dim];
         let layer = || LayerCache {
             key: Some(Tensor::zeros(shape, (device, dtype))),
             value: Some(Tensor::zeros(shape, (device, dtype))),
             len: 0,
         };
         Self {
-            layers: (0..config.num_hidden_layers).map(|_| layer()).collect(),
+            layers: (0..layers).map(|_| layer()).collect(),
             capacity,
         }
     }
 
     /// Bytes that a cache of `capacity` tokens takes.
-    pub fn bytes(config: &DecoderConfig, batch: usize, capacity: usize, dtype: DType) -> usize {
-        2 * config.num_hidden_layers
-            * batch
-            * config.num_key_value_heads
-            * capacity
-            * config.head_dim
-            * dtype.size()
+    pub fn bytes(
+        shape: impl Into<AttentionShape>,
+        batch: usize,
+        capacity: usize,
+        dtype: DType,
+    ) -> usize {
+        let shape = shape.into();
+        2 * shape.layers * batch * shape.kv_heads * capacity * shape.head_dim * dtype.size()
     }
 
     /// Tokens the cache has room for.
@@ -154,7 +161,7 @@ impl KvCache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::config::Architecture;
+    use crate::model::{Architecture, DecoderConfig};
     use burn::tensor::TensorData;
 
     fn rows(from: f32, seq: usize, device: &Device) -> Tensor<4> {

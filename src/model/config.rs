@@ -2,7 +2,7 @@
 
 use burn::config::Config;
 
-use super::rope::RopeConfig;
+use super::rope::{Rope, RopeConfig};
 
 /// Largest vocabulary accepted; the largest published one has about 260,000 entries.
 pub const MAX_VOCAB_SIZE: usize = 1 << 24;
@@ -91,6 +91,11 @@ impl DecoderConfig {
         self.scaled_context
             .unwrap_or_default()
             .max(self.max_position_embeddings)
+    }
+
+    /// The rotary frequencies for sequences of up to `context` tokens.
+    pub fn rope(&self, context: usize) -> Rope {
+        self.rope.init(self.head_dim, context)
     }
 
     /// Parameters of the decoder, the tied output head counted once.

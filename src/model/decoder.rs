@@ -1,15 +1,19 @@
 //! The decoder: embedding, blocks, final norm and output head.
 
+use std::ops::Range;
+
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Linear, RmsNorm, RmsNormConfig};
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Int, Tensor};
 
-use super::attention::{Attention, apply, linear};
+use super::attention::{Projections, apply, join_heads, linear};
 use super::block::Block;
 use super::cache::{CacheFull, KvCache};
+use super::causal_lm::{CausalLm, HiddenRows, LayerAttention, forward_layers};
 use super::config::DecoderConfig;
 use super::norm::normalize;
 use super::rope::{Rope, RopeTables};
+use super::shape::AttentionShape;
 use crate::kernels::{self, KernelError, Regions};
 
 /// Why a pass could not be computed.
@@ -38,6 +42,9 @@ pub struct Decoder {
     pub norm: RmsNorm,
     /// Output head; none when the embedding matrix serves.
     pub lm_head: Option<Linear>,
+    /// What it was made from.
+    #[module(skip)]
+    pub config: DecoderConfig,
 }
 
 impl DecoderConfig {
@@ -53,111 +60,170 @@ impl DecoderConfig {
                 .init(device),
             lm_head: (!self.tie_word_embeddings)
                 .then(|| linear(self.hidden_size, self.vocab_size, false, device)),
+            config: self.clone(),
         }
     }
 }
 
 impl Decoder {
-    /// Embeds tokens `[batch, seq]` into hidden rows `[batch, seq, hidden]`.
-    pub fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
-        self.embed_tokens.forward(tokens)
+    /// Logits `[batch, seq, vocab]` of tokens `[batch, seq]` with causal attention, with a gradient.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError`] when a kernel refuses its arguments.
+    pub fn forward(&self, tokens: Tensor<2, Int>) -> Result<Tensor<3>, KernelError> {
+        let hidden = self.forward_embedded(self.embed(tokens))?;
+        self.logits(hidden)
     }
 
-    /// Embeds one sequence of token ids: `[1, seq, hidden]`.
-    pub fn embed_ids(&self, ids: &[u32]) -> Tensor<3> {
-        let ids: Vec<i32> = ids.iter().map(|id| id.cast_signed()).collect();
-        let seq = ids.len();
-        let device = self.embed_tokens.weight.lazy_device();
-        self.embed(Tensor::from_data(
-            TensorData::new(ids, [1, seq]),
-            (&device, DType::I32),
-        ))
+    /// The final norm's output `[batch, seq, hidden]` of rows that are embedded already,
+    /// `[batch, seq, hidden]`, with causal attention and a gradient.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError`] when the rows do not have the model's width.
+    pub fn forward_embedded(&self, hidden: Tensor<3>) -> Result<Tensor<3>, KernelError> {
+        let mut attention = Causal(None);
+        let [_, seq, _] = hidden.dims();
+        self.run(hidden, 0..seq, &self.config.rope(seq), &mut attention)
     }
 
-    /// Runs tokens `[batch, seq]` that follow what `cache` holds, with causal attention, and
-    /// appends them to the cache. Returns the final norm's output `[batch, seq, hidden]`.
+    /// The final norm's output `[batch, seq, hidden]` of tokens `[batch, seq]` that follow what `cache`
+    /// holds, with causal attention; their keys and values are appended to it.
     ///
     /// # Errors
     ///
     /// [`ForwardError::Cache`] when the tokens do not fit the cache.
-    pub fn forward(
+    pub fn forward_cached(
         &self,
         tokens: Tensor<2, Int>,
         rope: &Rope,
         cache: &mut KvCache,
     ) -> Result<Tensor<3>, ForwardError> {
-        let hidden = self.embed(tokens);
-        self.forward_embedded(hidden, rope, cache)
-    }
-
-    /// [`Self::forward`] of rows that are embedded already, `[batch, seq, hidden]`.
-    ///
-    /// # Errors
-    ///
-    /// [`ForwardError::Cache`] when the rows do not fit the cache.
-    pub fn forward_embedded(
-        &self,
-        mut hidden: Tensor<3>,
-        rope: &Rope,
-        cache: &mut KvCache,
-    ) -> Result<Tensor<3>, ForwardError> {
-        let start = cache.len();
-        let seq = hidden.dims()[1];
-        let needed = start + seq;
-        if needed > cache.capacity() {
-            return Err(CacheFull {
-                capacity: cache.capacity(),
-                needed,
-            }
-            .into());
+        let (start, capacity) = (cache.len(), cache.capacity());
+        let needed = start + tokens.dims()[1];
+        if needed > capacity {
+            return Err(CacheFull { capacity, needed }.into());
         }
-        let device = hidden.device();
-        let rope = rope.tables(start..needed, &device);
-        kernels::on_workers(&device, || {
-            for layer in 0..self.layers.len() {
-                let attention = self.attend(layer, hidden.clone(), &rope, cache)?;
-                hidden = self.layers[layer].finish(hidden, attention)?;
-            }
-            Ok(self.final_norm(hidden)?)
-        })
+        let mut attention = Cached {
+            cache,
+            attended: None,
+        };
+        self.run(self.embed(tokens), start..needed, rope, &mut attention)
     }
 
-    /// Causal attention of a layer over the cache and the rows `[batch, seq, hidden]`, which are
-    /// appended to it. Returns the joined heads `[batch, seq, heads * head_dim]`, before the output
-    /// projection.
-    ///
-    /// # Errors
-    ///
-    /// [`ForwardError::Cache`] when the rows do not fit the cache.
-    pub fn attend(
+    fn run<A: LayerAttention>(
+        &self,
+        hidden: Tensor<3>,
+        positions: Range<usize>,
+        rope: &Rope,
+        attention: &mut A,
+    ) -> Result<Tensor<3>, A::Error> {
+        let device = hidden.device();
+        let rope = rope.tables(positions, &device);
+        let mut rows = [HiddenRows { hidden, rope }];
+        attention.compute(&device, |attention| {
+            forward_layers(self, &mut rows, attention, |_, _, _| Ok(()))
+        })?;
+        let [HiddenRows { hidden, .. }] = rows;
+        Ok(self.final_norm(hidden)?)
+    }
+}
+
+/// Causal attention of one sequence over itself.
+struct Causal(Option<Projections>);
+
+impl LayerAttention for Causal {
+    type Error = KernelError;
+
+    fn push(&mut self, _: usize, _: usize, projections: Projections) -> Result<(), KernelError> {
+        self.0 = Some(projections);
+        Ok(())
+    }
+
+    fn attend(&mut self, _: usize) -> Result<Option<Vec<Tensor<3>>>, KernelError> {
+        let attended = self.0.take().map(Projections::attend).transpose()?;
+        Ok(attended.map(|rows| vec![rows]))
+    }
+}
+
+/// Causal attention of one sequence over a cache that it is appended to.
+struct Cached<'c> {
+    cache: &'c mut KvCache,
+    attended: Option<Tensor<3>>,
+}
+
+impl LayerAttention for Cached<'_> {
+    type Error = ForwardError;
+
+    fn push(
+        &mut self,
+        layer: usize,
+        _: usize,
+        projections: Projections,
+    ) -> Result<(), ForwardError> {
+        let Projections {
+            query, key, value, ..
+        } = projections;
+        let (key, value) = self.cache.append(layer, key, value)?;
+        let attended = kernels::attention(query, key, value, Regions::causal())?;
+        self.attended = Some(join_heads(attended.out));
+        Ok(())
+    }
+
+    fn attend(&mut self, _: usize) -> Result<Option<Vec<Tensor<3>>>, ForwardError> {
+        Ok(self.attended.take().map(|rows| vec![rows]))
+    }
+}
+
+impl CausalLm for Decoder {
+    fn shape(&self) -> AttentionShape {
+        (&self.config).into()
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.config.vocab_size
+    }
+
+    fn device(&self) -> Device {
+        self.embed_tokens.weight.lazy_device()
+    }
+
+    fn dtype(&self) -> FloatDType {
+        self.embed_tokens.weight.val().dtype().into()
+    }
+
+    fn rope(&self, context: usize) -> Rope {
+        self.config.rope(context)
+    }
+
+    fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        self.embed_tokens.forward(tokens)
+    }
+
+    fn project(
         &self,
         layer: usize,
         hidden: Tensor<3>,
         rope: &RopeTables,
-        cache: &mut KvCache,
-    ) -> Result<Tensor<3>, ForwardError> {
-        let projections = self.layers[layer].project(hidden, rope)?;
-        let (keys, values) = cache.append(layer, projections.key, projections.value)?;
-        let attended = kernels::attention(projections.query, keys, values, Regions::causal())?;
-        Ok(Attention::join_heads(attended.out))
+    ) -> Result<Projections, KernelError> {
+        self.layers[layer].project(hidden, rope)
     }
 
-    /// The norm after the last block, `[batch, seq, hidden]`.
-    ///
-    /// # Errors
-    ///
-    /// [`KernelError`] when the rows do not have the model's width.
-    pub fn final_norm(&self, hidden: Tensor<3>) -> Result<Tensor<3>, KernelError> {
+    fn finish(
+        &self,
+        layer: usize,
+        hidden: Tensor<3>,
+        attended: Tensor<3>,
+    ) -> Result<Tensor<3>, KernelError> {
+        self.layers[layer].finish(hidden, attended)
+    }
+
+    fn final_norm(&self, hidden: Tensor<3>) -> Result<Tensor<3>, KernelError> {
         normalize(&self.norm, hidden)
     }
 
-    /// Logits `[batch, seq, vocab]` of normalised rows `[batch, seq, hidden]`. Pass only the rows
-    /// that are sampled: a row of logits is as long as the vocabulary.
-    ///
-    /// # Errors
-    ///
-    /// [`KernelError`] when the rows do not have the model's width.
-    pub fn logits(&self, hidden: Tensor<3>) -> Result<Tensor<3>, KernelError> {
+    fn logits(&self, hidden: Tensor<3>) -> Result<Tensor<3>, KernelError> {
         kernels::on_workers(&hidden.device(), || match &self.lm_head {
             Some(head) => apply(head, hidden),
             None => kernels::linear(hidden, self.embed_tokens.weight.val().transpose(), None),

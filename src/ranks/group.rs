@@ -158,18 +158,11 @@ impl RankGroup {
         self.ranks().end == self.world_size
     }
 
-    /// Runs `work`, which may contain exchanges, where it computes fastest: on the CPU kernels' worker
-    /// threads ([`on_workers`](crate::kernels::on_workers)), unless waiting there could keep
-    /// another driver from computing what is waited for.
-    pub fn compute<T: Send>(
-        &mut self,
-        device: &Device,
-        work: impl FnOnce(&mut Self) -> T + Send,
-    ) -> T {
-        match self.transport.shares_workers() {
-            true => work(self),
-            false => crate::kernels::on_workers(device, || work(self)),
-        }
+    /// Whether other processes of the group are threads of this one and share its worker threads, on
+    /// which none of them may then wait for another: work that exchanges must stay on the caller's
+    /// thread.
+    pub fn shares_workers(&self) -> bool {
+        self.transport.shares_workers()
     }
 
     fn process_of(&self, rank: usize) -> usize {

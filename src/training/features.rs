@@ -1,13 +1,14 @@
 //! The frozen backbone: what one layer of a sample shows to its head.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 
 use super::labels::Labels;
 use super::sample::Sample;
-use crate::kernels::{self, KernelError, Regions};
-use crate::model::{Attention, Decoder, DecoderConfig, Projections, Rope};
+use crate::kernels::KernelError;
+use crate::model::{CausalLm, HiddenRows, LayerAttention, Projections, Rope, forward_layers};
 
 /// Why training cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -44,25 +45,33 @@ pub struct LayerFeatures {
     pub labels: Labels,
 }
 
-/// A decoder that is only looked at.
-#[derive(Debug, Clone)]
+/// A frozen decoder.
+#[derive(Clone)]
 pub struct Backbone {
-    decoder: Decoder,
+    model: Arc<dyn CausalLm>,
     rope: Rope,
     device: Device,
     /// Rows of a tile of the MLP.
     chunk: usize,
 }
 
+impl std::fmt::Debug for Backbone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Backbone")
+            .field("shape", &self.model.shape())
+            .field("device", &self.device)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Backbone {
-    /// A decoder on `device`, with `config`'s rotary positions; `chunk`: rows of a tile of the MLP.
-    pub fn new(decoder: Decoder, config: &DecoderConfig, device: &Device, chunk: usize) -> Self {
+    /// A decoder with rotary positions for sequences of up to `context` tokens; `chunk`: rows of a tile
+    /// of the MLP.
+    pub fn new(model: impl CausalLm + 'static, context: usize, chunk: usize) -> Self {
         Self {
-            decoder,
-            rope: config
-                .rope
-                .init(config.head_dim, config.max_position_embeddings),
-            device: device.clone(),
+            rope: model.rope(context),
+            device: model.device(),
+            model: Arc::new(model),
             chunk,
         }
     }
@@ -74,11 +83,11 @@ impl Backbone {
 
     /// The number of layers.
     pub fn layers(&self) -> usize {
-        self.decoder.layers.len()
+        self.model.shape().layers
     }
 
-    /// Takes a sample through all layers with causal attention and shows each layer's projections
-    /// of all rows. One layer's rows exist at a time.
+    /// Takes a sample through all layers with causal attention and calls `visit` with each layer's
+    /// projections of all rows. One layer's rows exist at a time.
     ///
     /// # Errors
     ///
@@ -86,29 +95,24 @@ impl Backbone {
     pub fn walk<E: From<TrainError> + Send>(
         &self,
         ids: &[u32],
-        mut visit: impl FnMut(usize, &Projections) -> Result<(), E> + Send,
+        visit: impl FnMut(usize, &Projections) -> Result<(), E> + Send,
     ) -> Result<(), E> {
-        kernels::on_workers(&self.device, || {
-            let kernel = |error: KernelError| E::from(TrainError::from(error));
-            let rope = self.rope.tables(0..ids.len(), &self.device);
-            let mut hidden = self.decoder.embed_ids(ids);
-            for (index, block) in self.decoder.layers.iter().enumerate() {
-                let projections = block.project(hidden.clone(), &rope).map_err(kernel)?;
-                visit(index, &projections)?;
-                if index + 1 == self.decoder.layers.len() {
-                    break;
-                }
-                let Projections {
-                    query, key, value, ..
-                } = projections;
-                let attended =
-                    kernels::attention(query, key, value, Regions::causal()).map_err(kernel)?;
-                let joined = Attention::join_heads(attended.out);
-                hidden = block
-                    .finish_in_tiles(&hidden, joined, self.chunk)
-                    .map_err(kernel)?;
-            }
-            Ok(())
+        let mut rows = [HiddenRows {
+            hidden: self.model.embed_ids(ids),
+            rope: self.rope.tables(0..ids.len(), &self.device),
+        }];
+        let mut attention = Visited {
+            visit,
+            projections: None,
+            last: self.layers() - 1,
+            tile: self.chunk,
+        };
+        let walked = attention.compute(&self.device, |attention| {
+            forward_layers(&*self.model, &mut rows, attention, |_, _, _| Ok(()))
+        });
+        walked.map_err(|error| match error {
+            VisitError::Kernel(error) => TrainError::from(error).into(),
+            VisitError::Visit(error) => error,
         })
     }
 
@@ -132,6 +136,50 @@ impl Backbone {
                 },
             )
         })
+    }
+}
+
+/// Causal attention whose projections are visited; the last layer's rows need no output.
+struct Visited<F> {
+    visit: F,
+    projections: Option<Projections>,
+    last: usize,
+    tile: usize,
+}
+
+enum VisitError<E> {
+    Kernel(KernelError),
+    Visit(E),
+}
+
+impl<E> From<KernelError> for VisitError<E> {
+    fn from(error: KernelError) -> Self {
+        Self::Kernel(error)
+    }
+}
+
+impl<E: Send, F: FnMut(usize, &Projections) -> Result<(), E> + Send> LayerAttention for Visited<F> {
+    type Error = VisitError<E>;
+
+    fn push(
+        &mut self,
+        layer: usize,
+        _index: usize,
+        projections: Projections,
+    ) -> Result<(), VisitError<E>> {
+        (self.visit)(layer, &projections).map_err(VisitError::Visit)?;
+        self.projections = Some(projections);
+        Ok(())
+    }
+
+    fn attend(&mut self, layer: usize) -> Result<Option<Vec<Tensor<3>>>, VisitError<E>> {
+        let projections = self.projections.take().filter(|_| layer != self.last);
+        let attended = projections.map(Projections::attend).transpose()?;
+        Ok(attended.map(|rows| vec![rows]))
+    }
+
+    fn tile(&self) -> usize {
+        self.tile
     }
 }
 

@@ -7,17 +7,17 @@ use crate::apb::config::{CompressorConfig, Method};
 use crate::apb::heads::{HeadsError, RetainingHeads};
 use crate::apb::plan::PrefillPlan;
 use crate::checkpoint::source::ModelSource;
-use crate::model::DecoderConfig;
+use crate::model::AttentionShape;
 
 /// Checks the compressor of a plan against a model, without reading weights.
 ///
 /// # Errors
 ///
 /// [`HeadsError`] when the retaining heads are another model's, or no heads at all.
-pub fn inspect(plan: &PrefillPlan, model: &DecoderConfig) -> Result<(), HeadsError> {
+pub fn inspect(plan: &PrefillPlan, shape: impl Into<AttentionShape>) -> Result<(), HeadsError> {
     match (&plan.method, &plan.compressor) {
         (Method::Apb, CompressorConfig::Retaining { heads }) => {
-            RetainingHeads::inspect(heads, model).map(|_| ())
+            RetainingHeads::inspect(heads, shape.into()).map(|_| ())
         }
         _ => Ok(()),
     }
@@ -30,12 +30,12 @@ pub fn inspect(plan: &PrefillPlan, model: &DecoderConfig) -> Result<(), HeadsErr
 /// [`HeadsError`] as [`inspect`], or when the heads name another model.
 pub fn check_model(
     plan: &PrefillPlan,
-    model: &DecoderConfig,
+    shape: impl Into<AttentionShape>,
     source: &ModelSource,
 ) -> Result<(), HeadsError> {
     match (&plan.method, &plan.compressor) {
         (Method::Apb, CompressorConfig::Retaining { heads }) => {
-            RetainingHeads::inspect(heads, model)?.check_model(heads, source)
+            RetainingHeads::inspect(heads, shape.into())?.check_model(heads, source)
         }
         _ => Ok(()),
     }
@@ -48,7 +48,7 @@ pub fn check_model(
 /// [`HeadsError`] when the retaining heads cannot be used.
 pub fn load(
     plan: &PrefillPlan,
-    model: &DecoderConfig,
+    shape: impl Into<AttentionShape>,
     dtype: FloatDType,
     device: &Device,
 ) -> Result<Option<Box<dyn Compressor>>, HeadsError> {
@@ -57,7 +57,7 @@ pub fn load(
     }
     Ok(Some(match &plan.compressor {
         CompressorConfig::Retaining { heads } => {
-            Box::new(RetainingHeads::load(heads, model, dtype, device)?)
+            Box::new(RetainingHeads::load(heads, shape.into(), dtype, device)?)
         }
         CompressorConfig::QueryAware => Box::new(QueryAware),
         CompressorConfig::Random { seed } => Box::new(Random::new(*seed)),

@@ -21,6 +21,49 @@ impl RetainingHeads {
     }
 }
 
+impl RetainingHead {
+    /// [`score`](RetainingHead::score) of projected rows.
+    pub(crate) fn score_projections(&self, rows: &Projections) -> Result<Tensor<3>, KernelError> {
+        let Projections {
+            query_flat,
+            key_flat,
+            value_flat,
+            ..
+        } = rows.clone();
+        self.score(query_flat, key_flat, value_flat)
+    }
+
+    /// Scores are pooled along `[anchor | local]`: of the anchor, only the last rows reach local ones.
+    fn score_before(&self, anchor: &Projections) -> Result<AnchorContext, KernelError> {
+        let rows = anchor.query_flat.dims()[1];
+        let last = anchor.rows(rows.saturating_sub(POOL / 2)..rows);
+        Ok(AnchorContext {
+            before: Some(self.score_projections(&last)?),
+            query: None,
+        })
+    }
+}
+
+/// The head of one layer, whichever layer is asked for.
+impl Compressor for RetainingHead {
+    fn name(&self) -> &'static str {
+        "retaining"
+    }
+
+    fn read_anchor(
+        &self,
+        _layer: usize,
+        anchor: &Projections,
+        _query: Range<usize>,
+    ) -> Result<AnchorContext, KernelError> {
+        self.score_before(anchor)
+    }
+
+    fn score(&self, input: ScoreInput<'_>) -> Result<Tensor<3>, KernelError> {
+        self.score_projections(input.projections)
+    }
+}
+
 impl Compressor for RetainingHeads {
     fn name(&self) -> &'static str {
         "retaining"
@@ -32,22 +75,11 @@ impl Compressor for RetainingHeads {
         anchor: &Projections,
         _query: Range<usize>,
     ) -> Result<AnchorContext, KernelError> {
-        // Scores are pooled along [anchor | local]: only the anchor's last rows reach the local ones.
-        let rows = anchor.query_flat.dims()[1];
-        let last = anchor.rows(rows.saturating_sub(POOL / 2)..rows);
-        let (query, key, value) = (last.query_flat, last.key_flat, last.value_flat);
-        Ok(AnchorContext {
-            before: Some(self.layer(layer)?.score(query, key, value)?),
-            query: None,
-        })
+        self.layer(layer)?.score_before(anchor)
     }
 
     fn score(&self, input: ScoreInput<'_>) -> Result<Tensor<3>, KernelError> {
-        let rows = input.projections;
-        self.layer(input.layer)?.score(
-            rows.query_flat.clone(),
-            rows.key_flat.clone(),
-            rows.value_flat.clone(),
-        )
+        self.layer(input.layer)?
+            .score_projections(input.projections)
     }
 }

@@ -15,7 +15,7 @@ use crate::checkpoint::FileError;
 use crate::checkpoint::source::ModelSource;
 use crate::checkpoint::source::SourceError;
 use crate::checkpoint::{Checkpoint, StoredType, WeightsError, listing_with};
-use crate::model::DecoderConfig;
+use crate::model::AttentionShape;
 
 /// The name of a heads file where a folder is given.
 pub const HEADS_FILE: &str = "heads.safetensors";
@@ -228,21 +228,21 @@ pub enum HeadsError {
 /// read, PyTorch's are converted first.
 pub(super) fn open(
     path: &Path,
-    model: &DecoderConfig,
+    shape: AttentionShape,
 ) -> Result<(Checkpoint, HeadsInfo), HeadsError> {
     match file_at(path) {
         #[cfg(feature = "pytorch")]
-        Err(HeadsError::Pytorch { path }) => open_pytorch(&path, model),
+        Err(HeadsError::Pytorch { path }) => open_pytorch(&path, shape),
         file => {
             let file = file?;
-            compared(&file, Checkpoint::open(&file)?, model)
+            compared(&file, Checkpoint::open(&file)?, shape)
         }
     }
 }
 
 /// Converts published heads into a temporary file, which is gone when nobody reads it any more.
 #[cfg(feature = "pytorch")]
-fn open_pytorch(path: &Path, model: &DecoderConfig) -> Result<(Checkpoint, HeadsInfo), HeadsError> {
+fn open_pytorch(path: &Path, shape: AttentionShape) -> Result<(Checkpoint, HeadsInfo), HeadsError> {
     let failed = |source| FileError {
         path: path.into(),
         source,
@@ -251,14 +251,14 @@ fn open_pytorch(path: &Path, model: &DecoderConfig) -> Result<(Checkpoint, Heads
     let file = folder.path().join(HEADS_FILE);
     super::convert_heads(path, &file, None)?;
     // The mapping outlives the file's name.
-    compared(path, Checkpoint::open(&file)?, model)
+    compared(path, Checkpoint::open(&file)?, shape)
 }
 
 /// Compares the heads of a checkpoint with `model`; `path` is where they came from.
 fn compared(
     path: &Path,
     checkpoint: Checkpoint,
-    model: &DecoderConfig,
+    model: AttentionShape,
 ) -> Result<(Checkpoint, HeadsInfo), HeadsError> {
     let metadata = checkpoint.metadata().clone();
     if let Some(found) = metadata.get("format")
@@ -413,22 +413,22 @@ fn compare(
     path: &Path,
     found: HeadsShape,
     base_model: Option<&str>,
-    model: &DecoderConfig,
+    model: AttentionShape,
 ) -> Result<(), HeadsError> {
     let path = path.to_path_buf();
     let made_for = || match base_model {
         Some(name) => format!("{name} ({found})"),
         None => format!("a model of {found}"),
     };
-    if found.layers != model.num_hidden_layers {
+    if found.layers != model.layers {
         return Err(HeadsError::Layers {
             path,
-            expected: model.num_hidden_layers,
+            expected: model.layers,
             found: found.layers,
             made_for: made_for(),
         });
     }
-    let (heads, kv_heads) = (model.num_attention_heads, model.num_key_value_heads);
+    let (heads, kv_heads) = (model.heads, model.kv_heads);
     let expected = (heads + 2 * kv_heads) * model.head_dim;
     if found.projections != expected {
         return Err(HeadsError::Projections {

@@ -15,7 +15,7 @@ use super::head_shapes::{Matrix, place};
 use super::heads_file::{self, HeadsError, HeadsInfo};
 use crate::checkpoint;
 use crate::kernels::{KernelError, silu_scores};
-use crate::model::{DecoderConfig, apply, linear};
+use crate::model::{AttentionShape, apply, linear};
 
 /// Configuration of [`RetainingHeads`].
 #[derive(Config, Debug)]
@@ -26,13 +26,18 @@ pub struct RetainingHeadsConfig {
 }
 
 impl RetainingHeadsConfig {
-    /// Initialises one head for every layer of `model` with random weights, allocated when first
+    /// Initialises one head for every layer with random weights, allocated when first
     /// used.
-    pub fn init(&self, model: &DecoderConfig, device: &Device) -> RetainingHeads {
-        let kv_heads = model.num_key_value_heads;
-        let projections = (model.num_attention_heads + 2 * kv_heads) * model.head_dim;
+    pub fn init(&self, shape: impl Into<AttentionShape>, device: &Device) -> RetainingHeads {
+        let AttentionShape {
+            layers,
+            heads,
+            kv_heads,
+            head_dim,
+        } = shape.into();
+        let projections = (heads + 2 * kv_heads) * head_dim;
         RetainingHeads {
-            layers: (0..model.num_hidden_layers)
+            layers: (0..layers)
                 .map(|_| RetainingHead {
                     fc1: linear(projections, self.width, false, device),
                     fc2: linear(self.width, kv_heads, false, device),
@@ -119,8 +124,11 @@ impl RetainingHeads {
     ///
     /// A [`HeadsError`]: no such file, another kind of file, a set of heads that is not whole, or
     /// one for another number of layers, other projections or other key/value heads.
-    pub fn inspect(path: impl AsRef<Path>, model: &DecoderConfig) -> Result<HeadsInfo, HeadsError> {
-        heads_file::open(path.as_ref(), model).map(|(_, info)| info)
+    pub fn inspect(
+        path: impl AsRef<Path>,
+        shape: impl Into<AttentionShape>,
+    ) -> Result<HeadsInfo, HeadsError> {
+        heads_file::open(path.as_ref(), shape.into()).map(|(_, info)| info)
     }
 
     /// Loads the heads at `path` in `dtype` (f32, f16 or bf16). Weights of that type stay in the
@@ -131,14 +139,15 @@ impl RetainingHeads {
     /// As [`Self::inspect`], before any weight is read; reading.
     pub fn load(
         path: impl AsRef<Path>,
-        model: &DecoderConfig,
+        shape: impl Into<AttentionShape>,
         dtype: FloatDType,
         device: &Device,
     ) -> Result<Self, HeadsError> {
-        let (file, info) = heads_file::open(path.as_ref(), model)?;
+        let shape = shape.into();
+        let (file, info) = heads_file::open(path.as_ref(), shape)?;
         let heads = RetainingHeadsConfig::new()
             .with_width(info.width)
-            .init(model, device);
+            .init(shape, device);
         let options = checkpoint::LoadOptions::new(dtype).with_strict(true);
         let (loaded, _) = checkpoint::load(heads, &file, options, parameter, &mut |_| {})?;
         Ok(loaded)

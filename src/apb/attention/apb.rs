@@ -2,11 +2,12 @@
 
 use burn::tensor::Tensor;
 
-use super::blocks::attend_block;
-use super::{AnchorHeads, RankClock, RankHeads, Strategy};
+use super::regions::attend_block;
+use super::{AnchorHeads, LayerClock, MethodAttention, RankHeads};
 use crate::apb::compressor::{AnchorContext, Compressor, ScoreInput};
 use crate::apb::error::SessionError;
 use crate::apb::layout::RankRows;
+use crate::apb::observer::Part;
 use crate::apb::passing::Selection;
 use crate::apb::plan::PrefillPlan;
 use crate::model::Projections;
@@ -14,79 +15,86 @@ use crate::ranks::{PendingGather, RankGroup};
 
 pub(super) struct Apb<'a> {
     plan: &'a PrefillPlan,
-    compressor: &'a dyn Compressor,
-    /// What the anchor's rows said in this layer.
+    /// What the compressor read from the anchor's rows in this layer.
     anchor: Option<AnchorContext>,
     /// Packed passing blocks of this process's ranks in this layer.
     blocks: Vec<Tensor<4>>,
     pending: Option<PendingGather>,
-    clock: RankClock,
 }
 
 impl<'a> Apb<'a> {
-    pub(super) fn new(plan: &'a PrefillPlan, compressor: &'a dyn Compressor) -> Self {
+    pub(super) fn new(plan: &'a PrefillPlan) -> Self {
         Self {
             plan,
-            compressor,
             anchor: None,
             blocks: Vec::new(),
             pending: None,
-            clock: RankClock::default(),
         }
     }
 
-    /// The last rank's block is needed by nobody; it sends zeros, so that all send alike.
-    fn nothing_to_pass(&self, projections: &Projections) -> Tensor<4> {
+    /// Raw scores `[batch, kv_heads, rows]` of a rank's local rows, and those of the anchor's last rows,
+    /// which are pooled with them.
+    fn score(
+        &mut self,
+        layer: usize,
+        rows: &RankRows,
+        local: &Projections,
+        compressor: &dyn Compressor,
+    ) -> Result<(Tensor<3>, Option<Tensor<3>>), SessionError> {
+        // Rank 0's rows follow no anchor: nothing is pooled with them from before.
+        let anchor = self
+            .anchor
+            .as_ref()
+            .filter(|_| rows.sees_anchor || compressor.reads_anchor_everywhere());
+        let scores = compressor.score(ScoreInput {
+            layer,
+            rank: rows.rank,
+            projections: local,
+            anchor,
+        })?;
+        Ok((scores, anchor.and_then(|anchor| anchor.before.clone())))
+    }
+
+    /// The last rank's block is not used; it sends zeros, so that all ranks send the same shape.
+    fn empty_block(&self, projections: &Projections) -> Tensor<4> {
         let [batch, kv_heads, _, head_dim] = projections.key.dims();
         let shape = [2 * batch, kv_heads, self.plan.passing, head_dim];
         Tensor::zeros(shape, (&projections.key.device(), projections.key.dtype()))
     }
 }
 
-impl Strategy for Apb<'_> {
-    fn observe(
+impl MethodAttention for Apb<'_> {
+    fn select(
         &mut self,
         layer: usize,
         rows: &RankRows,
         projections: &Projections,
+        compressor: Option<&dyn Compressor>,
     ) -> Result<Option<Selection>, SessionError> {
         if self.plan.passing == 0 {
             return Ok(None);
         }
+        let compressor = compressor.ok_or(SessionError::NoCompressor)?;
         if rows.anchor > 0 {
             let anchor = projections.rows(0..rows.anchor);
             let query = self.plan.anchor_query.clone();
-            self.anchor = Some(self.compressor.read_anchor(layer, &anchor, query)?);
+            self.anchor = Some(compressor.read_anchor(layer, &anchor, query)?);
         }
         let local = projections.rows(rows.anchor..rows.len());
         if rows.rank + 1 == self.plan.ranks {
-            self.blocks.push(self.nothing_to_pass(&local));
+            self.blocks.push(self.empty_block(&local));
             return Ok(None);
         }
-        // Rank 0's rows follow no anchor: nothing is pooled with them from before.
-        let anchor = self
-            .anchor
-            .as_ref()
-            .filter(|_| rows.sees_anchor || self.compressor.reads_anchor_everywhere());
-        let scores = self.compressor.score(ScoreInput {
-            layer,
-            rank: rows.rank,
-            projections: &local,
-            anchor,
-        })?;
+        let (scores, before) = self.score(layer, rows, &local, compressor)?;
         let start = rows.rank * self.plan.block();
         let selectable = self.plan.selectable(rows.rank);
-        let selection = Selection::highest(
-            scores,
-            anchor.and_then(|anchor| anchor.before.clone()),
-            selectable.start - start..selectable.end - start,
-            self.plan.passing,
-        )?;
+        let selectable = selectable.start - start..selectable.end - start;
+        let selection = Selection::highest(scores, before, selectable, self.plan.passing)?;
         self.blocks.push(selection.gather(local.key, local.value)?);
         Ok(Some(selection))
     }
 
-    fn start(&mut self, group: &mut RankGroup) -> Result<(), SessionError> {
+    fn exchange(&mut self, group: &mut RankGroup) -> Result<(), SessionError> {
         self.anchor = None;
         if self.plan.passing > 0 {
             let blocks = std::mem::take(&mut self.blocks);
@@ -100,24 +108,19 @@ impl Strategy for Apb<'_> {
         ranks: &[RankHeads<'_>],
         anchor: Option<AnchorHeads>,
         group: &mut RankGroup,
+        clock: &mut LayerClock,
     ) -> Result<Vec<Tensor<3>>, SessionError> {
         let blocks = match self.pending.take() {
             Some(pending) => group.finish_all_gather(pending)?,
             None => Vec::new(),
         };
-        self.clock.exchanged()?;
-        ranks
-            .iter()
-            .map(|rank| {
-                let earlier = &blocks[..rank.rows.rank.min(blocks.len())];
-                let attended = attend_block(rank, anchor.as_ref(), earlier)?;
-                self.clock.attended()?;
-                Ok(attended)
-            })
-            .collect()
-    }
-
-    fn clock(&mut self) -> Option<&mut RankClock> {
-        Some(&mut self.clock)
+        clock.mark(Part::Exchange, None)?;
+        let attended = ranks.iter().map(|rank| {
+            let earlier = &blocks[..rank.rows.rank.min(blocks.len())];
+            let attended = attend_block(rank, anchor.as_ref(), earlier)?;
+            clock.mark(Part::Attention, Some(rank.rows.rank))?;
+            Ok(attended)
+        });
+        attended.collect()
     }
 }

@@ -6,13 +6,13 @@ use super::{AnchorHeads, RankHeads};
 use crate::apb::error::SessionError;
 use crate::apb::passing::unpack;
 use crate::kernels::{AttentionOutput, KernelError, Regions, attention};
-use crate::model::Attention;
+use crate::model::join_heads;
 
 /// The joined heads `[batch, rows, heads * head_dim]` of a rank's `[anchor | local]` rows.
 ///
-/// Local rows see all passing keys, all of the anchor and their own up to themselves; anchor rows see
-/// the anchor alone, up to themselves. On rank 0, which computes the anchor's rows only for the
-/// compressor, the two know nothing of each other. `passing` are packed blocks of earlier ranks, in
+/// Local rows attend to all passing keys, all of the anchor and their own up to themselves; anchor rows
+/// to the anchor alone, up to themselves. On rank 0, which computes the anchor's rows only for the
+/// compressor, local rows do not attend to the anchor. `passing` are packed blocks of earlier ranks, in
 /// their order.
 pub(super) fn attend_block(
     rank: &RankHeads<'_>,
@@ -20,16 +20,21 @@ pub(super) fn attend_block(
     passing: &[Tensor<4>],
 ) -> Result<Tensor<3>, SessionError> {
     match anchor.filter(|_| rank.rows.sees_anchor) {
-        Some(anchor) => Ok(join(over_regions(rank, anchor, passing)?)),
+        Some(anchor) => {
+            let local = (rank.key.clone(), rank.value.clone());
+            let attended = over_regions(rank.query.clone(), passing, anchor, local)?;
+            Ok(join_heads(attended.out))
+        }
         None => Ok(apart(rank, anchor)?),
     }
 }
 
 /// One attention over all keys; anchor rows, where this rank has them, skip the passing keys.
-fn over_regions(
-    rank: &RankHeads<'_>,
-    anchor: &AnchorHeads,
+pub(super) fn over_regions(
+    query: Tensor<4>,
     passing: &[Tensor<4>],
+    anchor: &AnchorHeads,
+    (key, value): (Tensor<4>, Tensor<4>),
 ) -> Result<AttentionOutput, KernelError> {
     let (mut keys, mut values): (Vec<_>, Vec<_>) = passing.iter().cloned().map(unpack).unzip();
     let regions = Regions {
@@ -37,14 +42,9 @@ fn over_regions(
         anchor: anchor.key.dims()[2],
         causal: true,
     };
-    keys.extend([anchor.key.clone(), rank.key.clone()]);
-    values.extend([anchor.value.clone(), rank.value.clone()]);
-    attention(
-        rank.query.clone(),
-        Tensor::cat(keys, 2),
-        Tensor::cat(values, 2),
-        regions,
-    )
+    keys.extend([anchor.key.clone(), key]);
+    values.extend([anchor.value.clone(), value]);
+    attention(query, Tensor::cat(keys, 2), Tensor::cat(values, 2), regions)
 }
 
 /// Anchor rows over the anchor, local rows over themselves.
@@ -63,15 +63,14 @@ fn apart(rank: &RankHeads<'_>, anchor: Option<&AnchorHeads>) -> Result<Tensor<3>
         Regions::causal(),
     )?;
     match anchor.filter(|_| split > 0) {
-        None => Ok(join(local)),
+        None => Ok(join_heads(local.out)),
         Some(anchor) => {
             let (key, value) = (anchor.key.clone(), anchor.value.clone());
             let anchor = attention(query(0..split), key, value, Regions::causal())?;
-            Ok(Tensor::cat(vec![join(anchor), join(local)], 1))
+            Ok(Tensor::cat(
+                vec![join_heads(anchor.out), join_heads(local.out)],
+                1,
+            ))
         }
     }
-}
-
-fn join(attended: AttentionOutput) -> Tensor<3> {
-    Attention::join_heads(attended.out)
 }

@@ -3,11 +3,11 @@
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
 
-use super::{AnchorHeads, RankHeads, Strategy};
+use super::{AnchorHeads, LayerClock, MethodAttention, RankHeads};
 use crate::apb::error::SessionError;
 use crate::apb::plan::PrefillPlan;
 use crate::kernels::{Regions, attention};
-use crate::model::Attention;
+use crate::model::join_heads;
 use crate::ranks::RankGroup;
 
 pub(super) struct Ulysses<'a> {
@@ -83,12 +83,13 @@ impl<'a> Ulysses<'a> {
     }
 }
 
-impl Strategy for Ulysses<'_> {
+impl MethodAttention for Ulysses<'_> {
     fn attend(
         &mut self,
         ranks: &[RankHeads<'_>],
         _anchor: Option<AnchorHeads>,
         group: &mut RankGroup,
+        _clock: &mut LayerClock,
     ) -> Result<Vec<Tensor<3>>, SessionError> {
         let Some(first) = ranks.first() else {
             return Ok(Vec::new());
@@ -128,7 +129,7 @@ impl Strategy for Ulysses<'_> {
         })?;
         Ok(back
             .into_iter()
-            .map(|heads| Attention::join_heads(Tensor::cat(heads, 1)))
+            .map(|heads| join_heads(Tensor::cat(heads, 1)))
             .collect())
     }
 }

@@ -3,12 +3,12 @@
 
 use burn::tensor::{DType, Tensor};
 
-use super::{AnchorHeads, RankHeads, Strategy};
+use super::{AnchorHeads, LayerClock, MethodAttention, RankHeads};
 use crate::apb::error::SessionError;
 use crate::apb::passing::{pack, unpack};
 use crate::apb::plan::PrefillPlan;
 use crate::kernels::{AttentionOutput, KernelError, Regions, attention, merge};
-use crate::model::Attention;
+use crate::model::join_heads;
 use crate::ranks::RankGroup;
 
 pub(super) struct Ring<'a> {
@@ -75,12 +75,13 @@ impl<'a> Ring<'a> {
     }
 }
 
-impl Strategy for Ring<'_> {
+impl MethodAttention for Ring<'_> {
     fn attend(
         &mut self,
         ranks: &[RankHeads<'_>],
         _anchor: Option<AnchorHeads>,
         group: &mut RankGroup,
+        _clock: &mut LayerClock,
     ) -> Result<Vec<Tensor<3>>, SessionError> {
         let world = self.plan.ranks;
         let owner_at = |rank: usize, step: usize| (rank + world - step) % world;
@@ -114,7 +115,7 @@ impl Strategy for Ring<'_> {
         let joined = merged.into_iter().zip(ranks).map(|(chunks, rank)| {
             let dtype = rank.query.dtype();
             let chunks = chunks.into_iter().flatten();
-            let joined = chunks.map(|chunk| Attention::join_heads(chunk.out.cast(dtype)));
+            let joined = chunks.map(|chunk| join_heads(chunk.out.cast(dtype)));
             Tensor::cat(joined.collect(), 1)
         });
         Ok(joined.collect())

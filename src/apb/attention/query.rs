@@ -1,0 +1,100 @@
+//! Rows that follow the document: a question, or a token just generated.
+
+use burn::tensor::{DType, Device, Tensor};
+
+use crate::apb::error::SessionError;
+use crate::kernels::{AttentionOutput, Regions, attention, merge, on_workers};
+use crate::model::{ForwardError, KvCache, LayerAttention, Projections, join_heads};
+use crate::ranks::RankGroup;
+
+/// A pass of rows that follow the document over the layers: they attend to the keys and values that
+/// every process holds, and the partial results are merged.
+///
+/// The process that drives the last rank, the owner, appends the new rows to its cache and alone masks
+/// causally.
+pub struct QueryPass<'a> {
+    group: &'a mut RankGroup,
+    cache: &'a mut KvCache,
+    /// Document rows of this process.
+    local: usize,
+    attended: Option<Tensor<3>>,
+}
+
+impl<'a> QueryPass<'a> {
+    /// A pass over `cache`, whose first `local` rows are the document's.
+    pub fn new(group: &'a mut RankGroup, cache: &'a mut KvCache, local: usize) -> Self {
+        Self {
+            group,
+            cache,
+            local,
+            attended: None,
+        }
+    }
+}
+
+impl LayerAttention for QueryPass<'_> {
+    type Error = SessionError;
+
+    fn push(
+        &mut self,
+        layer: usize,
+        _index: usize,
+        projections: Projections,
+    ) -> Result<(), SessionError> {
+        self.group.at_layer(Some(layer));
+        let Projections {
+            query, key, value, ..
+        } = projections;
+        let dtype = query.dtype();
+        let mine = if self.group.owns_last() {
+            let appended = self.cache.append(layer, key, value);
+            let (keys, values) = appended.map_err(ForwardError::from)?;
+            attention(query, keys, values, Regions::causal())?
+        } else {
+            let (keys, values) = self.cache.rows(layer, 0..self.local);
+            attention(query, keys, values, Regions::full())?
+        };
+        let attended = match self.group.processes() {
+            1 => mine,
+            _ => {
+                let parts = self.group.gather_processes(pack_partial(mine))?;
+                let merged = merge(parts.into_iter().map(unpack_partial));
+                merged.ok_or(SessionError::NoDocument)?
+            }
+        };
+        self.attended = Some(join_heads(attended.out.cast(dtype)));
+        Ok(())
+    }
+
+    fn attend(&mut self, _layer: usize) -> Result<Option<Vec<Tensor<3>>>, SessionError> {
+        Ok(self.attended.take().map(|rows| vec![rows]))
+    }
+
+    fn compute<T: Send>(&mut self, device: &Device, work: impl FnOnce(&mut Self) -> T + Send) -> T {
+        match self.group.shares_workers() {
+            true => work(self),
+            false => on_workers(device, || work(self)),
+        }
+    }
+}
+
+impl Drop for QueryPass<'_> {
+    fn drop(&mut self) {
+        self.group.at_layer(None);
+    }
+}
+
+/// A partial result as one f32 tensor `[batch, heads, seq, head_dim + 1]`, its lse last.
+fn pack_partial(part: AttentionOutput) -> Tensor<4> {
+    let lse = part.lse.cast(DType::F32).unsqueeze_dim(3);
+    Tensor::cat(vec![part.out.cast(DType::F32), lse], 3)
+}
+
+fn unpack_partial(packed: Tensor<4>) -> AttentionOutput {
+    let [batch, heads, seq, width] = packed.dims();
+    let part = |range| packed.clone().slice([0..batch, 0..heads, 0..seq, range]);
+    AttentionOutput {
+        out: part(0..width - 1),
+        lse: part(width - 1..width).squeeze_dim(3),
+    }
+}

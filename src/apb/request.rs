@@ -1,0 +1,250 @@
+//! A document and a question in tokens, checked before a weight is read.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::compressor;
+use super::config::{Document, PrefillConfig};
+use super::error::{AnswerError, SessionError};
+use super::observer::Observer;
+use super::plan::PrefillPlan;
+use super::session::{DEFAULT_PREFILL_CHUNK, Session, SessionConfig};
+use crate::ModelText;
+use crate::model::CausalLm;
+use crate::ranks::{RankError, RankGroup};
+use crate::text::prompt::PromptOptions;
+use crate::text::sampler::SamplerConfig;
+
+/// Which query every rank sees in its anchor (APB only).
+///
+/// The anchor's query is fixed when the document is prefilled: it steers what ranks pass on. Later
+/// questions are still answered exactly over what the cache holds, but what was computed for the
+/// document's rows was computed with this query in view. In the paper's ablation an anchor without a
+/// query costs 4 points of 72.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum AnchorQuery {
+    /// The question that comes with the document.
+    #[default]
+    Question,
+    /// A hint at what will be asked.
+    Text(String),
+    /// Nothing.
+    None,
+}
+
+/// How a question is answered.
+///
+/// ```
+/// use burn_apb::apb::AnswerOptions;
+///
+/// let mut options = AnswerOptions {
+///     stop_texts: vec!["\n\n".into()],
+///     logprobs: Some(3),
+///     ..AnswerOptions::default()
+/// };
+/// options.prompt.answer_prefix = "It was".into();
+/// options.prompt.render.variables.insert("enable_thinking".into(), false.into());
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct AnswerOptions {
+    /// How document and question become a prompt.
+    pub prompt: PromptOptions,
+    /// Most tokens of the answer.
+    pub max_tokens: usize,
+    /// Texts that end the answer, which then ends before them. One that is a token of its own, such
+    /// as `<|im_end|>`, is a stop token.
+    pub stop_texts: Vec<String>,
+    /// Tokens that end the answer, beside the model's own.
+    pub stop_tokens: Vec<u32>,
+    /// Log-probabilities of each token of the answer and of this many of the likeliest in its place.
+    pub logprobs: Option<usize>,
+    /// How tokens are chosen; none: as the model's `generation_config.json` says.
+    pub sampler: Option<SamplerConfig>,
+    /// Rows of one pass of full attention, and of one tile of the MLP.
+    pub chunk: usize,
+    /// Go on when the prompt is longer than the context the model was made for.
+    pub allow_long: bool,
+    /// Strategy, ranks and lengths.
+    pub prefill: PrefillConfig,
+    /// The query in the anchor.
+    pub anchor_query: AnchorQuery,
+    /// Room for further questions and their answers, in tokens.
+    pub headroom: usize,
+}
+
+impl Default for AnswerOptions {
+    fn default() -> Self {
+        Self {
+            prompt: PromptOptions::default(),
+            max_tokens: 256,
+            stop_texts: Vec::new(),
+            stop_tokens: Vec::new(),
+            logprobs: None,
+            sampler: None,
+            chunk: DEFAULT_PREFILL_CHUNK,
+            allow_long: false,
+            prefill: PrefillConfig::default(),
+            anchor_query: AnchorQuery::default(),
+            headroom: 0,
+        }
+    }
+}
+
+/// A document and a question in tokens, with a plan that fits them: all that can be checked before a
+/// weight is read.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Request {
+    /// What is prefilled.
+    pub document: Document,
+    /// The question's tokens, with the template's tail.
+    pub query: Vec<u32>,
+    /// How it is prefilled.
+    pub plan: PrefillPlan,
+    /// Whether the prompt's pieces have the tokens that the whole would have.
+    pub exact_split: bool,
+    /// Control tokens that document and question spell out, with their numbers. They are text, unless
+    /// [`PromptOptions::allow_control_tokens`] is set.
+    pub control_tokens: Vec<(u32, usize)>,
+    /// Most tokens of the answer.
+    pub max_tokens: usize,
+    /// The session's sizes.
+    pub session: SessionConfig,
+}
+
+impl Request {
+    /// Puts document and question into the model's prompt and checks that everything fits.
+    ///
+    /// # Errors
+    ///
+    /// An [`AnswerError`] when the prompt cannot be built, is longer than the model's context, or the
+    /// strategy's lengths or heads do not fit it.
+    pub fn new(
+        model: &ModelText,
+        document: &str,
+        question: &str,
+        options: &AnswerOptions,
+    ) -> Result<Self, AnswerError> {
+        let split = model.split(document, question, &options.prompt)?;
+        let anchor_query = match &options.anchor_query {
+            AnchorQuery::Question => split.query.clone(),
+            AnchorQuery::Text(hint) => model.split_query(hint, &options.prompt)?.query,
+            AnchorQuery::None => Vec::new(),
+        };
+        let mut spelled = BTreeMap::new();
+        for text in [document, question] {
+            for (id, count) in model.tokenizer.control_tokens_in(text) {
+                *spelled.entry(id).or_default() += count;
+            }
+        }
+        let document = Document {
+            prefix: split.prefix.len(),
+            tokens: [split.prefix, split.document].concat(),
+            anchor_query,
+        };
+        let query = [split.query, split.tail].concat();
+        let context_rows = document.tokens.len() + query.len();
+        let needed = context_rows + options.max_tokens;
+        let context = model.config.context();
+        if needed > context && !options.allow_long {
+            return Err(AnswerError::TooLong {
+                document: document.tokens.len(),
+                query: query.len(),
+                answer: options.max_tokens,
+                needed,
+                context,
+            });
+        }
+        if let Some(window) = model.config.attention_window
+            && needed > window
+        {
+            return Err(AnswerError::BeyondWindow {
+                document: document.tokens.len(),
+                query: query.len(),
+                answer: options.max_tokens,
+                needed,
+                window,
+            });
+        }
+        let plan = options.prefill.plan(&document, &model.config)?;
+        compressor::inspect(&plan, &model.config)?;
+        Ok(Self {
+            document,
+            query,
+            plan,
+            exact_split: split.exact,
+            control_tokens: spelled.into_iter().collect(),
+            max_tokens: options.max_tokens,
+            session: SessionConfig::new(needed + options.headroom)
+                .with_context(context_rows)
+                .with_chunk(options.chunk),
+        })
+    }
+
+    /// A request of tokens: a document, how it is prefilled, a question that follows it, and at most
+    /// `max_tokens` tokens of an answer. The session has room for all of them.
+    pub fn from_tokens(
+        document: Document,
+        plan: PrefillPlan,
+        query: Vec<u32>,
+        max_tokens: usize,
+        chunk: usize,
+    ) -> Self {
+        let rows = document.tokens.len() + query.len();
+        Self {
+            document,
+            query,
+            plan,
+            exact_split: true,
+            control_tokens: Vec::new(),
+            max_tokens,
+            session: SessionConfig::new(rows + max_tokens)
+                .with_context(rows)
+                .with_chunk(chunk),
+        }
+    }
+
+    /// The request of process 0 on every process of a group; others give none.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Rank`] when the exchange fails or process 0 gives none.
+    pub fn broadcast(request: Option<Self>, group: &mut RankGroup) -> Result<Self, SessionError> {
+        let missing = |reason: String| SessionError::Rank(RankError::Connect { reason });
+        if group.processes() == 1 {
+            return request.ok_or_else(|| missing("there is no request".into()));
+        }
+        // Plain numbers and names, which JSON always holds.
+        let mut bytes = request
+            .and_then(|request| serde_json::to_vec(&request).ok())
+            .unwrap_or_default();
+        let length = group.broadcast((bytes.len() as u64).to_le_bytes().to_vec())?;
+        let length = length.first_chunk().map_or(0, |n| u64::from_le_bytes(*n));
+        bytes.resize(usize::try_from(length).unwrap_or(0), 0);
+        let bytes = group.broadcast(bytes)?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| missing(format!("process 0 sent no request: {error}")))
+    }
+
+    /// Prefills the document into a session of its own, with the ranks of `group`; also returns the
+    /// seconds that took. Every process of the group calls it with the same request.
+    ///
+    /// # Errors
+    ///
+    /// An [`AnswerError`] when the heads cannot be loaded or the prefill fails or is cancelled.
+    pub fn prefill<'m>(
+        &self,
+        model: &'m dyn CausalLm,
+        group: RankGroup,
+        observer: &mut dyn Observer,
+    ) -> Result<(Session<'m>, f64), AnswerError> {
+        let (shape, dtype, device) = (model.shape(), model.dtype(), model.device());
+        let compressor = compressor::load(&self.plan, shape, dtype, &device)?;
+        let mut session = Session::new(model, self.session).with_group(group);
+        let started = Instant::now();
+        session.prefill_with(&self.document, &self.plan, compressor.as_deref(), observer)?;
+        Ok((session, started.elapsed().as_secs_f64()))
+    }
+}
