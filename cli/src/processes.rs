@@ -42,8 +42,7 @@ fn discard() {
     }
 }
 
-/// Runs a command: `alone` in a process of its own, `together` in one of several that were started
-/// together.
+/// Runs a command in a world of one process, or of those that were started together.
 ///
 /// Process 0 speaks for all. An error that all have is printed once and has its own exit code;
 /// one that cost a rank is printed by every process, which all end with code 4.
@@ -51,11 +50,10 @@ pub fn run(
     flags: &Processes,
     compute: &Compute,
     output: &Output,
-    alone: impl FnOnce(&Output) -> Result<(), CliError>,
-    together: impl FnOnce(&mut World, &Output) -> Result<(), CliError>,
+    work: impl FnOnce(&mut World, &Output) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
     let Some(environment) = Environment::detect()?.filter(|found| found.processes > 1) else {
-        return alone(output);
+        return work(&mut World::single(), output);
     };
     if let Some(folder) = &flags.rank_logs {
         open_log(folder, environment.process)?;
@@ -96,7 +94,7 @@ pub fn run(
         world.me(),
         world.processes()
     ));
-    let result = together(&mut world, &output);
+    let result = work(&mut world, &output);
     let me = world.me().to_string();
     let Err(error) = result.and_then(|()| Ok(world.leave()?)) else {
         return Ok(());
@@ -157,6 +155,9 @@ fn open_log(folder: &Path, process: usize) -> Result<(), CliError> {
 /// Goes on when every process could do its part. A failure of all is the command's own; of some, those
 /// ranks'.
 pub fn agree<T>(world: &mut World, mine: Result<T, CliError>) -> Result<T, CliError> {
+    if world.is_single() {
+        return mine;
+    }
     let word = match &mine {
         Ok(_) => Value::Null,
         Err(error) => json!({ "code": error.code(), "text": error.to_string() }),
@@ -180,10 +181,13 @@ pub fn agree<T>(world: &mut World, mine: Result<T, CliError>) -> Result<T, CliEr
 }
 
 /// Goes on when process 0 could do what it alone does: the others wait for it, however long it takes.
-pub fn first_alone<T>(
+pub fn on_first<T>(
     world: &mut World,
     work: impl FnOnce() -> Result<T, CliError>,
 ) -> Result<Option<T>, CliError> {
+    if world.is_single() {
+        return work().map(Some);
+    }
     let mine = (world.process() == 0).then(work).transpose();
     let word = match &mine {
         Ok(_) => Value::Null,

@@ -2,11 +2,14 @@
 
 use std::io::{BufRead, IsTerminal, Write};
 
-use burn_apb::apb::{Session, reply};
+use burn_apb::ModelText;
+use burn_apb::apb::AnswerOptions;
+use burn_apb::ranks::World;
 use serde_json::json;
 
 use crate::args::{Reading, Sampling};
-use crate::commands::generate::{self, Prepared, Terminal};
+use crate::commands::generate;
+use crate::commands::prefill::{self, First, Prefilled};
 use crate::error::CliError;
 use crate::interrupt;
 use crate::output::Output;
@@ -34,32 +37,39 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
         return Ok(());
     };
     // The first question is in the anchor, unless something else was asked for.
-    let Prepared {
-        request,
-        options,
-        model,
-        ..
-    } = generate::prepare(&args.reading, &first, output, |options, text| {
+    let complete = |options: &mut AnswerOptions, text: &ModelText| {
         options.headroom = QUESTION_TOKENS;
         let seed = args.reading.strategy.seed;
         args.sampling.complete(seed, text, options, output)
-    })?;
-    let mut terminal = Terminal::new(output);
-    let prefilled = request.prefill(&model, &options, &mut terminal);
-    terminal.done()?;
-    let (mut session, seconds) = prefilled?;
+    };
+    let work = |prefilled: Prefilled<'_, '_>| converse(prefilled, output);
+    let world = &mut World::single();
+    prefill::run(&args.reading, &first, world, output, complete, work).map(|_| ())
+}
+
+/// Answers the first question, then one a line.
+fn converse(prefilled: Prefilled<'_, '_>, output: &Output) -> Result<(), CliError> {
+    let Prefilled {
+        session,
+        request,
+        seconds,
+        first: Some(First { text, options }),
+        ..
+    } = prefilled
+    else {
+        return Ok(());
+    };
     output.note(format!(
         "{}: {} tokens in {seconds:.2} s ({:.0} tok/s)",
-        generate::describe(&request.plan),
+        prefill::describe(&request.plan),
         request.plan.tokens,
         request.plan.tokens as f64 / seconds
     ));
-
-    let answer = |session: &mut Session<'_>, query: &[u32]| -> Result<(), CliError> {
-        let mut terminal = Terminal::new(output);
-        let answered = reply(&model, session, query, &options, &mut terminal);
-        terminal.done()?;
-        let reply = answered?;
+    let mut answer = |query: &[u32]| -> Result<(), CliError> {
+        let reply = prefill::answer(text, session, query, options, output)?;
+        if !output.is_json() {
+            return Ok(());
+        }
         let completion = &reply.completion;
         let mut value = json!({
             "text": reply.text, "tokens": completion.tokens,
@@ -68,17 +78,17 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
             "query_seconds": completion.query_time.as_secs_f64(),
             "decode_tokens_per_second": completion.decode_tokens_per_second(),
         });
-        generate::add_logprobs(&mut value, completion, &model.text);
-        output.result(&value, |w| writeln!(w))
+        generate::add_logprobs(&mut value, completion, text);
+        output.result(&value, |_| Ok(()))
     };
-    answer(&mut session, &request.query)?;
+    answer(&request.query)?;
     while let Some(question) = next_question(output)? {
         // Ctrl-C ended an answer, or came while nothing was running; this question is a new task.
         interrupt::reset();
-        let query = model.text.split_query(&question, &options.prompt)?;
+        let query = text.split_query(&question, &options.prompt)?;
         let query = [query.query, query.tail].concat();
         // A question that does not fit spoils nothing for the next.
-        if let Err(error) = answer(&mut session, &query) {
+        if let Err(error) = answer(&query) {
             if error.is_broken_pipe() {
                 return Err(error);
             }

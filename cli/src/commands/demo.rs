@@ -58,7 +58,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     let model = Model {
         model: fetched.path.clone(),
     };
-    let (source, text) = generate::open(&model, output)?;
+    let (source, text) = prefill::open_model(&model, output)?;
 
     let start = DOCUMENT.find(TITLE).unwrap_or(0);
     let document = first_tokens(&text.tokenizer, &DOCUMENT[start..], args.tokens)?;
@@ -79,14 +79,20 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
         let request = Request::new(&text, document, &args.query, &options)?;
         requests.push((request, options));
     }
-    let model = generate::load_weights(text, &source, args.compute.dtype(), &device, output)?;
+    let decoder = prefill::load_weights(&source, args.compute.dtype(), &device, output)?;
     let mut answers = Vec::new();
     for (request, options) in &requests {
         if !output.is_json() {
             print!("{:<10}", request.plan.method.name());
             std::io::stdout().flush().map_err(CliError::failed)?;
         }
-        let answer = generate::ask(&model, request, options, output)?;
+        let group = RankGroup::local(request.plan.ranks);
+        let mut terminal = Terminal::new(output);
+        let prefilled = request.prefill(&decoder, group, &mut terminal);
+        terminal.done()?;
+        let (mut session, seconds) = prefilled?;
+        let reply = prefill::answer(&text, &mut session, &request.query, options, output)?;
+        let answer = Answer::new(request, reply, seconds);
         let cancelled = answer.completion.stop_reason == StopReason::Cancelled;
         answers.push(answer);
         if cancelled {
@@ -99,7 +105,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
             .map(|answer| {
                 (
                     answer.plan.method.name().into(),
-                    generate::to_json(answer, &model.text),
+                    generate::to_json(answer, &text),
                 )
             })
             .collect();

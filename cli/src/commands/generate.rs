@@ -1,30 +1,15 @@
 //! `apb generate`: prefills a document and answers a question about it.
 
-use std::io::{Read, Write};
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
-
-use burn::tensor::Device;
-use burn_apb::apb::{
-    Answer, AnswerOptions, Completion, Method, Observer, PrefillObserver, PrefillPlan, Request,
-    answer_request, compressor,
-};
-use burn_apb::checkpoint::LoadOptions;
-use burn_apb::checkpoint::source::ModelSource;
-use burn_apb::checkpoint::{hub, local};
-use burn_apb::ranks::World;
+use burn_apb::ModelText;
+use burn_apb::apb::{Answer, Completion, Method, Request};
 use burn_apb::text::stop::Stop;
-use burn_apb::{LanguageModel, ModelText};
 use serde_json::{Value, json};
 
-use crate::args::{Model, Reading, Sampling};
-use crate::commands::together::{self, Prefilled};
+use crate::args::{Reading, Sampling};
+use crate::commands::prefill::{self, First, Prefilled};
 use crate::error::CliError;
-use crate::output::{Output, Progress};
-use crate::{interrupt, memory, processes};
-
-/// Largest document that is read, in bytes: about a hundred million tokens.
-const MAX_DOCUMENT_BYTES: u64 = 1 << 29;
+use crate::output::Output;
+use crate::{memory, processes};
 
 /// Prefill a document and answer a question about it
 #[derive(clap::Args, Debug)]
@@ -45,59 +30,68 @@ pub struct Args {
 pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     check_question(&args.query)?;
     let Args { reading, query, .. } = args;
-    let together = |world: &mut World, output: &Output| {
-        let complete =
-            |options: &mut AnswerOptions, text: &ModelText| complete(args, options, text, output);
-        let work =
-            |prefilled: Prefilled<'_, '_>| together::answer(prefilled, args.show_prompt, output);
-        let alone = || alone(args, output);
-        together::run(reading, query, world, output, complete, alone, work)
-    };
     processes::run(
         &reading.processes,
         &reading.compute,
         output,
-        |output| alone(args, output),
-        together,
+        |world, output| {
+            let seed = reading.strategy.seed;
+            let complete =
+                |options: &mut _, text: &_| args.sampling.complete(seed, text, options, output);
+            let work = |prefilled: Prefilled<'_, '_>| answer(args, prefilled, output);
+            prefill::run(reading, query, world, output, complete, work).map(|_| ())
+        },
     )
 }
 
-fn complete(
-    args: &Args,
-    options: &mut AnswerOptions,
-    text: &ModelText,
-    output: &Output,
-) -> Result<(), CliError> {
-    let seed = args.reading.strategy.seed;
-    args.sampling.complete(seed, text, options, output)
-}
-
-/// One process does it all.
-fn alone(args: &Args, output: &Output) -> Result<(), CliError> {
-    let Prepared {
+/// Answers the question. The first process chooses the tokens and shows them; the others compute their
+/// part of every row.
+fn answer(args: &Args, prefilled: Prefilled<'_, '_>, output: &Output) -> Result<(), CliError> {
+    let Prefilled {
+        world,
+        session,
         request,
-        options,
-        model,
+        seconds,
+        usage,
+        first,
         ..
-    } = prepare(&args.reading, &args.query, output, |options, text| {
-        complete(args, options, text, output)
-    })?;
-    let prompt = match args.show_prompt {
-        true => Some(prompt(&request, &model.text, output)?),
-        false => None,
+    } = prefilled;
+    let Some(First { text, options }) = first else {
+        session.follow(&request.query, request.max_tokens)?;
+        let report = usage.report(request, session.group());
+        return processes::reports(world, report).map(|_| ());
     };
     let read = options.prompt.allow_control_tokens;
-    note_control_tokens(&request.control_tokens, read, &model.text, output);
-    let answer = ask(&model, &request, &options, output)?;
+    note_control_tokens(&request.control_tokens, read, text, output);
+    let prompt = match args.show_prompt {
+        true => Some(prompt(request, text, output)?),
+        false => None,
+    };
+    let reply = prefill::answer(text, session, &request.query, options, output)?;
+    let answer = Answer::new(request, reply, seconds);
+    let mut value = to_json(&answer, text);
+    value["control_tokens_read"] = read.into();
+    if let Some(prompt) = prompt {
+        value["prompt"] = prompt;
+    }
+    if !world.is_single() {
+        let report = usage.report(request, session.group());
+        value["processes"] = json!(processes::reports(world, report)?);
+    }
     if output.is_json() {
-        let mut value = to_json(&answer, &model.text);
-        value["control_tokens_read"] = read.into();
-        if let Some(prompt) = prompt {
-            value["prompt"] = prompt;
-        }
         return output.result(&value, |_| Ok(()));
     }
     output.note(summary(&answer));
+    for report in value["processes"].as_array().into_iter().flatten() {
+        let mib = |key: &str| report[key].as_u64().unwrap_or_default() >> 20;
+        output.note(format!(
+            "ranks {} on {}: peak {} MiB, received {} MiB",
+            report["ranks"],
+            report["host"].as_str().unwrap_or_default(),
+            mib("peak_bytes"),
+            mib("received_bytes")
+        ));
+    }
     Ok(())
 }
 
@@ -112,41 +106,6 @@ pub fn prompt(request: &Request, text: &ModelText, output: &Output) -> Result<Va
     Ok(json!({ "text": decoded, "tokens": tokens }))
 }
 
-/// A document and a question that have been checked, and the model to answer with.
-pub struct Prepared {
-    pub request: Request,
-    pub options: AnswerOptions,
-    pub model: LanguageModel,
-    pub source: ModelSource,
-}
-
-/// Checks everything that can be checked before the weights, the options that `complete` fills in
-/// included, then loads them.
-pub fn prepare(
-    reading: &Reading,
-    question: &str,
-    output: &Output,
-    complete: impl FnOnce(&mut AnswerOptions, &ModelText) -> Result<(), CliError>,
-) -> Result<Prepared, CliError> {
-    let mut options = reading.options()?;
-    let device = reading.compute.device()?;
-    let document = read_text(&reading.document, "document")?;
-    let (source, text) = open(&reading.model, output)?;
-    complete(&mut options, &text)?;
-    let request = Request::new(&text, &document, question, &options)?;
-    compressor::check_model(&request.plan, &text.config, &source)?;
-    if let Some(note) = request.plan.note() {
-        output.note(format!("note: {note}"));
-    }
-    let model = load_weights(text, &source, reading.load_options(), &device, output)?;
-    Ok(Prepared {
-        request,
-        options,
-        model,
-        source,
-    })
-}
-
 /// Refuses a question without words.
 pub fn check_question(question: &str) -> Result<(), CliError> {
     match question.trim().is_empty() {
@@ -154,163 +113,6 @@ pub fn check_question(question: &str) -> Result<(), CliError> {
             "the question is empty; pass it with --query \"...\"",
         )),
         false => Ok(()),
-    }
-}
-
-/// Everything of a model but the weights, from a folder, a GGUF file or, when there is no such path,
-/// the hub.
-pub fn open(model: &Model, output: &Output) -> Result<(ModelSource, ModelText), CliError> {
-    let source = ModelSource::open(resolve(model, output)?).map_err(CliError::usage)?;
-    let text = ModelText::load(&source)?;
-    for warning in &text.warnings {
-        output.note(format!("warning: {warning}"));
-    }
-    Ok((source, text))
-}
-
-/// Where the model lies; fetches it where there is no such path.
-pub fn resolve(model: &Model, output: &Output) -> Result<PathBuf, CliError> {
-    if model.model.exists() || model.model.is_symlink() {
-        let snapshot = local::describe_folder(&model.model).map_err(CliError::usage)?;
-        return Ok(match snapshot {
-            Some(snapshot) => {
-                output.note(format!("note: {}", snapshot.note));
-                snapshot.path
-            }
-            None => model.model.clone(),
-        });
-    }
-    let bar = output.progress("fetching", "B");
-    let resolved = hub::resolve(&model.model.to_string_lossy(), &mut |p| {
-        bar.update(p.done, p.total);
-    })?;
-    bar.finish();
-    for warning in &resolved.warnings {
-        output.note(format!("warning: {warning}"));
-    }
-    Ok(resolved.path)
-}
-
-/// The weights that belong to it.
-pub fn load_weights(
-    text: ModelText,
-    source: &ModelSource,
-    options: impl Into<LoadOptions>,
-    device: &Device,
-    output: &Output,
-) -> Result<LanguageModel, CliError> {
-    let bar = output.progress("loading", "B");
-    let model = LanguageModel::with_text(text, source, options, device, &mut |p| {
-        bar.update(p.done, p.total);
-    })?;
-    bar.finish();
-    for warning in &model.warnings {
-        output.note(format!("warning: {warning}"));
-    }
-    Ok(model)
-}
-
-/// Reads a text file, or standard input for `-`; not UTF-8 and too large are refused.
-pub fn read_text(path: &Path, what: &str) -> Result<String, CliError> {
-    let name = path.display();
-    let mut bytes = Vec::new();
-    let read = if path.as_os_str() == "-" {
-        std::io::stdin()
-            .lock()
-            .take(MAX_DOCUMENT_BYTES + 1)
-            .read_to_end(&mut bytes)
-    } else {
-        std::fs::File::open(path)
-            .and_then(|file| file.take(MAX_DOCUMENT_BYTES + 1).read_to_end(&mut bytes))
-    };
-    read.map_err(|e| CliError::usage(format!("cannot read the {what} {name}: {e}")))?;
-    if bytes.len() as u64 > MAX_DOCUMENT_BYTES {
-        return Err(CliError::usage(format!(
-            "the {what} {name} is larger than {MAX_DOCUMENT_BYTES} bytes; split it"
-        )));
-    }
-    String::from_utf8(bytes).map_err(|e| {
-        CliError::usage(format!(
-            "the {what} {name} is not UTF-8: byte {} cannot be read; convert it, for example with \
-             `iconv -t utf-8`",
-            e.utf8_error().valid_up_to()
-        ))
-    })
-}
-
-/// Answers with a progress bar while the document is prefilled, and streams the answer to stdout
-/// unless JSON was asked for.
-pub fn ask(
-    model: &LanguageModel,
-    request: &Request,
-    options: &AnswerOptions,
-    output: &Output,
-) -> Result<Answer, CliError> {
-    let mut terminal = Terminal::new(output);
-    let answer = answer_request(model, request, options, &mut terminal);
-    terminal.done()?;
-    let answer = answer?;
-    if output.streams() {
-        writeln!(std::io::stdout()).map_err(CliError::failed)?;
-    }
-    Ok(answer)
-}
-
-/// Shows a prefill's progress and streams an answer, until Ctrl-C.
-pub struct Terminal {
-    bar: Progress,
-    stream: bool,
-    broken: Option<std::io::Error>,
-}
-
-impl Terminal {
-    /// Streams unless JSON was asked for.
-    pub fn new(output: &Output) -> Self {
-        interrupt::listen();
-        Self {
-            bar: output.progress("prefill", "tokens"),
-            stream: output.streams(),
-            broken: None,
-        }
-    }
-
-    /// Takes the bar away and says whether writing failed.
-    pub fn done(&mut self) -> Result<(), CliError> {
-        self.bar.finish();
-        match self.broken.take() {
-            Some(error) => Err(CliError::failed(error)),
-            None => Ok(()),
-        }
-    }
-}
-
-impl PrefillObserver for Terminal {
-    fn progress(&mut self, done: usize, total: usize) -> ControlFlow<()> {
-        self.prefilled(done, total)
-    }
-}
-
-impl Observer for Terminal {
-    fn prefilled(&mut self, done: usize, total: usize) -> ControlFlow<()> {
-        self.bar.update(done as u64, total as u64);
-        if done == total {
-            self.bar.finish();
-        }
-        interrupt::poll()
-    }
-
-    fn text(&mut self, text: &str) -> ControlFlow<()> {
-        if self.stream {
-            let mut stdout = std::io::stdout().lock();
-            if let Err(error) = stdout
-                .write_all(text.as_bytes())
-                .and_then(|()| stdout.flush())
-            {
-                self.broken = Some(error);
-                return ControlFlow::Break(());
-            }
-        }
-        interrupt::poll()
     }
 }
 
@@ -408,26 +210,10 @@ pub fn summary(answer: &Answer) -> String {
         .map_or_else(String::new, |bytes| format!(", peak {} MiB", bytes >> 20));
     format!(
         "{}: prefill {} tokens in {:.2} s ({:.0} tok/s), {} tokens answered{decode}{peak}",
-        describe(&answer.plan),
+        prefill::describe(&answer.plan),
         answer.document_tokens,
         answer.prefill_seconds,
         answer.prefill_tokens_per_second(),
         answer.completion.tokens.len(),
     )
-}
-
-/// A plan in a few words.
-pub fn describe(plan: &PrefillPlan) -> String {
-    let ranks = plan.ranks;
-    match plan.method {
-        Method::Full => "full".into(),
-        Method::Ring => format!("ring, {ranks} ranks, {}", plan.ring_layout.name()),
-        Method::Apb => format!(
-            "apb, {ranks} ranks, anchor {}, passing {}, {}",
-            plan.anchor,
-            plan.passing,
-            plan.compressor.name()
-        ),
-        method => format!("{method}, {ranks} ranks"),
-    }
 }

@@ -10,7 +10,7 @@ pub mod doctor;
 pub mod fetch;
 pub mod generate;
 pub mod launch;
+pub mod prefill;
 pub mod session;
-pub mod together;
 pub mod trace;
 pub mod train_heads;

@@ -3,14 +3,13 @@
 use std::path::PathBuf;
 
 use burn_apb::ModelText;
-use burn_apb::apb::{AnchorQuery, AnswerOptions, PrefillPlan, SavedSession, reply};
+use burn_apb::apb::{AnchorQuery, AnswerOptions, PrefillPlan, Reply, SavedSession};
 use burn_apb::model::KvCache;
-use burn_apb::ranks::World;
 use serde_json::json;
 
 use crate::args::{Compute, Model, Prompt, Reading, Sampling, Strategy};
-use crate::commands::generate::{self, Prepared, Terminal};
-use crate::commands::together::{self, Prefilled};
+use crate::commands::generate;
+use crate::commands::prefill::{self, Prefilled};
 use crate::error::CliError;
 use crate::output::Output;
 use crate::{memory, processes};
@@ -67,28 +66,15 @@ pub fn run(command: &Command, output: &Output) -> Result<(), CliError> {
 }
 
 fn save(args: &Save, output: &Output) -> Result<(), CliError> {
-    let together = |world: &mut World, output: &Output| {
-        let work = |prefilled: Prefilled<'_, '_>| save_together(args, prefilled, output);
-        let alone = || save_alone(args, output);
-        together::run(
-            &args.reading,
-            NO_QUESTION,
-            world,
-            output,
-            complete,
-            alone,
-            work,
-        )
-    };
-    let Reading {
-        processes, compute, ..
-    } = &args.reading;
+    let reading = &args.reading;
     processes::run(
-        processes,
-        compute,
+        &reading.processes,
+        &reading.compute,
         output,
-        |output| save_alone(args, output),
-        together,
+        |world, output| {
+            let work = |prefilled: Prefilled<'_, '_>| save_document(args, prefilled, output);
+            prefill::run(reading, NO_QUESTION, world, output, complete, work).map(|_| ())
+        },
     )
 }
 
@@ -101,24 +87,8 @@ fn complete(options: &mut AnswerOptions, _: &ModelText) -> Result<(), CliError> 
     Ok(())
 }
 
-fn save_alone(args: &Save, output: &Output) -> Result<(), CliError> {
-    let Prepared {
-        request,
-        options,
-        model,
-        source,
-    } = generate::prepare(&args.reading, NO_QUESTION, output, complete)?;
-    let fingerprint = source.fingerprint()?;
-    let mut terminal = Terminal::new(output);
-    let prefilled = request.prefill(&model, &options, &mut terminal);
-    terminal.done()?;
-    let (session, seconds) = prefilled?;
-    let bytes = session.save(&args.out, &fingerprint)?;
-    show_saved(args, &request.plan, seconds, bytes, output)
-}
-
 /// All processes write their ranks' files, or there are none.
-fn save_together(
+fn save_document(
     args: &Save,
     prefilled: Prefilled<'_, '_>,
     output: &Output,
@@ -126,19 +96,16 @@ fn save_together(
     let Prefilled {
         world,
         session,
-        checked,
-        task,
+        source,
+        request,
         seconds,
         ..
     } = prefilled;
-    session.share_document()?;
-    processes::discard_at_end(&args.out, task.plan.ranks);
-    let fingerprint = checked.source.fingerprint()?;
-    let written = session
-        .prepare_save(&args.out, &fingerprint)
-        .map_err(CliError::from);
-    let written = processes::agree(world, written)?;
-    let bytes = world.talk(json!(written.bytes()))?;
+    processes::discard_at_end(&args.out, request.plan.ranks);
+    let fingerprint = source.fingerprint()?;
+    let written = session.prepare_save(&args.out, &fingerprint);
+    let written = processes::agree(world, written.map_err(CliError::from))?;
+    let bytes = world.all_gather_values(json!(written.bytes()))?;
     // Rank 0's file makes a session of the others: it comes last.
     let mut written = Some(written);
     for turn in [false, true] {
@@ -150,7 +117,7 @@ fn save_together(
         processes::agree(world, committed)?;
     }
     let bytes = bytes.iter().filter_map(serde_json::Value::as_u64).sum();
-    show_saved(args, &task.plan, seconds, bytes, output)
+    show_saved(args, &request.plan, seconds, bytes, output)
 }
 
 fn show_saved(
@@ -174,7 +141,7 @@ fn show_saved(
                 "{}: {} tokens, {}, {} MiB in {} files",
                 args.out.display(),
                 plan.tokens,
-                generate::describe(plan),
+                prefill::describe(plan),
                 bytes >> 20,
                 plan.ranks
             )
@@ -187,7 +154,7 @@ fn ask(args: &Ask, output: &Output) -> Result<(), CliError> {
     let device = args.compute.device()?;
     let saved = SavedSession::open(&args.session)?;
     check_settings(&saved, &args.strategy)?;
-    let (source, text) = generate::open(&args.model, output)?;
+    let (source, text) = prefill::open_model(&args.model, output)?;
     saved.check_model(&source.fingerprint()?)?;
     let dtype = args.compute.dtype();
     saved.check_setting(
@@ -204,37 +171,29 @@ fn ask(args: &Ask, output: &Output) -> Result<(), CliError> {
     let query = text.split_query(&args.query, &options.prompt)?;
     let exact_split = query.exact;
     let query = [query.query, query.tail].concat();
-    let model = generate::load_weights(text, &source, args.compute.dtype(), &device, output)?;
+    let decoder = prefill::load_weights(&source, args.compute.dtype(), &device, output)?;
     let following = query.len() + args.sampling.max_tokens;
-    let mut session = saved.restore(&model.decoder, &model.text.config, following, &device)?;
-    let mut terminal = Terminal::new(output);
-    let answered = reply(&model, &mut session, &query, &options, &mut terminal);
-    terminal.done()?;
-    let burn_apb::apb::Reply {
-        text,
-        completion,
-        stop,
-        ..
-    } = answered?;
+    let mut session = saved.restore(&decoder, following)?;
+    let reply = prefill::answer(&text, &mut session, &query, &options, output)?;
+    let Reply {
+        completion, stop, ..
+    } = &reply;
     let plan = saved.plan();
-    if !output.is_json() {
-        println!();
-    }
     let mut value = json!({
-        "text": text, "tokens": completion.tokens, "stop_reason": completion.stop_reason.name(),
+        "text": reply.text, "tokens": completion.tokens, "stop_reason": completion.stop_reason.name(),
         "stop": generate::stop_json(stop.as_ref()),
         "document_tokens": plan.tokens, "query_tokens": query.len(), "exact_split": exact_split,
         "method": plan.method.name(), "ranks": plan.ranks, "anchor": plan.anchor,
         "passing": plan.passing, "prefill_seconds": 0.0, "prefill_tokens_per_second": null,
         "query_seconds": completion.query_time.as_secs_f64(),
         "decode_tokens_per_second": completion.decode_tokens_per_second(),
-        "cache_bytes": KvCache::bytes(&model.text.config, 1, plan.tokens, dtype.into()),
+        "cache_bytes": KvCache::bytes(&text.config, 1, plan.tokens, dtype.into()),
         "peak_bytes": memory::peak_bytes(),
     });
-    let spelled = model.text.tokenizer.control_tokens_in(&args.query);
-    value["control_tokens"] = generate::control_tokens_json(&spelled, &model.text);
+    let spelled = text.tokenizer.control_tokens_in(&args.query);
+    value["control_tokens"] = generate::control_tokens_json(&spelled, &text);
     value["control_tokens_read"] = options.prompt.allow_control_tokens.into();
-    generate::add_logprobs(&mut value, &completion, &model.text);
+    generate::add_logprobs(&mut value, completion, &text);
     if output.is_json() {
         return output.result(&value, |_| Ok(()));
     }
@@ -243,7 +202,7 @@ fn ask(args: &Ask, output: &Output) -> Result<(), CliError> {
         .map_or_else(String::new, |rate| format!(", decode {rate:.1} tok/s"));
     output.note(format!(
         "{}: {} tokens restored, question in {:.2} s, {} tokens answered{rate}",
-        generate::describe(plan),
+        prefill::describe(plan),
         plan.tokens,
         completion.query_time.as_secs_f64(),
         completion.tokens.len(),

@@ -1,0 +1,443 @@
+//! Opening a model, prefilling a document, by one process or several: what `generate`, `chat` and
+//! `session save` begin with.
+
+use std::io::{Read, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{DType, Device, FloatDType};
+use burn_apb::apb::{
+    AnswerOptions, Method, Observer, PrefillPlan, Reply, Request, Session, ask, compressor,
+};
+use burn_apb::checkpoint::source::ModelSource;
+use burn_apb::checkpoint::{LoadOptions, hub, local};
+use burn_apb::model::{Decoder, DecoderConfig, KvCache};
+use burn_apb::ranks::{RankGroup, World};
+use burn_apb::{ModelText, load_decoder};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::args::{Compute, Model, Reading, Strategy};
+use crate::error::CliError;
+use crate::output::{Output, Progress};
+use crate::{interrupt, memory, processes};
+
+/// Largest document that is read, in bytes: about a hundred million tokens.
+const MAX_DOCUMENT_BYTES: u64 = 1 << 29;
+
+/// A prefilled document, as one of the processes holds it.
+pub struct Prefilled<'a, 'm> {
+    pub world: &'a mut World,
+    pub session: &'a mut Session<'m>,
+    pub source: &'a ModelSource,
+    pub request: &'a Request,
+    pub seconds: f64,
+    /// Peak memory and the like of this process.
+    pub usage: &'a Usage,
+    /// On the first process, which reads the document and chooses the tokens.
+    pub first: Option<First<'a>>,
+}
+
+/// What only the first process has.
+pub struct First<'a> {
+    pub text: &'a ModelText,
+    pub options: &'a AnswerOptions,
+}
+
+/// Reads, checks and prefills a document, then goes on with `work`. `complete` fills in the options that
+/// the model's files decide about. Everything that can be checked before the weights is.
+///
+/// Every process of the world calls it. Where a single rank computes everything, the first process does.
+pub fn run<T>(
+    reading: &Reading,
+    question: &str,
+    world: &mut World,
+    output: &Output,
+    complete: impl FnOnce(&mut AnswerOptions, &ModelText) -> Result<(), CliError>,
+    work: impl FnOnce(Prefilled<'_, '_>) -> Result<T, CliError>,
+) -> Result<Option<T>, CliError> {
+    let ranks = ranks(&reading.strategy, world);
+    if ranks == 1 && !world.is_single() {
+        let alone = || {
+            let world = &mut World::single();
+            run(reading, question, world, output, complete, work)
+        };
+        return Ok(processes::on_first(world, alone)?.flatten());
+    }
+    let mut reading = reading.clone();
+    if !world.is_single() {
+        reading.strategy.ranks = Some(ranks);
+    }
+    let mut group = group(ranks, world)?;
+    let device = processes::agree(world, reading.compute.device())?;
+    // One process fetches; the others find what it fetched.
+    processes::on_first(world, || resolve(&reading.model, output))?;
+    let opened = open(&reading, world, output);
+    let source = processes::agree(world, opened)?;
+    let prepared = processes::on_first(world, || {
+        prepare(&reading, question, &source, output, complete)
+    })?;
+    memory::give_back();
+    let (request, first) = match prepared {
+        Some((request, options, text)) => (Some(request), Some((options, text))),
+        None => (None, None),
+    };
+    if world.is_single()
+        && let Some(request) = &request
+    {
+        group = world.group(request.plan.ranks)?;
+    }
+    let request = Request::broadcast(request, &mut group)?;
+
+    let decoder = load_weights(&source, reading.load_options(), &device, output);
+    let decoder = processes::agree(world, decoder)?;
+    processes::log(&format!(
+        "computes ranks {:?} of {}",
+        group.ranks(),
+        request.plan.ranks
+    ));
+    let mut terminal = Terminal::new(output);
+    let prefilled = request.prefill(&decoder, group, &mut terminal);
+    terminal.done()?;
+    let (mut session, seconds) = prefilled?;
+    // The first token's logits bring in the whole output embedding, where the activations were.
+    memory::give_back();
+    work(Prefilled {
+        world,
+        session: &mut session,
+        source: &source,
+        request: &request,
+        seconds,
+        usage: &Usage::new(&decoder.config, reading.compute.dtype()),
+        first: first
+            .as_ref()
+            .map(|(options, text)| First { text, options }),
+    })
+    .map(Some)
+}
+
+/// How many ranks a strategy has; several processes drive one each, where nothing else is asked for.
+pub fn ranks(strategy: &Strategy, world: &World) -> usize {
+    match strategy.method.unwrap_or(Method::Full) {
+        Method::Full => 1,
+        _ if world.is_single() => strategy.ranks.unwrap_or(0),
+        _ => strategy.ranks.unwrap_or(world.processes()),
+    }
+}
+
+/// The group of several processes, which must divide the ranks. A process alone drives any number.
+pub fn group(ranks: usize, world: &World) -> Result<RankGroup, CliError> {
+    match world.is_single() {
+        true => Ok(RankGroup::local(1)),
+        // Every process finds the same, and only the first prints it.
+        false => Ok(world
+            .group(ranks)
+            .map_err(|error| CliError::from(error).known())?),
+    }
+}
+
+/// Opens the model on every process and compares what the processes were started with.
+fn open(reading: &Reading, world: &mut World, output: &Output) -> Result<ModelSource, CliError> {
+    let source = ModelSource::open(resolve(&reading.model, output)?).map_err(CliError::usage)?;
+    if world.is_single() {
+        return Ok(source);
+    }
+    let settings = reading.options();
+    let facts = settings.and_then(|settings| {
+        let mut facts = facts(&reading.compute, &reading.strategy, source.fingerprint()?)?;
+        let lengths = format!("{:?}, prompt {:?}", settings.prefill, settings.prompt);
+        facts.push(("lengths", Some(lengths)));
+        facts.push(("anchor query", Some(format!("{:?}", settings.anchor_query))));
+        // Only the first process reads the document. Another process that finds a document of that
+        // name compares its length.
+        let length = std::fs::metadata(&reading.document)
+            .ok()
+            .filter(|data| data.is_file());
+        facts.push((
+            "bytes of the document",
+            length.map(|data| data.len().to_string()),
+        ));
+        Ok(facts)
+    });
+    let facts = processes::agree(world, facts)?;
+    processes::compare(world, &facts)?;
+    Ok(source)
+}
+
+/// What must be the same on every process, whatever the command.
+pub fn facts(
+    compute: &Compute,
+    strategy: &Strategy,
+    model: String,
+) -> Result<Vec<(&'static str, Option<String>)>, CliError> {
+    let heads = strategy.heads.as_ref().map(|path| hash_of(path));
+    Ok(vec![
+        ("crate version", Some(env!("CARGO_PKG_VERSION").into())),
+        ("model", Some(model)),
+        ("heads", heads.transpose()?),
+        ("dtype", Some(format!("{:?}", compute.dtype()))),
+        ("chunk", Some(strategy.chunk.to_string())),
+        ("seed", Some(format!("{:?}", strategy.seed))),
+    ])
+}
+
+/// SHA-256 of a file, in hexadecimal.
+pub fn hash_of(path: &Path) -> Result<String, CliError> {
+    let bytes = std::fs::read(path)
+        .map_err(|e| CliError::usage(format!("cannot read {}: {e}", path.display())))?;
+    Ok(burn_apb::hex::encode(&Sha256::digest(bytes)))
+}
+
+/// What the first process does: reads the document, tokenises it, plans.
+fn prepare(
+    reading: &Reading,
+    question: &str,
+    source: &ModelSource,
+    output: &Output,
+    complete: impl FnOnce(&mut AnswerOptions, &ModelText) -> Result<(), CliError>,
+) -> Result<(Request, AnswerOptions, ModelText), CliError> {
+    let mut options = reading.options()?;
+    let document = read_text(&reading.document, "document")?;
+    let text = read_model_text(source, output)?;
+    complete(&mut options, &text)?;
+    let request = Request::new(&text, &document, question, &options)?;
+    compressor::check_model(&request.plan, &text.config, source)?;
+    if let Some(note) = request.plan.note() {
+        output.note(format!("note: {note}"));
+    }
+    Ok((request, options, text))
+}
+
+/// Everything of a model but the weights.
+pub fn read_model_text(source: &ModelSource, output: &Output) -> Result<ModelText, CliError> {
+    let text = ModelText::load(source)?;
+    for warning in &text.warnings {
+        output.note(format!("warning: {warning}"));
+    }
+    Ok(text)
+}
+
+/// Everything of a model but the weights, from a folder, a GGUF file or, when there is no such path,
+/// the hub.
+pub fn open_model(model: &Model, output: &Output) -> Result<(ModelSource, ModelText), CliError> {
+    let source = ModelSource::open(resolve(model, output)?).map_err(CliError::usage)?;
+    let text = read_model_text(&source, output)?;
+    Ok((source, text))
+}
+
+/// The path of a model, which is fetched where there is no such path.
+pub fn resolve(model: &Model, output: &Output) -> Result<PathBuf, CliError> {
+    if model.model.exists() || model.model.is_symlink() {
+        let snapshot = local::describe_folder(&model.model).map_err(CliError::usage)?;
+        return Ok(match snapshot {
+            Some(snapshot) => {
+                output.note(format!("note: {}", snapshot.note));
+                snapshot.path
+            }
+            None => model.model.clone(),
+        });
+    }
+    let bar = output.progress("fetching", "B");
+    let resolved = hub::resolve(&model.model.to_string_lossy(), &mut |p| {
+        bar.update(p.done, p.total);
+    })?;
+    bar.finish();
+    for warning in &resolved.warnings {
+        output.note(format!("warning: {warning}"));
+    }
+    Ok(resolved.path)
+}
+
+/// The weights of a model.
+pub fn load_weights(
+    source: &ModelSource,
+    options: impl Into<LoadOptions>,
+    device: &Device,
+    output: &Output,
+) -> Result<Decoder, CliError> {
+    let config = DecoderConfig::from_json(source.config()).map_err(CliError::usage)?;
+    let bar = output.progress("loading", "B");
+    let (decoder, report) = load_decoder(source, &config, options, device, &mut |p| {
+        bar.update(p.done, p.total);
+    })?;
+    bar.finish();
+    for warning in &report.warnings {
+        output.note(format!("warning: {warning}"));
+    }
+    Ok(decoder)
+}
+
+/// Reads a text file, or standard input for `-`; not UTF-8 and too large are refused.
+pub fn read_text(path: &Path, what: &str) -> Result<String, CliError> {
+    let name = path.display();
+    let mut bytes = Vec::new();
+    let read = if path.as_os_str() == "-" {
+        std::io::stdin()
+            .lock()
+            .take(MAX_DOCUMENT_BYTES + 1)
+            .read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(path)
+            .and_then(|file| file.take(MAX_DOCUMENT_BYTES + 1).read_to_end(&mut bytes))
+    };
+    read.map_err(|e| CliError::usage(format!("cannot read the {what} {name}: {e}")))?;
+    if bytes.len() as u64 > MAX_DOCUMENT_BYTES {
+        return Err(CliError::usage(format!(
+            "the {what} {name} is larger than {MAX_DOCUMENT_BYTES} bytes; split it"
+        )));
+    }
+    String::from_utf8(bytes).map_err(|e| {
+        CliError::usage(format!(
+            "the {what} {name} is not UTF-8: byte {} cannot be read; convert it, for example with \
+             `iconv -t utf-8`",
+            e.utf8_error().valid_up_to()
+        ))
+    })
+}
+
+/// Answers a question to a prefilled document, and streams the answer to stdout unless JSON was asked
+/// for.
+pub fn answer(
+    text: &ModelText,
+    session: &mut Session<'_>,
+    query: &[u32],
+    options: &AnswerOptions,
+    output: &Output,
+) -> Result<Reply, CliError> {
+    let mut terminal = Terminal::new(output);
+    let answered = ask(text, session, query, options, &mut terminal);
+    terminal.done()?;
+    let reply = answered?;
+    if output.streams() {
+        writeln!(std::io::stdout()).map_err(CliError::failed)?;
+    }
+    Ok(reply)
+}
+
+/// Shows a prefill's progress and streams an answer, until Ctrl-C.
+pub struct Terminal {
+    bar: Progress,
+    stream: bool,
+    broken: Option<std::io::Error>,
+}
+
+impl Terminal {
+    /// Streams unless JSON was asked for.
+    pub fn new(output: &Output) -> Self {
+        interrupt::listen();
+        Self {
+            bar: output.progress("prefill", "tokens"),
+            stream: output.streams(),
+            broken: None,
+        }
+    }
+
+    /// Takes the bar away; fails where writing failed.
+    pub fn done(&mut self) -> Result<(), CliError> {
+        self.bar.finish();
+        match self.broken.take() {
+            Some(error) => Err(CliError::failed(error)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Observer for Terminal {
+    fn progress(&mut self, done: usize, total: usize) -> ControlFlow<()> {
+        self.bar.update(done as u64, total as u64);
+        if done == total {
+            self.bar.finish();
+        }
+        interrupt::poll()
+    }
+
+    fn text(&mut self, text: &str) -> ControlFlow<()> {
+        if self.stream {
+            let mut stdout = std::io::stdout().lock();
+            let written = stdout.write_all(text.as_bytes());
+            if let Err(error) = written.and_then(|()| stdout.flush()) {
+                self.broken = Some(error);
+                return ControlFlow::Break(());
+            }
+        }
+        interrupt::poll()
+    }
+}
+
+/// What a process needs for its ranks, beside what it took.
+pub struct Usage {
+    config: DecoderConfig,
+    dtype: FloatDType,
+}
+
+impl Usage {
+    /// Of a decoder.
+    pub fn new(config: &DecoderConfig, dtype: FloatDType) -> Self {
+        Self {
+            config: config.clone(),
+            dtype,
+        }
+    }
+
+    /// What this process held and received.
+    pub fn report(&self, request: &Request, group: &RankGroup) -> Value {
+        json!({
+            "peak_bytes": memory::peak_bytes(),
+            "needed_bytes": self.needed_bytes(request, group),
+            "received_bytes": group.received_bytes(),
+        })
+    }
+
+    /// What one process must hold: all weights, its ranks' cache, the activations of its ranks' rows and
+    /// one tile of the MLP.
+    fn needed_bytes(&self, request: &Request, group: &RankGroup) -> usize {
+        let plan: &PrefillPlan = &request.plan;
+        let owned: usize = group.ranks().map(|rank| plan.owned_len(rank)).sum();
+        let anchor = match group.ranks().end > 1 {
+            true => plan.anchor,
+            false => 0,
+        };
+        let following = match group.owns_last() {
+            true => request.session.capacity - plan.tokens,
+            false => 0,
+        };
+        let chunk = request.session.chunk;
+        needed_bytes(&self.config, self.dtype, owned + anchor, chunk, owned + following)
+    }
+}
+
+/// Bytes of the weights, the activations of `rows` rows, one tile of the MLP of at most `chunk` rows,
+/// and a cache of `cached` tokens.
+pub fn needed_bytes(
+    config: &DecoderConfig,
+    dtype: FloatDType,
+    rows: usize,
+    chunk: usize,
+    cached: usize,
+) -> usize {
+    let size = DType::from(dtype).size();
+    let q = config.num_attention_heads * config.head_dim;
+    let kv = config.num_key_value_heads * config.head_dim;
+    // Residual, normed input and block output; q, k, v before and after RoPE; the attention's output.
+    let row = 3 * config.hidden_size + 2 * (q + 2 * kv) + q;
+    // Gate, up and their product.
+    let tile = rows.min(chunk) * 3 * config.intermediate_size;
+    let cache = KvCache::bytes(config, 1, cached, dtype.into());
+    (config.num_parameters() + rows * row + tile) * size + cache
+}
+
+/// A plan in a few words.
+pub fn describe(plan: &PrefillPlan) -> String {
+    let ranks = plan.ranks;
+    match plan.method {
+        Method::Full => "full".into(),
+        Method::Ring => format!("ring, {ranks} ranks, {}", plan.ring_layout.name()),
+        Method::Apb => format!(
+            "apb, {ranks} ranks, anchor {}, passing {}, {}",
+            plan.anchor,
+            plan.passing,
+            plan.compressor.name()
+        ),
+        method => format!("{method}, {ranks} ranks"),
+    }
+}
