@@ -137,7 +137,7 @@ fn save_together(
         .prepare_save(&args.out, &fingerprint)
         .map_err(CliError::from);
     let written = processes::agree(world, written)?;
-    let bytes = world.talk(json!(written.bytes()))?;
+    let bytes = world.all_gather_values(json!(written.bytes()))?;
     // Rank 0's file makes a session of the others: it comes last.
     let mut written = Some(written);
     for turn in [false, true] {
