@@ -537,7 +537,7 @@ fn a_missing_rank_is_named() {
     assert!(
         matches!(
             gone,
-            Err(SessionError::Rank(RankError::Gone { ref peer, .. })) if peer.process == 1
+            Err(SessionError::Rank(RankError::Exited { ref peer, .. })) if peer.process == 1
         ),
         "{:?}",
         gone.err()

@@ -8,7 +8,7 @@ use burn_apb::apb::{
     AnchorQuery, AnswerOptions, CompressorConfig, Method, PrefillConfig, RingLayout,
 };
 use burn_apb::checkpoint::LoadOptions;
-use burn_apb::ranks::{Environment, Exchange};
+use burn_apb::ranks::{Environment, TransportKind};
 use burn_apb::text::chat_template::{RenderOptions, TemplateValue};
 use burn_apb::text::prompt::{PromptOptions, TemplateChoice};
 use burn_apb::text::sampler::SamplerConfig;
@@ -478,18 +478,18 @@ impl Compute {
     }
 
     /// What moves tensors between processes that compute on this device.
-    pub fn exchange(&self, environment: &Environment) -> Result<Exchange, CliError> {
+    pub fn exchange(&self, environment: &Environment) -> Result<TransportKind, CliError> {
         #[cfg(feature = "nccl")]
         if let DeviceName::Cuda(index) = self.device {
             // What a machine lacks is said before others wait for it.
             burn_apb::ranks::nccl_version()?;
             self.device()?;
-            return Ok(Exchange::Nccl {
+            return Ok(TransportKind::Nccl {
                 device: index.unwrap_or(environment.local_process),
             });
         }
         let _ = environment;
-        Ok(Exchange::Mpi)
+        Ok(TransportKind::Mpi)
     }
 
     /// The dtype asked for, or the device's usual one.

@@ -67,12 +67,12 @@ pub fn run(
         Err(error) => end_process(error.code()),
     };
     let options = JoinOptions {
-        over,
+        transport: over,
         timeout: Duration::from_secs(u64::from(flags.timeout.get())),
-        meeting: flags
+        rendezvous: flags
             .rendezvous
             .clone()
-            .or_else(|| environment.meeting.clone()),
+            .or_else(|| environment.rendezvous.clone()),
         on_failure: Box::new(|me, error| {
             say(&me.to_string(), error);
             discard();
@@ -91,11 +91,11 @@ pub fn run(
     tell_of_panics(&world);
     log(&format!(
         "{} joined {} processes",
-        world.me(),
+        world.peer(world.process()),
         world.processes()
     ));
     let result = work(&mut world, &output);
-    let me = world.me().to_string();
+    let me = world.peer(world.process()).to_string();
     let Err(error) = result.and_then(|()| Ok(world.leave()?)) else {
         return Ok(());
     };
@@ -104,18 +104,19 @@ pub fn run(
         if error.is_rank() || first {
             say(&me, &error);
         }
-        world.disband();
+        world.leave_after_error();
         end_process(error.code());
     }
     if !error.is_rank() {
         world.fail(&error.to_string());
-    } else if !world.take_telling() {
+    } else if !world.claim_failure_report() {
         // The guard has told it and ends the process.
         std::thread::sleep(Duration::MAX);
     }
     say(&me, &error);
     discard();
-    world.give_up()
+    world.abort();
+    end_process(RANK_FAILED)
 }
 
 /// What ends this process, on stderr and in its log; one write, so that lines of several processes
@@ -128,7 +129,7 @@ fn say(who: &str, error: &dyn std::fmt::Display) {
 
 /// A panic on the command's own thread reaches the others with its text before the process ends.
 fn tell_of_panics(world: &World) {
-    let voice = world.voice();
+    let voice = world.failure_reporter();
     let usual = std::panic::take_hook();
     let main = std::thread::current().id();
     std::panic::set_hook(Box::new(move |panic| {
@@ -138,7 +139,7 @@ fn tell_of_panics(world: &World) {
         if std::thread::current().id() == main {
             voice.fail(&format!("it panicked: {panic}"));
             discard();
-            voice.give_up();
+            voice.abort();
         }
     }));
 }
@@ -162,7 +163,7 @@ pub fn agree<T>(world: &mut World, mine: Result<T, CliError>) -> Result<T, CliEr
         Ok(_) => Value::Null,
         Err(error) => json!({ "code": error.code(), "text": error.to_string() }),
     };
-    let all = world.talk(word)?;
+    let all = world.all_gather_values(word)?;
     let Some(failed) = all.iter().position(|word| !word.is_null()) else {
         return mine;
     };
@@ -193,7 +194,7 @@ pub fn on_first<T>(
         Ok(_) => Value::Null,
         Err(error) => json!({ "code": error.code(), "text": error.to_string() }),
     };
-    let all = world.talk_patiently(word)?;
+    let all = world.all_gather_values_untimed(word)?;
     match all[0].is_null() {
         true => mine,
         false => Err(CliError::agreed(
@@ -213,7 +214,7 @@ pub fn compare(world: &mut World, fingerprint: &[(&str, Option<String>)]) -> Res
 
 /// What every process measured, beside its name.
 pub fn reports(world: &mut World, mine: Value) -> Result<Vec<Value>, CliError> {
-    let all = world.talk(mine)?;
+    let all = world.all_gather_values(mine)?;
     let named = all.into_iter().enumerate().map(|(process, mut report)| {
         let Peer {
             ranks, host, pid, ..

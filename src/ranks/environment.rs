@@ -1,8 +1,8 @@
-//! Who this process is among those that a launcher started together.
+//! The variables with which launchers number the processes that they start.
 
 use super::RankError;
 
-/// What started the processes.
+/// The program that started the processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Launcher {
@@ -25,7 +25,7 @@ impl Launcher {
         }
     }
 
-    /// The variables that say which process this is, how many there are, and which it is on its machine.
+    /// The variables with the number of this process, of all, and of this process on its machine.
     fn variables(self) -> &'static [[&'static str; 3]] {
         match self {
             Self::Mpirun => &[
@@ -46,18 +46,18 @@ impl Launcher {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Environment {
-    /// What started them.
+    /// The program that started them.
     pub launcher: Launcher,
-    /// Which this is, counted from 0.
+    /// This process, counted from 0.
     pub process: usize,
-    /// How many there are.
+    /// The number of processes.
     pub processes: usize,
-    /// Which it is on its machine: the GPU to take.
+    /// This process on its machine: the index of its GPU.
     pub local_process: usize,
-    /// Where the processes meet, where that was told (`MASTER_ADDR`).
-    pub meeting: Option<String>,
-    /// The port there (`MASTER_PORT`). Beside torchrun's own agent, which listens at that port, the next.
-    pub meeting_port: Option<u16>,
+    /// The address of the rendezvous (`MASTER_ADDR`).
+    pub rendezvous: Option<String>,
+    /// Its port (`MASTER_PORT`). Where torchrun's own agent listens at that port, the next.
+    pub rendezvous_port: Option<u16>,
 }
 
 impl Environment {
@@ -65,13 +65,13 @@ impl Environment {
     ///
     /// # Errors
     ///
-    /// [`RankError::Environment`] when a variable is no number or the numbers do not go together.
+    /// [`RankError::Environment`] when a variable is no number or the numbers contradict each other.
     pub fn detect() -> Result<Option<Self>, RankError> {
         Self::from_variables(&|name| std::env::var(name).ok())
     }
 
     fn from_variables(get: &dyn Fn(&str) -> Option<String>) -> Result<Option<Self>, RankError> {
-        let taken = get("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|value| value == "True");
+        let in_use = get("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|value| value == "True");
         for launcher in [Launcher::Mpirun, Launcher::Srun, Launcher::Torchrun] {
             for [process, processes, local] in launcher.variables() {
                 let (Some(_), Some(_)) = (get(process), get(processes)) else {
@@ -96,9 +96,9 @@ impl Environment {
                         Some(_) => number(local)?,
                         None => 0,
                     },
-                    meeting: get("MASTER_ADDR").filter(|address| !address.is_empty()),
-                    meeting_port: match get("MASTER_PORT").filter(|port| !port.is_empty()) {
-                        Some(found) => Some(port(found, taken)?),
+                    rendezvous: get("MASTER_ADDR").filter(|address| !address.is_empty()),
+                    rendezvous_port: match get("MASTER_PORT").filter(|port| !port.is_empty()) {
+                        Some(found) => Some(port(found, in_use)?),
                         None => None,
                     },
                 };
@@ -116,10 +116,10 @@ impl Environment {
     }
 }
 
-/// `MASTER_PORT`, or the one after it where that is `taken`.
-fn port(found: String, taken: bool) -> Result<u16, RankError> {
+/// `MASTER_PORT`, or the one after it where that is `in_use`.
+fn port(found: String, in_use: bool) -> Result<u16, RankError> {
     let port = found.trim().parse::<u16>().ok();
-    port.and_then(|port| port.checked_add(u16::from(taken)))
+    port.and_then(|port| port.checked_add(u16::from(in_use)))
         .filter(|port| *port > 0)
         .ok_or_else(|| RankError::Environment {
             name: "MASTER_PORT".into(),
@@ -140,12 +140,12 @@ mod tests {
     }
 
     #[test]
-    fn every_launcher_is_understood() {
+    fn every_launcher_is_detected() {
         assert_eq!(detect(&[]), Ok(None));
         assert_eq!(
             detect(&[("RANK", "1")]),
             Ok(None),
-            "somebody else's variable"
+            "another program's variable"
         );
         for (variables, launcher, local) in [
             (
@@ -153,7 +153,7 @@ mod tests {
                     ("OMPI_COMM_WORLD_RANK", "2"),
                     ("OMPI_COMM_WORLD_SIZE", "4"),
                     ("OMPI_COMM_WORLD_LOCAL_RANK", "1"),
-                    // As Slurm's allocation has them around mpirun.
+                    // As set by a Slurm allocation around mpirun.
                     ("SLURM_PROCID", "0"),
                     ("SLURM_STEP_NUM_TASKS", "1"),
                 ][..],
@@ -180,22 +180,22 @@ mod tests {
             assert_eq!((found.launcher, found.local_process), (launcher, local));
             assert_eq!((found.process, found.processes), (2, 4), "{launcher:?}");
         }
-        let told = [
+        let given = [
             ("RANK", "0"),
             ("WORLD_SIZE", "1"),
             ("MASTER_ADDR", "10.0.0.1"),
         ];
         assert_eq!(
-            detect(&told).unwrap().unwrap().meeting.as_deref(),
+            detect(&given).unwrap().unwrap().rendezvous.as_deref(),
             Some("10.0.0.1")
         );
         let ports = |variables: &[(&str, &str)]| {
-            let told = [("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_PORT", "29500")];
-            let found = detect(&[&told[..], variables].concat());
-            found.unwrap().unwrap().meeting_port
+            let given = [("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_PORT", "29500")];
+            let found = detect(&[&given[..], variables].concat());
+            found.unwrap().unwrap().rendezvous_port
         };
         assert_eq!(ports(&[]), Some(29500));
-        assert_eq!(detect(&told).unwrap().unwrap().meeting_port, None);
+        assert_eq!(detect(&given).unwrap().unwrap().rendezvous_port, None);
         assert_eq!(
             ports(&[("TORCHELASTIC_USE_AGENT_STORE", "True")]),
             Some(29501)
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_numbers_are_refused_by_name() {
+    fn invalid_numbers_are_refused_by_name() {
         for (rank, size) in [
             ("x", "4"),
             ("-1", "4"),
@@ -223,8 +223,8 @@ mod tests {
             );
         }
         for port in ["x", "0", "65536"] {
-            let told = [("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_PORT", port)];
-            let refused = detect(&told);
+            let given = [("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_PORT", port)];
+            let refused = detect(&given);
             assert!(
                 matches!(refused, Err(RankError::Environment { .. })),
                 "{port}"

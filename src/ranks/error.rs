@@ -2,133 +2,133 @@
 
 use std::time::Duration;
 
-use super::place::{Peer, Place, list};
+use super::step::{Peer, Step, list};
 
 /// The exit code of a process that ends because a rank failed.
 pub const RANK_FAILED: i32 = 4;
 
-/// Why ranks could not go on together.
+/// Why a collective, or the connection of processes, failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RankError {
-    /// The ranks cannot be shared out evenly.
-    #[error("{ranks} ranks cannot be shared out evenly over {processes} processes; use a multiple")]
+    /// The ranks cannot be divided evenly over the processes.
+    #[error("{ranks} ranks cannot be divided evenly over {processes} processes; use a multiple")]
     Uneven {
         /// All ranks.
         ranks: usize,
         /// Processes that drive them.
         processes: usize,
     },
-    /// Processes that live did not take part in time.
+    /// Processes that live did not enter a collective in time.
     #[error(
         "{} did not take part in the {at} within {:.1} s: alive, but {doing}; a slow rank may need a \
          longer --timeout",
         list(.peers), .waited.as_secs_f64()
     )]
     Timeout {
-        /// The ones that are missing.
+        /// The processes that are missing.
         peers: Vec<Peer>,
-        /// Where they were waited for.
-        at: Place,
-        /// How long.
+        /// The collective.
+        at: Step,
+        /// Time waited.
         waited: Duration,
-        /// What is known of them.
+        /// The last steps of those processes.
         doing: String,
     },
-    /// Nothing is heard of processes any more: they were stopped, or their machine or link is down.
+    /// Processes send no heartbeats any more: they were stopped, or their machine or network is down.
     #[error(
-        "nothing was heard of {} for {:.1} s (stopped, or its machine or link is down), {}",
+        "no heartbeat from {} for {:.1} s (stopped, or its machine or network is down), {}",
         list(.peers), .silence.as_secs_f64(), during(.at.as_ref())
     )]
-    Silent {
-        /// The ones that are silent.
+    Unresponsive {
+        /// The processes without heartbeats.
         peers: Vec<Peer>,
-        /// Where this process stood.
-        at: Option<Place>,
-        /// Since they were heard last.
+        /// The last step of this process.
+        at: Option<Step>,
+        /// Time since their last message.
         silence: Duration,
     },
-    /// A process ended while others needed it.
+    /// A process ended before the others were done.
     #[error("{peer} ended, {}", during(.at.as_ref()))]
-    Gone {
-        /// The one that ended.
+    Exited {
+        /// The process that ended.
         peer: Box<Peer>,
-        /// Where this process stood.
-        at: Option<Place>,
+        /// The last step of this process.
+        at: Option<Step>,
     },
-    /// Two processes are not at the same point of the same computation.
+    /// Two processes are in different collectives.
     #[error(
         "{peer} is at {found}, expected {expected}, {}; do all ranks run the same command?",
         during(.at.as_ref())
     )]
     Mismatch {
-        /// The one that is elsewhere.
+        /// The other process.
         peer: Box<Peer>,
-        /// Where this process stood.
-        at: Option<Place>,
+        /// The last step of this process.
+        at: Option<Step>,
         /// What this process expected.
         expected: String,
-        /// What the other does or sent.
+        /// What the other process does or sent.
         found: String,
     },
-    /// Two processes were started with something different.
+    /// Two processes were started with different settings.
     #[error(
         "{peer} differs from {other} in {what}: expected {expected}, found {found}; start all ranks \
          with the same command, model and crate version"
     )]
     Differs {
-        /// The one that differs.
+        /// The process that differs.
         peer: Box<Peer>,
-        /// From whom.
+        /// One of the majority.
         other: Box<Peer>,
-        /// In what.
+        /// The setting.
         what: String,
-        /// What the other has.
+        /// The majority's value.
         expected: String,
-        /// What it has.
+        /// The process's value.
         found: String,
     },
-    /// A process said that it cannot go on.
+    /// A process reported that it cannot go on.
     #[error("{peer} failed: {reason}")]
     Failed {
-        /// The one that said it.
+        /// That process.
         peer: Box<Peer>,
         /// Its reason.
         reason: String,
     },
-    /// Another process found that ranks are lost.
-    #[error("{by} reports: {reason}; this was heard {}", during(.at.as_ref()))]
+    /// Another process found that a process is lost.
+    #[error("{by} reports: {reason}; this arrived {}", during(.at.as_ref()))]
     Reported {
-        /// Who found it.
+        /// The process that found it.
         by: Box<Peer>,
         /// What it found.
         reason: String,
-        /// Where this process stood.
-        at: Option<Place>,
+        /// The last step of this process.
+        at: Option<Step>,
     },
     /// The library that moves tensors failed.
     #[error("the {at} failed: {reason}")]
     Engine {
-        /// What was to be done.
-        at: Place,
-        /// What the library said.
+        /// The collective.
+        at: Step,
+        /// The library's message.
         reason: String,
     },
-    /// The device could not give back or take a tensor.
+    /// A tensor could not be copied from or to the device.
     #[error("the device failed during the {at}: {reason}")]
     Device {
-        /// What was to be done.
-        at: Place,
-        /// What the backend said.
+        /// The collective.
+        at: Step,
+        /// The backend's message.
         reason: String,
     },
-    /// The processes did not find each other.
+    /// The processes could not be connected.
     #[error("the ranks could not be connected: {reason}")]
     Connect {
         /// Why, and what to do.
         reason: String,
     },
-    /// A variable that a launcher sets says something impossible.
+    /// A launcher's variable has an invalid value.
     #[error(
         "the environment's {name} is `{found}`, expected {expected}; start the ranks with `apb launch`, mpirun or srun"
     )]
@@ -140,18 +140,18 @@ pub enum RankError {
         /// What it has to be.
         expected: String,
     },
-    /// This build or machine lacks what moves tensors between processes.
+    /// This build or machine has no library that moves tensors between processes.
     #[error("{reason}")]
     Unavailable {
-        /// What is missing and how to get it.
+        /// What is missing and how to install it.
         reason: String,
     },
 }
 
-/// Where this process stood, as a part of a sentence.
-fn during(at: Option<&Place>) -> String {
+/// The last step of this process, as a part of a sentence.
+fn during(at: Option<&Step>) -> String {
     match at {
         Some(at) => format!("during the {at}"),
-        None => "before the first exchange".into(),
+        None => "before the first step".into(),
     }
 }

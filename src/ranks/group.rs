@@ -1,34 +1,34 @@
-//! Exchanges between ranks, whichever process drives them.
+//! Collectives between ranks, whichever process drives them.
 
 use std::ops::Range;
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Tensor};
 
-use super::{Local, Operation, Place, RankError, Ticket, Transport};
+use super::{Local, Operation, RankError, Step, Ticket, Transport};
 
-/// The ranks of a computation, those of them that this process drives, and the way to the others.
+/// The ranks of a computation, those of them that this process drives, and the transport to the others.
 ///
-/// Ranks are shared out in order and evenly: with 8 ranks and 2 processes the second drives ranks 4
+/// Ranks are divided evenly and in order: with 8 ranks and 2 processes the second drives ranks 4
 /// to 7. Every method is called by all processes in the same order, with one tensor for each rank
 /// that the process drives, in the order of ranks.
 #[derive(Debug)]
 pub struct RankGroup {
     world_size: usize,
     transport: Box<dyn Transport>,
-    exchanges: u64,
+    next_step: u64,
     layer: Option<usize>,
     received: u64,
 }
 
-/// A gathering of every rank's tensor under way.
+/// An all-gather under way.
 #[derive(Debug)]
 pub struct PendingGather(Ticket);
 
-/// A step around the ring under way.
+/// A ring shift under way.
 #[derive(Debug)]
 pub struct PendingShift {
     ticket: Ticket,
-    /// What moves between ranks of this process.
+    /// Tensors that stay within this process.
     kept: Vec<Tensor<4>>,
 }
 
@@ -38,12 +38,12 @@ impl RankGroup {
         Self::over(world_size.max(1), Box::new(Local))
     }
 
-    /// `world_size` ranks shared out over the processes that `transport` connects.
+    /// `world_size` ranks divided over the processes that `transport` connects.
     ///
     /// # Errors
     ///
     /// [`RankError::Uneven`] unless the processes divide the ranks.
-    pub fn new(world_size: usize, mut transport: Box<dyn Transport>) -> Result<Self, RankError> {
+    pub fn new(world_size: usize, transport: Box<dyn Transport>) -> Result<Self, RankError> {
         let processes = transport.processes();
         if world_size == 0 || !world_size.is_multiple_of(processes) {
             return Err(RankError::Uneven {
@@ -51,21 +51,26 @@ impl RankGroup {
                 processes,
             });
         }
-        transport.share_out(world_size / processes);
         Ok(Self::over(world_size, transport))
     }
 
     fn over(world_size: usize, transport: Box<dyn Transport>) -> Self {
         Self {
             world_size,
-            exchanges: transport.exchanges(),
             transport,
+            next_step: 0,
             layer: None,
             received: 0,
         }
     }
 
-    /// Says which layer the exchanges that follow belong to, for messages about them.
+    /// Numbers the steps from `index`, where groups follow one another over the same processes.
+    pub(super) fn starting_at(mut self, index: u64) -> Self {
+        self.next_step = index;
+        self
+    }
+
+    /// Sets the layer of the steps that follow, for messages about them.
     pub fn at_layer(&mut self, layer: Option<usize>) {
         self.layer = layer;
     }
@@ -75,35 +80,35 @@ impl RankGroup {
         self.received
     }
 
-    /// The place of the next exchange, in which the tensors of `shapes` come from other processes.
-    fn place(
+    /// The next step, in which the tensors of `shapes` come from other processes.
+    fn step(
         &mut self,
         operation: Operation,
         dtype: Option<DType>,
-        incoming: &[Option<[usize; 4]>],
-    ) -> Place {
+        shapes: &[Option<[usize; 4]>],
+    ) -> Step {
         let me = self.transport.process();
-        let elements: usize = (incoming.iter().enumerate())
+        let elements: usize = (shapes.iter().enumerate())
             .filter(|(from, _)| *from != me)
             .filter_map(|(_, shape)| shape.map(|shape| shape.iter().product::<usize>()))
             .sum();
         let bytes = (elements * dtype.map_or(0, |dtype| dtype.size())) as u64;
         self.received += bytes;
-        self.place_of(operation, bytes)
+        self.step_of(operation, bytes)
     }
 
-    fn place_of(&mut self, operation: Operation, bytes: u64) -> Place {
-        let exchange = self.exchanges;
-        self.exchanges += 1;
-        Place {
-            exchange,
+    fn step_of(&mut self, operation: Operation, bytes: u64) -> Step {
+        let index = self.next_step;
+        self.next_step += 1;
+        Step {
+            index,
             operation,
             layer: self.layer,
             bytes,
         }
     }
 
-    /// The bytes of process 0, on every process; all give as many.
+    /// Sends the bytes of process 0 to every process; all pass the same length.
     ///
     /// # Errors
     ///
@@ -112,31 +117,31 @@ impl RankGroup {
         if self.processes() == 1 {
             return Ok(bytes);
         }
-        let place = self.place_of(Operation::Broadcast, bytes.len() as u64);
-        self.transport.broadcast(place, 0, bytes)
+        let step = self.step_of(Operation::Broadcast, bytes.len() as u64);
+        self.transport.broadcast(step, 0, bytes)
     }
 
-    /// Gives process `p` the bytes `parts[p]` of process 0; the others give none.
+    /// Sends the bytes `parts[p]` of process 0 to process `p`; the others pass none.
     ///
     /// # Errors
     ///
     /// [`RankError`] as the transport's.
     pub fn scatter(&mut self, parts: Vec<Vec<u8>>) -> Result<Vec<u8>, RankError> {
-        let place = self.place_of(Operation::Scatter, 0);
-        self.transport.scatter(place, 0, parts)
+        let step = self.step_of(Operation::Scatter, 0);
+        self.transport.scatter(step, 0, parts)
     }
 
-    /// All ranks.
+    /// The number of ranks.
     pub fn world_size(&self) -> usize {
         self.world_size
     }
 
-    /// How many processes drive them.
+    /// The number of processes that drive them.
     pub fn processes(&self) -> usize {
         self.transport.processes()
     }
 
-    /// Ranks of each process.
+    /// The number of ranks of each process.
     fn share(&self) -> usize {
         self.world_size / self.transport.processes()
     }
@@ -153,7 +158,7 @@ impl RankGroup {
         process * self.share()..(process + 1) * self.share()
     }
 
-    /// Whether this process drives the last rank, the owner of what follows the document.
+    /// Whether this process drives the last rank, which owns the tokens after the document.
     pub fn owns_last(&self) -> bool {
         self.ranks().end == self.world_size
     }
@@ -169,21 +174,21 @@ impl RankGroup {
         rank / self.share()
     }
 
-    /// Starts giving every rank's tensor `[n, ..]`, of one shape, to all ranks.
+    /// Starts to send every rank's tensor `[n, ..]`, all of one shape, to all ranks.
     ///
     /// # Errors
     ///
     /// [`RankError`] as the transport's.
     pub fn start_all_gather(&mut self, mine: Vec<Tensor<4>>) -> Result<PendingGather, RankError> {
-        // One collective, whatever the number of ranks a process drives.
+        // One collective, however many ranks a process drives.
         let mine = cat_or_only(mine);
         let incoming = vec![Some(mine.dims()); self.processes()];
-        let place = self.place(Operation::AllGather, Some(mine.dtype()), &incoming);
-        let ticket = self.transport.start_all_gather(place, mine)?;
+        let step = self.step(Operation::AllGather, Some(mine.dtype()), &incoming);
+        let ticket = self.transport.start_all_gather(step, mine)?;
         Ok(PendingGather(ticket))
     }
 
-    /// Every rank's tensor, in the order of ranks.
+    /// Every rank's tensor `[n, ..]`, in the order of ranks.
     ///
     /// # Errors
     ///
@@ -204,15 +209,15 @@ impl RankGroup {
             .collect())
     }
 
-    /// Every process's tensor, all of one shape, in the order of processes.
+    /// Every process's tensor `[n, ..]`, all of one shape, in the order of processes.
     ///
     /// # Errors
     ///
     /// [`RankError`] as the transport's.
     pub fn gather_processes(&mut self, mine: Tensor<4>) -> Result<Vec<Tensor<4>>, RankError> {
         let incoming = vec![Some(mine.dims()); self.processes()];
-        let place = self.place(Operation::GatherPartials, Some(mine.dtype()), &incoming);
-        let ticket = self.transport.start_all_gather(place, mine)?;
+        let step = self.step(Operation::GatherPartials, Some(mine.dtype()), &incoming);
+        let ticket = self.transport.start_all_gather(step, mine)?;
         Ok(self
             .transport
             .finish(ticket)?
@@ -221,8 +226,8 @@ impl RankGroup {
             .collect())
     }
 
-    /// Starts moving each rank's tensor to the next rank, and the last's to the first. `incoming` is
-    /// the shape that this process's first rank will receive.
+    /// Starts to send each rank's tensor `[n0, n1, n2, n3]` to the next rank, and the last's to the first.
+    /// `incoming` is the shape that this process's first rank receives.
     ///
     /// # Errors
     ///
@@ -239,14 +244,14 @@ impl RankGroup {
         outgoing[(me + 1) % processes] = mine.pop();
         shapes[(me + processes - 1) % processes] = Some(incoming);
         let dtype = outgoing.iter().flatten().next().map(Tensor::dtype);
-        let place = self.place(Operation::Shift, dtype, &shapes);
+        let step = self.step(Operation::Shift, dtype, &shapes);
         Ok(PendingShift {
-            ticket: self.transport.start(place, outgoing, shapes)?,
+            ticket: self.transport.start(step, outgoing, shapes)?,
             kept: mine,
         })
     }
 
-    /// What each rank of this process received from the rank before it.
+    /// The tensors that each rank of this process received from the rank before it.
     ///
     /// # Errors
     ///
@@ -256,11 +261,11 @@ impl RankGroup {
         Ok(received.into_iter().flatten().chain(pending.kept).collect())
     }
 
-    /// Gives rank `j` what each rank holds for it: `outgoing[i][j]` is from this process's `i`-th rank
-    /// to rank `j`, of shape `shape(from, to)`. Returns, for each rank of this process, what every
-    /// rank sent to it, in the order of ranks.
+    /// Sends every rank a tensor from each rank: `outgoing[i][j]` is from this process's `i`-th rank to
+    /// rank `j`, of shape `shape(from, to)`. Returns, for each rank of this process, what every rank sent
+    /// to it, in the order of ranks.
     ///
-    /// Between two processes everything travels as one tensor.
+    /// Between two processes one tensor is sent.
     ///
     /// # Errors
     ///
@@ -274,7 +279,6 @@ impl RankGroup {
         let me = self.transport.process();
         let share = self.share();
         let processes = self.transport.processes();
-        let ranks_of = |process: usize| process * share..(process + 1) * share;
 
         let mut kept: Vec<Option<Tensor<4>>> = vec![None; share * share];
         let mut packed: Vec<Vec<Tensor<4>>> = vec![Vec::new(); processes];
@@ -292,7 +296,8 @@ impl RankGroup {
             .collect();
         let pairs = |from: usize| {
             let mine = mine.clone();
-            ranks_of(from).flat_map(move |from| mine.clone().map(move |to| (from, to)))
+            (from * share..(from + 1) * share)
+                .flat_map(move |from| mine.clone().map(move |to| (from, to)))
         };
         let elements = |shape: [usize; 4]| shape.iter().product::<usize>();
         let incoming: Vec<_> = (0..processes)
@@ -302,8 +307,8 @@ impl RankGroup {
             })
             .collect();
         let dtype = outgoing.iter().flatten().next().map(Tensor::dtype);
-        let place = self.place(Operation::AllToAll, dtype, &incoming);
-        let ticket = self.transport.start(place, outgoing, incoming)?;
+        let step = self.step(Operation::AllToAll, dtype, &incoming);
+        let ticket = self.transport.start(step, outgoing, incoming)?;
         let received = self.transport.finish(ticket)?;
 
         let mut result: Vec<Vec<Tensor<4>>> = vec![Vec::new(); share];
@@ -327,7 +332,7 @@ impl RankGroup {
     }
 }
 
-/// The tensors side by side along the first dimension.
+/// The tensors concatenated along the first dimension.
 fn cat_or_only(mut tensors: Vec<Tensor<4>>) -> Tensor<4> {
     match tensors.len() {
         1 => tensors.remove(0),

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::{Place, RankError, Ticket, Transport};
+use super::{RankError, Step, Ticket, Transport};
 
 /// The transport of a single process: what it sends is what it receives.
 #[derive(Debug, Clone, Default)]
@@ -19,29 +19,24 @@ impl Transport for Local {
 
     fn start(
         &mut self,
-        place: Place,
-        outgoing: Vec<Option<Tensor<4>>>,
+        step: Step,
+        mut outgoing: Vec<Option<Tensor<4>>>,
         incoming: Vec<Option<[usize; 4]>>,
     ) -> Result<Ticket, RankError> {
-        Ok(Ticket {
-            place,
-            held: outgoing,
-            incoming,
-            like: None,
-        })
+        Ok(Ticket::new(step, 0, &mut outgoing, incoming))
     }
 
     fn finish(&mut self, ticket: Ticket) -> Result<Vec<Option<Tensor<4>>>, RankError> {
         Ok(ticket.held)
     }
 
-    fn broadcast(&mut self, _: Place, _: usize, bytes: Vec<u8>) -> Result<Vec<u8>, RankError> {
+    fn broadcast(&mut self, _: Step, _: usize, bytes: Vec<u8>) -> Result<Vec<u8>, RankError> {
         Ok(bytes)
     }
 
     fn scatter(
         &mut self,
-        _: Place,
+        _: Step,
         _: usize,
         mut parts: Vec<Vec<u8>>,
     ) -> Result<Vec<u8>, RankError> {

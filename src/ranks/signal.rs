@@ -1,24 +1,24 @@
-//! SIGTERM: how launchers end the other ranks once they lost one.
+//! SIGTERM, with which launchers end the other ranks once one has failed.
 //!
-//! Left to itself it would end a process before it could say which rank was lost; so it is only
-//! noted, and the watch ends the process within a second.
+//! By default it would end a process before it reports which rank was lost. The handler only records
+//! it, and the watch ends the process within a second.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-static ASKED: AtomicBool = AtomicBool::new(false);
+static RECEIVED: AtomicBool = AtomicBool::new(false);
 
-/// Whether the process was asked to end since [`listen`].
-pub(super) fn asked_to_end() -> bool {
-    ASKED.load(Ordering::Relaxed)
+/// Whether SIGTERM was received since [`install`].
+pub(super) fn terminated() -> bool {
+    RECEIVED.load(Ordering::Relaxed)
 }
 
-/// Starts noting, and has the system ask this process to end when its launcher ends.
+/// Installs the handler, and has the system send SIGTERM to this process when its launcher ends.
 #[cfg(unix)]
-pub(super) fn listen() {
-    extern "C" fn note(_: libc::c_int) {
-        ASKED.store(true, Ordering::Relaxed);
+pub(super) fn install() {
+    extern "C" fn record(_: libc::c_int) {
+        RECEIVED.store(true, Ordering::Relaxed);
     }
-    let handler: extern "C" fn(libc::c_int) = note;
+    let handler: extern "C" fn(libc::c_int) = record;
     // SAFETY: the handler does nothing but store to an atomic, which a signal handler may.
     unsafe { libc::signal(libc::SIGTERM, handler as libc::sighandler_t) };
     #[cfg(target_os = "linux")]
@@ -30,10 +30,10 @@ pub(super) fn listen() {
 
 /// Systems without signals end processes at once.
 #[cfg(not(unix))]
-pub(super) fn listen() {}
+pub(super) fn install() {}
 
-/// Ends the process without running what libraries left to be run at its end: MPI would wait there for
-/// ranks that are lost.
+/// Ends the process without running the exit handlers of libraries: MPI's would wait for ranks that are
+/// lost.
 pub fn end_process(code: i32) -> ! {
     #[cfg(unix)]
     // SAFETY: ends the process.

@@ -1,19 +1,19 @@
-//! Ranks driven by threads of one process: for several devices in one process, and for tests of what
-//! processes do.
+//! Ranks driven by threads of one process: for several devices in one process, and for tests of
+//! collectives.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use burn::tensor::Tensor;
 
-use super::{Peer, Place, RankError, Ticket, Transport};
+use super::{Peer, RankError, Step, Ticket, Transport};
 
 /// Connects threads of one process, each of which counts as a process of the group.
 #[derive(Debug)]
 pub struct Threads {
     shared: Arc<Shared>,
     process: usize,
-    deadline: Duration,
+    timeout: Duration,
 }
 
 #[derive(Debug)]
@@ -23,10 +23,10 @@ struct Shared {
     changed: Condvar,
 }
 
-/// Something on its way.
+/// A message under way.
 #[derive(Debug)]
-struct Letter {
-    place: Place,
+struct Message {
+    step: Step,
     from: usize,
     to: usize,
     content: Content,
@@ -40,25 +40,25 @@ enum Content {
 
 #[derive(Debug)]
 struct State {
-    letters: Vec<Letter>,
-    gone: Vec<bool>,
+    messages: Vec<Message>,
+    ended: Vec<bool>,
 }
 
 impl Shared {
-    /// A thread that panicked has its `gone` set by its drop; what it left is still whole.
+    /// A thread that panicked sets `ended` when it is dropped; the state is still valid.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The transports of `processes` threads. An exchange that takes longer than `deadline` fails and
-/// names the thread that is missing; so does one with a thread that has ended.
-pub fn threads(processes: usize, deadline: Duration) -> Vec<Threads> {
+/// The transports of `processes` threads. A collective that takes longer than `timeout` fails and names
+/// the thread that is missing; so does one with a thread that has ended.
+pub fn threads(processes: usize, timeout: Duration) -> Vec<Threads> {
     let shared = Arc::new(Shared {
         processes,
         state: Mutex::new(State {
-            letters: Vec::new(),
-            gone: vec![false; processes],
+            messages: Vec::new(),
+            ended: vec![false; processes],
         }),
         changed: Condvar::new(),
     });
@@ -66,7 +66,7 @@ pub fn threads(processes: usize, deadline: Duration) -> Vec<Threads> {
         .map(|process| Threads {
             shared: Arc::clone(&shared),
             process,
-            deadline,
+            timeout,
         })
         .collect()
 }
@@ -86,30 +86,22 @@ impl Transport for Threads {
 
     fn start(
         &mut self,
-        place: Place,
-        outgoing: Vec<Option<Tensor<4>>>,
-        mut incoming: Vec<Option<[usize; 4]>>,
+        step: Step,
+        mut outgoing: Vec<Option<Tensor<4>>>,
+        incoming: Vec<Option<[usize; 4]>>,
     ) -> Result<Ticket, RankError> {
-        let mut held = vec![None; self.processes()];
+        let ticket = Ticket::new(step, self.process, &mut outgoing, incoming);
         for (to, tensor) in outgoing.into_iter().enumerate() {
-            match tensor {
-                None => {}
-                Some(tensor) if to == self.process => held[to] = Some(tensor),
-                Some(tensor) => self.send(place, to, Content::Tensor(Box::new(tensor))),
+            if let Some(tensor) = tensor {
+                self.send(step, to, Content::Tensor(Box::new(tensor)));
             }
         }
-        incoming[self.process] = None;
-        Ok(Ticket {
-            place,
-            held,
-            incoming,
-            like: None,
-        })
+        Ok(ticket)
     }
 
     fn finish(&mut self, ticket: Ticket) -> Result<Vec<Option<Tensor<4>>>, RankError> {
         let Ticket {
-            place,
+            step,
             mut held,
             incoming,
             ..
@@ -117,31 +109,26 @@ impl Transport for Threads {
         let started = Instant::now();
         for (process, expected) in incoming.into_iter().enumerate() {
             let Some(expected) = expected else { continue };
-            let content = self.receive(place, process, started)?;
+            let content = self.receive(step, process, started)?;
             held[process] = match content {
                 Content::Tensor(tensor) if tensor.dims() == expected => Some(*tensor),
-                other => return Err(mismatch(place, process, format!("{expected:?}"), &other)),
+                other => return Err(mismatch(step, process, format!("{expected:?}"), &other)),
             };
         }
         Ok(held)
     }
 
-    fn broadcast(
-        &mut self,
-        place: Place,
-        root: usize,
-        bytes: Vec<u8>,
-    ) -> Result<Vec<u8>, RankError> {
+    fn broadcast(&mut self, step: Step, root: usize, bytes: Vec<u8>) -> Result<Vec<u8>, RankError> {
         if self.process == root {
             for to in (0..self.processes()).filter(|to| *to != root) {
-                self.send(place, to, Content::Bytes(bytes.clone()));
+                self.send(step, to, Content::Bytes(bytes.clone()));
             }
             return Ok(bytes);
         }
-        match self.receive(place, root, Instant::now())? {
+        match self.receive(step, root, Instant::now())? {
             Content::Bytes(found) if found.len() == bytes.len() => Ok(found),
             other => Err(mismatch(
-                place,
+                step,
                 root,
                 format!("{} bytes", bytes.len()),
                 &other,
@@ -151,7 +138,7 @@ impl Transport for Threads {
 
     fn scatter(
         &mut self,
-        place: Place,
+        step: Step,
         root: usize,
         parts: Vec<Vec<u8>>,
     ) -> Result<Vec<u8>, RankError> {
@@ -160,22 +147,22 @@ impl Transport for Threads {
             for (to, part) in parts.into_iter().enumerate() {
                 match to == root {
                     true => mine = part,
-                    false => self.send(place, to, Content::Bytes(part)),
+                    false => self.send(step, to, Content::Bytes(part)),
                 }
             }
             return Ok(mine);
         }
-        match self.receive(place, root, Instant::now())? {
+        match self.receive(step, root, Instant::now())? {
             Content::Bytes(found) => Ok(found),
-            other => Err(mismatch(place, root, "bytes".into(), &other)),
+            other => Err(mismatch(step, root, "bytes".into(), &other)),
         }
     }
 }
 
 impl Threads {
-    fn send(&self, place: Place, to: usize, content: Content) {
-        self.shared.lock().letters.push(Letter {
-            place,
+    fn send(&self, step: Step, to: usize, content: Content) {
+        self.shared.lock().messages.push(Message {
+            step,
             from: self.process,
             to,
             content,
@@ -183,41 +170,36 @@ impl Threads {
         self.shared.changed.notify_all();
     }
 
-    fn receive(
-        &self,
-        place: Place,
-        process: usize,
-        started: Instant,
-    ) -> Result<Content, RankError> {
-        let peer = Box::new(Peer::here(process));
+    fn receive(&self, step: Step, process: usize, started: Instant) -> Result<Content, RankError> {
+        let peer = Box::new(Peer::here(process, String::new()));
         let mut state = self.shared.lock();
         loop {
-            let wanted = |letter: &Letter| {
-                letter.place.exchange == place.exchange
-                    && letter.from == process
-                    && letter.to == self.process
+            let wanted = |message: &Message| {
+                message.step.index == step.index
+                    && message.from == process
+                    && message.to == self.process
             };
-            if let Some(index) = state.letters.iter().position(wanted) {
-                let letter = state.letters.swap_remove(index);
-                if !letter.place.agrees_with(&place) {
+            if let Some(index) = state.messages.iter().position(wanted) {
+                let message = state.messages.swap_remove(index);
+                if !message.step.agrees_with(&step) {
                     return Err(RankError::Mismatch {
                         peer,
-                        at: Some(place),
-                        expected: place.to_string(),
-                        found: letter.place.to_string(),
+                        at: Some(step),
+                        expected: step.to_string(),
+                        found: message.step.to_string(),
                     });
                 }
-                return Ok(letter.content);
+                return Ok(message.content);
             }
-            if state.gone[process] {
-                let at = Some(place);
-                return Err(RankError::Gone { peer, at });
+            if state.ended[process] {
+                let at = Some(step);
+                return Err(RankError::Exited { peer, at });
             }
             let waited = started.elapsed();
-            let Some(left) = self.deadline.checked_sub(waited) else {
+            let Some(left) = self.timeout.checked_sub(waited) else {
                 return Err(RankError::Timeout {
                     peers: vec![*peer],
-                    at: place,
+                    at: step,
                     waited,
                     doing: "elsewhere in this process".into(),
                 });
@@ -232,10 +214,10 @@ impl Threads {
     }
 }
 
-fn mismatch(place: Place, process: usize, expected: String, found: &Content) -> RankError {
+fn mismatch(step: Step, process: usize, expected: String, found: &Content) -> RankError {
     RankError::Mismatch {
-        peer: Box::new(Peer::here(process)),
-        at: Some(place),
+        peer: Box::new(Peer::here(process, String::new())),
+        at: Some(step),
         expected,
         found: match found {
             Content::Tensor(tensor) => format!("{:?}", tensor.dims()),
@@ -246,7 +228,7 @@ fn mismatch(place: Place, process: usize, expected: String, found: &Content) -> 
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        self.shared.lock().gone[self.process] = true;
+        self.shared.lock().ended[self.process] = true;
         self.shared.changed.notify_all();
     }
 }

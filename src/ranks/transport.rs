@@ -1,106 +1,132 @@
-//! What a strategy needs from whatever connects processes.
+//! The interface between a [`RankGroup`](super::RankGroup) and whatever connects its processes.
 
 use std::fmt;
 
 use burn::tensor::Tensor;
 
-use super::{Place, RankError};
+use super::{RankError, Step};
 
-/// An exchange under way; [`Transport::finish`] gives its result. What it holds is the transport's.
+/// A collective under way; [`Transport::finish`] returns its result. Only the transport that made it
+/// reads it.
 #[derive(Debug)]
 pub struct Ticket {
-    /// Which exchange it is.
-    pub place: Place,
-    /// What this process sent to itself or has received already.
+    /// The collective.
+    pub step: Step,
+    /// Tensors `[n0, n1, n2, n3]` that are already here, by process.
     pub held: Vec<Option<Tensor<4>>>,
-    /// Shapes still to come, by process.
+    /// Shapes still to be received, by process.
     pub incoming: Vec<Option<[usize; 4]>>,
-    /// What the transport needs to make tensors of it.
+    /// A tensor with the dtype and device of the received ones.
     pub like: Option<Tensor<4>>,
 }
 
-/// Connects the processes of a group. Every process calls the same exchanges in the same order, and
-/// says with each [`Place`] which one it means.
+impl Ticket {
+    /// Moves what process `me` sends to itself from `outgoing` to the ticket.
+    pub fn new(
+        step: Step,
+        me: usize,
+        outgoing: &mut [Option<Tensor<4>>],
+        mut incoming: Vec<Option<[usize; 4]>>,
+    ) -> Self {
+        let like = outgoing.iter().flatten().next().cloned();
+        let mut held = vec![None; outgoing.len()];
+        held[me] = outgoing[me].take();
+        incoming[me] = None;
+        Self {
+            step,
+            held,
+            incoming,
+            like,
+        }
+    }
+}
+
+/// Connects the processes of a group. All processes call the same collectives in the same order, and
+/// each call passes its [`Step`], so that a process in another one is found.
 ///
-/// An exchange starts and finishes apart, so that a process can compute in between. Tensors have four
-/// dimensions, as all keys, values and attention outputs do; all tensors of an exchange have one dtype.
+/// Sends and receives start and finish in separate calls, so that a process can compute in between.
+/// Tensors have four dimensions, as all keys, values and attention outputs do; all tensors of a
+/// collective have one dtype.
 pub trait Transport: fmt::Debug + Send {
-    /// How many processes there are.
+    /// The number of processes.
     fn processes(&self) -> usize;
 
-    /// Which of them this is, counted from 0.
+    /// This process, counted from 0.
     fn process(&self) -> usize;
 
-    /// Whether other drivers of this group compute in this very process: then none of them may wait
-    /// for another on one of the worker threads that they share.
+    /// Whether other drivers of this group compute in the same operating system process: then none of
+    /// them may wait for another on one of the worker threads that they share.
     fn shares_workers(&self) -> bool {
         false
     }
 
-    /// Exchanges made so far, where groups follow one another over the same processes.
-    fn exchanges(&self) -> u64 {
-        0
-    }
-
-    /// Hears how many ranks each process drives, for the names in its messages.
-    fn share_out(&mut self, ranks_each: usize) {
-        let _ = ranks_each;
-    }
-
-    /// Gives process `p` the tensor `outgoing[p]`, where there is one, and takes one of shape
+    /// Sends the tensor `outgoing[p]` to process `p`, where there is one, and receives one of shape
     /// `incoming[p]` from it, where there is one.
     ///
     /// # Errors
     ///
-    /// [`RankError`] when a process is known to be gone.
+    /// [`RankError`] when a process is known to be lost.
     fn start(
         &mut self,
-        place: Place,
+        step: Step,
         outgoing: Vec<Option<Tensor<4>>>,
         incoming: Vec<Option<[usize; 4]>>,
     ) -> Result<Ticket, RankError>;
 
-    /// What the exchange brought, by process.
+    /// The tensors received, by process.
     ///
     /// # Errors
     ///
     /// [`RankError`] when a process fails, is late, or sends another shape.
     fn finish(&mut self, ticket: Ticket) -> Result<Vec<Option<Tensor<4>>>, RankError>;
 
-    /// Gives every process the same tensor and takes one of the same shape from each: one
-    /// collective, by process.
+    /// Sends one tensor `[n0, n1, n2, n3]` to every process and receives one of the same shape from
+    /// each.
     ///
     /// # Errors
     ///
     /// As [`Self::start`].
-    fn start_all_gather(&mut self, place: Place, mine: Tensor<4>) -> Result<Ticket, RankError> {
+    fn start_all_gather(&mut self, step: Step, mine: Tensor<4>) -> Result<Ticket, RankError> {
         let shape = mine.dims();
         let processes = self.processes();
         let (outgoing, incoming) = (vec![Some(mine); processes], vec![Some(shape); processes]);
-        self.start(place, outgoing, incoming)
+        self.start(step, outgoing, incoming)
     }
 
-    /// Gives every process the bytes of process `root`; all give as many.
+    /// Sends the bytes of process `root` to every process; all pass the same length.
     ///
     /// # Errors
     ///
     /// As [`Self::finish`].
-    fn broadcast(
-        &mut self,
-        place: Place,
-        root: usize,
-        bytes: Vec<u8>,
-    ) -> Result<Vec<u8>, RankError>;
+    fn broadcast(&mut self, step: Step, root: usize, bytes: Vec<u8>) -> Result<Vec<u8>, RankError>;
 
-    /// Gives process `p` the bytes `parts[p]` of process `root`; the others give none.
+    /// Sends the bytes `parts[p]` of process `root` to process `p`; the others pass none.
     ///
     /// # Errors
     ///
     /// As [`Self::finish`].
     fn scatter(
         &mut self,
-        place: Place,
+        step: Step,
         root: usize,
         parts: Vec<Vec<u8>>,
     ) -> Result<Vec<u8>, RankError>;
+}
+
+/// Lengths of the parts that process `root` scatters, to be broadcast before them. The other processes
+/// pass no parts and get as many bytes of zeros.
+#[cfg(any(feature = "mpi", feature = "nccl"))]
+pub(super) fn encode_lengths(parts: &[Vec<u8>], processes: usize) -> Vec<u8> {
+    let lengths = parts.iter().map(|part| part.len() as u64);
+    let mut bytes: Vec<u8> = lengths.flat_map(u64::to_le_bytes).collect();
+    bytes.resize(processes * size_of::<u64>(), 0);
+    bytes
+}
+
+/// The length of a process's part.
+#[cfg(any(feature = "mpi", feature = "nccl"))]
+pub(super) fn decode_length(lengths: &[u8], process: usize) -> usize {
+    let length = lengths.chunks_exact(size_of::<u64>()).nth(process);
+    let length = length.and_then(<[u8]>::first_chunk).copied();
+    usize::try_from(length.map_or(0, u64::from_le_bytes)).unwrap_or(usize::MAX)
 }

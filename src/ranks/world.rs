@@ -1,48 +1,47 @@
-//! The processes that were started together.
+//! The processes that run a computation together; one alone is a world of one.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-#[cfg(any(feature = "mpi", feature = "nccl"))]
-use super::signal;
 use super::watch::{OnFailure, Watch};
-use super::{Environment, Peer, RankError, RankGroup, Transport};
+use super::{Environment, Local, Peer, RankError, RankGroup, Transport, host};
 
-/// What moves tensors between processes.
+/// The library that moves tensors between processes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Exchange {
+pub enum TransportKind {
     /// MPI, through the host's memory (feature `mpi`).
     #[default]
     Mpi,
-    /// NCCL, from GPU to GPU (feature `nccl`). The processes meet at `MASTER_ADDR:MASTER_PORT`; where that
-    /// is not loopback, `APB_RANK_TOKEN` holds a secret that all share.
+    /// NCCL, from GPU to GPU (feature `nccl`). The rendezvous is at `MASTER_ADDR:MASTER_PORT`; where that
+    /// is not loopback, `APB_RANK_TOKEN` holds a secret that all processes share.
     Nccl {
-        /// The GPU of this process, which no other process takes.
+        /// The GPU of this process, which no other process uses.
         device: usize,
     },
 }
 
-/// How processes find each other, and how long they wait.
+/// How processes connect, and their timeout.
 pub struct JoinOptions {
-    /// Longest wait for another process in one exchange, and longest silence of one.
+    /// Timeout of a collective, and longest time without a heartbeat.
     pub timeout: Duration,
-    /// An address of the network that joins the machines, the first one's for instance; none: all
-    /// processes are on this machine.
-    pub meeting: Option<String>,
-    /// What moves tensors between the processes.
-    pub over: Exchange,
-    /// Called with the reason before the process ends for ranks that were lost.
+    /// An address of the network between the machines, such as the first one's; none where all processes
+    /// are on this machine.
+    pub rendezvous: Option<String>,
+    /// The library that moves tensors between the processes.
+    pub transport: TransportKind,
+    /// Called with the error before the process ends because another was lost.
     pub on_failure: OnFailure,
 }
 
-/// Least time that processes have to start in, however short the timeout: it is no exchange, and MPI alone
-/// may take seconds on a busy machine.
+/// Least time that processes have to start, however short the timeout: MPI alone may take seconds on a
+/// busy machine.
 #[cfg(any(feature = "mpi", feature = "nccl"))]
 const LEAST_START: Duration = Duration::from_secs(60);
 
-/// Longest wait for another process where none is given, in seconds.
+/// The timeout where none is given.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Default for JoinOptions {
@@ -50,364 +49,310 @@ impl Default for JoinOptions {
     fn default() -> Self {
         Self {
             timeout: DEFAULT_TIMEOUT,
-            meeting: None,
-            over: Exchange::default(),
-            on_failure: Box::new(|me, error| eprintln!("{me}: {error}")),
+            rendezvous: None,
+            transport: TransportKind::default(),
+            on_failure: Box::new(|peer, error| eprintln!("{peer}: {error}")),
         }
     }
 }
 
-/// The processes that were started together, as one of them sees them.
+#[cfg(any(feature = "mpi", feature = "nccl"))]
+impl JoinOptions {
+    /// Time that processes have to start.
+    pub(super) fn start_timeout(&self) -> Duration {
+        self.timeout.max(LEAST_START)
+    }
+}
+
+/// The processes that were started together, or this process alone.
 ///
-/// Made by [`join`](Self::join), left by [`leave`](Self::leave). Once joined, SIGTERM no longer ends
-/// the process at once: it leaves a moment to say which rank was lost.
+/// Once [joined](Self::join) to others, SIGTERM no longer ends the process at once, so that it can report
+/// which rank was lost. A world of one starts no thread, handles no signal and never ends the process.
 #[derive(Debug)]
-pub struct World {
-    watch: Watch,
-    rounds: u64,
-    engine: Engine,
+pub struct World(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Single {
+        /// Ranks of the last group, for this process's name.
+        ranks: AtomicUsize,
+    },
+    #[cfg_attr(
+        not(any(feature = "mpi", feature = "nccl")),
+        allow(dead_code, reason = "a build without an engine joins no processes")
+    )]
+    Joined {
+        watch: Watch,
+        rounds: u64,
+        engine: Box<dyn Engine>,
+    },
 }
 
-/// What was started to move tensors; nothing in a build without any.
-#[derive(Debug)]
-enum Engine {
-    #[cfg(feature = "mpi")]
-    Mpi(super::mpi::Start),
-    #[cfg(feature = "nccl")]
-    Nccl(super::nccl::Start),
-}
+/// A library that connects processes, once it has started.
+pub(super) trait Engine: std::fmt::Debug + Send + Sync {
+    /// A transport for one group.
+    fn transport(&self, watch: &Watch) -> Result<Box<dyn Transport>, RankError>;
 
-#[cfg_attr(
-    not(feature = "nccl"),
-    allow(
-        unused_variables,
-        reason = "MPI ends in its own time, and a build without an engine never starts"
-    )
-)]
-impl Engine {
-    fn transport(&self, watch: &Watch) -> Result<Box<dyn Transport>, RankError> {
-        match *self {
-            #[cfg(feature = "mpi")]
-            Self::Mpi(ref mpi) => Ok(Box::new(mpi.transport(watch.clone()))),
-            #[cfg(feature = "nccl")]
-            Self::Nccl(ref nccl) => Ok(Box::new(nccl.transport(watch.clone())?)),
-        }
-    }
-
-    /// Says goodbye to the library, which waits for all processes.
-    fn finish(&self, watch: &Watch) -> Result<(), RankError> {
-        match *self {
-            #[cfg(feature = "mpi")]
-            Self::Mpi(ref mpi) => mpi.finish(),
-            #[cfg(feature = "nccl")]
-            Self::Nccl(ref nccl) => nccl.finish(watch.timeout()),
-        }
-    }
+    /// Ends the library, which waits for all processes.
+    fn finish(&self, watch: &Watch) -> Result<(), RankError>;
 }
 
 impl World {
-    /// Connects this process with all others, over what the options name.
+    /// This process alone, which drives all ranks.
+    pub fn single() -> Self {
+        Self(Kind::Single {
+            ranks: AtomicUsize::new(1),
+        })
+    }
+
+    /// All processes of the launcher, or this one alone where it was started without a launcher or as its
+    /// only process.
     ///
     /// # Errors
     ///
-    /// [`RankError::Unavailable`] in a build without it, on a machine without its library, or where the
-    /// launcher starts no MPI; [`RankError::Connect`] when a process does not come within the timeout.
+    /// As [`Environment::detect`] and [`join`](Self::join).
+    pub fn detect(options: JoinOptions) -> Result<Self, RankError> {
+        match Environment::detect()? {
+            Some(environment) if environment.processes > 1 => Self::join(&environment, options),
+            _ => Ok(Self::single()),
+        }
+    }
+
+    /// Connects this process with all others of its launcher.
+    ///
+    /// # Errors
+    ///
+    /// [`RankError::Unavailable`] in a build without the transport, on a machine without its library, or
+    /// where the launcher starts no MPI; [`RankError::Connect`] when a process does not connect in time.
+    #[cfg_attr(
+        not(any(feature = "mpi", feature = "nccl")),
+        allow(
+            unreachable_code,
+            reason = "a build without an engine joins no processes"
+        )
+    )]
     pub fn join(environment: &Environment, options: JoinOptions) -> Result<Self, RankError> {
-        match options.over {
-            Exchange::Mpi => Self::join_mpi(environment, options),
-            Exchange::Nccl { device } => Self::join_nccl(environment, options, device),
-        }
-    }
-
-    #[cfg(feature = "nccl")]
-    fn join_nccl(
-        environment: &Environment,
-        options: JoinOptions,
-        device: usize,
-    ) -> Result<Self, RankError> {
-        signal::listen();
-        let JoinOptions {
-            timeout,
-            meeting,
-            on_failure,
-            ..
-        } = options;
-        let times = (timeout.max(LEAST_START), timeout);
-        let (engine, watch) = super::nccl::Start::new(
-            environment,
-            host(),
-            device,
-            meeting.as_deref(),
-            times,
-            on_failure,
-        )?;
-        Ok(Self {
+        let (engine, watch): (Box<dyn Engine>, Watch) = match options.transport {
+            #[cfg(feature = "mpi")]
+            TransportKind::Mpi => super::mpi::join(environment, options)?,
+            #[cfg(not(feature = "mpi"))]
+            TransportKind::Mpi => {
+                return Err(RankError::Unavailable {
+                    reason: format!(
+                        "{} started {} processes, but this build has no MPI; install an MPI (Debian: \
+                         libopenmpi-dev openmpi-bin libclang-dev) and build with `cargo install --path . \
+                         --features mpi`",
+                        environment.launcher.name(),
+                        environment.processes
+                    ),
+                });
+            }
+            #[cfg(feature = "nccl")]
+            TransportKind::Nccl { device } => super::nccl::join(environment, options, device)?,
+            #[cfg(not(feature = "nccl"))]
+            TransportKind::Nccl { .. } => {
+                return Err(RankError::Unavailable {
+                    reason: "this build has no NCCL; build it with `cargo install --path . --features nccl`"
+                        .into(),
+                });
+            }
+        };
+        Ok(Self(Kind::Joined {
             watch,
             rounds: 0,
-            engine: Engine::Nccl(engine),
-        })
+            engine,
+        }))
     }
 
-    #[cfg(not(feature = "nccl"))]
-    fn join_nccl(_: &Environment, _: JoinOptions, _: usize) -> Result<Self, RankError> {
-        Err(RankError::Unavailable {
-            reason:
-                "this build has no NCCL; build it with `cargo install --path . --features nccl`"
-                    .into(),
-        })
-    }
-
-    /// Starts MPI and connects this process with all others.
-    #[cfg(feature = "mpi")]
-    fn join_mpi(environment: &Environment, options: JoinOptions) -> Result<Self, RankError> {
-        use std::net::SocketAddr;
-
-        use super::watch::{listen, own_address};
-
-        /// Bytes of an entry of the directory, in JSON.
-        const ENTRY: usize = 512;
-        /// Bytes of the token that keeps strangers out.
-        const TOKEN: usize = 32;
-
-        if environment.launcher == super::Launcher::Torchrun && environment.processes > 1 {
-            return Err(RankError::Unavailable {
-                reason: "torchrun starts no MPI; on CPUs start the ranks with `apb launch -n N -- \
-                         apb ..`, mpirun or srun"
-                    .into(),
-            });
+    fn watch(&self) -> Option<&Watch> {
+        match &self.0 {
+            Kind::Single { .. } => None,
+            Kind::Joined { watch, .. } => Some(watch),
         }
-        signal::listen();
-        let start = options.timeout.max(LEAST_START);
-        let mpi = super::mpi::Start::new(start)?;
-        if mpi.processes != environment.processes {
-            return Err(RankError::Unavailable {
-                reason: format!(
-                    "{} started {} processes, but MPI knows of {}: this apb was built with another \
-                     MPI than the launcher's; build it again with that one's mpicc first in PATH, or \
-                     use `srun --mpi=pmix`",
-                    environment.launcher.name(),
-                    environment.processes,
-                    mpi.processes
-                ),
-            });
-        }
-        let address = own_address(options.meeting.as_deref())?;
-        let listener = listen(address)?;
-        let connect = |error: std::io::Error| RankError::Connect {
-            reason: error.to_string(),
-        };
-        let peer = Peer {
-            process: mpi.process,
-            ranks: mpi.process..mpi.process + 1,
-            host: host(),
-            pid: std::process::id(),
-        };
-        let entry = json!({ "peer": peer, "address": listener.local_addr().map_err(connect)? });
-        let directory: Vec<(Peer, SocketAddr)> = (mpi.gather(&entry.to_string(), ENTRY)?.iter())
-            .map(|entry| {
-                let entry: Value = serde_json::from_str(entry)?;
-                let peer = serde_json::from_value(entry["peer"].clone())?;
-                Ok((peer, serde_json::from_value(entry["address"].clone())?))
-            })
-            .collect::<Result<_, serde_json::Error>>()
-            .map_err(|error| RankError::Connect {
-                reason: error.to_string(),
-            })?;
-        let hosts = directory
-            .iter()
-            .filter(|(other, _)| other.host != peer.host)
-            .count();
-        if hosts > 0 && options.meeting.is_none() {
-            return Err(RankError::Connect {
-                reason: format!(
-                    "{hosts} of them run on other machines than {}; say where they can meet with \
-                     --rendezvous ADDRESS or MASTER_ADDR, an address of the network between them",
-                    peer.host
-                ),
-            });
-        }
-        let token: [u8; TOKEN] = rand::random();
-        let token: String = token.iter().map(|byte| format!("{byte:02x}")).collect();
-        let token = mpi.broadcast(&token)?;
-        let JoinOptions {
-            timeout,
-            on_failure,
-            ..
-        } = options;
-        let watch = Watch::start(
-            mpi.process,
-            directory,
-            &listener,
-            &token,
-            start,
-            timeout,
-            on_failure,
-        )?;
-        mpi.heed(&watch);
-        Ok(Self {
-            watch,
-            rounds: 0,
-            engine: Engine::Mpi(mpi),
-        })
     }
 
-    #[cfg(not(feature = "mpi"))]
-    fn join_mpi(environment: &Environment, _: JoinOptions) -> Result<Self, RankError> {
-        Err(RankError::Unavailable {
-            reason: format!(
-                "{} started {} processes, but this build has no MPI; install an MPI (Debian: \
-                 libopenmpi-dev openmpi-bin libclang-dev) and build with `cargo install --path . \
-                 --features mpi`",
-                environment.launcher.name(),
-                environment.processes
-            ),
-        })
+    /// Whether this is a world of one, without links to other processes.
+    pub fn is_single(&self) -> bool {
+        self.watch().is_none()
     }
 
-    /// Which process this is, counted from 0.
+    /// This process, counted from 0.
     pub fn process(&self) -> usize {
-        self.watch.process()
+        self.watch().map_or(0, Watch::process)
     }
 
-    /// How many there are.
+    /// The number of processes.
     pub fn processes(&self) -> usize {
-        self.watch.processes()
-    }
-
-    /// This process as messages name it.
-    pub fn me(&self) -> Peer {
-        self.watch.peer(self.process())
+        self.watch().map_or(1, Watch::processes)
     }
 
     /// A process as messages name it.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such process.
     pub fn peer(&self, process: usize) -> Peer {
-        self.watch.peer(process)
+        match &self.0 {
+            Kind::Joined { watch, .. } => watch.peer(process),
+            Kind::Single { ranks } => Peer {
+                ranks: 0..ranks.load(Ordering::Relaxed),
+                ..Peer::here(0, host())
+            },
+        }
     }
 
-    /// `ranks` ranks shared out over the processes. Of several groups one is used at a time.
+    /// `ranks` ranks divided evenly over the processes. Of several groups one is used at a time.
     ///
     /// # Errors
     ///
-    /// [`RankError::Uneven`] unless the processes divide the ranks; [`RankError::Unavailable`] when the
-    /// process's GPU gives no memory.
+    /// [`RankError::Uneven`] unless the processes divide the ranks; [`RankError::Unavailable`] when no
+    /// memory of the process's GPU can be had.
     pub fn group(&self, ranks: usize) -> Result<RankGroup, RankError> {
-        RankGroup::new(ranks, self.engine.transport(&self.watch)?)
+        match &self.0 {
+            Kind::Single { ranks: named } => {
+                let group = RankGroup::new(ranks, Box::new(Local))?;
+                named.store(ranks, Ordering::Relaxed);
+                Ok(group)
+            }
+            Kind::Joined { watch, engine, .. } => {
+                let group = RankGroup::new(ranks, engine.transport(watch)?)?;
+                watch.set_ranks_per_process(ranks / watch.processes());
+                Ok(group.starting_at(watch.next_step()))
+            }
+        }
     }
 
-    /// Says something and hears what every process says, in their order. Values are small: a
-    /// fingerprint, a count. Every process talks as often as every other.
+    /// Gathers a small JSON value from every process, in their order: a fingerprint, a count. All processes
+    /// call it equally often.
     ///
     /// # Errors
     ///
     /// [`RankError`] when a process is lost or late.
-    pub fn talk(&mut self, value: Value) -> Result<Vec<Value>, RankError> {
-        self.rounds += 1;
-        self.watch
-            .talk(self.rounds, value, Some(self.watch.timeout()))
+    pub fn all_gather_values(&mut self, value: Value) -> Result<Vec<Value>, RankError> {
+        let timeout = self.watch().map(Watch::timeout);
+        self.gather(value, timeout)
     }
 
-    /// The same, but a process may take as long as it lives: for what takes one of them long.
+    /// As [`all_gather_values`](Self::all_gather_values) without a timeout, for values that take a process
+    /// long to compute.
     ///
     /// # Errors
     ///
     /// [`RankError`] when a process is lost.
-    pub fn talk_patiently(&mut self, value: Value) -> Result<Vec<Value>, RankError> {
-        self.rounds += 1;
-        self.watch.talk(self.rounds, value, None)
+    pub fn all_gather_values_untimed(&mut self, value: Value) -> Result<Vec<Value>, RankError> {
+        self.gather(value, None)
     }
 
-    /// Compares what the processes were started with: names and values. What a process cannot know is
+    fn gather(&mut self, value: Value, timeout: Option<Duration>) -> Result<Vec<Value>, RankError> {
+        match &mut self.0 {
+            Kind::Single { .. } => Ok(vec![value]),
+            Kind::Joined { watch, rounds, .. } => {
+                *rounds += 1;
+                watch.gather_values(*rounds, value, timeout)
+            }
+        }
+    }
+
+    /// Compares the settings of the processes, names and values. A value that a process does not have is
     /// not compared.
     ///
     /// # Errors
     ///
-    /// [`RankError::Differs`] with the first process that differs from the majority, and in what;
+    /// [`RankError::Differs`] with the first process that differs from the majority, and the setting;
     /// any other when a process is lost or late.
     pub fn compare(&mut self, fingerprint: &[(&str, Option<String>)]) -> Result<(), RankError> {
         let mine: serde_json::Map<String, Value> = (fingerprint.iter())
             .map(|(name, value)| ((*name).into(), json!(value)))
             .collect();
-        let all = self.talk(mine.into())?;
-        match first_difference(&all) {
-            None => Ok(()),
-            Some((process, other, what)) => {
-                // All find the same. None ends before all have, or it would be taken for lost.
-                let _ = self.talk(Value::Null);
-                let text =
-                    |process: usize| all[process][&what].as_str().unwrap_or("nothing").to_owned();
-                Err(RankError::Differs {
-                    peer: Box::new(self.peer(process)),
-                    other: Box::new(self.peer(other)),
-                    expected: text(other),
-                    found: text(process),
-                    what,
-                })
-            }
-        }
+        let all = self.all_gather_values(mine.into())?;
+        let Some((process, other, what)) = first_difference(&all) else {
+            return Ok(());
+        };
+        // All processes find the same. None may end before all have, or it would be reported as lost.
+        let _ = self.all_gather_values(Value::Null);
+        let text = |process: usize| all[process][&what].as_str().unwrap_or("nothing").to_owned();
+        Err(RankError::Differs {
+            peer: Box::new(self.peer(process)),
+            other: Box::new(self.peer(other)),
+            expected: text(other),
+            found: text(process),
+            what,
+        })
     }
 
-    /// Tells the others that this process cannot go on.
+    /// Sends the others the reason why this process cannot go on.
     pub fn fail(&self, reason: &str) {
-        self.watch.fail(reason);
+        self.failure_reporter().fail(reason);
     }
 
-    /// A way to [`fail`](Self::fail) from elsewhere: a panic hook.
-    pub fn voice(&self) -> Voice {
-        Voice(self.watch.clone())
+    /// A handle to [`fail`](Self::fail) and [`abort`](Self::abort) from elsewhere, such as a panic hook.
+    pub fn failure_reporter(&self) -> FailureReporter {
+        FailureReporter(self.watch().cloned())
     }
 
-    /// Whether a failure has not been told to the user yet; asked by whoever tells it. Where it has, the
-    /// process is about to end.
-    pub fn take_telling(&self) -> bool {
-        self.watch.take_telling()
+    /// Whether the caller is the first to claim a failure, and so the one to report it to the user. If not,
+    /// another thread has reported it and is about to end the process.
+    pub fn claim_failure_report(&self) -> bool {
+        self.watch().is_none_or(Watch::claim_report)
     }
 
-    /// Ends this process with [`RANK_FAILED`](super::RANK_FAILED) once the others know of its failure.
-    pub fn give_up(&self) -> ! {
-        self.watch.give_up()
+    /// Ends this process with [`RANK_FAILED`](super::RANK_FAILED) once the others have its failure. Returns
+    /// only in a world of one, where it does nothing.
+    pub fn abort(&self) {
+        self.failure_reporter().abort();
     }
 
-    /// Leaves once every process is ready to, however long that takes, and ends what moved tensors.
+    /// Waits until every process leaves, however long that takes, and ends the transport's library.
     ///
     /// # Errors
     ///
     /// [`RankError`] when a process is lost before.
     pub fn leave(&self) -> Result<(), RankError> {
-        self.watch.leave()?;
-        self.engine.finish(&self.watch)
+        match &self.0 {
+            Kind::Single { .. } => Ok(()),
+            Kind::Joined { watch, engine, .. } => {
+                watch.leave()?;
+                engine.finish(watch)
+            }
+        }
     }
 
-    /// Waits until every process has heard what they all end for, and leaves what moves tensors as it is: a launcher ends
-    /// the others as soon as one has ended with an error, wherever they are.
-    pub fn disband(&self) {
-        // Who is lost now is no longer of interest.
-        let _ = self.watch.leave();
+    /// Waits until every process leaves after an error that all of them have, and does not end the
+    /// transport's library: a launcher may end the others before that, as soon as one has failed.
+    pub fn leave_after_error(&self) {
+        // A process that is lost now changes nothing.
+        let _ = self.watch().map(Watch::leave);
     }
 }
 
-/// Tells the other processes that this one cannot go on.
+/// Sends the other processes the reason why this one cannot go on.
 #[derive(Debug, Clone)]
-pub struct Voice(Watch);
+pub struct FailureReporter(Option<Watch>);
 
-impl Voice {
-    /// Tells them.
+impl FailureReporter {
+    /// As [`World::fail`].
     pub fn fail(&self, reason: &str) {
-        self.0.fail(reason);
+        if let Some(watch) = &self.0 {
+            watch.fail(reason);
+        }
     }
 
-    /// Ends this process once they know.
-    pub fn give_up(&self) -> ! {
-        self.0.give_up()
+    /// As [`World::abort`].
+    pub fn abort(&self) {
+        if let Some(watch) = &self.0 {
+            watch.abort();
+        }
     }
 }
 
-/// The first process, value by value, that is not of the majority; one of the majority; and the value.
+/// The first process whose value differs from the majority's, one of the majority, and the name of the
+/// value.
 fn first_difference(all: &[Value]) -> Option<(usize, usize, String)> {
     let fields = all.iter().filter_map(Value::as_object);
     for name in fields.flat_map(|fields| fields.keys()) {
         let votes = |value: &Value| all.iter().filter(|other| other[name] == *value).count();
         let known = || (0..all.len()).filter(|process| !all[*process][name].is_null());
-        // Of two values held equally often the one of the lower process counts.
+        // Of two values that are equally frequent the one of the lower process counts.
         let Some(usual) = known()
             .rev()
             .max_by_key(|process| votes(&all[*process][name]))
@@ -421,30 +366,12 @@ fn first_difference(all: &[Value]) -> Option<(usize, usize, String)> {
     None
 }
 
-/// This machine's name.
-#[cfg(any(feature = "mpi", feature = "nccl"))]
-fn host() -> String {
-    /// Longest name there can be (`HOST_NAME_MAX` and its end).
-    const ROOM: usize = 65;
-    #[cfg(unix)]
-    {
-        let mut name = [0u8; ROOM];
-        // SAFETY: the system writes at most as many bytes as it is told there are.
-        let failed = unsafe { libc::gethostname(name.as_mut_ptr().cast(), ROOM) };
-        let end = name.iter().position(|byte| *byte == 0).unwrap_or(ROOM);
-        if failed == 0 && end > 0 {
-            return String::from_utf8_lossy(&name[..end]).into_owned();
-        }
-    }
-    "this machine".into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_one_that_differs_from_the_majority_is_named() {
+    fn the_process_that_differs_from_the_majority_is_named() {
         let of = |n: i32, model: &str| json!({ "tokens": n.to_string(), "model": model });
         assert_eq!(first_difference(&[of(1, "a"), of(1, "a")]), None);
         let found = first_difference(&[of(2, "a"), of(1, "a"), of(1, "b")]);
@@ -459,5 +386,38 @@ mod tests {
         );
         let unknown = first_difference(&[json!({ "x": null }), json!({ "x": "1" }), json!({})]);
         assert_eq!(unknown, None);
+    }
+
+    #[test]
+    fn a_process_alone_is_a_world_of_one() {
+        let mut world = World::single();
+        assert!(world.is_single());
+        assert_eq!((world.process(), world.processes()), (0, 1));
+        let group = world.group(4).unwrap();
+        assert_eq!((group.world_size(), group.ranks()), (4, 0..4));
+        assert_eq!(world.peer(0).ranks, 0..4);
+        assert_eq!(world.peer(0).pid, std::process::id());
+        assert_eq!(
+            world.group(0).err(),
+            Some(RankError::Uneven {
+                ranks: 0,
+                processes: 1
+            })
+        );
+        assert_eq!(world.all_gather_values(json!(7)), Ok(vec![json!(7)]));
+        assert_eq!(
+            world.all_gather_values_untimed(json!(8)),
+            Ok(vec![json!(8)])
+        );
+        assert_eq!(
+            world.compare(&[("tokens", Some("1".into())), ("model", None)]),
+            Ok(())
+        );
+        world.fail("nothing else receives this");
+        world.abort();
+        world.failure_reporter().abort();
+        assert!(world.claim_failure_report());
+        world.leave_after_error();
+        assert_eq!(world.leave(), Ok(()));
     }
 }

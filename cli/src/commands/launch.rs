@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-use burn_apb::ranks::RANK_FAILED;
+use burn_apb::ranks::{RANK_FAILED, TOKEN_VARIABLE};
 
 use crate::error::CliError;
 
@@ -22,9 +22,6 @@ pub struct Args {
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
-
-/// Holds a secret that the processes share; a user may give one.
-const TOKEN: &str = "APB_RANK_TOKEN";
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
@@ -50,12 +47,17 @@ pub fn run(args: &Args) -> Result<(), CliError> {
 /// What all processes are told.
 fn shared_variables(args: &Args, port: u16) -> Vec<(&'static str, String)> {
     let secret: u128 = rand::random();
-    let token = std::env::var(TOKEN).ok().filter(|token| !token.is_empty());
+    let token = std::env::var(TOKEN_VARIABLE)
+        .ok()
+        .filter(|token| !token.is_empty());
     vec![
         ("MASTER_ADDR", "127.0.0.1".into()),
         ("MASTER_PORT", port.to_string()),
         ("WORLD_SIZE", args.n.to_string()),
-        (TOKEN, token.unwrap_or_else(|| format!("{secret:032x}"))),
+        (
+            TOKEN_VARIABLE,
+            token.unwrap_or_else(|| format!("{secret:032x}")),
+        ),
     ]
 }
 

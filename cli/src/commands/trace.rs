@@ -482,7 +482,7 @@ impl Trace {
         prepared: &Prepared,
     ) -> Result<(), CliError> {
         let mine = world.process();
-        let all = world.talk(json!(self.selected))?;
+        let all = world.all_gather_values(json!(self.selected))?;
         for (process, selected) in all.into_iter().enumerate() {
             if process != mine {
                 let selected: Vec<Selected> =

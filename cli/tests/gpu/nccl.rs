@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use burn::tensor::Device;
-use burn_apb::ranks::{Environment, Exchange, JoinOptions, World, nccl_version};
+use burn_apb::ranks::{Environment, JoinOptions, TransportKind, World, nccl_version};
 
 use super::setup::{device, on_cpu};
 use super::suite;
@@ -56,7 +56,7 @@ fn process() {
     let environment = Environment::detect().expect("numbers").expect("told");
     let options = JoinOptions {
         timeout: Duration::from_secs(30),
-        over: Exchange::Nccl { device: 0 },
+        transport: TransportKind::Nccl { device: 0 },
         ..JoinOptions::default()
     };
     let world = World::join(&environment, options).expect("joined");

@@ -55,7 +55,7 @@ pub fn process(environment: &Environment, fault: &str) {
     };
     let options = JoinOptions {
         timeout: TIMEOUT,
-        meeting: None,
+        rendezvous: None,
         on_failure: Box::new({
             let end = end.clone();
             move |_, error| end(error)
@@ -83,9 +83,9 @@ pub fn process(environment: &Environment, fault: &str) {
     match done {
         Ok(()) => world.leave().expect("left"),
         Err(error) => match error.downcast_ref::<RankError>() {
-            Some(error) if world.take_telling() => {
+            Some(error) if world.claim_failure_report() => {
                 end(error);
-                world.give_up();
+                world.abort();
             }
             // The guard ends this process.
             Some(_) => std::thread::sleep(Duration::from_secs(60)),
@@ -226,7 +226,7 @@ macro_rules! faults {
 
 faults! {
     killed: "kill", "ended";
-    stopped: "stop", "nothing was heard of";
+    stopped: "stop", "no heartbeat from";
     asleep: "sleep", "did not take part";
     panicked: "panic", "ended";
     out_of_memory: "memory", "ended";

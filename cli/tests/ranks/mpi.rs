@@ -62,7 +62,7 @@ fn process() {
         &[1, 2],
     );
     let all = world
-        .talk(serde_json::json!(world.process()))
+        .all_gather_values(serde_json::json!(world.process()))
         .expect("heard");
     assert_eq!(
         all,

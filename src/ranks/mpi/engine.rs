@@ -1,9 +1,8 @@
-//! The thread that speaks to MPI, and the only one.
+//! The thread that calls MPI, and the only one that does.
 //!
-//! Everything is started without blocking and tested for in turns. What the library does inside those
-//! calls, a wait for a process that is lost included, holds up this thread and no other: the process
-//! can always say what happened and end. An MPI that has lost a process cannot be finalised, so after a
-//! failure it never is.
+//! Requests are started without blocking and tested in turns. A call that blocks, for a process that is
+//! lost for instance, blocks this thread and no other: the process can always report the failure and end.
+//! An MPI that has lost a process cannot be finalised, so after a failure it never is.
 
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::time::{Duration, Instant};
@@ -16,78 +15,56 @@ use mpi::traits::Communicator;
 
 use crate::ranks::signal;
 
-/// Tests in a row before the thread rests: what arrives at once is taken at once.
+/// Tests in a row before the thread sleeps, for low latency.
 const EAGER_TESTS: u32 = 200;
-/// Rests between tests get longer up to this, so that cores are left to whoever computes.
+/// Sleeps between tests get longer up to this, so that cores are left to the kernels.
 const LONGEST_REST: Duration = Duration::from_micros(200);
-/// After the last exchange MPI may still hold data that it said was sent; it needs calls to send it.
+/// After the last request MPI may still hold data that it reported as sent; it needs calls to send it.
 const LINGER: Duration = Duration::from_millis(200);
 const LINGER_REST: Duration = Duration::from_millis(1);
-/// The same, without end, for whoever takes part late.
+/// The same, without end, for processes that are late.
 const IDLE_REST: Duration = Duration::from_millis(20);
-
-/// Between two looks for a word from the launcher.
-const LOOK: Duration = Duration::from_millis(50);
+/// Time between two checks for SIGTERM.
+const CHECK: Duration = Duration::from_millis(50);
 
 /// Buffers received, by process where there are several.
 pub(super) type Received = Result<Vec<Vec<u8>>, String>;
 
-/// What to do with a result.
-pub(super) type Reply = Box<dyn FnOnce(Received) + Send>;
+/// Called with the result.
+pub(super) type Done = Box<dyn FnOnce(Received) + Send>;
 
-/// Something to move.
+/// A request to the thread.
 pub(super) enum Job {
-    /// Everybody's bytes to all, as many each: one buffer, by process.
+    /// The bytes of every process to all, the same length each: one buffer, by process.
     AllGather(Bytes),
-    /// To and from single processes: buffers in the order of `receive`.
-    Exchange {
-        /// Where to, and what.
+    /// Messages to and from single processes: buffers in the order of `receive`.
+    SendReceive {
+        /// Destinations and bytes.
         send: Vec<(usize, Bytes)>,
-        /// Where from, and how many bytes.
+        /// Sources and lengths in bytes.
         receive: Vec<(usize, usize)>,
-        /// Tells this exchange from those before and after.
+        /// Distinguishes this step from those before and after.
         tag: i32,
-    },
-    /// From each to each: one buffer, by process.
-    AllToAll {
-        /// By process, one after the other.
-        send: Bytes,
-        /// Bytes to each process.
-        send_counts: Vec<usize>,
-        /// Bytes from each process.
-        receive_counts: Vec<usize>,
     },
     /// Process `root`'s bytes to all, in place.
     Broadcast {
-        /// Whose.
         root: usize,
-        /// As many on every process.
+        /// The same length on every process.
         bytes: Vec<u8>,
     },
-    /// Process `root`'s bytes, some to each.
-    Scatter {
-        /// Whose.
-        root: usize,
-        /// On `root`: by process, one after the other.
-        send: Vec<u8>,
-        /// On `root`: bytes to each process.
-        counts: Vec<usize>,
-        /// Bytes to this process.
-        receive: usize,
-    },
-    /// Asks from now on, before every call, whether MPI is to be left alone.
-    Heed(Box<dyn Fn() -> bool + Send>),
-    /// Says goodbye to MPI; only when every process does.
+    /// A check, made before every call from now on, after which MPI is not called any more.
+    StopIf(Box<dyn Fn() -> bool + Send>),
+    /// Finalises MPI, when every process does.
     Finalize,
 }
 
-/// The way to the thread.
+/// Sends requests to the thread.
 #[derive(Debug, Clone)]
 pub(super) struct Engine {
-    jobs: Sender<(Job, Reply)>,
+    jobs: Sender<(Job, Done)>,
 }
 
-/// Which process this is, and of how many, as MPI has it.
+/// MPI's number of this process, and of all.
 pub(super) type Size = (usize, usize);
 
 impl Engine {
@@ -103,13 +80,13 @@ impl Engine {
         Ok((Self { jobs }, size))
     }
 
-    /// Gives the thread something to move.
-    pub(super) fn submit(&self, job: Job, reply: Reply) {
+    /// Queues a request.
+    pub(super) fn submit(&self, job: Job, done: Done) {
         // The thread ends only after the last job of all.
-        let _ = self.jobs.send((job, reply));
+        let _ = self.jobs.send((job, done));
     }
 
-    /// Moves something and waits for it.
+    /// Queues a request and waits for its result.
     pub(super) fn run(&self, job: Job, timeout: Duration) -> Received {
         let (sender, receiver) = mpsc::channel();
         self.submit(job, Box::new(move |result| drop(sender.send(result))));
@@ -117,17 +94,16 @@ impl Engine {
     }
 }
 
-/// What comes within the timeout; nothing once the launcher, which lost another process, asked this one
-/// to end.
+/// Receives within the timeout; fails at SIGTERM, which the launcher sends when another process is lost.
 fn receive<T>(receiver: &Receiver<T>, timeout: Duration) -> Result<T, String> {
     let started = Instant::now();
     loop {
-        match receiver.recv_timeout(LOOK) {
+        match receiver.recv_timeout(CHECK) {
             Ok(received) => return Ok(received),
             Err(RecvTimeoutError::Disconnected) => return Err("MPI ended".into()),
-            Err(RecvTimeoutError::Timeout) if signal::asked_to_end() => {
+            Err(RecvTimeoutError::Timeout) if signal::terminated() => {
                 return Err(
-                    "the launcher ended this process; another did not even come to join".into(),
+                    "the launcher ended this process; another ended before it joined".into(),
                 );
             }
             Err(RecvTimeoutError::Timeout) if started.elapsed() >= timeout => {
@@ -138,20 +114,18 @@ fn receive<T>(receiver: &Receiver<T>, timeout: Duration) -> Result<T, String> {
     }
 }
 
-/// Requests under way, with the memory that MPI reads and writes until they are done.
+/// Requests under way, with the memory that MPI reads and writes until they are complete.
 struct Pending {
     requests: Vec<ffi::MPI_Request>,
     /// Never touched before the requests are done; moving a `Vec` or `Bytes` leaves its memory where it is.
     received: Vec<Vec<u8>>,
     _sent: Vec<Bytes>,
-    _scattered: Vec<u8>,
-    _counts: Vec<Vec<i32>>,
     /// Whether the first requests are receives from single processes, one for each buffer.
     single: bool,
-    reply: Option<Reply>,
+    done: Option<Done>,
 }
 
-fn serve(queue: &Receiver<(Job, Reply)>, ready: &Sender<Result<Size, String>>) {
+fn serve(queue: &Receiver<(Job, Done)>, ready: &Sender<Result<Size, String>>) {
     let Some((universe, _)) = mpi::initialize_with_threading(mpi::Threading::Funneled) else {
         let _ = ready.send(Err("MPI was started by this process before".into()));
         return;
@@ -177,36 +151,36 @@ fn serve(queue: &Receiver<(Job, Reply)>, ready: &Sender<Result<Size, String>>) {
             true => queue.recv_timeout(IDLE_REST),
         };
         match next {
-            Ok((Job::Finalize, reply)) => {
+            Ok((Job::Finalize, done)) => {
                 drop(universe);
-                reply(Ok(Vec::new()));
+                done(Ok(Vec::new()));
                 return;
             }
-            Ok((Job::Heed(check), reply)) => {
+            Ok((Job::StopIf(check), done)) => {
                 broken = check;
-                reply(Ok(Vec::new()));
+                done(Ok(Vec::new()));
                 continue;
             }
-            Ok((job, reply)) if !broken() => {
+            Ok((job, done)) if !broken() => {
                 tests = 0;
                 last = Instant::now();
                 match start(&world, job) {
                     Ok(mut pending) => {
-                        pending.reply = Some(reply);
+                        pending.done = Some(done);
                         active.push(pending);
                     }
-                    Err(reason) => reply(Err(reason)),
+                    Err(reason) => done(Err(reason)),
                 }
             }
             Ok(_) | Err(RecvTimeoutError::Timeout) => {}
-            // Whoever used it is gone without a goodbye: the process is about to end.
+            // Dropped without being finalised: the process is about to end.
             Err(RecvTimeoutError::Disconnected) => {
                 std::mem::forget(universe);
                 return;
             }
         }
         if broken() {
-            // Whoever waits hears of it from the watch; MPI keeps its buffers.
+            // Callers get the error from the watch; MPI keeps its buffers.
             std::mem::forget(std::mem::take(&mut active));
             std::thread::sleep(IDLE_REST);
             continue;
@@ -233,7 +207,7 @@ fn serve(queue: &Receiver<(Job, Reply)>, ready: &Sender<Result<Size, String>>) {
     }
 }
 
-/// Lets MPI do what it has left to do.
+/// Lets MPI make progress.
 fn progress(comm: ffi::MPI_Comm) {
     let mut found = 0;
     // SAFETY: `comm` is the world's, `found` lives through the call, no status is asked for.
@@ -272,7 +246,7 @@ fn finished(pending: &mut Pending) -> bool {
         Ok(()) => {
             let mut received = std::mem::take(&mut pending.received);
             if pending.single {
-                // A shorter message than expected is no error to MPI; the length tells.
+                // A message shorter than expected is no error in MPI; the length shows it.
                 for (buffer, status) in received.iter_mut().zip(&statuses) {
                     let mut length = 0;
                     // SAFETY: the status is of a receive that is done, of bytes.
@@ -284,16 +258,16 @@ fn finished(pending: &mut Pending) -> bool {
         }
     };
     if result.is_err() {
-        // MPI may still write to buffers of requests that it did not give up: they stay.
+        // MPI may still write to the buffers of pending requests: they are leaked.
         std::mem::forget(std::mem::take(&mut pending.received));
     }
-    if let Some(reply) = pending.reply.take() {
-        reply(result);
+    if let Some(done) = pending.done.take() {
+        done(result);
     }
     true
 }
 
-/// Starts what is asked for.
+/// Starts the requests of a job.
 fn start(world: &SimpleCommunicator, job: Job) -> Result<Pending, String> {
     let comm = world.as_raw();
     let byte = unsafe { ffi::RSMPI_UINT8_T };
@@ -301,13 +275,11 @@ fn start(world: &SimpleCommunicator, job: Job) -> Result<Pending, String> {
         requests: Vec::new(),
         received: Vec::new(),
         _sent: Vec::new(),
-        _scattered: Vec::new(),
-        _counts: Vec::new(),
         single: false,
-        reply: None,
+        done: None,
     };
-    // SAFETY (of all blocks below): every buffer and count array that is handed over is owned by
-    // `pending`, lies on the heap, and is neither moved nor touched until its request is done.
+    // SAFETY (of all blocks below): every buffer is owned by `pending`, lies on the heap, and is neither
+    // moved nor accessed until its request is complete.
     let request = || unsafe { ffi::RSMPI_REQUEST_NULL };
     match job {
         Job::AllGather(bytes) => {
@@ -330,7 +302,7 @@ fn start(world: &SimpleCommunicator, job: Job) -> Result<Pending, String> {
             pending.received.push(all);
             pending._sent.push(bytes);
         }
-        Job::Exchange { send, receive, tag } => {
+        Job::SendReceive { send, receive, tag } => {
             pending.single = true;
             for (from, length) in receive {
                 let mut message = buffer(length);
@@ -366,34 +338,6 @@ fn start(world: &SimpleCommunicator, job: Job) -> Result<Pending, String> {
                 pending._sent.push(bytes);
             }
         }
-        Job::AllToAll {
-            send,
-            send_counts,
-            receive_counts,
-        } => {
-            let (out, out_at) = counts(&send_counts)?;
-            let (into, into_at) = counts(&receive_counts)?;
-            let mut all = buffer(receive_counts.iter().sum());
-            let mut new = request();
-            checked(unsafe {
-                ffi::MPI_Ialltoallv(
-                    address(&send),
-                    out.as_ptr(),
-                    out_at.as_ptr(),
-                    byte,
-                    all.as_mut_ptr().cast(),
-                    into.as_ptr(),
-                    into_at.as_ptr(),
-                    byte,
-                    comm,
-                    &raw mut new,
-                )
-            })?;
-            pending.requests.push(new);
-            pending.received.push(all);
-            pending._sent.push(send);
-            pending._counts = vec![out, out_at, into, into_at];
-        }
         Job::Broadcast { root, mut bytes } => {
             let mut new = request();
             checked(unsafe {
@@ -409,48 +353,20 @@ fn start(world: &SimpleCommunicator, job: Job) -> Result<Pending, String> {
             pending.requests.push(new);
             pending.received.push(bytes);
         }
-        Job::Scatter {
-            root,
-            send,
-            counts: send_counts,
-            receive,
-        } => {
-            let (out, out_at) = counts(&send_counts)?;
-            let mut mine = buffer(receive);
-            let mut new = request();
-            checked(unsafe {
-                ffi::MPI_Iscatterv(
-                    address(&send),
-                    out.as_ptr(),
-                    out_at.as_ptr(),
-                    byte,
-                    mine.as_mut_ptr().cast(),
-                    count(receive)?,
-                    byte,
-                    root as i32,
-                    comm,
-                    &raw mut new,
-                )
-            })?;
-            pending.requests.push(new);
-            pending.received.push(mine);
-            pending._scattered = send;
-            pending._counts = vec![out, out_at];
-        }
-        Job::Heed(_) | Job::Finalize => {}
+        Job::StopIf(_) | Job::Finalize => {}
     }
     Ok(pending)
 }
 
-/// Zeros to receive into. Rust's pointer to nothing may be MPI's word for "in place" (1 in Open MPI), so
-/// even a buffer of no bytes lies somewhere.
+/// Zeros to receive into. Rust's pointer of an empty buffer may be MPI's `MPI_IN_PLACE` (1 in Open MPI), so
+/// even an empty one is allocated.
 fn buffer(length: usize) -> Vec<u8> {
     let mut buffer = Vec::with_capacity(length.max(1));
     buffer.resize(length, 0);
     buffer
 }
 
-/// Where bytes to send lie; see [`buffer`].
+/// The address of bytes to send; see [`buffer`].
 fn address(bytes: &[u8]) -> *const std::ffi::c_void {
     static NOTHING: u8 = 0;
     match bytes.is_empty() {
@@ -459,26 +375,10 @@ fn address(bytes: &[u8]) -> *const std::ffi::c_void {
     }
 }
 
-/// A length as MPI counts.
+/// A length as MPI's integer type.
 fn count(bytes: usize) -> Result<i32, String> {
     i32::try_from(bytes)
         .map_err(|_| format!("{bytes} bytes in one message; MPI counts to {}", i32::MAX))
-}
-
-/// Lengths, and where each begins.
-fn counts(lengths: &[usize]) -> Result<(Vec<i32>, Vec<i32>), String> {
-    let mut starts = Vec::with_capacity(lengths.len());
-    let mut next = 0;
-    for length in lengths {
-        starts.push(count(next)?);
-        next += length;
-    }
-    count(next)?;
-    let lengths = lengths
-        .iter()
-        .map(|length| count(*length))
-        .collect::<Result<_, _>>()?;
-    Ok((lengths, starts))
 }
 
 fn checked(code: i32) -> Result<(), String> {
@@ -487,7 +387,7 @@ fn checked(code: i32) -> Result<(), String> {
     }
     let mut text = vec![0u8; ffi::MPI_MAX_ERROR_STRING as usize];
     let mut length = 0;
-    // SAFETY: the text has room for the longest message there is.
+    // SAFETY: the text has room for the longest message.
     unsafe { ffi::MPI_Error_string(code, text.as_mut_ptr().cast(), &raw mut length) };
     text.truncate(usize::try_from(length).unwrap_or_default());
     Err(format!(

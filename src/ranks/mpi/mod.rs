@@ -5,92 +5,129 @@ mod engine;
 use std::time::Duration;
 
 use burn::tensor::{Bytes, DType, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
 
 use self::engine::{Engine, Job};
-use super::watch::Watch;
-use super::{Operation, Place, RankError, Ticket, Transport};
+use super::tcp::new_token;
+use super::transport::{decode_length, encode_lengths};
+use super::watch::{Entry, Watch, listen};
+use super::{
+    Environment, JoinOptions, Launcher, RankError, Step, Ticket, Transport, signal, world,
+};
 
 /// MPI guarantees tags up to this.
 const TAGS: u64 = 32_767;
-/// A length on its way, in bytes.
-const LENGTH_BYTES: usize = 8;
+/// Bytes of a [`Member`] in JSON, padded.
+const MEMBER_BYTES: usize = 512;
 
-/// MPI before the processes know each other.
+/// What each process sends to all when they connect.
+#[derive(Serialize, Deserialize)]
+struct Member {
+    entry: Entry,
+    /// Process 0's becomes the token of the links.
+    token: String,
+}
+
+/// MPI, once it has started.
 #[derive(Debug)]
-pub(super) struct Start {
+struct Mpi {
     engine: Engine,
     timeout: Duration,
-    pub process: usize,
-    pub processes: usize,
 }
 
-impl Start {
-    /// Starts MPI.
-    pub(super) fn new(timeout: Duration) -> Result<Self, RankError> {
-        let (engine, (process, processes)) =
-            Engine::start(timeout).map_err(|reason| RankError::Connect { reason })?;
-        Ok(Self {
-            engine,
-            timeout,
-            process,
-            processes,
-        })
+fn failed(reason: impl ToString) -> RankError {
+    RankError::Connect {
+        reason: reason.to_string(),
     }
+}
 
-    /// Every process's text of at most `room` bytes.
-    pub(super) fn gather(&self, text: &str, room: usize) -> Result<Vec<String>, RankError> {
-        let failed = |reason: String| RankError::Connect { reason };
-        let mut bytes = text.as_bytes().to_vec();
-        bytes.resize(room, b' ');
-        let job = Job::AllGather(Bytes::from_bytes_vec(bytes));
-        let all = self.engine.run(job, self.timeout).map_err(failed)?;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
-        Ok(all.concat().chunks(room).map(text).collect())
+/// Starts MPI and connects this process with all others.
+pub(super) fn join(
+    environment: &Environment,
+    options: JoinOptions,
+) -> Result<(Box<dyn world::Engine>, Watch), RankError> {
+    if environment.launcher == Launcher::Torchrun && environment.processes > 1 {
+        return Err(RankError::Unavailable {
+            reason:
+                "torchrun starts no MPI; on CPUs start the ranks with `apb launch -n N -- apb ..`, \
+                     mpirun or srun"
+                    .into(),
+        });
     }
-
-    /// Process 0's text; all give one of the same length.
-    pub(super) fn broadcast(&self, text: &str) -> Result<String, RankError> {
-        let bytes = text.as_bytes().to_vec();
-        let job = Job::Broadcast { root: 0, bytes };
-        let found = self.engine.run(job, self.timeout);
-        let found = found.map_err(|reason| RankError::Connect { reason })?;
-        Ok(String::from_utf8_lossy(&found.concat()).into_owned())
+    signal::install();
+    let timeout = options.start_timeout();
+    let (engine, (process, processes)) = Engine::start(timeout).map_err(failed)?;
+    if processes != environment.processes {
+        return Err(RankError::Unavailable {
+            reason: format!(
+                "{} started {} processes, but MPI has {processes}: this apb was built with another MPI \
+                 than the launcher's; build it again with that one's mpicc first in PATH, or use `srun \
+                 --mpi=pmix`",
+                environment.launcher.name(),
+                environment.processes
+            ),
+        });
     }
-
-    /// Leaves MPI alone once a process is lost.
-    pub(super) fn heed(&self, watch: &Watch) {
-        let watch = watch.clone();
-        let check = Box::new(move || watch.is_broken());
-        self.engine.submit(Job::Heed(check), Box::new(drop));
+    let (listener, entry) = listen(process, options.rendezvous.as_deref())?;
+    let host = entry.peer.host.clone();
+    let token = new_token();
+    let mut member = serde_json::to_vec(&Member { entry, token }).map_err(failed)?;
+    member.resize(MEMBER_BYTES, b' ');
+    let job = Job::AllGather(Bytes::from_bytes_vec(member));
+    let all = engine.run(job, timeout).map_err(failed)?.concat();
+    let members: Vec<Member> = (all.chunks(MEMBER_BYTES))
+        .map(serde_json::from_slice)
+        .collect::<Result<_, _>>()
+        .map_err(failed)?;
+    let remote = (members.iter()).filter(|member| member.entry.peer.host != host);
+    let remote = remote.count();
+    if remote > 0 && options.rendezvous.is_none() {
+        return Err(failed(format!(
+            "{remote} of them run on other machines than {host}; pass an address of the network between \
+             them with --rendezvous ADDRESS or MASTER_ADDR"
+        )));
     }
+    let token = members[0].token.clone();
+    let directory = members.into_iter().map(|member| member.entry).collect();
+    let watch = Watch::start(
+        process,
+        directory,
+        &listener,
+        &token,
+        timeout,
+        options.timeout,
+        options.on_failure,
+    )?;
+    let broken = watch.clone();
+    let check = Job::StopIf(Box::new(move || broken.is_broken()));
+    engine.submit(check, Box::new(drop));
+    Ok((Box::new(Mpi { engine, timeout }), watch))
+}
 
-    /// The transport, now that the processes watch each other.
-    pub(super) fn transport(&self, watch: Watch) -> Mpi {
-        Mpi {
+impl world::Engine for Mpi {
+    fn transport(&self, watch: &Watch) -> Result<Box<dyn Transport>, RankError> {
+        Ok(Box::new(MpiTransport {
             engine: self.engine.clone(),
-            watch,
-        }
+            watch: watch.clone(),
+        }))
     }
 
-    /// Says goodbye to MPI, which waits for all processes.
-    pub(super) fn finish(&self) -> Result<(), RankError> {
-        match self.engine.run(Job::Finalize, self.timeout) {
-            Ok(_) => Ok(()),
-            Err(reason) => Err(RankError::Connect { reason }),
-        }
+    fn finish(&self, _: &Watch) -> Result<(), RankError> {
+        let finished = self.engine.run(Job::Finalize, self.timeout);
+        finished.map(drop).map_err(failed)
     }
 }
 
-/// Moves tensors by way of host memory: all-gathers, broadcasts, scatters and all-to-alls are MPI's
-/// collectives, a step of the ring is a send and a receive. None of them blocks; the wait for their
-/// end has a deadline, and ends early when a process is lost.
+/// Moves tensors by way of host memory: all-gathers and broadcasts are MPI's collectives, all else is
+/// sends and receives. None of them blocks; the wait for their end has a timeout, and ends early when a
+/// process is lost.
 #[derive(Debug)]
-pub(super) struct Mpi {
+struct MpiTransport {
     engine: Engine,
     watch: Watch,
 }
 
-impl Transport for Mpi {
+impl Transport for MpiTransport {
     fn processes(&self) -> usize {
         self.watch.processes()
     }
@@ -99,223 +136,156 @@ impl Transport for Mpi {
         self.watch.process()
     }
 
-    fn exchanges(&self) -> u64 {
-        self.watch.exchanges()
-    }
-
-    fn share_out(&mut self, ranks_each: usize) {
-        self.watch.share_out(ranks_each);
-    }
-
     fn start(
         &mut self,
-        place: Place,
+        step: Step,
         mut outgoing: Vec<Option<Tensor<4>>>,
-        mut incoming: Vec<Option<[usize; 4]>>,
+        incoming: Vec<Option<[usize; 4]>>,
     ) -> Result<Ticket, RankError> {
-        self.watch.enter(place)?;
-        let me = self.process();
-        let mut held = vec![None; self.processes()];
-        held[me] = outgoing[me].take();
-        incoming[me] = None;
-        let like = outgoing.iter().flatten().next().cloned();
-        let size = like.as_ref().map_or(0, |tensor| tensor.dtype().size());
-        let lengths: Vec<usize> = (incoming.iter())
-            .map(|shape| shape.map_or(0, |shape| message_bytes(shape, size)))
-            .collect();
+        self.watch.enter(step)?;
+        let ticket = Ticket::new(step, self.process(), &mut outgoing, incoming);
         let mut send = Vec::new();
         for (to, tensor) in outgoing.into_iter().enumerate() {
             if let Some(tensor) = tensor {
-                send.push((to, self.stamped(place, tensor)?));
+                send.push((to, self.message(step, tensor)?));
             }
         }
-        let job = match place.operation {
-            Operation::AllToAll => {
-                let mut send_counts = vec![0; self.processes()];
-                let mut packed = Vec::new();
-                for (to, bytes) in send {
-                    send_counts[to] = bytes.len();
-                    packed.extend_from_slice(&bytes);
-                }
-                Job::AllToAll {
-                    send: Bytes::from_bytes_vec(packed),
-                    send_counts,
-                    receive_counts: lengths,
-                }
-            }
-            _ => Job::Exchange {
-                send,
-                receive: (incoming.iter().zip(lengths).enumerate())
-                    .filter_map(|(from, (shape, length))| shape.map(|_| (from, length)))
-                    .collect(),
-                tag: (place.exchange % TAGS) as i32,
-            },
-        };
-        self.submit(place, job);
-        Ok(Ticket {
-            place,
-            held,
-            incoming,
-            like,
-        })
+        let size = (ticket.like.as_ref()).map_or(0, |tensor| tensor.dtype().size());
+        let receive = (ticket.incoming.iter().enumerate())
+            .filter_map(|(from, shape)| shape.map(|shape| (from, message_bytes(shape, size))));
+        let receive = receive.collect();
+        self.submit(step, send_receive(step, send, receive));
+        Ok(ticket)
     }
 
     fn finish(&mut self, ticket: Ticket) -> Result<Vec<Option<Tensor<4>>>, RankError> {
         let Ticket {
-            place,
+            step,
             mut held,
             incoming,
             like,
         } = ticket;
-        let buffers = self.wait(place)?;
+        let mut buffers = self.wait(step)?;
         let Some(like) = like else { return Ok(held) };
-        let whole = matches!(
-            place.operation,
-            Operation::AllGather | Operation::GatherPartials | Operation::AllToAll
-        );
+        if incoming[self.process()].is_some() {
+            // An all-gather: one buffer with the messages of all, this process's own among them.
+            let all = buffers.concat();
+            let length = (all.len() / self.processes()).max(1);
+            buffers = all.chunks(length).map(<[u8]>::to_vec).collect();
+        }
         let mut buffers = buffers.into_iter();
-        let all = whole.then(|| buffers.next().unwrap_or_default());
-        let mut start = 0;
         for (process, shape) in incoming.into_iter().enumerate() {
             let Some(shape) = shape else { continue };
-            let length = message_bytes(shape, like.dtype().size());
-            let single;
-            let message = match &all {
-                Some(all) => {
-                    let message = all.get(start..start + length).unwrap_or_default();
-                    start += length;
-                    message
-                }
-                None => {
-                    single = buffers.next().unwrap_or_default();
-                    &single[..]
-                }
-            };
-            let bytes = self.checked(place, process, message)?;
-            if message.len() != length {
+            let message = buffers.next().unwrap_or_default();
+            let expected = message_bytes(shape, like.dtype().size());
+            let bytes = self.payload(step, process, &message)?;
+            if message.len() != expected {
                 let error = RankError::Mismatch {
                     peer: Box::new(self.watch.peer(process)),
-                    at: Some(place),
-                    expected: format!("{length} bytes"),
+                    at: Some(step),
+                    expected: format!("{expected} bytes"),
                     found: format!("{} bytes", message.len()),
                 };
-                return Err(self.watch.raise(place, error));
+                return Err(self.watch.fail_step(step, error));
             }
             held[process] = Some(tensor(bytes.to_vec(), shape, &like));
         }
         Ok(held)
     }
 
-    fn start_all_gather(&mut self, place: Place, mine: Tensor<4>) -> Result<Ticket, RankError> {
-        self.watch.enter(place)?;
+    fn start_all_gather(&mut self, step: Step, mine: Tensor<4>) -> Result<Ticket, RankError> {
+        self.watch.enter(step)?;
         let shape = mine.dims();
-        let bytes = self.stamped(place, mine.clone())?;
-        self.submit(place, Job::AllGather(bytes));
+        let bytes = self.message(step, mine.clone())?;
+        self.submit(step, Job::AllGather(bytes));
         Ok(Ticket {
-            place,
+            step,
             held: vec![None; self.processes()],
-            // This process's own comes back with the others'.
             incoming: vec![Some(shape); self.processes()],
             like: Some(mine),
         })
     }
 
-    fn broadcast(
-        &mut self,
-        place: Place,
-        root: usize,
-        bytes: Vec<u8>,
-    ) -> Result<Vec<u8>, RankError> {
-        self.watch.enter(place)?;
-        let bytes = [&place.stamp()[..], &bytes].concat();
-        self.submit(place, Job::Broadcast { root, bytes });
-        let message = self.wait(place)?.concat();
-        Ok(self.checked(place, root, &message)?.to_vec())
+    fn broadcast(&mut self, step: Step, root: usize, bytes: Vec<u8>) -> Result<Vec<u8>, RankError> {
+        self.watch.enter(step)?;
+        let bytes = [&step.header()[..], &bytes].concat();
+        self.submit(step, Job::Broadcast { root, bytes });
+        let message = self.wait(step)?.concat();
+        Ok(self.payload(step, root, &message)?.to_vec())
     }
 
     fn scatter(
         &mut self,
-        place: Place,
+        step: Step,
         root: usize,
-        parts: Vec<Vec<u8>>,
+        mut parts: Vec<Vec<u8>>,
     ) -> Result<Vec<u8>, RankError> {
-        self.watch.enter(place)?;
-        // Lengths first: nobody else knows them.
-        let lengths = parts.iter().flat_map(|part| {
-            let length = (part.len() as u64).to_le_bytes();
-            [&place.stamp()[..], &length].concat()
-        });
-        let header = Place::STAMP + LENGTH_BYTES;
-        self.submit(
-            place,
-            Job::Scatter {
-                root,
-                send: lengths.collect(),
-                counts: vec![header; parts.len()],
-                receive: header,
-            },
-        );
-        let message = self.wait(place)?.concat();
-        let length = self.checked(place, root, &message)?;
-        let length = length
-            .first_chunk()
-            .map_or(0, |bytes| u64::from_le_bytes(*bytes));
-        self.submit(
-            place,
-            Job::Scatter {
-                root,
-                counts: parts.iter().map(Vec::len).collect(),
-                send: parts.concat(),
-                receive: usize::try_from(length).unwrap_or(usize::MAX),
-            },
-        );
-        Ok(self.wait(place)?.concat())
+        let (me, processes) = (self.process(), self.processes());
+        let lengths = self.broadcast(step, root, encode_lengths(&parts, processes))?;
+        if me == root {
+            let mine = parts.get_mut(me).map(std::mem::take).unwrap_or_default();
+            let send = (parts.into_iter().enumerate())
+                .filter(|(to, _)| *to != me)
+                .map(|(to, part)| (to, Bytes::from_bytes_vec(part)));
+            self.submit(step, send_receive(step, send.collect(), Vec::new()));
+            self.wait(step)?;
+            return Ok(mine);
+        }
+        let receive = vec![(root, decode_length(&lengths, me))];
+        self.submit(step, send_receive(step, Vec::new(), receive));
+        Ok(self.wait(step)?.concat())
     }
 }
 
-impl Mpi {
-    fn submit(&self, place: Place, job: Job) {
+/// Messages to and from single processes.
+fn send_receive(step: Step, send: Vec<(usize, Bytes)>, receive: Vec<(usize, usize)>) -> Job {
+    let tag = (step.index % TAGS) as i32;
+    Job::SendReceive { send, receive, tag }
+}
+
+impl MpiTransport {
+    fn submit(&self, step: Step, job: Job) {
         let watch = self.watch.clone();
-        let reply = move |result| watch.deliver(place.exchange, result);
-        self.engine.submit(job, Box::new(reply));
+        let done = move |result| watch.deliver(step.index, result);
+        self.engine.submit(job, Box::new(done));
     }
 
-    fn wait(&self, place: Place) -> Result<Vec<Vec<u8>>, RankError> {
-        let result = self.watch.wait(place, |state| state.take(place.exchange))?;
+    fn wait(&self, step: Step) -> Result<Vec<Vec<u8>>, RankError> {
+        let result = self.watch.wait(step, |state| state.take(step.index))?;
         result.map_err(|reason| {
-            let error = RankError::Engine { at: place, reason };
-            self.watch.raise(place, error)
+            let error = RankError::Engine { at: step, reason };
+            self.watch.fail_step(step, error)
         })
     }
 
-    /// A tensor's elements in host memory, behind the place's stamp.
-    fn stamped(&self, place: Place, tensor: Tensor<4>) -> Result<Bytes, RankError> {
+    /// The step's header and the elements of a tensor `[n0, n1, n2, n3]` in host memory.
+    fn message(&self, step: Step, tensor: Tensor<4>) -> Result<Bytes, RankError> {
         let data = tensor.try_into_data().map_err(|error| {
             let reason = error.to_string();
             self.watch
-                .raise(place, RankError::Device { at: place, reason })
+                .fail_step(step, RankError::Device { at: step, reason })
         })?;
-        let message = [&place.stamp()[..], &data.into_bytes()].concat();
+        let message = [&step.header()[..], &data.into_bytes()].concat();
         Ok(Bytes::from_bytes_vec(message))
     }
 
-    /// A message without its stamp, which must be this place's.
-    fn checked<'a>(
+    /// A message without its header, which must be this step's.
+    fn payload<'a>(
         &self,
-        place: Place,
+        step: Step,
         from: usize,
         message: &'a [u8],
     ) -> Result<&'a [u8], RankError> {
-        match message.strip_prefix(&place.stamp()) {
+        match message.strip_prefix(&step.header()) {
             Some(bytes) => Ok(bytes),
             None => {
                 let error = RankError::Mismatch {
                     peer: Box::new(self.watch.peer(from)),
-                    at: Some(place),
-                    expected: place.to_string(),
-                    found: Place::read_stamp(message),
+                    at: Some(step),
+                    expected: step.to_string(),
+                    found: Step::describe_header(message),
                 };
-                Err(self.watch.raise(place, error))
+                Err(self.watch.fail_step(step, error))
             }
         }
     }
@@ -323,10 +293,10 @@ impl Mpi {
 
 /// Bytes of a message with a tensor of this shape.
 fn message_bytes(shape: [usize; 4], element: usize) -> usize {
-    Place::STAMP + shape.iter().product::<usize>() * element
+    Step::HEADER + shape.iter().product::<usize>() * element
 }
 
-/// Bytes as a tensor of another's dtype and device.
+/// A tensor of these bytes, with the dtype and device of `like`.
 fn tensor(bytes: Vec<u8>, shape: [usize; 4], like: &Tensor<4>) -> Tensor<4> {
     let dtype: DType = like.dtype();
     let data = TensorData::from_bytes_vec(bytes, shape, dtype);

@@ -1,9 +1,9 @@
-//! The thread that speaks to NCCL, and the only one.
+//! The thread that calls NCCL, and the only one that does.
 //!
-//! The communicator does not block, so that the thread can look after the ranks while NCCL connects, moves
-//! or waits. Once a rank is lost it aborts the communicator, which ends the kernels that wait for that rank
-//! on the device. Whatever NCCL does inside a call holds up this thread and no other: the process can always
-//! say what happened and end.
+//! The communicator does not block, so that the thread can check the ranks while NCCL connects, moves or
+//! waits. Once a rank is lost it aborts the communicator, which ends the kernels that wait for that rank on
+//! the device. A call of NCCL that blocks, blocks this thread and no other: the process can always report the
+//! failure and end.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -17,12 +17,12 @@ use cudarc::driver::{CudaContext, CudaEvent, CudaStream};
 use super::library::{BYTES, Comm, Config, IN_PROGRESS, Library, SUCCESS, UniqueId};
 use crate::ranks::watch::Watch;
 
-/// Tests in a row before the thread rests: what arrives at once is taken at once.
+/// Tests in a row before the thread sleeps, for low latency.
 const EAGER_TESTS: u32 = 200;
-/// Between tests after those.
+/// Time between tests after those.
 const REST: Duration = Duration::from_micros(20);
-/// Between two looks at the ranks while there is nothing to move.
-const LOOK: Duration = Duration::from_millis(50);
+/// Time between two checks of the ranks while nothing is moved.
+const CHECK: Duration = Duration::from_millis(50);
 
 /// Memory of the device: address and bytes.
 #[derive(Debug, Clone, Copy)]
@@ -31,10 +31,10 @@ pub(super) struct Span {
     pub bytes: usize,
 }
 
-/// One movement of those that an exchange makes together.
+/// One transfer of a step.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Step {
-    /// Everybody's bytes to all: `to` has room for all processes'.
+pub(super) enum Transfer {
+    /// The bytes of every process to all: `to` has room for those of all.
     AllGather {
         from: Span,
         to: Span,
@@ -54,21 +54,21 @@ pub(super) enum Step {
     },
 }
 
-/// What keeps memory alive while it is moved.
+/// Keeps memory alive while it is moved.
 pub(super) type Kept = Vec<Box<dyn Any + Send>>;
 
 enum Job {
-    /// Movements of one exchange, whose memory nothing else uses until they are done.
+    /// The transfers of one step, whose memory nothing else uses until they are done.
     Move {
-        exchange: u64,
-        steps: Vec<Step>,
+        index: u64,
+        transfers: Vec<Transfer>,
         kept: Kept,
     },
-    /// Says goodbye to NCCL; only when every process does.
+    /// Finalises NCCL, when every process does.
     Finish(Sender<Result<(), String>>),
 }
 
-/// The way to the thread.
+/// Sends jobs to the thread.
 #[derive(Debug, Clone)]
 pub(super) struct Engine {
     jobs: Sender<Job>,
@@ -102,23 +102,23 @@ impl Engine {
         match connected.recv_timeout(timeout) {
             Ok(result) => result.map(|()| Self { jobs }),
             Err(_) => Err(format!(
-                "NCCL did not connect the processes within {timeout:?}; NCCL_DEBUG=INFO says what it \
+                "NCCL did not connect the processes within {timeout:?}; NCCL_DEBUG=INFO shows what it \
                  tries, NCCL_SOCKET_IFNAME names the network"
             )),
         }
     }
 
-    /// Starts movements; [`Watch::deliver`] hears of their end.
-    pub(super) fn submit(&self, exchange: u64, steps: Vec<Step>, kept: Kept) {
-        // A thread that has ended has said why, to the watch.
+    /// Starts transfers, whose end is passed to [`Watch::deliver`].
+    pub(super) fn submit(&self, index: u64, transfers: Vec<Transfer>, kept: Kept) {
+        // A thread that has ended has passed the reason to the watch.
         let _ = self.jobs.send(Job::Move {
-            exchange,
-            steps,
+            index,
+            transfers,
             kept,
         });
     }
 
-    /// Says goodbye to NCCL, which waits for all processes, no longer than `timeout`.
+    /// Finalises NCCL, which waits for all processes, no longer than `timeout`.
     pub(super) fn finish(&self, timeout: Duration) -> Result<(), String> {
         let (done, finished) = mpsc::channel();
         let _ = self.jobs.send(Job::Finish(done));
@@ -128,13 +128,13 @@ impl Engine {
     }
 }
 
-/// Moves what is asked for, in that order, until the end.
+/// Runs the jobs in order until the end.
 fn serve(communicator: Communicator, queue: &Receiver<Job>, watch: &Watch) {
     let mut moving: VecDeque<(u64, CudaEvent, Kept)> = VecDeque::new();
     let mut tests = 0;
     loop {
         let job = match moving.is_empty() {
-            true => queue.recv_timeout(LOOK),
+            true => queue.recv_timeout(CHECK),
             false => queue.try_recv().map_err(|error| match error {
                 TryRecvError::Empty => RecvTimeoutError::Timeout,
                 TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
@@ -142,20 +142,20 @@ fn serve(communicator: Communicator, queue: &Receiver<Job>, watch: &Watch) {
         };
         let result = match job {
             Ok(Job::Move {
-                exchange,
-                steps,
+                index,
+                transfers,
                 kept,
             }) => {
                 tests = 0;
-                match communicator.enqueue(&steps, watch) {
+                match communicator.enqueue(&transfers, watch) {
                     Ok(event) => {
-                        moving.push_back((exchange, event, kept));
+                        moving.push_back((index, event, kept));
                         Ok(())
                     }
                     Err(reason) => {
-                        // What of it has begun nobody knows: its memory is never used again.
+                        // Which of them have begun is unknown: their memory is never used again.
                         std::mem::forget(kept);
-                        Err((exchange, reason))
+                        Err((index, reason))
                     }
                 }
             }
@@ -169,20 +169,20 @@ fn serve(communicator: Communicator, queue: &Receiver<Job>, watch: &Watch) {
         };
         let result = result.and_then(|()| match moving.front() {
             None => Ok(()),
-            Some((exchange, event, _)) => match communicator.test(event) {
+            Some((index, event, _)) => match communicator.test(event) {
                 Ok(false) => Ok(()),
                 Ok(true) => {
-                    watch.deliver(*exchange, Ok(Vec::new()));
+                    watch.deliver(*index, Ok(Vec::new()));
                     moving.pop_front();
                     tests = 0;
                     Ok(())
                 }
-                Err(reason) => Err((*exchange, reason)),
+                Err(reason) => Err((*index, reason)),
             },
         });
         let failed = result.is_err();
-        if let Err((exchange, reason)) = result {
-            watch.deliver(exchange, Err(reason));
+        if let Err((index, reason)) = result {
+            watch.deliver(index, Err(reason));
         }
         if failed || watch.is_broken() {
             std::mem::forget(moving);
@@ -255,12 +255,14 @@ impl Communicator {
         self.library.check(state, self.comm)
     }
 
-    /// Puts movements on the stream, all at once, and an event behind them.
-    fn enqueue(&self, steps: &[Step], watch: &Watch) -> Result<CudaEvent, String> {
+    /// Puts transfers on the stream, all at once, and an event behind them.
+    fn enqueue(&self, transfers: &[Transfer], watch: &Watch) -> Result<CudaEvent, String> {
         let library = self.library;
         // SAFETY: takes no pointers; every group is ended below, on this thread.
         library.check(unsafe { (library.group_start)() }, self.comm)?;
-        let begun = steps.iter().try_for_each(|step| self.begin(step));
+        let begun = transfers
+            .iter()
+            .try_for_each(|transfer| self.begin(transfer));
         // SAFETY: ends the group begun above.
         let ended = library.check(unsafe { (library.group_end)() }, self.comm);
         begun.and(ended)?;
@@ -270,27 +272,27 @@ impl Communicator {
         event.map_err(|error| format!("CUDA: {error}"))
     }
 
-    fn begin(&self, step: &Step) -> Result<(), String> {
+    fn begin(&self, transfer: &Transfer) -> Result<(), String> {
         let Self { library, comm, .. } = *self;
         let stream = self.stream.cu_stream().cast::<c_void>();
         let at = |span: Span| span.address as *mut c_void;
         // Peers are processes of the world, whose number fits (`connect`).
         let peer = |process: usize| process as i32;
         // SAFETY: the addresses are the device's, of as many bytes, and are kept until the event behind
-        // these movements (`serve`); communicator and stream live as long as `self`.
+        // these transfers (`serve`); communicator and stream live as long as `self`.
         let code = unsafe {
-            match *step {
-                Step::AllGather { from, to } => {
+            match *transfer {
+                Transfer::AllGather { from, to } => {
                     (library.all_gather)(at(from), at(to), from.bytes, BYTES, comm, stream)
                 }
-                Step::Broadcast { root, span } => {
+                Transfer::Broadcast { root, span } => {
                     let count = span.bytes;
                     (library.broadcast)(at(span), at(span), count, BYTES, peer(root), comm, stream)
                 }
-                Step::Send { to, span } => {
+                Transfer::Send { to, span } => {
                     (library.send)(at(span), span.bytes, BYTES, peer(to), comm, stream)
                 }
-                Step::Receive { from, span } => {
+                Transfer::Receive { from, span } => {
                     (library.receive)(at(span), span.bytes, BYTES, peer(from), comm, stream)
                 }
             }
@@ -309,7 +311,7 @@ impl Communicator {
 
     /// Waits for the others and frees all.
     fn finish(self, watch: &Watch) -> Result<(), String> {
-        // SAFETY: nothing is moving any more, and nobody uses the communicator after this.
+        // SAFETY: nothing is moving any more, and the communicator is not used after this.
         let code = unsafe { (self.library.finalize)(self.comm) };
         let settled = (self.library.check(code, self.comm)).and_then(|_| self.settle(watch));
         if let Err(reason) = settled {
@@ -323,11 +325,11 @@ impl Communicator {
         }
     }
 
-    /// Ends what is moving, on the device, too.
+    /// Ends all transfers, those on the device as well.
     fn abort(self) {
         if !self.comm.is_null() {
-            // SAFETY: made by NCCL; nobody uses it after this. What it returns changes nothing: the process
-            // is about to end.
+            // SAFETY: made by NCCL and not used after this. Its result changes nothing: the process is about to
+            // end.
             unsafe { (self.library.abort)(self.comm) };
         }
     }

@@ -26,7 +26,7 @@ pub(super) type Stream = *mut c_void;
 pub(super) type Code = c_int;
 pub(super) const SUCCESS: Code = 0;
 pub(super) const IN_PROGRESS: Code = 7;
-/// Elements of one byte: what is moved is never computed with.
+/// Elements of one byte: moved bytes are never computed with.
 pub(super) const BYTES: c_int = 1;
 
 /// What tells one communicator from others; made by one process and known to all.

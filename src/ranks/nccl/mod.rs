@@ -6,139 +6,124 @@
 //! | `communicator` | the thread that calls them |
 //! | `memory` | tensors as addresses on the device |
 //!
-//! Tensors go from device to device; what is on the host, bytes and tensors of CPUs, is staged. NCCL works on
-//! a stream of its own: an exchange starts once what it sends is computed, and runs beside what is computed
-//! after that.
+//! Tensors go from device to device; those on the host, and bytes, are copied to the device first. NCCL works
+//! on a stream of its own: a step starts once the tensors it sends are computed, and runs beside what is
+//! computed after that.
 
 mod communicator;
 mod library;
 mod memory;
 
-use std::time::Duration;
-
 use burn::tensor::Tensor;
 
 pub use self::library::version;
 
-use self::communicator::{Engine, Kept, Step};
+use self::communicator::{Engine, Kept, Transfer};
 use self::library::{Library, UniqueId};
 use self::memory::{Memory, bytes};
-use super::meeting::{self, Entry, Meeting};
-use super::watch::{OnFailure, Watch, listen, own_address};
-use super::{Environment, Peer, Place, RankError, Ticket, Transport};
+use super::rendezvous::{self, Rendezvous};
+use super::transport::{decode_length, encode_lengths};
+use super::watch::{Watch, listen};
+use super::{Environment, JoinOptions, RankError, Step, Ticket, Transport, signal, world};
 
-/// A length on its way, in bytes.
-const LENGTH_BYTES: usize = 8;
-/// Where the processes meet when no launcher says: on this machine.
+/// The rendezvous where no launcher sets one: this machine.
 const LOOPBACK: &str = "127.0.0.1";
 
 /// NCCL, with the processes connected.
 #[derive(Debug)]
-pub(super) struct Start {
+struct Nccl {
     engine: Engine,
     device: usize,
 }
 
-impl Start {
-    /// Connects this process, which takes GPU `device`, with all others. They meet at `meeting`, else where
-    /// the environment says.
-    pub(super) fn new(
-        environment: &Environment,
-        host: String,
-        device: usize,
-        meeting: Option<&str>,
-        (start, timeout): (Duration, Duration),
-        on_failure: OnFailure,
-    ) -> Result<(Self, Watch), RankError> {
-        let library = Library::get()?;
-        // SAFETY: only tries to open the driver by its usual names.
-        if !unsafe { cudarc::driver::sys::is_culib_present() } {
-            return Err(RankError::Unavailable {
-                reason:
-                    "NCCL moves tensors between GPUs, and this machine has no libcuda; install \
-                         NVIDIA's driver, or use --device cpu"
-                        .into(),
-            });
-        }
-        let Some(port) = environment.meeting_port else {
-            return Err(RankError::Environment {
-                name: "MASTER_PORT".into(),
-                found: String::new(),
-                expected: "a free port of process 0's machine, the same on all".into(),
-            });
-        };
-        let failed = |reason: String| RankError::Connect { reason };
-        let host_name = environment.meeting.as_deref().or(meeting);
-        let at = meeting::resolve(host_name.unwrap_or(LOOPBACK), port)?;
-        let token = meeting::token(at.ip())?;
-        let listener = listen(own_address(meeting.or(host_name))?)?;
-        let process = environment.process;
-        let entry = Entry {
-            peer: Peer {
-                process,
-                ranks: process..process + 1,
-                host,
-                pid: std::process::id(),
-            },
-            address: (listener.local_addr()).map_err(|error| failed(error.to_string()))?,
-        };
-        let id = match process {
-            0 => library.new_id().map_err(failed)?.0.to_vec(),
-            _ => Vec::new(),
-        };
-        let meeting = Meeting {
-            at,
-            process,
-            processes: environment.processes,
-            token,
-            timeout: start,
-        };
-        let agreement = meeting.join(entry, id)?;
-        let id = <[u8; UniqueId::BYTES]>::try_from(&agreement.engine[..])
-            .map_err(|_| failed("process 0 speaks of another NCCL".into()))?;
-        let directory = agreement.directory.into_iter();
-        let watch = Watch::start(
-            process,
-            directory.map(|entry| (entry.peer, entry.address)).collect(),
-            &listener,
-            &agreement.token,
-            start,
-            timeout,
-            on_failure,
-        )?;
-        let engine = Engine::start(library, device, UniqueId(id), watch.clone(), start);
-        let engine = engine.map_err(failed)?;
-        Ok((Self { engine, device }, watch))
-    }
+fn failed(reason: String) -> RankError {
+    RankError::Connect { reason }
+}
 
-    /// The transport.
-    pub(super) fn transport(&self, watch: Watch) -> Result<Nccl, RankError> {
+/// Connects this process, which uses GPU `device`, with all others. The rendezvous is the environment's, else
+/// the options'.
+pub(super) fn join(
+    environment: &Environment,
+    options: JoinOptions,
+    device: usize,
+) -> Result<(Box<dyn world::Engine>, Watch), RankError> {
+    signal::install();
+    let library = Library::get()?;
+    // SAFETY: only tries to open the driver by its usual names.
+    if !unsafe { cudarc::driver::sys::is_culib_present() } {
+        return Err(RankError::Unavailable {
+            reason: "NCCL moves tensors between GPUs, and this machine has no libcuda; install NVIDIA's \
+                     driver, or use --device cpu"
+                .into(),
+        });
+    }
+    let Some(port) = environment.rendezvous_port else {
+        return Err(RankError::Environment {
+            name: "MASTER_PORT".into(),
+            found: String::new(),
+            expected: "a free port of process 0's machine, the same on all".into(),
+        });
+    };
+    let host = (environment.rendezvous.as_deref()).or(options.rendezvous.as_deref());
+    let address = rendezvous::resolve(host.unwrap_or(LOOPBACK), port)?;
+    let token = rendezvous::token(address.ip())?;
+    let process = environment.process;
+    let (listener, entry) = listen(process, options.rendezvous.as_deref().or(host))?;
+    let id = match process {
+        0 => library.new_id().map_err(failed)?.0.to_vec(),
+        _ => Vec::new(),
+    };
+    let timeout = options.start_timeout();
+    let rendezvous = Rendezvous {
+        address,
+        process,
+        processes: environment.processes,
+        token,
+        timeout,
+    };
+    let response = rendezvous.join(entry, id)?;
+    let id = <[u8; UniqueId::BYTES]>::try_from(&response.engine[..])
+        .map_err(|_| failed("process 0 sent no id of NCCL's size".into()))?;
+    let watch = Watch::start(
+        process,
+        response.directory,
+        &listener,
+        &response.token,
+        timeout,
+        options.timeout,
+        options.on_failure,
+    )?;
+    let engine = Engine::start(library, device, UniqueId(id), watch.clone(), timeout);
+    let engine = engine.map_err(failed)?;
+    Ok((Box::new(Nccl { engine, device }), watch))
+}
+
+impl world::Engine for Nccl {
+    fn transport(&self, watch: &Watch) -> Result<Box<dyn Transport>, RankError> {
         let memory = Memory::new(self.device).map_err(|reason| RankError::Unavailable {
             reason: format!("GPU {} gives no memory: {reason}", self.device),
         })?;
-        Ok(Nccl {
+        Ok(Box::new(NcclTransport {
             engine: self.engine.clone(),
-            watch,
+            watch: watch.clone(),
             memory,
-        })
+        }))
     }
 
-    /// Says goodbye to NCCL, which waits for all processes.
-    pub(super) fn finish(&self, timeout: Duration) -> Result<(), RankError> {
-        let finished = self.engine.finish(timeout);
-        finished.map_err(|reason| RankError::Connect { reason })
+    fn finish(&self, watch: &Watch) -> Result<(), RankError> {
+        self.engine.finish(watch.timeout()).map_err(failed)
     }
 }
 
-/// Moves tensors from GPU to GPU. Waits have a deadline, and end early when a process is lost.
+/// Moves tensors from GPU to GPU. Waits have a timeout, and end early when a process is lost.
 #[derive(Debug)]
-pub(super) struct Nccl {
+struct NcclTransport {
     engine: Engine,
     watch: Watch,
     memory: Memory,
 }
 
-impl Transport for Nccl {
+impl Transport for NcclTransport {
     fn processes(&self) -> usize {
         self.watch.processes()
     }
@@ -147,63 +132,46 @@ impl Transport for Nccl {
         self.watch.process()
     }
 
-    fn exchanges(&self) -> u64 {
-        self.watch.exchanges()
-    }
-
-    fn share_out(&mut self, ranks_each: usize) {
-        self.watch.share_out(ranks_each);
-    }
-
     fn start(
         &mut self,
-        place: Place,
+        step: Step,
         mut outgoing: Vec<Option<Tensor<4>>>,
-        mut incoming: Vec<Option<[usize; 4]>>,
+        incoming: Vec<Option<[usize; 4]>>,
     ) -> Result<Ticket, RankError> {
-        self.watch.enter(place)?;
-        let me = self.process();
-        let mut held = vec![None; self.processes()];
-        held[me] = outgoing[me].take();
-        incoming[me] = None;
-        let like = (outgoing.iter().chain(&held)).flatten().next().cloned();
+        self.watch.enter(step)?;
+        let mut ticket = Ticket::new(step, self.process(), &mut outgoing, incoming);
         let mut kept = Kept::new();
-        let mut steps = Vec::new();
+        let mut transfers = Vec::new();
         for (to, tensor) in outgoing.into_iter().enumerate() {
             if let Some(tensor) = tensor.filter(|tensor| bytes(tensor.dims(), tensor.dtype()) > 0) {
                 let span = self.memory.read(tensor, &mut kept);
-                let span = span.map_err(|reason| self.refused(place, reason))?;
-                steps.push(Step::Send { to, span });
+                let span = span.map_err(|reason| self.refused(step, reason))?;
+                transfers.push(Transfer::Send { to, span });
             }
         }
-        for (from, shape) in incoming.iter().enumerate() {
-            let (Some(shape), Some(like)) = (shape, &like) else {
+        for (from, shape) in ticket.incoming.iter().enumerate() {
+            let (Some(shape), Some(like)) = (shape, &ticket.like) else {
                 continue;
             };
             let new = self.memory.write(*shape, like.dtype(), &mut kept);
-            let (tensor, span) = new.map_err(|reason| self.refused(place, reason))?;
-            held[from] = Some(tensor);
+            let (tensor, span) = new.map_err(|reason| self.refused(step, reason))?;
+            ticket.held[from] = Some(tensor);
             if span.bytes > 0 {
-                steps.push(Step::Receive { from, span });
+                transfers.push(Transfer::Receive { from, span });
             }
         }
-        self.submit(place, steps, kept)?;
-        Ok(Ticket {
-            place,
-            held,
-            incoming,
-            like,
-        })
+        self.submit(step, transfers, kept)?;
+        Ok(ticket)
     }
 
     fn finish(&mut self, ticket: Ticket) -> Result<Vec<Option<Tensor<4>>>, RankError> {
         let Ticket {
-            place,
+            step,
             mut held,
             incoming,
             like,
         } = ticket;
-        self.wait(place)?;
+        self.wait(step)?;
         let Some(like) = like else { return Ok(held) };
         let home = like.device();
         let back = |tensor: Tensor<4>| match home == *self.memory.device() {
@@ -211,7 +179,7 @@ impl Transport for Nccl {
             false => tensor.to_device(&home),
         };
         if incoming[self.process()].is_some() {
-            // Everybody's, this process's own among them, one after the other.
+            // Those of all processes, this one's own among them, concatenated.
             let all = held.iter_mut().find_map(Option::take);
             let all = all.map_or_else(Vec::new, |all| back(all).chunk(self.processes(), 0));
             return Ok(all.into_iter().map(Some).collect());
@@ -222,93 +190,81 @@ impl Transport for Nccl {
         Ok(held)
     }
 
-    fn start_all_gather(&mut self, place: Place, mine: Tensor<4>) -> Result<Ticket, RankError> {
-        self.watch.enter(place)?;
+    fn start_all_gather(&mut self, step: Step, mine: Tensor<4>) -> Result<Ticket, RankError> {
+        self.watch.enter(step)?;
         let (shape, dtype) = (mine.dims(), mine.dtype());
         let processes = self.processes();
         let mut kept = Kept::new();
         let from = self.memory.read(mine.clone(), &mut kept);
-        let from = from.map_err(|reason| self.refused(place, reason))?;
+        let from = from.map_err(|reason| self.refused(step, reason))?;
         let [first, rest @ ..] = shape;
         let [a, b, c] = rest;
         let new = (self.memory).write([processes * first, a, b, c], dtype, &mut kept);
-        let (all, to) = new.map_err(|reason| self.refused(place, reason))?;
-        let steps = match from.bytes {
+        let (all, to) = new.map_err(|reason| self.refused(step, reason))?;
+        let transfers = match from.bytes {
             0 => Vec::new(),
-            _ => vec![Step::AllGather { from, to }],
+            _ => vec![Transfer::AllGather { from, to }],
         };
-        self.submit(place, steps, kept)?;
+        self.submit(step, transfers, kept)?;
         let mut held = vec![None; processes];
         held[0] = Some(all);
         Ok(Ticket {
-            place,
+            step,
             held,
             incoming: vec![Some(shape); processes],
             like: Some(mine),
         })
     }
 
-    fn broadcast(
-        &mut self,
-        place: Place,
-        root: usize,
-        bytes: Vec<u8>,
-    ) -> Result<Vec<u8>, RankError> {
-        self.watch.enter(place)?;
-        self.broadcast_bytes(place, root, bytes)
+    fn broadcast(&mut self, step: Step, root: usize, bytes: Vec<u8>) -> Result<Vec<u8>, RankError> {
+        self.watch.enter(step)?;
+        self.broadcast_bytes(step, root, bytes)
     }
 
     fn scatter(
         &mut self,
-        place: Place,
+        step: Step,
         root: usize,
         parts: Vec<Vec<u8>>,
     ) -> Result<Vec<u8>, RankError> {
-        self.watch.enter(place)?;
+        self.watch.enter(step)?;
         let (me, processes) = (self.process(), self.processes());
-        // Lengths first: nobody else knows them.
-        let mut lengths: Vec<u8> = (parts.iter())
-            .flat_map(|part| (part.len() as u64).to_le_bytes())
-            .collect();
-        lengths.resize(processes * LENGTH_BYTES, 0);
-        let lengths = self.broadcast_bytes(place, root, lengths)?;
+        let lengths = self.broadcast_bytes(step, root, encode_lengths(&parts, processes))?;
         let mut kept = Kept::new();
-        let mut steps = Vec::new();
+        let mut transfers = Vec::new();
         let stage = |bytes: &[u8], kept: &mut Kept| {
             let staged = self.memory.stage(bytes, kept);
-            staged.map_err(|reason| self.refused(place, reason))
+            staged.map_err(|reason| self.refused(step, reason))
         };
         if me == root {
             for (to, part) in parts.iter().enumerate() {
                 if to != me && !part.is_empty() {
                     let (_, span) = stage(part, &mut kept)?;
-                    steps.push(Step::Send { to, span });
+                    transfers.push(Transfer::Send { to, span });
                 }
             }
-            self.submit(place, steps, kept)?;
-            self.wait(place)?;
+            self.submit(step, transfers, kept)?;
+            self.wait(step)?;
             return Ok(parts.into_iter().nth(me).unwrap_or_default());
         }
-        let length = lengths.chunks_exact(LENGTH_BYTES).nth(me);
-        let length = length.and_then(<[u8]>::first_chunk).copied();
-        let length = usize::try_from(length.map_or(0, u64::from_le_bytes)).unwrap_or(usize::MAX);
+        let length = decode_length(&lengths, me);
         if length == 0 {
             return Ok(Vec::new());
         }
         let (handle, span) = stage(&vec![0; length], &mut kept)?;
-        steps.push(Step::Receive { from: root, span });
-        self.submit(place, steps, kept)?;
-        self.wait(place)?;
+        transfers.push(Transfer::Receive { from: root, span });
+        self.submit(step, transfers, kept)?;
+        self.wait(step)?;
         let fetched = self.memory.fetch(handle);
-        fetched.map_err(|reason| self.refused(place, reason))
+        fetched.map_err(|reason| self.refused(step, reason))
     }
 }
 
-impl Nccl {
+impl NcclTransport {
     /// Process `root`'s bytes, by way of the devices.
     fn broadcast_bytes(
         &self,
-        place: Place,
+        step: Step,
         root: usize,
         bytes: Vec<u8>,
     ) -> Result<Vec<u8>, RankError> {
@@ -317,31 +273,31 @@ impl Nccl {
         }
         let mut kept = Kept::new();
         let staged = self.memory.stage(&bytes, &mut kept);
-        let (handle, span) = staged.map_err(|reason| self.refused(place, reason))?;
-        self.submit(place, vec![Step::Broadcast { root, span }], kept)?;
-        self.wait(place)?;
+        let (handle, span) = staged.map_err(|reason| self.refused(step, reason))?;
+        self.submit(step, vec![Transfer::Broadcast { root, span }], kept)?;
+        self.wait(step)?;
         let fetched = self.memory.fetch(handle);
-        fetched.map_err(|reason| self.refused(place, reason))
+        fetched.map_err(|reason| self.refused(step, reason))
     }
 
-    /// Starts movements once the device has computed what they move.
-    fn submit(&self, place: Place, steps: Vec<Step>, kept: Kept) -> Result<(), RankError> {
+    /// Starts transfers once the device has computed the tensors that they move.
+    fn submit(&self, step: Step, transfers: Vec<Transfer>, kept: Kept) -> Result<(), RankError> {
         let synced = self.memory.sync();
-        synced.map_err(|reason| self.refused(place, reason))?;
-        self.engine.submit(place.exchange, steps, kept);
+        synced.map_err(|reason| self.refused(step, reason))?;
+        self.engine.submit(step.index, transfers, kept);
         Ok(())
     }
 
-    fn wait(&self, place: Place) -> Result<(), RankError> {
-        let result = self.watch.wait(place, |state| state.take(place.exchange))?;
+    fn wait(&self, step: Step) -> Result<(), RankError> {
+        let result = self.watch.wait(step, |state| state.take(step.index))?;
         result.map(|_| ()).map_err(|reason| {
-            let error = RankError::Engine { at: place, reason };
-            self.watch.raise(place, error)
+            let error = RankError::Engine { at: step, reason };
+            self.watch.fail_step(step, error)
         })
     }
 
-    /// The device could not give or take memory.
-    fn refused(&self, place: Place, reason: String) -> RankError {
-        (self.watch).raise(place, RankError::Device { at: place, reason })
+    /// The error where memory of the device could not be read or allocated.
+    fn refused(&self, step: Step, reason: String) -> RankError {
+        (self.watch).fail_step(step, RankError::Device { at: step, reason })
     }
 }

@@ -1,55 +1,74 @@
-//! A link between every two processes, made before anything is computed.
+//! A TCP link between every two processes, made before anything is computed.
 
 use std::io::BufReader;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use sha2::{Digest, Sha256};
+use serde::{Deserialize, Serialize};
 
 use super::message::{Message, receive, send};
-use crate::ranks::RankError;
+use crate::ranks::tcp::{POLL, accept_all, same_token};
+use crate::ranks::{Peer, RankError};
 
-/// How long a stranger may take to say who it is.
-const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
-/// Longest time a message may take to be handed to the system.
+/// Longest time that writing a message may block.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Between two looks for a new link.
-const POLL: Duration = Duration::from_millis(5);
-/// Any port does: nothing is sent.
+/// Any port serves: no packet is sent.
 const PROBE_PORT: u16 = 9;
 
-/// The address at which this process can be reached by those that can reach `meeting`; loopback
-/// unless one is told.
-pub(crate) fn own_address(meeting: Option<&str>) -> Result<IpAddr, RankError> {
-    let Some(meeting) = meeting else {
+/// A process, and where the others connect to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    pub peer: Peer,
+    pub address: SocketAddr,
+}
+
+fn failed(reason: String) -> RankError {
+    RankError::Connect { reason }
+}
+
+/// The address of this machine on the network of `rendezvous`; loopback where there is none.
+fn own_address(rendezvous: Option<&str>) -> Result<IpAddr, RankError> {
+    let Some(rendezvous) = rendezvous else {
         return Ok(IpAddr::V4(Ipv4Addr::LOCALHOST));
     };
-    let failed = |error: std::io::Error| RankError::Connect {
-        reason: format!("{meeting} cannot be reached from this machine: {error}"),
-    };
-    // Connecting a datagram socket sends nothing; it asks the system which way it would take.
-    let any = match meeting.parse::<IpAddr>() {
+    // Connecting a datagram socket sends nothing; it selects the route and with it the address.
+    let any = match rendezvous.parse::<IpAddr>() {
         Ok(IpAddr::V6(_)) => "[::]:0",
         _ => "0.0.0.0:0",
     };
-    let socket = UdpSocket::bind(any).map_err(failed)?;
-    socket.connect((meeting, PROBE_PORT)).map_err(failed)?;
-    Ok(socket.local_addr().map_err(failed)?.ip())
-}
-
-/// Listens at an address of this process for the processes after it.
-pub(crate) fn listen(address: IpAddr) -> Result<TcpListener, RankError> {
-    TcpListener::bind((address, 0)).map_err(|error| RankError::Connect {
-        reason: format!("cannot listen at {address}: {error}"),
+    let address = UdpSocket::bind(any).and_then(|socket| {
+        socket.connect((rendezvous, PROBE_PORT))?;
+        Ok(socket.local_addr()?.ip())
+    });
+    address.map_err(|error| {
+        failed(format!(
+            "{rendezvous} cannot be reached from this machine: {error}"
+        ))
     })
 }
 
-/// Connects process `me` with all others, by process: to those before it, whose addresses are in
-/// `directory`, and from those after it, who know the token.
+/// A listener for the processes after this one, and its entry in the directory.
+pub(crate) fn listen(
+    process: usize,
+    rendezvous: Option<&str>,
+) -> Result<(TcpListener, Entry), RankError> {
+    let address = own_address(rendezvous)?;
+    let bound = TcpListener::bind((address, 0)).and_then(|listener| {
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    });
+    let (listener, address) =
+        bound.map_err(|error| failed(format!("cannot listen at {address}: {error}")))?;
+    let peer = Peer::here(process, crate::ranks::host());
+    Ok((listener, Entry { peer, address }))
+}
+
+/// Links process `me` with all others: connects to those before it, at the addresses of `directory`,
+/// and accepts those after it that send the token. Returns links by process.
 pub(super) fn connect(
     me: usize,
-    directory: &[SocketAddr],
+    directory: &[Entry],
     listener: &TcpListener,
     token: &str,
     timeout: Duration,
@@ -57,69 +76,38 @@ pub(super) fn connect(
     let started = Instant::now();
     let left = || timeout.saturating_sub(started.elapsed());
     let mut links: Vec<Option<TcpStream>> = directory.iter().map(|_| None).collect();
-    for (process, address) in directory.iter().enumerate().take(me) {
-        let failed = |reason: String| RankError::Connect {
-            reason: format!(
-                "process {process} at {address} cannot be reached: {reason}; over several machines \
-                 say where ranks meet with --rendezvous ADDRESS"
-            ),
-        };
-        let wait = left().max(POLL);
-        let link = TcpStream::connect_timeout(address, wait).map_err(|e| failed(e.to_string()))?;
-        prepare(&link).map_err(|e| failed(e.to_string()))?;
+    for (process, Entry { address, .. }) in directory.iter().enumerate().take(me) {
+        let link = TcpStream::connect_timeout(address, left().max(POLL))
+            .and_then(|link| configure(&link).map(|()| link))
+            .map_err(|error| {
+                failed(format!(
+                    "process {process} at {address} cannot be reached: {error}; on several machines \
+                     pass an address of the network between them with --rendezvous ADDRESS"
+                ))
+            })?;
         let link = Mutex::new(Some(link));
         let token = token.to_owned();
         send(&link, &Message::Hello { process: me, token });
         links[process] = link.into_inner().unwrap_or_default();
     }
-    let failed = |error: std::io::Error| RankError::Connect {
-        reason: format!("cannot accept links: {error}"),
-    };
-    listener.set_nonblocking(true).map_err(failed)?;
-    while let Some(missing) = links.iter().skip(me + 1).position(Option::is_none) {
-        if left().is_zero() {
-            let process = me + 1 + missing;
-            let reason = format!("process {process} did not come within {timeout:?}");
-            return Err(RankError::Connect { reason });
-        }
-        match listener.accept() {
-            Ok((link, _)) => {
-                if let Some(process) = greeted(&link, token)
-                    && process > me
-                    && let Some(place @ None) = links.get_mut(process)
-                {
-                    *place = Some(link);
-                }
+    accept_all(listener, left(), &mut links, me + 1, |link| {
+        // One byte at a time: what follows this message is for the reader of the link.
+        match receive(&mut BufReader::with_capacity(1, &link))? {
+            Message::Hello {
+                process,
+                token: found,
+            } if same_token(&found, token) => {
+                configure(&link).ok()?;
+                Some((process, link))
             }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                std::thread::sleep(POLL)
-            }
-            Err(error) => return Err(failed(error)),
+            _ => None,
         }
-    }
+    })
+    .map_err(|error| failed(format!("cannot accept links: {error}")))?;
     Ok(links)
 }
 
-/// Who a new link comes from, if it knows the token.
-fn greeted(link: &TcpStream, token: &str) -> Option<usize> {
-    link.set_nonblocking(false).ok()?;
-    link.set_read_timeout(Some(HELLO_TIMEOUT)).ok()?;
-    // One byte at a time: what follows the greeting belongs to whoever reads the link later.
-    let message = receive(&mut BufReader::with_capacity(1, link))?;
-    let Message::Hello {
-        process,
-        token: given,
-    } = message
-    else {
-        return None;
-    };
-    // Hashes are compared, so that the time it takes says nothing about the token.
-    let same = Sha256::digest(given.as_bytes()) == Sha256::digest(token.as_bytes());
-    prepare(link).ok()?;
-    same.then_some(process)
-}
-
-fn prepare(link: &TcpStream) -> std::io::Result<()> {
+fn configure(link: &TcpStream) -> std::io::Result<()> {
     link.set_nodelay(true)?;
     link.set_read_timeout(None)?;
     link.set_write_timeout(Some(WRITE_TIMEOUT))
@@ -133,32 +121,30 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_secs(20);
 
-    fn listeners(count: usize) -> (Vec<TcpListener>, Vec<SocketAddr>) {
-        let listeners: Vec<_> = (0..count)
-            .map(|_| listen(own_address(None).unwrap()).unwrap())
-            .collect();
-        let directory = listeners.iter().map(|l| l.local_addr().unwrap()).collect();
-        (listeners, directory)
+    fn listeners(count: usize) -> (Vec<TcpListener>, Vec<Entry>) {
+        (0..count)
+            .map(|process| listen(process, None).unwrap())
+            .unzip()
     }
 
     #[test]
-    fn every_two_are_linked_and_strangers_are_not() {
+    fn every_two_processes_are_linked_and_strangers_are_dropped() {
         let (listeners, directory) = listeners(3);
-        // Strangers come first: one without the token, one with a process that there is not, one with
-        // something else altogether, one that says nothing.
+        // Strangers connect first: with another token, as a process that does not exist, with another
+        // protocol, and without sending anything.
         let hello = |token: &str, process| {
-            let link = Mutex::new(Some(TcpStream::connect(directory[0]).unwrap()));
+            let link = Mutex::new(Some(TcpStream::connect(directory[0].address).unwrap()));
             let token = token.into();
             send(&link, &Message::Hello { process, token });
             link.into_inner().unwrap()
         };
-        let mut noise = TcpStream::connect(directory[0]).unwrap();
+        let mut noise = TcpStream::connect(directory[0].address).unwrap();
         noise.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
         let strangers = [
             hello("guess", 1),
             hello("secret", 7),
             Some(noise),
-            Some(TcpStream::connect(directory[0]).unwrap()),
+            Some(TcpStream::connect(directory[0].address).unwrap()),
         ];
         let links: Vec<_> = std::thread::scope(|scope| {
             let joined: Vec<_> = (listeners.iter().enumerate())
@@ -178,21 +164,21 @@ mod tests {
             let expected: Vec<bool> = (0..3).map(|process| process != me).collect();
             assert_eq!(linked, expected);
         }
-        // What one says the other hears: the links are those of the right two.
+        // Each link connects the two processes that it is stored for.
         for (from, to) in [(0, 1), (1, 2), (2, 0)] {
             let link = links[from][to].as_ref().unwrap().try_clone().unwrap();
-            let said = Message::Say {
+            let sent = Message::Value {
                 round: from as u64,
                 value: to.into(),
             };
-            send(&Mutex::new(Some(link)), &said);
-            let heard = receive(&mut BufReader::new(links[to][from].as_ref().unwrap()));
-            assert!(matches!(heard, Some(Message::Say { round, .. }) if round == from as u64));
+            send(&Mutex::new(Some(link)), &sent);
+            let received = receive(&mut BufReader::new(links[to][from].as_ref().unwrap()));
+            assert!(matches!(received, Some(Message::Value { round, .. }) if round == from as u64));
         }
     }
 
     #[test]
-    fn a_process_that_does_not_come_is_named() {
+    fn a_missing_process_is_named() {
         let (listeners, directory) = listeners(2);
         let short = Duration::from_millis(100);
         let missing = connect(0, &directory, &listeners[0], "secret", short);
@@ -203,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_is_used_unless_told() {
+    fn loopback_is_used_without_a_rendezvous() {
         assert!(own_address(None).unwrap().is_loopback());
         assert!(own_address(Some("127.0.0.1")).unwrap().is_loopback());
         let nowhere = own_address(Some("no such host.invalid"));

@@ -1,11 +1,10 @@
-//! Who lives: beside the tensors, every two processes hold a small link over which they say that
-//! they live, where they stand, and what went wrong.
+//! Failure detection: every two processes hold a TCP link with heartbeats, the step each is in, small
+//! values and errors. Tensors do not pass here.
 //!
-//! It carries no tensor. A link that ends without a farewell is a process that ended; one that falls
-//! silent is a process that was stopped, or a machine or cable that is down; a process that speaks
-//! but stands elsewhere is slow, or does something else. Each of these becomes a [`RankError`] on
-//! every other process, in the wait it is in or, where it computes, shortly afterwards by
-//! [`OnFailure`].
+//! A link that closes without [`Message::Leave`] is a process that ended; one without heartbeats is a
+//! process that was stopped, or a machine or network that is down; a process that sends heartbeats but
+//! stays at another step is slow, or runs something else. Each of these becomes a [`RankError`] on every
+//! other process: from the call that waits, or, while it computes, from [`OnFailure`].
 
 mod mesh;
 mod message;
@@ -14,7 +13,7 @@ mod verdict;
 use std::collections::HashMap;
 use std::fmt;
 use std::io::BufReader;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -23,9 +22,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use self::message::{Message, receive, send};
-use self::verdict::{elsewhere, late, silent};
+use self::verdict::{late, mismatch, unresponsive};
 use super::signal;
-use super::{Operation, Peer, Place, RANK_FAILED, RankError, end_process};
+use super::{Operation, Peer, RANK_FAILED, RankError, Step, end_process};
 
 #[cfg_attr(
     not(any(feature = "mpi", feature = "nccl")),
@@ -34,63 +33,64 @@ use super::{Operation, Peer, Place, RANK_FAILED, RankError, end_process};
         reason = "a build without an engine joins no processes"
     )
 )]
-pub(crate) use mesh::{listen, own_address};
+pub(crate) use mesh::{Entry, listen};
 
-/// Between two signs of life.
-const BEAT: Duration = Duration::from_millis(100);
-/// How long a process that was asked to end waits to hear why, and one that failed for the others to know.
+/// Time between two heartbeats.
+const HEARTBEAT: Duration = Duration::from_millis(100);
+/// How long a process waits for the reason after SIGTERM, and after a failure for the acknowledgements
+/// of the others.
 const GRACE: Duration = Duration::from_millis(500);
-/// A gap in this process's own beats that means it was stopped itself: others cannot be blamed.
+/// A gap in this process's own heartbeats that means it was stopped itself: the others are not late.
 const OWN_GAP: Duration = Duration::from_secs(2);
 /// Silence after which a process counts as stopped rather than slow.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// Called, perhaps on a thread of its own, with who this process is and what the ranks are lost to, before the process ends with
+/// Called with this process and the error, possibly on another thread, before the process ends with
 /// [`RANK_FAILED`].
 pub type OnFailure = Box<dyn Fn(&Peer, &RankError) + Send>;
 
-/// This process's view of all others.
+/// The links to all other processes, and the threads that read and write them.
 #[derive(Clone)]
 pub(crate) struct Watch(Arc<Shared>);
 
 struct Shared {
     me: usize,
     timeout: Duration,
-    /// Whether there is a failure, or nobody left to fail.
+    /// Whether there is a failure.
     broken: AtomicBool,
     links: Vec<Mutex<Option<TcpStream>>>,
     state: Mutex<State>,
     /// Something arrived.
     changed: Condvar,
-    /// The guard has something to do.
+    /// Wakes the monitor thread.
     alarm: Condvar,
 }
 
-/// What is known now.
+/// The state of all processes, and of this one's steps.
 pub(crate) struct State {
     members: Vec<Member>,
-    place: Option<Place>,
+    step: Option<Step>,
     failure: Option<(RankError, Instant)>,
-    /// Whether somebody has told the user.
-    told: bool,
-    over: bool,
-    said: HashMap<(u64, usize), Value>,
+    /// Whether the failure has been reported to the user.
+    reported: bool,
+    finished: bool,
+    values: HashMap<(u64, usize), Value>,
     delivered: HashMap<u64, Result<Vec<Vec<u8>>, String>>,
 }
 
 struct Member {
     peer: Peer,
-    heard: Instant,
-    place: Option<Place>,
+    last_seen: Instant,
+    step: Option<Step>,
     left: bool,
-    /// Whether it knows of the failure, or is gone.
-    informed: bool,
+    /// Whether it has the failure, or has ended.
+    notified: bool,
 }
 
 impl State {
-    /// What the engine brought for an exchange, once it is there.
-    pub(crate) fn take(&mut self, exchange: u64) -> Option<Result<Vec<Vec<u8>>, String>> {
-        self.delivered.remove(&exchange)
+    /// The engine's result of a step, once it is there.
+    pub(crate) fn take(&mut self, index: u64) -> Option<Result<Vec<Vec<u8>>, String>> {
+        self.delivered.remove(&index)
     }
 }
 
@@ -103,31 +103,30 @@ impl fmt::Debug for Watch {
 }
 
 impl Watch {
-    /// Connects process `me` with the others, who listen at the addresses of `directory`, within
-    /// `start`, and starts to watch them.
+    /// Links process `me` with the others, which listen at the addresses of `directory`, within `start`,
+    /// and starts the threads.
     pub(crate) fn start(
         me: usize,
-        directory: Vec<(Peer, SocketAddr)>,
+        directory: Vec<Entry>,
         listener: &TcpListener,
         token: &str,
         start: Duration,
         timeout: Duration,
         on_failure: OnFailure,
     ) -> Result<Self, RankError> {
-        let (peers, addresses): (Vec<_>, Vec<_>) = directory.into_iter().unzip();
-        let links = mesh::connect(me, &addresses, listener, token, start)?;
+        let links = mesh::connect(me, &directory, listener, token, start)?;
         let readers: Vec<_> = (links.iter())
             .map(|link| link.as_ref().map(TcpStream::try_clone).transpose())
             .collect::<Result<_, _>>()
             .map_err(|error| RankError::Connect {
                 reason: error.to_string(),
             })?;
-        let member = |peer| Member {
-            peer,
-            heard: Instant::now(),
-            place: None,
+        let member = |entry: Entry| Member {
+            peer: entry.peer,
+            last_seen: Instant::now(),
+            step: None,
             left: false,
-            informed: false,
+            notified: false,
         };
         let watch = Self(Arc::new(Shared {
             me,
@@ -135,12 +134,12 @@ impl Watch {
             broken: AtomicBool::new(false),
             links: links.into_iter().map(Mutex::new).collect(),
             state: Mutex::new(State {
-                members: peers.into_iter().map(member).collect(),
-                place: None,
+                members: directory.into_iter().map(member).collect(),
+                step: None,
                 failure: None,
-                told: false,
-                over: false,
-                said: HashMap::new(),
+                reported: false,
+                finished: false,
+                values: HashMap::new(),
                 delivered: HashMap::new(),
             }),
             changed: Condvar::new(),
@@ -156,16 +155,25 @@ impl Watch {
         for (process, link) in readers.into_iter().enumerate() {
             if let Some(link) = link {
                 let watch = watch.clone();
-                spawn("apb-link", Box::new(move || watch.listen_to(process, link)))?;
+                spawn("apb-link", Box::new(move || watch.read_link(process, link)))?;
             }
         }
-        let guard = watch.clone();
-        spawn("apb-guard", Box::new(move || guard.guard(&on_failure)))?;
+        let monitor = watch.clone();
+        spawn(
+            "apb-monitor",
+            Box::new(move || monitor.monitor(&on_failure)),
+        )?;
         Ok(watch)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a message or result, at most until the next heartbeat.
+    fn pause<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let waited = self.0.changed.wait_timeout(state, HEARTBEAT);
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     pub(crate) fn process(&self) -> usize {
@@ -180,9 +188,9 @@ impl Watch {
         self.0.timeout
     }
 
-    /// Exchanges made so far, by whatever groups.
-    pub(crate) fn exchanges(&self) -> u64 {
-        self.lock().place.map_or(0, |place| place.exchange + 1)
+    /// The index of the next step, of whichever group.
+    pub(crate) fn next_step(&self) -> u64 {
+        self.lock().step.map_or(0, |step| step.index + 1)
     }
 
     /// A process as messages name it.
@@ -190,47 +198,46 @@ impl Watch {
         self.lock().members[process].peer.clone()
     }
 
-    /// Names processes by ranks from now on.
-    pub(crate) fn share_out(&self, ranks_each: usize) {
+    /// Sets the ranks in the names of processes.
+    pub(crate) fn set_ranks_per_process(&self, ranks_each: usize) {
         for member in &mut self.lock().members {
             let first = member.peer.process * ranks_each;
             member.peer.ranks = first..first + ranks_each;
         }
     }
 
-    /// Says where this process stands.
-    pub(crate) fn enter(&self, place: Place) -> Result<(), RankError> {
+    /// Enters a step; fails where a process is lost.
+    pub(crate) fn enter(&self, step: Step) -> Result<(), RankError> {
         let mut state = self.lock();
-        state.place = Some(place);
+        state.step = Some(step);
         match &state.failure {
             Some((error, _)) => Err(error.clone()),
             None => Ok(()),
         }
     }
 
-    /// Whether a process is lost, and the engine had better be left alone: it may end this process when it
-    /// finds out by itself.
+    /// Whether a process is lost. The engine must not be called any more: it may end this process when it
+    /// finds that out itself.
     pub(crate) fn is_broken(&self) -> bool {
         self.0.broken.load(Ordering::Relaxed)
     }
 
-    /// Takes what the engine brought for an exchange.
-    pub(crate) fn deliver(&self, exchange: u64, result: Result<Vec<Vec<u8>>, String>) {
-        self.lock().delivered.insert(exchange, result);
+    /// Stores the engine's result of a step.
+    pub(crate) fn deliver(&self, index: u64, result: Result<Vec<Vec<u8>>, String>) {
+        self.lock().delivered.insert(index, result);
         self.0.changed.notify_all();
     }
 
-    /// Waits in an exchange until `ready`, or until some process is lost or late.
+    /// Waits in a step until `ready` returns a value, or a process is lost or late.
     pub(crate) fn wait<T>(
         &self,
-        place: Place,
+        step: Step,
         mut ready: impl FnMut(&mut State) -> Option<T>,
     ) -> Result<T, RankError> {
         let me = self.0.me;
-        self.wait_within(place, Some(self.0.timeout), &mut ready, |state| {
+        self.wait_within(step, Some(self.0.timeout), &mut ready, |state| {
             let behind = |member: &&Member| {
-                member.peer.process != me
-                    && member.place.is_none_or(|at| at.exchange < place.exchange)
+                member.peer.process != me && member.step.is_none_or(|at| at.index < step.index)
             };
             state
                 .members
@@ -243,7 +250,7 @@ impl Watch {
 
     fn wait_within<T>(
         &self,
-        place: Place,
+        step: Step,
         deadline: Option<Duration>,
         ready: &mut dyn FnMut(&mut State) -> Option<T>,
         missing: impl Fn(&State) -> Vec<usize>,
@@ -257,97 +264,93 @@ impl Watch {
             if let Some((error, _)) = &state.failure {
                 return Err(error.clone());
             }
-            if let Some(error) = elsewhere(&state, self.0.me, place) {
-                return Err(self.found(state, error));
+            if let Some(error) = mismatch(&state, self.0.me, step) {
+                return Err(self.record_failure(state, error));
             }
             if deadline.is_some_and(|deadline| waited >= deadline) {
-                let error = late(&state, self.0.me, place, waited, &missing(&state));
-                return Err(self.found(state, error));
+                let error = late(&state, self.0.me, step, waited, &missing(&state));
+                return Err(self.record_failure(state, error));
             }
             let before = Instant::now();
-            state = (self.0.changed.wait_timeout(state, BEAT))
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-            // While this process is stopped its own clock runs on; that is not the others' delay.
+            state = self.pause(state);
+            // The clock runs on while this process is stopped; that is not the others' delay.
             waited += before.elapsed().min(OWN_GAP);
         }
     }
 
-    /// Says `value` in a round of talks and hears what every process says, in their order; without a
-    /// deadline a process may take as long as it lives.
-    pub(crate) fn talk(
+    /// Gathers a value from every process, in their order. Without a deadline a process may take as long as
+    /// it lives.
+    pub(crate) fn gather_values(
         &self,
         round: u64,
         value: Value,
         deadline: Option<Duration>,
     ) -> Result<Vec<Value>, RankError> {
         let me = self.0.me;
-        self.lock().said.insert((round, me), value.clone());
-        self.tell_all(&Message::Say { round, value });
+        self.lock().values.insert((round, me), value.clone());
+        self.send_all(&Message::Value { round, value });
         let count = self.processes();
-        let place = Place {
-            exchange: round,
-            operation: Operation::Agree,
+        let step = Step {
+            index: round,
+            operation: Operation::GatherValues,
             layer: None,
             bytes: 0,
         };
         let mut ready = |state: &mut State| {
-            let all = (0..count).all(|process| state.said.contains_key(&(round, process)));
+            let all = (0..count).all(|process| state.values.contains_key(&(round, process)));
             all.then(|| {
-                let said = (0..count).filter_map(|process| state.said.remove(&(round, process)));
+                let said = (0..count).filter_map(|process| state.values.remove(&(round, process)));
                 said.collect()
             })
         };
-        self.wait_within(place, deadline, &mut ready, |state| {
+        self.wait_within(step, deadline, &mut ready, |state| {
             (0..count)
-                .filter(|process| !state.said.contains_key(&(round, *process)))
+                .filter(|process| !state.values.contains_key(&(round, *process)))
                 .collect()
         })
     }
 
-    /// This process cannot go on: tells the others.
+    /// Sends the others the reason why this process cannot go on.
     pub(crate) fn fail(&self, reason: &str) {
         self.0.broken.store(true, Ordering::Relaxed);
         let reason = reason.to_owned();
-        self.tell_all(&Message::Failed {
+        self.send_all(&Message::Failed {
             reason,
             of_others: false,
         });
         let mut state = self.lock();
-        state.told = true;
-        state.over = true;
+        state.reported = true;
+        state.finished = true;
         self.0.alarm.notify_all();
     }
 
-    /// Ends this process once the others know why, so that each can say so: launchers and MPI end the rest
-    /// as soon as they see one end.
-    pub(crate) fn give_up(&self) -> ! {
-        self.tell_all(&Message::Heard);
+    /// Ends this process once the others have the reason, so that each can report it: launchers and MPI end
+    /// the rest as soon as one ends.
+    pub(crate) fn abort(&self) -> ! {
+        self.send_all(&Message::Acknowledged);
         let since = Instant::now();
         let me = self.0.me;
         let mut state = self.lock();
         let pending = |state: &State| {
             let quiet = QUIET.min(self.0.timeout / 2);
             (state.members.iter()).any(|m| {
-                m.peer.process != me && !m.informed && !m.left && m.heard.elapsed() < quiet
+                m.peer.process != me && !m.notified && !m.left && m.last_seen.elapsed() < quiet
             })
         };
         while pending(&state) && since.elapsed() < GRACE {
-            state = (self.0.changed.wait_timeout(state, BEAT))
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state = self.pause(state);
         }
         end_process(RANK_FAILED)
     }
 
-    /// Whether the failure is still to be told to the user; asked by whoever is about to.
-    pub(crate) fn take_telling(&self) -> bool {
-        !std::mem::replace(&mut self.lock().told, true)
+    /// Whether the caller is the first, and so the one to report the failure to the user.
+    pub(crate) fn claim_report(&self) -> bool {
+        !std::mem::replace(&mut self.lock().reported, true)
     }
 
-    /// Leaves once every process is ready to, however long that takes.
+    /// Returns once every process leaves, however long that takes.
     pub(crate) fn leave(&self) -> Result<(), RankError> {
-        self.tell_all(&Message::Leave);
+        self.send_all(&Message::Leave);
         let me = self.0.me;
         let mut state = self.lock();
         loop {
@@ -359,42 +362,38 @@ impl Watch {
                 .iter()
                 .all(|member| member.left || member.peer.process == me)
             {
-                state.over = true;
+                state.finished = true;
                 self.0.alarm.notify_all();
                 return Ok(());
             }
-            state = (self.0.changed.wait_timeout(state, BEAT))
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state = self.pause(state);
         }
     }
 
-    fn tell_all(&self, message: &Message) {
+    fn send_all(&self, message: &Message) {
         for link in &self.0.links {
             send(link, message);
         }
     }
 
-    /// A failure that the engine or this process found in an exchange; tells the others. Where the
-    /// engine cannot say which process is to blame, their own words may.
-    pub(crate) fn raise(&self, place: Place, error: RankError) -> RankError {
+    /// Records a failure that the engine or this process found in a step. Engines do not name the process
+    /// at fault; its heartbeats may.
+    pub(crate) fn fail_step(&self, step: Step, error: RankError) -> RankError {
         let since = Instant::now();
         let mut state = self.lock();
         if matches!(error, RankError::Engine { .. }) {
             while since.elapsed() < GRACE && state.failure.is_none() {
-                if let Some(other) = elsewhere(&state, self.0.me, place) {
-                    return self.found(state, other);
+                if let Some(other) = mismatch(&state, self.0.me, step) {
+                    return self.record_failure(state, other);
                 }
-                state = (self.0.changed.wait_timeout(state, BEAT))
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0;
+                state = self.pause(state);
             }
         }
-        self.found(state, error)
+        self.record_failure(state, error)
     }
 
-    /// Keeps a failure that this process found, and tells the others.
-    fn found(&self, mut state: MutexGuard<'_, State>, error: RankError) -> RankError {
+    /// Records a failure that this process found, and sends it to the others.
+    fn record_failure(&self, mut state: MutexGuard<'_, State>, error: RankError) -> RankError {
         if let Some((known, _)) = &state.failure {
             return known.clone();
         }
@@ -404,16 +403,16 @@ impl Watch {
         self.0.changed.notify_all();
         self.0.alarm.notify_all();
         let reason = error.to_string();
-        self.tell_all(&Message::Failed {
+        self.send_all(&Message::Failed {
             reason,
             of_others: true,
         });
         error
     }
 
-    /// Keeps a failure that another process told of.
-    fn heard(&self, state: &mut State, error: RankError) {
-        if state.failure.is_none() && !state.over {
+    /// Records a failure that another process sent.
+    fn accept_failure(&self, state: &mut State, error: RankError) {
+        if state.failure.is_none() && !state.finished {
             state.failure = Some((error, Instant::now()));
             self.0.broken.store(true, Ordering::Relaxed);
             self.0.alarm.notify_all();
@@ -421,22 +420,22 @@ impl Watch {
     }
 
     /// Reads one link until it ends.
-    fn listen_to(&self, process: usize, link: TcpStream) {
+    fn read_link(&self, process: usize, link: TcpStream) {
         let mut link = BufReader::new(link);
         while let Some(message) = receive(&mut link) {
             let mut state = self.lock();
-            let at = state.place;
+            let at = state.step;
             let member = &mut state.members[process];
-            member.heard = Instant::now();
+            member.last_seen = Instant::now();
             let peer = Box::new(member.peer.clone());
             match message {
                 Message::Hello { .. } => {}
-                Message::Beat { place } => member.place = place,
-                Message::Say { round, value } => {
-                    state.said.insert((round, process), value);
+                Message::Heartbeat { step } => member.step = step,
+                Message::Value { round, value } => {
+                    state.values.insert((round, process), value);
                 }
                 Message::Failed { reason, of_others } => {
-                    member.informed = true;
+                    member.notified = true;
                     let error = match of_others {
                         true => RankError::Reported {
                             by: peer,
@@ -445,75 +444,75 @@ impl Watch {
                         },
                         false => RankError::Failed { peer, reason },
                     };
-                    self.heard(&mut state, error);
+                    self.accept_failure(&mut state, error);
                 }
-                Message::Heard => member.informed = true,
+                Message::Acknowledged => member.notified = true,
                 Message::Leave => member.left = true,
             }
             drop(state);
             self.0.changed.notify_all();
         }
         let mut state = self.lock();
-        state.members[process].informed = true;
+        state.members[process].notified = true;
         self.0.changed.notify_all();
         let member = &state.members[process];
-        if !member.left && !state.over && state.failure.is_none() {
-            let error = RankError::Gone {
+        if !member.left && !state.finished && state.failure.is_none() {
+            let error = RankError::Exited {
                 peer: Box::new(member.peer.clone()),
-                at: state.place,
+                at: state.step,
             };
-            self.found(state, error);
+            self.record_failure(state, error);
         }
     }
 
-    /// Says that this process lives, and looks after the others, until all is over.
-    fn guard(&self, on_failure: &dyn Fn(&Peer, &RankError)) {
+    /// Sends heartbeats and checks those of the others until the end.
+    fn monitor(&self, on_failure: &dyn Fn(&Peer, &RankError)) {
         let mut last = Instant::now();
-        let mut asked_to_end = None;
+        let mut terminated = None;
         loop {
             let mut state = self.lock();
-            if state.over {
+            if state.finished {
                 return;
             }
             let now = Instant::now();
             let gap = now - last;
             if gap > OWN_GAP {
                 for member in &mut state.members {
-                    member.heard = (member.heard + gap).min(now);
+                    member.last_seen = (member.last_seen + gap).min(now);
                 }
             }
             last = now;
-            if signal::asked_to_end() && asked_to_end.is_none() {
-                asked_to_end = Some(now);
+            if signal::terminated() && terminated.is_none() {
+                terminated = Some(now);
             }
             if let Some((error, _)) = state.failure.clone() {
-                // At once: a launcher kills the others as soon as it has seen one end.
-                if !std::mem::replace(&mut state.told, true) {
+                // At once: a launcher kills the others as soon as one has ended.
+                if !std::mem::replace(&mut state.reported, true) {
                     let me = state.members[self.0.me].peer.clone();
                     drop(state);
                     on_failure(&me, &error);
-                    self.give_up();
+                    self.abort();
                 }
-            } else if asked_to_end.is_some_and(|since| now - since >= GRACE) {
+            } else if terminated.is_some_and(|since| now - since >= GRACE) {
                 let error = RankError::Failed {
                     peer: Box::new(state.members[self.0.me].peer.clone()),
-                    reason: "it was asked to end (SIGTERM)".into(),
+                    reason: "it received SIGTERM".into(),
                 };
-                self.found(state, error);
+                self.record_failure(state, error);
                 continue;
-            } else if let Some(error) = silent(&state, self.0.me, now, self.0.timeout) {
-                self.found(state, error);
+            } else if let Some(error) = unresponsive(&state, self.0.me, now, self.0.timeout) {
+                self.record_failure(state, error);
                 continue;
             }
-            let place = state.place;
+            let step = state.step;
             drop(state);
-            self.tell_all(&Message::Beat { place });
+            self.send_all(&Message::Heartbeat { step });
             let state = self.lock();
-            if !state.over {
+            if !state.finished {
                 drop(
                     self.0
                         .alarm
-                        .wait_timeout(state, BEAT)
+                        .wait_timeout(state, HEARTBEAT)
                         .unwrap_or_else(PoisonError::into_inner),
                 );
             }
