@@ -15,7 +15,7 @@ use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
 use burn_apb::LanguageModel;
-use burn_apb::model::{Decoder, DecoderConfig, KvCache};
+use burn_apb::model::{CausalLm, Decoder};
 
 /// A decoder with a head of our own: both are modules, so records, visitors and optimisers see one.
 #[derive(Module, Debug)]
@@ -26,18 +26,15 @@ struct Scorer {
 
 impl Scorer {
     /// The mean of the final hidden states of `ids`: `[1, hidden]`.
-    fn embed(&self, ids: &[u32], config: &DecoderConfig) -> Result<Tensor<2>, Box<dyn Error>> {
+    fn embed(&self, ids: &[u32]) -> Result<Tensor<2>, Box<dyn Error>> {
         let rows = self.backbone.embed_ids(ids);
-        let device = rows.device();
-        let rope = config.rope.init(config.head_dim, ids.len());
-        let mut cache = KvCache::new(config, 1, ids.len(), rows.dtype(), &device);
-        let hidden = self.backbone.forward_embedded(rows, &rope, &mut cache)?;
+        let hidden = self.backbone.forward_embedded(rows)?;
         Ok(hidden.mean_dim(1).squeeze_dim(1))
     }
 
     /// One score a text: `[1, 1]`.
-    fn score(&self, ids: &[u32], config: &DecoderConfig) -> Result<Tensor<2>, Box<dyn Error>> {
-        Ok(self.head.forward(self.embed(ids, config)?))
+    fn score(&self, ids: &[u32]) -> Result<Tensor<2>, Box<dyn Error>> {
+        Ok(self.head.forward(self.embed(ids)?))
     }
 }
 
@@ -59,10 +56,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut embeddings = Vec::new();
     for text in &texts {
         let ids = model.text.tokenizer.encode(text, true)?;
-        let embedding = scorer.embed(&ids, &model.text.config)?;
+        let embedding = scorer.embed(&ids)?;
         let norm = embedding.clone().square().sum_dim(1).sqrt();
         embeddings.push(embedding / norm);
-        let score = scorer.score(&ids, &model.text.config)?.into_scalar::<f32>();
+        let score = scorer.score(&ids)?.into_scalar::<f32>();
         println!("score {score:+.3}  {text}");
     }
     for (i, a) in embeddings.iter().enumerate() {
@@ -78,9 +75,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     scorer.clone().save_file(&record)?;
     let restored = scorer.load_file(&record);
     let ids = model.text.tokenizer.encode(&texts[0], true)?;
-    let again = restored
-        .score(&ids, &model.text.config)?
-        .into_scalar::<f32>();
+    let again = restored.score(&ids)?.into_scalar::<f32>();
     println!("score {again:+.3}  {} (restored from a record)", texts[0]);
     Ok(())
 }

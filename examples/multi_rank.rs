@@ -1,4 +1,4 @@
-//! Ranks as processes from Rust: every process runs this program and drives one rank.
+//! Ranks as processes from Rust: every process runs this program and drives some of the ranks.
 //!
 //! ```sh
 //! cargo build --release --features mpi --example multi_rank
@@ -7,18 +7,12 @@
 //!
 //! Started alone it answers with as many ranks in its own process.
 
-use std::ops::{ControlFlow, Range};
-
 use burn::tensor::Device;
 use burn_apb::LanguageModel;
-use burn_apb::apb::{
-    AnswerOptions, Assignment, CompressorConfig, Method, PrefillConfig, Request, Session,
-    SessionConfig, compressor,
-};
-use burn_apb::ranks::{Environment, JoinOptions, RankGroup, World};
-use burn_apb::text::sampler::{Sampler, SamplerConfig};
+use burn_apb::apb::{AnswerOptions, Method, PrefillConfig, Request, answer_over};
+use burn_apb::ranks::{JoinOptions, World};
 
-/// Ranks where the program was started alone.
+/// All ranks, whatever the number of processes.
 const RANKS: usize = 4;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -27,69 +21,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("usage: multi_rank MODEL_DIR DOCUMENT QUESTION".into());
     };
 
-    // Connects with the other processes. From here on the loss of one ends all, by name.
-    let world = match Environment::detect()?.filter(|found| found.processes > 1) {
-        Some(environment) => Some(World::join(&environment, JoinOptions::default())?),
-        None => None,
-    };
-    let mut group = match &world {
-        Some(world) => world.group(world.processes())?,
-        None => RankGroup::local(RANKS),
-    };
-    let first = group.ranks().start == 0;
-    let ranks = group.world_size();
+    // The only difference to a program of one process: it joins the others. From here on the loss of a
+    // process ends all, and names it.
+    let world = World::detect(JoinOptions::default())?;
+    let group = world.group(RANKS)?;
 
-    let device = Device::flex();
-    let model = LanguageModel::load(model, &device)?;
-
-    // The first process reads the document; each gets the tokens of its ranks' rows.
+    let model = LanguageModel::load(model, &Device::flex())?;
+    let document = std::fs::read_to_string(document)?;
     let options = AnswerOptions {
-        prefill: PrefillConfig::new(Method::Apb, ranks)
-            .with_compressor(CompressorConfig::QueryAware),
+        prefill: PrefillConfig::new(Method::Apb, RANKS),
+        max_tokens: 64,
         ..AnswerOptions::default()
     };
-    let request = match first {
-        true => {
-            let document = std::fs::read_to_string(document)?;
-            Some(Request::new(&model.text, &document, question, &options)?)
-        }
-        false => None,
-    };
-    let assign = request.as_ref().map(|request| {
-        move |ranks: Range<usize>| {
-            let Request {
-                document,
-                plan,
-                query,
-                capacity,
-                ..
-            } = request;
-            Assignment::new(document, plan, query, *capacity, 64, ranks)
-        }
-    });
-    let assign = assign
-        .as_ref()
-        .map(|assign| assign as &dyn Fn(Range<usize>) -> Assignment);
-    let task = Assignment::scatter(&mut group, assign)?;
-
-    let config = &model.text.config;
-    let scorer = compressor::load(&task.plan, config, model.dtype, &device)?;
-    let settings = SessionConfig::new(task.capacity)
-        .with_context(task.plan.tokens + task.query.len())
-        .with_dtype(model.dtype);
-    let mut session = Session::new(&model.decoder, config, settings, &device).with_group(group);
-    session.prefill_part(&task, scorer.as_deref(), &mut ())?;
-
-    // The first process chooses the tokens, all compute them.
-    let mut sampler = Sampler::new(SamplerConfig::from(&model.text.generation))?;
-    let stop: Vec<u32> = model.text.stop_tokens.iter().map(|stop| stop.id).collect();
-    let proceed = |_| ControlFlow::Continue(());
-    let answer = session.ask(&task.query, &mut sampler, &stop, task.max_tokens, proceed)?;
-    if first {
-        println!("{}", model.text.tokenizer.decode(&answer.tokens, true)?);
+    let request = Request::new(&model.text, &document, question, &options)?;
+    let answer = answer_over(group, &model, &request, &options, &mut ())?;
+    if world.process() == 0 {
+        println!("{}", answer.text);
     }
-    if let Some(world) = world {
-        world.leave()?;
-    }
-    Ok(())
+    Ok(world.leave()?)
 }

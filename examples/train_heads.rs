@@ -44,7 +44,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     samples.add_synthesis(&text, synthesis, &mut |_, _| ControlFlow::Continue(()))?;
     let data = samples.finish(HELD_OUT, 0)?;
 
-    let backbone = Backbone::new(model.decoder, &config, &device, DEFAULT_PREFILL_CHUNK);
+    let backbone = Backbone::new(
+        model.decoder,
+        config.max_position_embeddings,
+        DEFAULT_PREFILL_CHUNK,
+    );
     let recipe = TrainHeadsConfig::new()
         .with_steps(steps)
         .with_warm_up(steps / 10)

@@ -64,7 +64,7 @@ fn peak(config: &PrefillConfig, tokens: usize) -> usize {
     let compressor =
         compressor::load(&plan, &model, FloatDType::F32, &device).expect("no heads needed");
     let settings = SessionConfig::new(tokens + 8).with_chunk(64);
-    let mut session = Session::new(&decoder, &model, settings, &device);
+    let mut session = Session::new(&decoder, settings);
     let before = NOW.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
     session

@@ -20,7 +20,7 @@ fn model() -> LanguageModel {
 }
 
 fn session(model: &LanguageModel, config: SessionConfig) -> Session<'_> {
-    Session::new(&model.decoder, &model.text.config, config, &model.device)
+    Session::new(&model.decoder, config)
 }
 
 fn ask(session: &mut Session<'_>, question: &[u32], tokens: usize) -> Vec<u32> {
@@ -133,7 +133,7 @@ struct Stops {
 }
 
 impl Observer for Stops {
-    fn prefilled(&mut self, _: usize, _: usize) -> ControlFlow<()> {
+    fn progress(&mut self, _: usize, _: usize) -> ControlFlow<()> {
         count_down(&mut self.prefill)
     }
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_apb::apb::compressor;
 use burn_apb::apb::{
-    CompressorConfig, Document, Method, PlanError, PrefillConfig, PrefillObserver, PrefillPlan,
+    CompressorConfig, Document, Method, Observer, PlanError, PrefillConfig, PrefillPlan,
     RingLayout, SavedError, SavedSession, Session, SessionConfig, SessionError,
 };
 use burn_apb::kernels::{AttentionOutput, Regions, attention, merge};
-use burn_apb::model::{Architecture, Decoder, DecoderConfig};
+use burn_apb::model::{Architecture, CausalLm, Decoder, DecoderConfig};
 use burn_apb::ranks::{RankError, RankGroup, threads};
 use burn_apb::text::sampler::{Sampler, SamplerConfig};
 use proptest::prelude::*;
@@ -63,7 +63,7 @@ struct Rows {
     selected: Vec<Selected>,
 }
 
-impl PrefillObserver for Rows {
+impl Observer for Rows {
     fn wants_rows(&self) -> bool {
         true
     }
@@ -90,7 +90,7 @@ fn run(
     question: &[u32],
 ) -> Result<(Vec<f32>, Rows), SessionError> {
     let settings = SessionConfig::new(document.tokens.len() + question.len()).with_chunk(16);
-    let mut session = Session::new(decoder, config, settings, &Device::flex());
+    let mut session = Session::new(decoder, settings);
     if let Some(group) = group {
         session = session.with_group(group);
     }
@@ -274,7 +274,7 @@ proptest! {
         let compressor =
             compressor::load(&plan, &config, burn::tensor::FloatDType::F32, &device).unwrap();
         let fresh = || {
-            let mut session = Session::new(&decoder, &config, SessionConfig::new(n + 20), &device);
+            let mut session = Session::new(&decoder, SessionConfig::new(n + 20));
             session
                 .prefill_with(&document, &plan, compressor.as_deref(), &mut ())
                 .unwrap();
@@ -292,13 +292,13 @@ proptest! {
         let saved = SavedSession::open(folder.path()).unwrap();
         prop_assert_eq!(saved.plan(), &plan);
         prop_assert_eq!(saved.document(), &document.tokens[..]);
-        let mut restored = saved.restore(&decoder, &config, 20, &device).unwrap();
+        let mut restored = saved.restore(&decoder, 20).unwrap();
         prop_assert_eq!(&answers[0], &ask(&mut restored, &first));
         prop_assert_eq!(&answers[1], &ask(&mut restored, &second));
 
         // Layer 0's keys depend on nothing but token and position: together the ranks' files must
         // hold those of full attention, each once.
-        let mut full = Session::new(&decoder, &config, SessionConfig::new(n), &device);
+        let mut full = Session::new(&decoder, SessionConfig::new(n));
         full.prefill(&document.tokens, |_, _| ControlFlow::Continue(())).unwrap();
         let whole = tempfile::tempdir().unwrap();
         full.save(whole.path(), "model").unwrap();
@@ -411,7 +411,7 @@ fn saved(folder: &std::path::Path) -> (DecoderConfig, Decoder) {
     let (config, decoder) = model(4, 2);
     let document = Document::new(tokens(40, 1)).with_anchor_query(tokens(3, 2));
     let plan = plan(&PrefillConfig::new(Method::Star, 2), &document, &config);
-    let mut session = Session::new(&decoder, &config, SessionConfig::new(50), &Device::flex());
+    let mut session = Session::new(&decoder, SessionConfig::new(50));
     session
         .prefill_with(&document, &plan, None, &mut ())
         .expect("prefilled");
@@ -422,7 +422,7 @@ fn saved(folder: &std::path::Path) -> (DecoderConfig, Decoder) {
 #[test]
 fn other_models_and_damaged_files_are_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let (config, decoder) = saved(folder.path());
+    let (_, decoder) = saved(folder.path());
     let open = || SavedSession::open(folder.path());
     assert!(open().unwrap().check_model("this model").is_ok());
     let other = open().unwrap().check_model("another");
@@ -437,12 +437,13 @@ fn other_models_and_damaged_files_are_refused() {
     );
 
     // Another shape of model: the tensors do not fit.
-    let (narrow, other) = model(2, 2);
+    let (other, _) = model(2, 2);
     let narrow = DecoderConfig {
         head_dim: 4,
-        ..narrow
+        ..other
     };
-    let restored = open().unwrap().restore(&other, &narrow, 5, &Device::flex());
+    let narrow = narrow.init(&Device::flex());
+    let restored = open().unwrap().restore(&narrow, 5);
     assert!(
         matches!(restored, Err(SavedError::Damaged { .. })),
         "{restored:?}"
@@ -455,9 +456,7 @@ fn other_models_and_damaged_files_are_refused() {
     let last = flipped.len() - 3;
     flipped[last] ^= 1;
     std::fs::write(&path, &flipped).unwrap();
-    let restored = open()
-        .unwrap()
-        .restore(&decoder, &config, 5, &Device::flex());
+    let restored = open().unwrap().restore(&decoder, 5);
     assert!(
         matches!(restored, Err(SavedError::Damaged { .. })),
         "{restored:?}"
@@ -472,7 +471,7 @@ fn other_models_and_damaged_files_are_refused() {
     let (config, decoder) = model(4, 2);
     let document = Document::new(tokens(40, 9));
     let plan = plan(&PrefillConfig::new(Method::Star, 2), &document, &config);
-    let mut session = Session::new(&decoder, &config, SessionConfig::new(50), &Device::flex());
+    let mut session = Session::new(&decoder, SessionConfig::new(50));
     session
         .prefill_with(&document, &plan, None, &mut ())
         .unwrap();
@@ -489,7 +488,7 @@ fn a_session_refuses_plans_that_are_not_its_own() {
     let (config, decoder) = model(4, 2);
     let document = Document::new(tokens(40, 1)).with_anchor_query(tokens(3, 2));
     let apb = plan(&PrefillConfig::new(Method::Apb, 2), &document, &config);
-    let mut session = Session::new(&decoder, &config, SessionConfig::new(50), &Device::flex());
+    let mut session = Session::new(&decoder, SessionConfig::new(50));
     let none = session.prefill_with(&document, &apb, None, &mut ());
     assert!(matches!(none, Err(SessionError::NoCompressor)), "{none:?}");
     let longer = Document::new(tokens(41, 1));
@@ -560,8 +559,7 @@ fn a_failed_prefill_keeps_the_group() {
                 scope.spawn(move || {
                     let group = RankGroup::new(2, Box::new(transport)).unwrap();
                     let settings = SessionConfig::new(60);
-                    let mut session =
-                        Session::new(decoder, config, settings, &Device::flex()).with_group(group);
+                    let mut session = Session::new(decoder, settings).with_group(group);
                     let none = session.prefill_with(document, apb, None, &mut ());
                     assert!(matches!(none, Err(SessionError::NoCompressor)), "{none:?}");
                     session.prefill_with(document, star, None, &mut ()).unwrap();

@@ -14,7 +14,7 @@ use burn_apb::text::prompt::{PromptOptions, TemplateChoice};
 use burn_apb::text::sampler::SamplerConfig;
 use clap::ValueEnum;
 
-use crate::commands::generate::read_text;
+use crate::commands::prefill::read_text;
 use crate::error::CliError;
 use crate::output::Output;
 

@@ -10,7 +10,7 @@ use super::host;
 use super::logprobs::TokenLogprobs;
 use super::session::Session;
 use crate::ranks::RankGroup;
-use crate::text::sampler::Sampler;
+use crate::text::sampler::{Sampler, SamplerConfig};
 
 /// Why an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,6 +123,22 @@ impl Session<'_> {
         let result = self.complete(question, sampler, options, on_token);
         self.rewind();
         result
+    }
+
+    /// Computes this process's part of an answer that the first process chooses the tokens of: a question
+    /// and at most `max_tokens` tokens.
+    ///
+    /// # Errors
+    ///
+    /// As [`ask`](Self::ask).
+    pub fn follow(
+        &mut self,
+        question: &[u32],
+        max_tokens: usize,
+    ) -> Result<Completion, SessionError> {
+        let mut unused = Sampler::new(SamplerConfig::default())?;
+        let proceed = |_| ControlFlow::Continue(());
+        self.ask(question, &mut unused, &[], max_tokens, proceed)
     }
 
     /// Logits of the last of the rows, on the host.

@@ -31,7 +31,11 @@ fn backbone(name: &str) -> (DecoderConfig, Backbone) {
     let config = DecoderConfig::from_json(source.config()).expect("a config");
     let decoder = load_decoder(&source, &config, FloatDType::F32, &device, &mut |_| {});
     // Tiles smaller than a sample, so that they are put together again.
-    let backbone = Backbone::new(decoder.expect("weights").0, &config, &device, 32);
+    let backbone = Backbone::new(
+        decoder.expect("weights").0,
+        config.max_position_embeddings,
+        32,
+    );
     (config, backbone)
 }
 

@@ -2,13 +2,15 @@
 
 use std::io::Write;
 
-use burn_apb::apb::{AnswerOptions, Method, Request, StopReason};
+use burn_apb::apb::{Answer, AnswerOptions, Method, Request, StopReason};
 use burn_apb::checkpoint::hub;
+use burn_apb::ranks::RankGroup;
 use burn_apb::text::sampler::SamplerConfig;
 use serde_json::{Value, json};
 
 use crate::args::{Compute, Model, Strategy};
 use crate::commands::generate;
+use crate::commands::prefill::{self, Terminal};
 use crate::error::CliError;
 use crate::output::Output;
 

@@ -402,7 +402,13 @@ impl Usage {
             false => 0,
         };
         let chunk = request.session.chunk;
-        needed_bytes(&self.config, self.dtype, owned + anchor, chunk, owned + following)
+        needed_bytes(
+            &self.config,
+            self.dtype,
+            owned + anchor,
+            chunk,
+            owned + following,
+        )
     }
 }
 

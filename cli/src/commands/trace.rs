@@ -3,14 +3,13 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use burn_apb::apb::{
-    Assignment, CompressorConfig, Document, Method, PrefillConfig, PrefillObserver, PrefillPlan,
-    RingLayout, Session, SessionConfig, compressor,
+    CompressorConfig, Document, Method, Observer, PrefillConfig, PrefillPlan, Request, RingLayout,
+    Session, compressor,
 };
 use burn_apb::checkpoint::source::ModelSource;
-use burn_apb::load_decoder;
-use burn_apb::model::{Decoder, DecoderConfig};
+use burn_apb::model::{CausalLm, Decoder, DecoderConfig};
 use burn_apb::ranks::World;
 use burn_apb::text::sampler::{Sampler, SamplerConfig};
 use safetensors::tensor::{Dtype, View};
@@ -18,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::args::{Compute, Processes};
-use crate::commands::together::{self, Checked};
+use crate::commands::prefill;
 use crate::error::CliError;
 use crate::output::{Output, write_atomically};
 use crate::processes;
@@ -154,24 +153,23 @@ impl Case {
     }
 }
 
-/// Runs the command.
+/// Runs the command. Every process reads the case and checks it.
 pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
-    let together = |world: &mut World, output: &Output| together(args, world, output);
-    processes::run(
-        &args.processes,
-        &args.compute,
-        output,
-        |output| alone(args, output),
-        together,
-    )
+    let Args {
+        processes, compute, ..
+    } = args;
+    processes::run(processes, compute, output, |world, output| {
+        trace(args, world, output)
+    })
 }
 
 /// A case that has been checked.
 struct Prepared {
-    case: Case,
-    document: Document,
-    plan: PrefillPlan,
-    checked: Checked,
+    request: Request,
+    store: Store,
+    source: ModelSource,
+    config: DecoderConfig,
+    device: Device,
 }
 
 /// Checks everything that can be checked before the weights are read.
@@ -203,164 +201,87 @@ fn prepare(args: &Args) -> Result<Prepared, CliError> {
         ));
     }
     compressor::check_model(&plan, &config, &source)?;
+    let chunk = args.chunk.get();
     Ok(Prepared {
-        case,
-        document,
-        plan,
-        checked: Checked {
-            source,
-            config,
-            device,
-            dtype: args.compute.dtype(),
-        },
+        request: Request::from_tokens(document, plan, case.query, case.generate, chunk),
+        store: case.store,
+        source,
+        config,
+        device,
     })
 }
 
-impl Prepared {
-    fn load(&self, output: &Output) -> Result<Decoder, CliError> {
-        let bar = output.progress("loading", "B");
-        let Checked {
-            source,
-            config,
-            device,
-            dtype,
-        } = &self.checked;
-        let (decoder, _) = load_decoder(source, config, *dtype, device, &mut |p| {
-            bar.update(p.done, p.total);
-        })?;
-        bar.finish();
-        Ok(decoder)
-    }
-
-    fn capacity(&self) -> usize {
-        self.case.document.len() + self.case.query.len() + self.case.generate
-    }
-
-    fn trace(&self) -> Trace {
-        Trace {
-            all: self.case.store == Store::All,
-            owned: (0..self.plan.ranks)
-                .map(|rank| self.plan.owned(rank))
-                .collect(),
-            ..Trace::default()
+/// Prefills the case's document, asks its query, writes the tensors.
+fn trace(args: &Args, world: &mut World, output: &Output) -> Result<(), CliError> {
+    let prepared = processes::agree(world, prepare(args))?;
+    let Prepared {
+        request,
+        store,
+        source,
+        config,
+        device,
+    } = &prepared;
+    let plan = &request.plan;
+    if !world.is_single() {
+        let facts = facts(args, &prepared);
+        let facts = processes::agree(world, facts)?;
+        processes::compare(world, &facts)?;
+        if plan.ranks == 1 {
+            let alone = || trace(args, &mut World::single(), output);
+            return processes::on_first(world, alone).map(|_| ());
         }
     }
-
-    /// Writes the tensors.
-    fn write(
-        &self,
-        args: &Args,
-        tensors: Vec<(String, HostTensor)>,
-        output: &Output,
-    ) -> Result<(), CliError> {
-        write_atomically(&args.out, |file| {
-            use std::io::Write;
-            let bytes = safetensors::serialize(tensors, None)
-                .map_err(|e| std::io::Error::other(e.to_string()))?;
-            file.write_all(&bytes)
-        })?;
-        let plan = &self.plan;
-        output.result(
-            &json!({
-                "out": args.out, "method": plan.method.name(), "ranks": plan.ranks,
-                "anchor": plan.anchor, "passing": plan.passing,
-            }),
-            |w| writeln!(w, "{}", args.out.display()),
-        )
-    }
-}
-
-/// One process does it all.
-fn alone(args: &Args, output: &Output) -> Result<(), CliError> {
-    let prepared = prepare(args)?;
-    let Prepared {
-        case,
-        document,
-        plan,
-        checked,
-    } = &prepared;
     if let Some(note) = plan.note() {
         output.note(format!("note: {note}"));
     }
-    let Checked {
-        config,
-        device,
-        dtype,
-        ..
-    } = checked;
-    let decoder = prepared.load(output)?;
-    let compressor = compressor::load(plan, config, *dtype, device).map_err(CliError::usage)?;
-    let settings = SessionConfig::new(prepared.capacity())
-        .with_context(case.document.len() + case.query.len())
-        .with_dtype(*dtype)
-        .with_chunk(args.chunk.get());
-    let mut session = Session::new(&decoder, config, settings, device);
-    let mut trace = prepared.trace();
-    session.prefill_with(document, plan, compressor.as_deref(), &mut trace)?;
-    trace.ask(case, &decoder, &mut session)?;
-    prepared.write(args, trace.finish(config)?, output)
+    let group = world.group(plan.ranks);
+    let group = group.map_err(|error| CliError::from(error).known())?;
+    let loaded = prefill::load_weights(source, args.compute.dtype(), device, output);
+    let decoder = processes::agree(world, loaded)?;
+    let mut trace = Trace {
+        all: *store == Store::All,
+        owned: (0..plan.ranks).map(|rank| plan.owned(rank)).collect(),
+        ..Trace::default()
+    };
+    let (mut session, _) = request.prefill(&decoder, group, &mut trace)?;
+    trace.ask(request, *store, &decoder, &mut session)?;
+    trace.gather(world, session, plan)?;
+    if world.process() > 0 {
+        return Ok(());
+    }
+    let tensors = trace.finish(config)?;
+    write_atomically(&args.out, |file| {
+        use std::io::Write;
+        let bytes = safetensors::serialize(tensors, None)
+            .map_err(|e| std::io::Error::other(e.to_string()))?;
+        file.write_all(&bytes)
+    })?;
+    output.result(
+        &json!({
+            "out": args.out, "method": plan.method.name(), "ranks": plan.ranks,
+            "anchor": plan.anchor, "passing": plan.passing,
+        }),
+        |w| writeln!(w, "{}", args.out.display()),
+    )
 }
 
-/// Several processes: each has read the case and checks it, the first gives each its tokens.
-fn together(args: &Args, world: &mut World, output: &Output) -> Result<(), CliError> {
-    let opened = prepare(args).and_then(|prepared| {
-        let mut facts = vec![
-            ("crate version", Some(env!("CARGO_PKG_VERSION").to_owned())),
-            (
-                "tokens of the document",
-                Some(prepared.plan.tokens.to_string()),
-            ),
-            ("lengths", Some(format!("{:?}", prepared.plan))),
-            ("dtype", Some(format!("{:?}", prepared.checked.dtype))),
-            ("chunk", Some(args.chunk.to_string())),
-            ("model", Some(prepared.checked.source.fingerprint()?)),
-        ];
-        let case = std::fs::read(&args.case).map_err(CliError::usage)?;
-        facts.push(("case", Some(together::hash(&case))));
-        if let Some(heads) = &args.heads {
-            let heads = std::fs::read(heads).map_err(CliError::usage)?;
-            facts.push(("heads", Some(together::hash(&heads))));
-        }
-        Ok((prepared, facts))
-    });
-    let (mut prepared, facts) = processes::agree(world, opened)?;
-    processes::compare(world, &facts)?;
-    if prepared.plan.ranks == 1 {
-        return match world.process() {
-            0 => alone(args, output),
-            _ => Ok(()),
-        };
-    }
-    let mut group = world
-        .group(prepared.plan.ranks)
-        .map_err(|e| CliError::from(e).known())?;
-    let assign = |ranks| {
-        let Prepared {
-            document,
-            plan,
-            case,
-            ..
-        } = &prepared;
-        let room = prepared.capacity();
-        Assignment::new(document, plan, &case.query, room, case.generate, ranks)
-    };
-    let assign: Option<&dyn Fn(_) -> _> = (world.process() == 0).then_some(&assign);
-    let task = Assignment::scatter(&mut group, assign)?;
-    // From here on a process holds its own rows only.
-    prepared.document.tokens = Vec::new();
-    prepared.case.document = Vec::new();
-    let loaded = prepared.load(output);
-    let decoder = processes::agree(world, loaded)?;
-    let mut trace = prepared.trace();
-    let chunk = args.chunk.get();
-    let checked = &prepared.checked;
-    let (mut session, _) = together::prefill(&decoder, checked, &task, chunk, group, &mut trace)?;
-    trace.ask(&prepared.case, &decoder, &mut session)?;
-    trace.gather(world, session, &prepared)?;
-    match world.process() {
-        0 => prepared.write(args, trace.finish(&checked.config)?, output),
-        _ => Ok(()),
-    }
+/// What must be the same on every process.
+fn facts(
+    args: &Args,
+    prepared: &Prepared,
+) -> Result<Vec<(&'static str, Option<String>)>, CliError> {
+    let plan = &prepared.request.plan;
+    let heads = args.heads.as_ref().map(|heads| prefill::hash_of(heads));
+    Ok(vec![
+        ("crate version", Some(env!("CARGO_PKG_VERSION").into())),
+        ("tokens of the document", Some(plan.tokens.to_string())),
+        ("lengths", Some(format!("{plan:?}"))),
+        ("dtype", Some(format!("{:?}", args.compute.dtype()))),
+        ("chunk", Some(args.chunk.to_string())),
+        ("model", Some(prepared.source.fingerprint()?)),
+        ("case", Some(prefill::hash_of(&args.case)?)),
+        ("heads", heads.transpose()?),
+    ])
 }
 
 /// What a prefill computed.
@@ -385,7 +306,7 @@ struct Selected {
     heads: Vec<Vec<usize>>,
 }
 
-impl PrefillObserver for Trace {
+impl Observer for Trace {
     fn wants_rows(&self) -> bool {
         // Also for the last layer's selections, which nothing else needs.
         true
@@ -439,29 +360,30 @@ impl Trace {
     /// Asks the case's query.
     fn ask(
         &mut self,
-        case: &Case,
+        request: &Request,
+        store: Store,
         decoder: &Decoder,
         session: &mut Session<'_>,
     ) -> Result<(), CliError> {
-        let query = session.extend(&case.query)?;
+        let query = session.extend(&request.query)?;
         let [_, rows, width] = query.dims();
         let last = query.clone().slice([0..1, rows - 1..rows, 0..width]);
-        let kept = match case.store {
+        let stored = match store {
             Store::All => query,
             Store::Last => last.clone(),
         };
         let logits_of = |rows| to_host(decoder.logits(rows).map_err(CliError::failed)?);
-        let query_logits = logits_of(kept)?;
+        let query_logits = logits_of(stored)?;
 
         let mut logits = logits_of(last)?;
         let vocab = logits.len();
         let mut sampler = Sampler::new(SamplerConfig::default()).map_err(CliError::failed)?;
-        let mut generated = Vec::with_capacity(case.generate);
-        for step in 0..case.generate {
+        let mut generated = Vec::with_capacity(request.max_tokens);
+        for step in 0..request.max_tokens {
             let token = sampler.sample(&mut logits).map_err(CliError::failed)?;
-            let token = session.agreed_tokens(&[token])?[0];
+            let token = session.broadcast_tokens(&[token])?[0];
             generated.push(i64::from(token));
-            if step + 1 < case.generate {
+            if step + 1 < request.max_tokens {
                 logits = logits_of(session.extend(&[token])?)?;
             }
         }
@@ -479,8 +401,11 @@ impl Trace {
         &mut self,
         world: &mut World,
         session: Session<'_>,
-        prepared: &Prepared,
+        plan: &PrefillPlan,
     ) -> Result<(), CliError> {
+        if world.is_single() {
+            return Ok(());
+        }
         let mine = world.process();
         let all = world.all_gather_values(json!(self.selected))?;
         for (process, selected) in all.into_iter().enumerate() {
@@ -496,7 +421,7 @@ impl Trace {
         let mut group = session.into_group();
         let owned = |process| -> Vec<Range<usize>> {
             let ranks: Range<usize> = group.ranks_of(process);
-            ranks.flat_map(|rank| prepared.plan.owned(rank)).collect()
+            ranks.flat_map(|rank| plan.owned(rank)).collect()
         };
         let pieces: Vec<Vec<Range<usize>>> = (0..group.processes()).map(owned).collect();
         let rows = |process: &Vec<Range<usize>>| process.iter().map(Range::len).sum::<usize>();

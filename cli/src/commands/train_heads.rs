@@ -12,6 +12,7 @@ use std::time::Instant;
 use burn::tensor::DType;
 use burn::train::Interrupter;
 use burn::train::renderer::{MetricsRenderer, default_renderer};
+use burn_apb::ModelText;
 use burn_apb::apb::DEFAULT_PREFILL_CHUNK;
 use burn_apb::apb::compressor::{Compressor, QueryAware, Random};
 use burn_apb::apb::heads::RetainingHeads;
@@ -21,11 +22,10 @@ use burn_apb::training::{
     Backbone, Collector, Evaluation, FeatureCache, HeadsCard, Sample, Surroundings,
     TrainHeadsConfig, Trained, TrainingData, evaluate, save_heads, train_heads,
 };
-use burn_apb::{LanguageModel, ModelText};
 use serde_json::{Value, json};
 
 use crate::args::{Compute, DtypeName, Model};
-use crate::commands::generate;
+use crate::commands::prefill;
 use crate::error::CliError;
 use crate::interrupt;
 use crate::output::Output;
@@ -193,28 +193,17 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
         devices.push(name.open()?);
     }
     interrupt::listen();
-    let (source, text) = generate::open(&args.model, output)?;
+    let (source, text) = prefill::open_model(&args.model, output)?;
     let fingerprint = source.fingerprint()?;
     let (data, gathered) = args.gather(&text, output)?;
 
     let config = text.config.clone();
-    let model = generate::load_weights(text, &source, args.compute.dtype(), &devices[0], output)?;
-    let LanguageModel { decoder, dtype, .. } = model;
-    let mut backbones = vec![Backbone::new(
-        decoder,
-        &config,
-        &devices[0],
-        DEFAULT_PREFILL_CHUNK,
-    )];
-    for device in &devices[1..] {
-        let text = ModelText::load(&source)?;
-        let model = generate::load_weights(text, &source, args.compute.dtype(), device, output)?;
-        backbones.push(Backbone::new(
-            model.decoder,
-            &config,
-            device,
-            DEFAULT_PREFILL_CHUNK,
-        ));
+    let dtype = args.compute.dtype();
+    let mut backbones = Vec::new();
+    for device in &devices {
+        let decoder = prefill::load_weights(&source, dtype, device, output)?;
+        let context = config.max_position_embeddings;
+        backbones.push(Backbone::new(decoder, context, DEFAULT_PREFILL_CHUNK));
     }
     let first = backbones[0].clone();
     let cache = args.open_cache(&fingerprint, dtype.into())?;
@@ -300,7 +289,7 @@ impl Args {
                 .map_err(CliError::usage)?;
         }
         for (index, path) in self.synthesize.iter().enumerate() {
-            let document = generate::read_text(path, "text")?;
+            let document = prefill::read_text(path, "text")?;
             let lengths = self.min_tokens..=self.max_tokens;
             let config = SynthesisConfig::new(self.synthesized, lengths)
                 .with_seed(self.seed.wrapping_add(index as u64));

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use burn::tensor::Device;
 use burn_apb::apb::{
-    Assignment, CompressorConfig, Document, Method, PrefillConfig, Session, SessionConfig,
-    compressor,
+    CompressorConfig, Document, Method, PrefillConfig, Request, Session, compressor,
 };
 use burn_apb::model::{Architecture, DecoderConfig};
 use burn_apb::ranks::{Environment, JoinOptions, RankError, World};
@@ -73,7 +72,7 @@ pub fn process(environment: &Environment, fault: &str) {
                 mark(&folder);
                 session
                     .expect("prefilled")
-                    .agreed_tokens(&[1])
+                    .broadcast_tokens(&[1])
                     .map(|_| ())
                     .map_err(|e| e.to_string())
             }
@@ -137,16 +136,18 @@ fn prefill(world: &mut World, step: &mut Step<'_>) -> Result<(), Box<dyn std::er
     let config =
         PrefillConfig::new(Method::Apb, RANKS).with_compressor(CompressorConfig::QueryAware);
     let plan = config.plan(&document, &model)?;
-    let assign = |ranks| Assignment::new(&document, &plan, &[4, 5], 420, 4, ranks);
-    let assign: Option<&dyn Fn(_) -> _> = (world.process() == 0).then_some(&assign);
     let rank_error = |error| match error {
         burn_apb::apb::SessionError::Rank(error) => Box::<dyn std::error::Error>::from(error),
         other => other.into(),
     };
-    let work = Assignment::scatter(&mut group, assign).map_err(rank_error)?;
-    let scorer = compressor::load(&work.plan, &model, burn::tensor::FloatDType::F32, &device)?;
-    let settings = SessionConfig::new(work.capacity);
-    let mut session = Session::new(&decoder, &model, settings, &device).with_group(group);
+    let mine = (world.process() == 0).then(|| {
+        let (document, plan) = (document.clone(), plan.clone());
+        Request::from_tokens(document, plan, vec![4, 5], 18, 1024)
+    });
+    let request = Request::broadcast(mine, &mut group).map_err(rank_error)?;
+    let (plan, dtype) = (&request.plan, burn::tensor::FloatDType::F32);
+    let scorer = compressor::load(plan, &model, dtype, &device)?;
+    let mut session = Session::new(&decoder, request.session).with_group(group);
     let layers = Arc::new(Mutex::new(0));
     let mut observer = |_, _| {
         let mut layer = layers.lock().expect("one thread");
@@ -155,10 +156,10 @@ fn prefill(world: &mut World, step: &mut Step<'_>) -> Result<(), Box<dyn std::er
         ControlFlow::Continue(())
     };
     session
-        .prefill_part(&work, scorer.as_deref(), &mut observer)
+        .prefill_with(&request.document, plan, scorer.as_deref(), &mut observer)
         .map_err(rank_error)?;
     step(Some(&mut session), None)?;
-    session.extend(&work.query).map_err(rank_error)?;
+    session.extend(&request.query).map_err(rank_error)?;
     Ok(())
 }
 

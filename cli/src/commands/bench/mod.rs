@@ -3,7 +3,6 @@
 mod attention;
 mod cases;
 mod prefill;
-mod several;
 mod subject;
 mod timing;
 

@@ -2,24 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use burn::tensor::DType;
-use burn_apb::apb::{
-    Completion, Document, Method, Part, PrefillObserver, PrefillPlan, Session, SessionConfig,
-    compressor,
-};
-use burn_apb::model::KvCache;
-use burn_apb::text::sampler::{Sampler, SamplerConfig};
+use burn_apb::apb::{Document, Method, Observer, Part, PrefillPlan, Request};
+use burn_apb::model::{Decoder, DecoderConfig};
+use burn_apb::ranks::World;
 use serde_json::{Value, json};
 
-use super::several::together;
-use super::subject::{Described, Subject};
+use super::subject::{Subject, Tokens};
 use super::{Log, median, or_dash};
 use crate::args::{Compute, Model, Processes, Strategy};
-use crate::commands::generate;
+use crate::commands::prefill::{self, Usage};
 use crate::error::CliError;
 use crate::output::Output;
 use crate::{interrupt, memory, processes};
@@ -76,76 +70,72 @@ pub struct Prefill {
 }
 
 /// Measurements of one method and length.
-pub struct Row {
+struct Row {
     tokens: usize,
     /// How the document is prefilled.
-    pub plan: PrefillPlan,
+    plan: PrefillPlan,
     prefill_seconds: Vec<f64>,
     critical_seconds: Vec<f64>,
     times: Times,
     decode_rates: Vec<f64>,
     /// Weights, cache and one layer's activations.
-    pub needed_bytes: usize,
+    needed_bytes: usize,
     /// Largest so far.
-    pub peak_bytes: Option<u64>,
+    peak_bytes: Option<u64>,
     /// What each process reported, where there are several.
-    pub processes: Vec<Value>,
+    processes: Vec<Value>,
 }
 
 /// Runs the command.
 pub fn run(args: &Prefill, output: &Output) -> Result<(), CliError> {
-    processes::run(
-        &args.processes,
-        &args.compute,
-        output,
-        |output| alone(args, output),
-        |world, output| together(args, world, output),
-    )
+    let Prefill {
+        processes, compute, ..
+    } = args;
+    processes::run(processes, compute, output, |world, output| {
+        measure(args, world, output)
+    })
 }
 
 impl Prefill {
     /// What is measured beside each other.
-    pub fn methods(&self) -> Vec<Method> {
+    fn methods(&self) -> Vec<Method> {
         match self.methods.is_empty() {
             false => self.methods.clone(),
             true => vec![self.strategy.method.unwrap_or(Method::Full)],
         }
     }
 
-    /// Rows of a cache for so many tokens and what is decoded behind them.
-    pub fn capacity(&self, tokens: usize) -> usize {
-        tokens + self.decode + 2
-    }
-
-    /// Documents of each length, planned under each method.
-    pub fn cases(
+    /// A prefill of each length under each method, which one token and what is decoded follow.
+    fn requests(
         &self,
-        subject: &Subject<Described>,
+        subject: &Subject,
+        tokens: &Tokens,
         strategy: &Strategy,
-    ) -> Result<Vec<(Document, PrefillPlan)>, CliError> {
-        let mut cases = Vec::new();
-        for &tokens in &self.tokens {
+    ) -> Result<Vec<Request>, CliError> {
+        let mut requests = Vec::new();
+        for &length in &self.tokens {
             let document =
-                Document::new(&subject.ids[..tokens]).with_anchor_query(subject.query.clone());
+                Document::new(&tokens.ids[..length]).with_anchor_query(tokens.query.clone());
             for method in self.methods() {
-                let plan = strategy
-                    .config_of(method)?
-                    .plan(&document, subject.config())
-                    .map_err(CliError::usage)?;
+                let plan = strategy.config_of(method)?.plan(&document, &subject.config);
+                let plan = plan.map_err(CliError::usage)?;
                 subject.check(&plan)?;
-                cases.push((document.clone(), plan));
+                let next = vec![tokens.ids[length]];
+                let most = self.decode + 1;
+                let request =
+                    Request::from_tokens(document.clone(), plan, next, most, strategy.chunk);
+                requests.push(request);
             }
         }
-        Ok(cases)
+        Ok(requests)
     }
 
     /// Prints the rows.
-    pub fn show(&self, subject: &Subject, rows: &[Row], output: &Output) -> Result<(), CliError> {
-        let parameters = subject.config().num_parameters();
-        let json_rows: Vec<Value> = rows.iter().map(|row| row.json(subject)).collect();
+    fn show(&self, subject: &Subject, rows: &[Row], output: &Output) -> Result<(), CliError> {
+        let json_rows: Vec<Value> = rows.iter().map(|row| row.json(&subject.config)).collect();
         let summary = json!({
             "model": self.model.model, "random_weights": self.random_weights,
-            "parameters": parameters, "device": self.compute.device_name(),
+            "parameters": subject.config.num_parameters(), "device": self.compute.device_name(),
             "dtype": format!("{:?}", subject.dtype), "runs": self.runs,
             "chunk": self.strategy.chunk, "rows": json_rows,
         });
@@ -153,62 +143,148 @@ impl Prefill {
     }
 }
 
-/// One process does it all.
-fn alone(args: &Prefill, output: &Output) -> Result<(), CliError> {
-    let mut log = Log::open(args.log.as_deref())?;
-    let subject = Subject::open(args, output)?;
-    let cases = args.cases(&subject, &args.strategy)?;
-    let subject = subject.load(args, output)?;
+/// Measures every length and method. The first process reads and plans, all compute their ranks' rows
+/// and report their memory.
+fn measure(args: &Prefill, world: &mut World, output: &Output) -> Result<(), CliError> {
+    if args.random_weights && !world.is_single() {
+        return Err(CliError::usage(
+            "--random-weights is for one process: others would make other weights",
+        ));
+    }
+    let log = processes::on_first(world, || Log::open(args.log.as_deref()))?;
+    let mut log = log.unwrap_or(Log(None));
+    let mut strategy = args.strategy.clone();
+    if !world.is_single() && strategy.ranks.is_none() {
+        strategy.ranks = Some(world.processes());
+    }
+    processes::on_first(world, || match args.random_weights {
+        true => Ok(()),
+        false => prefill::resolve(&args.model, output).map(|_| ()),
+    })?;
+    let subject = processes::agree(world, Subject::open(args, output))?;
+    if !world.is_single() {
+        let facts = facts(args, &strategy, &subject);
+        let facts = processes::agree(world, facts)?;
+        processes::compare(world, &facts)?;
+    }
+    let requests = processes::on_first(world, || {
+        let tokens = subject.tokens(args, output)?;
+        args.requests(&subject, &tokens, &strategy)
+    })?;
+    // The tokenizer's memory is not this rank's rows.
+    memory::give_back();
+    let decoder = processes::agree(world, subject.load(output))?;
 
     interrupt::listen();
-    let runs = args.runs.get();
-    let bar = output.progress("measuring", "runs");
-    let total = (cases.len() * (runs + args.warm_up)) as u64;
-    let mut rows: Vec<(Document, Row)> = cases
-        .into_iter()
-        .map(|(document, plan)| {
-            let chunk = args.strategy.chunk.min(plan.tokens);
-            let needed = needed_bytes(&subject, plan.tokens + args.decode, chunk);
-            (document, Row::new(plan, needed))
-        })
+    let mut rows: Vec<Row> = (requests.iter().flatten())
+        .map(|request| Row::new(request, &subject, args))
         .collect();
-    // In turns, so that a machine that is slower for a while is so for all.
+    let methods: Vec<Method> = args.tokens.iter().flat_map(|_| args.methods()).collect();
+    let runs = args.warm_up + args.runs.get();
+    let bar = output.progress("measuring", "runs");
+    let total = (methods.len() * runs) as u64;
     let mut done = 0;
-    for run in 0..args.warm_up + runs {
-        for (document, row) in &mut rows {
+    // In turns, so that a machine that is slower for a while is so for all.
+    for run in 0..runs {
+        for (case, method) in methods.iter().enumerate() {
             if interrupt::poll().is_break() {
                 return Err(CliError::failed("cancelled"));
             }
             memory::reset_peak();
-            let measured = row.once(&subject, document, args)?;
-            row.peak_bytes = row.peak_bytes.max(subject.peak_bytes());
-            log.line(&measured.json(row, run < args.warm_up))?;
-            if run >= args.warm_up {
-                row.add(measured);
+            strategy.method = Some(*method);
+            let request = requests.as_ref().map(|requests| requests[case].clone());
+            let ranks = prefill::ranks(&strategy, world);
+            let measured = if ranks == 1 && !world.is_single() {
+                processes::on_first(world, || {
+                    once(&decoder, request, &mut World::single(), 1, args, &subject)
+                })?
+            } else {
+                let ranks = match (&request, world.is_single()) {
+                    (Some(request), true) => request.plan.ranks,
+                    _ => ranks,
+                };
+                Some(once(&decoder, request, world, ranks, args, &subject)?)
+            };
+            if let (Some(measured), Some(row)) = (measured, rows.get_mut(case)) {
+                row.peak_bytes = row.peak_bytes.max(subject.peak_bytes());
+                log.line(&measured.json(row, run < args.warm_up))?;
+                if run >= args.warm_up {
+                    row.add(measured);
+                }
             }
             done += 1;
             bar.update(done, total);
         }
     }
     bar.finish();
-    let rows: Vec<Row> = rows.into_iter().map(|(_, row)| row).collect();
-    args.show(&subject, &rows, output)
+    match world.process() {
+        0 => args.show(&subject, &rows, output),
+        _ => Ok(()),
+    }
 }
 
-/// Decodes `count` tokens behind `next`, the first of them by the question's own pass.
-pub fn decode(
-    session: &mut Session<'_>,
-    next: &[u32],
-    count: usize,
-) -> Result<Completion, CliError> {
-    let mut sampler = Sampler::new(SamplerConfig::default()).map_err(CliError::failed)?;
-    let proceed = |_| ControlFlow::Continue(());
-    Ok(session.ask(next, &mut sampler, &[], count + 1, proceed)?)
+/// What must be the same on every process.
+fn facts(
+    args: &Prefill,
+    strategy: &Strategy,
+    subject: &Subject,
+) -> Result<Vec<(&'static str, Option<String>)>, CliError> {
+    let mut facts = prefill::facts(&args.compute, strategy, subject.fingerprint()?)?;
+    let asked = format!(
+        "{:?} tokens, {:?}, {:?}, {} runs, {} decoded",
+        args.tokens,
+        args.methods(),
+        strategy.config()?,
+        args.warm_up + args.runs.get(),
+        args.decode
+    );
+    facts.push(("lengths", Some(asked)));
+    Ok(facts)
+}
+
+/// Prefills a document, then decodes from the token behind it.
+fn once(
+    decoder: &Decoder,
+    request: Option<Request>,
+    world: &mut World,
+    ranks: usize,
+    args: &Prefill,
+    subject: &Subject,
+) -> Result<Measured, CliError> {
+    let mut group = world
+        .group(ranks)
+        .map_err(|error| CliError::from(error).known())?;
+    let request = Request::broadcast(request, &mut group)?;
+    let mut times = Times::default();
+    let (mut session, seconds) = request.prefill(decoder, group, &mut times)?;
+    let prefilled = Instant::now();
+    subject.device.sync().map_err(CliError::failed)?;
+    let seconds = seconds + prefilled.elapsed().as_secs_f64();
+    let decode_rate = match args.decode {
+        0 => None,
+        _ => {
+            let completion = session.follow(&request.query, request.max_tokens)?;
+            completion.decode_tokens_per_second()
+        }
+    };
+    let processes = match world.is_single() {
+        true => Vec::new(),
+        false => {
+            let usage = Usage::new(&subject.config, subject.dtype);
+            processes::reports(world, usage.report(&request, session.group()))?
+        }
+    };
+    Ok(Measured {
+        seconds,
+        times,
+        decode_rate,
+        processes,
+    })
 }
 
 /// Adds up the parts of prefills.
 #[derive(Default)]
-pub struct Times {
+struct Times {
     /// Over all ranks.
     parts: BTreeMap<Part, f64>,
     /// Over all parts, by rank.
@@ -248,7 +324,7 @@ impl Times {
     }
 }
 
-impl PrefillObserver for Times {
+impl Observer for Times {
     fn wants_times(&self) -> bool {
         true
     }
@@ -264,13 +340,15 @@ impl PrefillObserver for Times {
 }
 
 /// One prefill, and what was decoded after it.
-pub struct Measured {
+struct Measured {
     /// Of the prefill.
-    pub seconds: f64,
+    seconds: f64,
     /// Its parts.
-    pub times: Times,
+    times: Times,
     /// Tokens a second, where some were decoded.
-    pub decode_rate: Option<f64>,
+    decode_rate: Option<f64>,
+    /// What each process reported, where there are several.
+    processes: Vec<Value>,
 }
 
 impl Measured {
@@ -287,78 +365,39 @@ impl Measured {
 
 impl Row {
     /// Nothing measured yet.
-    pub fn new(plan: PrefillPlan, needed_bytes: usize) -> Self {
+    fn new(request: &Request, subject: &Subject, args: &Prefill) -> Self {
+        let (plan, config) = (&request.plan, &subject.config);
+        let chunk = request.session.chunk.min(plan.tokens);
+        let cached = plan.tokens + args.decode;
         Self {
             tokens: plan.tokens,
-            plan,
+            plan: plan.clone(),
             prefill_seconds: Vec::new(),
             critical_seconds: Vec::new(),
             times: Times::default(),
             decode_rates: Vec::new(),
-            needed_bytes,
+            needed_bytes: prefill::needed_bytes(config, subject.dtype, chunk, chunk, cached),
             peak_bytes: None,
             processes: Vec::new(),
         }
     }
 
-    /// Prefills the document, then decodes from the token behind it.
-    pub fn once(
-        &self,
-        subject: &Subject,
-        document: &Document,
-        args: &Prefill,
-    ) -> Result<Measured, CliError> {
-        let (config, device) = (subject.config(), &subject.device);
-        let compressor =
-            compressor::load(&self.plan, config, subject.dtype, device).map_err(CliError::usage)?;
-        let session_config = SessionConfig::new(args.capacity(self.tokens))
-            .with_dtype(subject.dtype)
-            .with_chunk(args.strategy.chunk);
-        let mut session = Session::new(subject.decoder(), config, session_config, device);
-        let mut times = Times::default();
-        let started = Instant::now();
-        session.prefill_with(document, &self.plan, compressor.as_deref(), &mut times)?;
-        device.sync().map_err(CliError::failed)?;
-        let seconds = started.elapsed().as_secs_f64();
-        let decode_rate = match args.decode {
-            0 => None,
-            count => {
-                decode(&mut session, &[subject.ids[self.tokens]], count)?.decode_tokens_per_second()
-            }
-        };
-        Ok(Measured {
-            seconds,
-            times,
-            decode_rate,
-        })
-    }
-
     /// Counts a run.
-    pub fn add(&mut self, measured: Measured) {
+    fn add(&mut self, measured: Measured) {
         self.prefill_seconds.push(measured.seconds);
         self.critical_seconds
             .extend(measured.times.critical(self.plan.method));
         self.times.add(&measured.times);
         self.decode_rates.extend(measured.decode_rate);
+        if let Some(first) = measured.processes.first() {
+            self.needed_bytes = first["needed_bytes"].as_u64().unwrap_or(0) as usize;
+            self.processes = measured.processes;
+        }
     }
 }
 
-/// What a prefill must hold: weights, cache and the activations of one layer for one pass.
-fn needed_bytes(subject: &Subject, capacity: usize, rows: usize) -> usize {
-    let c = subject.config();
-    let size = DType::from(subject.dtype).size();
-    let q = c.num_attention_heads * c.head_dim;
-    let kv = c.num_key_value_heads * c.head_dim;
-    // Residual, normed input and block output; q, k, v before and after RoPE; the attention's
-    // output; gate, up and their product.
-    let layer = 3 * c.hidden_size + 2 * (q + 2 * kv) + q + 3 * c.intermediate_size;
-    (c.num_parameters() + rows * layer) * size
-        + KvCache::bytes(c, 1, capacity, subject.dtype.into())
-}
-
 /// Floating-point operations of a causal prefill (method: linear layers and attention).
-fn prefill_flops(subject: &Subject, tokens: usize) -> f64 {
-    let c = subject.config();
+fn prefill_flops(c: &DecoderConfig, tokens: usize) -> f64 {
     let q = c.num_attention_heads * c.head_dim;
     let kv = c.num_key_value_heads * c.head_dim;
     let linear = 2 * c.hidden_size * (2 * q + 2 * kv + 3 * c.intermediate_size);
@@ -376,7 +415,7 @@ impl Row {
             .map(|peak| peak as f64 / self.needed_bytes as f64)
     }
 
-    fn json(&self, subject: &Subject) -> Value {
+    fn json(&self, config: &DecoderConfig) -> Value {
         let runs = self.prefill_seconds.len() as f64;
         json!({
             "method": self.plan.method.name(), "ranks": self.plan.ranks, "tokens": self.tokens,
@@ -385,7 +424,7 @@ impl Row {
             "prefill_seconds": self.seconds(), "prefill_seconds_all": self.prefill_seconds,
             "prefill_tokens_per_second": self.tokens as f64 / self.seconds(),
             "prefill_gflops": (self.plan.method == Method::Full)
-                .then(|| prefill_flops(subject, self.tokens) / self.seconds() / 1e9),
+                .then(|| prefill_flops(config, self.tokens) / self.seconds() / 1e9),
             "decode_tokens_per_second": median(&self.decode_rates),
             "decode_tokens_per_second_all": self.decode_rates,
             "peak_bytes": self.peak_bytes, "needed_bytes": self.needed_bytes,
@@ -436,7 +475,7 @@ fn print(w: &mut dyn Write, rows: &[Row]) -> std::io::Result<()> {
             let seconds = row.times.parts.get(&part).copied().unwrap_or_default();
             write!(w, " {:>12.3}", seconds / row.prefill_seconds.len() as f64)?;
         }
-        writeln!(w, "  {}", generate::describe(&row.plan))?;
+        writeln!(w, "  {}", prefill::describe(&row.plan))?;
     }
     Ok(())
 }

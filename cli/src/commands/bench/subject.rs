@@ -4,10 +4,9 @@ use burn::tensor::{Device, FloatDType};
 use burn_apb::apb::{PrefillPlan, compressor};
 use burn_apb::checkpoint::source::ModelSource;
 use burn_apb::model::{Decoder, DecoderConfig};
-use burn_apb::{LanguageModel, ModelText};
 
 use super::prefill::Prefill;
-use crate::commands::{demo, generate};
+use crate::commands::{demo, prefill};
 use crate::error::CliError;
 use crate::memory;
 use crate::output::Output;
@@ -15,13 +14,12 @@ use crate::output::Output;
 /// Tokens of the query where tokens are random.
 const RANDOM_QUERY: usize = 32;
 
-/// A model, first without its weights.
-pub struct Subject<W = Loaded> {
-    weights: W,
-    /// Tokens of the document, and at least one behind the longest length asked for.
-    pub ids: Vec<u32>,
-    /// Tokens of the query in apb's anchor.
-    pub query: Vec<u32>,
+/// A model without its weights.
+pub struct Subject {
+    /// None: random weights of the shape.
+    source: Option<ModelSource>,
+    /// The decoder's shape.
+    pub config: DecoderConfig,
     /// Where it is computed.
     pub device: Device,
     /// What the weights, and therefore the cache, are stored as.
@@ -29,114 +27,85 @@ pub struct Subject<W = Loaded> {
     gpu: bool,
 }
 
-/// What has been read of a model.
-pub enum Described {
-    /// All but the weights.
-    Model(ModelSource, Box<ModelText>),
-    /// The shape, for random weights.
-    Shape(DecoderConfig),
+/// What the first process reads.
+pub struct Tokens {
+    /// Tokens of the document, and at least one behind the longest length asked for.
+    pub ids: Vec<u32>,
+    /// Tokens of the query in apb's anchor.
+    pub query: Vec<u32>,
 }
 
-/// A model with its weights.
-pub struct Loaded {
-    config: DecoderConfig,
-    decoder: Decoder,
-}
-
-impl Subject<Described> {
-    /// Reads all but the weights.
+impl Subject {
+    /// Opens the model, or reads the shape.
     pub fn open(args: &Prefill, output: &Output) -> Result<Self, CliError> {
         let device = args.compute.device()?;
-        let longest = args.tokens.iter().copied().max().unwrap_or(0);
-        let (weights, ids, query) = if args.random_weights {
-            let config = shape(args)?;
-            let ids = random_ids(longest + 1, config.vocab_size);
-            let query = random_ids(RANDOM_QUERY, config.vocab_size);
-            (Described::Shape(config), ids, query)
+        let (source, config) = if args.random_weights {
+            (None, shape(args)?)
         } else {
-            let (source, text) = generate::open(&args.model, output)?;
-            let document = match &args.document {
-                Some(path) => generate::read_text(path, "document")?,
-                None => demo::DOCUMENT.to_owned(),
-            };
-            let encode = |text_of: &str| {
-                let ids = text.tokenizer.encode(text_of, false);
-                ids.map_err(CliError::failed)
-            };
-            let (ids, query) = (encode(&document)?, encode(&args.query)?);
-            (Described::Model(source, Box::new(text)), ids, query)
+            let source = ModelSource::open(prefill::resolve(&args.model, output)?);
+            let source = source.map_err(CliError::usage)?;
+            let config = DecoderConfig::from_json(source.config()).map_err(CliError::usage)?;
+            (Some(source), config)
         };
-        if args.tokens.contains(&0) || longest >= ids.len() {
-            return Err(CliError::usage(format!(
-                "--tokens goes from 1 to {}, one less than the document's tokens",
-                ids.len().saturating_sub(1)
-            )));
-        }
         Ok(Self {
-            weights,
-            ids,
-            query,
+            source,
+            config,
             device,
             dtype: args.compute.dtype(),
             gpu: args.compute.is_gpu(),
         })
     }
 
-    /// The decoder's shape.
-    pub fn config(&self) -> &DecoderConfig {
-        match &self.weights {
-            Described::Model(_, text) => &text.config,
-            Described::Shape(config) => config,
-        }
+    /// The model's fingerprint; none of random weights.
+    pub fn fingerprint(&self) -> Result<String, CliError> {
+        let fingerprint = self.source.as_ref().map(ModelSource::fingerprint);
+        Ok(fingerprint.transpose()?.unwrap_or_default())
     }
 
-    /// Refuses heads that were trained on another model; random weights are nobody's.
-    pub fn check(&self, plan: &PrefillPlan) -> Result<(), CliError> {
-        match &self.weights {
-            Described::Model(source, text) => {
-                Ok(compressor::check_model(plan, &text.config, source)?)
+    /// The tokens of document and query.
+    pub fn tokens(&self, args: &Prefill, output: &Output) -> Result<Tokens, CliError> {
+        let longest = args.tokens.iter().copied().max().unwrap_or(0);
+        let tokens = match &self.source {
+            None => Tokens {
+                ids: random_ids(longest + 1, self.config.vocab_size),
+                query: random_ids(RANDOM_QUERY, self.config.vocab_size),
+            },
+            Some(source) => {
+                let text = prefill::read_model_text(source, output)?;
+                let document = match &args.document {
+                    Some(path) => prefill::read_text(path, "document")?,
+                    None => demo::DOCUMENT.to_owned(),
+                };
+                let encode = |part: &str| text.tokenizer.encode(part, false);
+                Tokens {
+                    ids: encode(&document).map_err(CliError::failed)?,
+                    query: encode(&args.query).map_err(CliError::failed)?,
+                }
             }
-            Described::Shape(_) => Ok(()),
+        };
+        if args.tokens.contains(&0) || longest >= tokens.ids.len() {
+            return Err(CliError::usage(format!(
+                "--tokens goes from 1 to {}, one less than the document's tokens",
+                tokens.ids.len().saturating_sub(1)
+            )));
+        }
+        Ok(tokens)
+    }
+
+    /// Refuses heads that were trained on another model; random weights are of no model.
+    pub fn check(&self, plan: &PrefillPlan) -> Result<(), CliError> {
+        match &self.source {
+            Some(source) => Ok(compressor::check_model(plan, &self.config, source)?),
+            None => Ok(()),
         }
     }
 
     /// Loads the weights, or makes them.
-    pub fn load(self, args: &Prefill, output: &Output) -> Result<Subject, CliError> {
-        let weights = match self.weights {
-            Described::Model(source, text) => {
-                let compute = &args.compute;
-                let LanguageModel { text, decoder, .. } =
-                    generate::load_weights(*text, &source, compute.dtype(), &self.device, output)?;
-                Loaded {
-                    config: text.config,
-                    decoder,
-                }
-            }
-            Described::Shape(config) => Loaded {
-                decoder: config.init_random(self.dtype, &self.device),
-                config,
-            },
-        };
-        Ok(Subject {
-            weights,
-            ids: self.ids,
-            query: self.query,
-            device: self.device,
-            dtype: self.dtype,
-            gpu: self.gpu,
-        })
-    }
-}
-
-impl Subject {
-    /// The decoder's shape.
-    pub fn config(&self) -> &DecoderConfig {
-        &self.weights.config
-    }
-
-    /// The decoder.
-    pub fn decoder(&self) -> &Decoder {
-        &self.weights.decoder
+    pub fn load(&self, output: &Output) -> Result<Decoder, CliError> {
+        match &self.source {
+            Some(source) => prefill::load_weights(source, self.dtype, &self.device, output),
+            None => Ok(self.config.init_random(self.dtype, &self.device)),
+        }
     }
 
     /// The process's peak since it was reset; on a GPU what has been reserved there since the start.
