@@ -58,7 +58,7 @@ struct State {
     me: usize,
     members: Vec<Member>,
     step: Option<Step>,
-    failure: Option<(RankError, Instant)>,
+    failure: Option<RankError>,
     /// Whether the failure has been reported to the user.
     reported: bool,
     finished: bool,
@@ -91,8 +91,8 @@ impl fmt::Debug for Watch {
 }
 
 impl Watch {
-    /// Links process `me` with the others, which listen at the addresses of `directory`, within the start timeout,
-    /// and starts the threads.
+    /// Links process `me` with the others, which listen at the addresses of `directory`, within the start
+    /// timeout, and starts the threads.
     pub(crate) fn start(
         me: usize,
         directory: Vec<Entry>,
@@ -195,10 +195,7 @@ impl Watch {
     pub(crate) fn enter(&self, step: Step) -> Result<(), RankError> {
         let mut state = self.lock();
         state.step = Some(step);
-        match &state.failure {
-            Some((error, _)) => Err(error.clone()),
-            None => Ok(()),
-        }
+        state.failure.clone().map_or(Ok(()), Err)
     }
 
     /// Whether a process is lost. The engine must not be called any more: it may end this process when it
@@ -236,7 +233,7 @@ impl Watch {
             if let Some(result) = ready(&mut state) {
                 return Ok(result);
             }
-            if let Some((error, _)) = &state.failure {
+            if let Some(error) = &state.failure {
                 return Err(error.clone());
             }
             if let Some(error) = state.mismatch(step) {
@@ -261,8 +258,7 @@ impl Watch {
         value: Value,
         deadline: Option<Duration>,
     ) -> Result<Vec<Value>, RankError> {
-        let me = self.0.me;
-        self.lock().values.insert((round, me), value.clone());
+        self.lock().values.insert((round, self.0.me), value.clone());
         self.send_all(&Message::Value { round, value });
         let count = self.processes();
         let step = Step {
@@ -274,8 +270,9 @@ impl Watch {
         let mut ready = |state: &mut State| {
             let all = (0..count).all(|process| state.values.contains_key(&(round, process)));
             all.then(|| {
-                let said = (0..count).filter_map(|process| state.values.remove(&(round, process)));
-                said.collect()
+                let values =
+                    (0..count).filter_map(|process| state.values.remove(&(round, process)));
+                values.collect()
             })
         };
         self.wait_within(step, deadline, &mut ready, |state| {
@@ -326,7 +323,7 @@ impl Watch {
         self.send_all(&Message::Leave);
         let mut state = self.lock();
         loop {
-            if let Some((error, _)) = &state.failure {
+            if let Some(error) = &state.failure {
                 return Err(error.clone());
             }
             if state.others().all(|member| member.left) {
@@ -362,10 +359,10 @@ impl Watch {
 
     /// Records a failure that this process found, and sends it to the others.
     fn record_failure(&self, mut state: MutexGuard<'_, State>, error: RankError) -> RankError {
-        if let Some((known, _)) = &state.failure {
+        if let Some(known) = &state.failure {
             return known.clone();
         }
-        state.failure = Some((error.clone(), Instant::now()));
+        state.failure = Some(error.clone());
         self.0.broken.store(true, Ordering::Relaxed);
         drop(state);
         self.0.changed.notify_all();
@@ -381,7 +378,7 @@ impl Watch {
     /// Records a failure that another process sent.
     fn accept_failure(&self, state: &mut State, error: RankError) {
         if state.failure.is_none() && !state.finished {
-            state.failure = Some((error, Instant::now()));
+            state.failure = Some(error);
             self.0.broken.store(true, Ordering::Relaxed);
             self.0.alarm.notify_all();
         }
@@ -453,7 +450,7 @@ impl Watch {
             if signal::terminated() && terminated.is_none() {
                 terminated = Some(now);
             }
-            if let Some((error, _)) = state.failure.clone() {
+            if let Some(error) = state.failure.clone() {
                 // At once: a launcher kills the others as soon as one has ended.
                 if !std::mem::replace(&mut state.reported, true) {
                     let me = state.members[self.0.me].peer.clone();
