@@ -218,12 +218,8 @@ impl RankGroup {
         let incoming = vec![Some(mine.dims()); self.processes()];
         let step = self.step(Operation::GatherPartials, Some(mine.dtype()), &incoming);
         let ticket = self.transport.start_all_gather(step, mine)?;
-        Ok(self
-            .transport
-            .finish(ticket)?
-            .into_iter()
-            .flatten()
-            .collect())
+        let received = self.transport.finish(ticket)?;
+        Ok(received.into_iter().flatten().collect())
     }
 
     /// Starts to send each rank's tensor `[n0, n1, n2, n3]` to the next rank, and the last's to the first.

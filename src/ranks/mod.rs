@@ -16,6 +16,15 @@
 //! Between processes every wait has a timeout, and a process that dies, stops, is late or does
 //! something else becomes a [`RankError`] on all others that names it.
 
+#![cfg_attr(
+    not(all(feature = "mpi", feature = "nccl")),
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "some functions serve one of the two engines"
+    )
+)]
+
 mod environment;
 mod error;
 mod group;
@@ -24,28 +33,13 @@ mod local;
 mod mpi;
 #[cfg(feature = "nccl")]
 mod nccl;
-#[cfg_attr(
-    not(feature = "nccl"),
-    allow(dead_code, reason = "MPI itself connects its processes")
-)]
+mod options;
 mod rendezvous;
-#[cfg_attr(
-    not(any(feature = "mpi", feature = "nccl")),
-    allow(dead_code, reason = "a build without an engine joins no processes")
-)]
 mod signal;
 mod step;
-#[cfg_attr(
-    not(any(feature = "mpi", feature = "nccl")),
-    allow(dead_code, reason = "a build without an engine joins no processes")
-)]
 mod tcp;
 mod threads;
 mod transport;
-#[cfg_attr(
-    not(any(feature = "mpi", feature = "nccl")),
-    allow(dead_code, reason = "a build without an engine joins no processes")
-)]
 mod watch;
 mod world;
 
@@ -55,12 +49,12 @@ pub use group::{PendingGather, PendingShift, RankGroup};
 pub use local::Local;
 #[cfg(feature = "nccl")]
 pub use nccl::version as nccl_version;
+pub use options::{JoinOptions, OnFailure, TransportKind};
 pub use rendezvous::TOKEN_VARIABLE;
 pub use signal::end_process;
 pub use step::{Operation, Peer, Step};
 pub use threads::{Threads, threads};
 pub use transport::{Ticket, Transport};
-pub use watch::OnFailure;
-pub use world::{FailureReporter, JoinOptions, TransportKind, World};
+pub use world::{FailureReporter, World};
 
 pub(crate) use step::host;

@@ -27,7 +27,6 @@ pub enum Operation {
 }
 
 impl Operation {
-    #[cfg(feature = "mpi")]
     const ALL: [Self; 7] = [
         Self::AllGather,
         Self::Shift,
@@ -67,12 +66,10 @@ pub struct Step {
 
 impl Step {
     /// Bytes of a [`header`](Self::header).
-    #[cfg(feature = "mpi")]
     pub(crate) const HEADER: usize = 16;
 
     /// Precedes every message, so that none is taken for another step's: MPI may well deliver data
     /// between two processes that are in different collectives.
-    #[cfg(feature = "mpi")]
     pub(crate) fn header(&self) -> [u8; Self::HEADER] {
         // Layers and operations are counted from 1 here; a message that was never written is all zeros.
         let layer = self.layer.map_or(0, |layer| layer as u32 + 1);
@@ -84,7 +81,6 @@ impl Step {
     }
 
     /// Describes the step of a message whose header is not the expected one.
-    #[cfg(feature = "mpi")]
     pub(crate) fn describe_header(message: &[u8]) -> String {
         let operation =
             |code: u8| (Operation::ALL.iter()).find(|operation| **operation as u8 + 1 == code);

@@ -119,20 +119,18 @@ impl Transport for Threads {
     }
 
     fn broadcast(&mut self, step: Step, root: usize, bytes: Vec<u8>) -> Result<Vec<u8>, RankError> {
-        if self.process == root {
-            for to in (0..self.processes()).filter(|to| *to != root) {
-                self.send(step, to, Content::Bytes(bytes.clone()));
+        let expected = bytes.len();
+        let parts = match self.process == root {
+            true => vec![bytes; self.processes()],
+            false => Vec::new(),
+        };
+        let found = self.scatter(step, root, parts)?;
+        match found.len() == expected {
+            true => Ok(found),
+            false => {
+                let found = Content::Bytes(found);
+                Err(mismatch(step, root, format!("{expected} bytes"), &found))
             }
-            return Ok(bytes);
-        }
-        match self.receive(step, root, Instant::now())? {
-            Content::Bytes(found) if found.len() == bytes.len() => Ok(found),
-            other => Err(mismatch(
-                step,
-                root,
-                format!("{} bytes", bytes.len()),
-                &other,
-            )),
         }
     }
 
@@ -142,15 +140,9 @@ impl Transport for Threads {
         root: usize,
         parts: Vec<Vec<u8>>,
     ) -> Result<Vec<u8>, RankError> {
-        let mut mine = Vec::new();
-        if self.process == root {
-            for (to, part) in parts.into_iter().enumerate() {
-                match to == root {
-                    true => mine = part,
-                    false => self.send(step, to, Content::Bytes(part)),
-                }
-            }
-            return Ok(mine);
+        let sent = parts.into_iter().filter(|_| self.process == root);
+        for (to, part) in sent.enumerate() {
+            self.send(step, to, Content::Bytes(part));
         }
         match self.receive(step, root, Instant::now())? {
             Content::Bytes(found) => Ok(found),

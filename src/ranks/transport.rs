@@ -4,6 +4,7 @@ use std::fmt;
 
 use burn::tensor::Tensor;
 
+use super::watch::Watch;
 use super::{RankError, Step};
 
 /// A collective under way; [`Transport::finish`] returns its result. Only the transport that made it
@@ -113,9 +114,17 @@ pub trait Transport: fmt::Debug + Send {
     ) -> Result<Vec<u8>, RankError>;
 }
 
+/// A library that connects processes, once it has started.
+pub(super) trait Engine: fmt::Debug + Send + Sync {
+    /// A transport for one group.
+    fn transport(&self, watch: &Watch) -> Result<Box<dyn Transport>, RankError>;
+
+    /// Ends the library, which waits for all processes.
+    fn finish(&self, watch: &Watch) -> Result<(), RankError>;
+}
+
 /// Lengths of the parts that process `root` scatters, to be broadcast before them. The other processes
 /// pass no parts and get as many bytes of zeros.
-#[cfg(any(feature = "mpi", feature = "nccl"))]
 pub(super) fn encode_lengths(parts: &[Vec<u8>], processes: usize) -> Vec<u8> {
     let lengths = parts.iter().map(|part| part.len() as u64);
     let mut bytes: Vec<u8> = lengths.flat_map(u64::to_le_bytes).collect();
@@ -124,7 +133,6 @@ pub(super) fn encode_lengths(parts: &[Vec<u8>], processes: usize) -> Vec<u8> {
 }
 
 /// The length of a process's part.
-#[cfg(any(feature = "mpi", feature = "nccl"))]
 pub(super) fn decode_length(lengths: &[u8], process: usize) -> usize {
     let length = lengths.chunks_exact(size_of::<u64>()).nth(process);
     let length = length.and_then(<[u8]>::first_chunk).copied();

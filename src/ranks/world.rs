@@ -5,64 +5,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::watch::{OnFailure, Watch};
-use super::{Environment, Local, Peer, RankError, RankGroup, Transport, host};
-
-/// The library that moves tensors between processes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TransportKind {
-    /// MPI, through the host's memory (feature `mpi`).
-    #[default]
-    Mpi,
-    /// NCCL, from GPU to GPU (feature `nccl`). The rendezvous is at `MASTER_ADDR:MASTER_PORT`; where that
-    /// is not loopback, `APB_RANK_TOKEN` holds a secret that all processes share.
-    Nccl {
-        /// The GPU of this process, which no other process uses.
-        device: usize,
-    },
-}
-
-/// How processes connect, and their timeout.
-pub struct JoinOptions {
-    /// Timeout of a collective, and longest time without a heartbeat.
-    pub timeout: Duration,
-    /// An address of the network between the machines, such as the first one's; none where all processes
-    /// are on this machine.
-    pub rendezvous: Option<String>,
-    /// The library that moves tensors between the processes.
-    pub transport: TransportKind,
-    /// Called with the error before the process ends because another was lost.
-    pub on_failure: OnFailure,
-}
-
-/// Least time that processes have to start, however short the timeout: MPI alone may take seconds on a
-/// busy machine.
-#[cfg(any(feature = "mpi", feature = "nccl"))]
-const LEAST_START: Duration = Duration::from_secs(60);
-
-/// The timeout where none is given.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
-
-impl Default for JoinOptions {
-    /// A minute, this machine only, MPI; a failure is printed.
-    fn default() -> Self {
-        Self {
-            timeout: DEFAULT_TIMEOUT,
-            rendezvous: None,
-            transport: TransportKind::default(),
-            on_failure: Box::new(|peer, error| eprintln!("{peer}: {error}")),
-        }
-    }
-}
-
-#[cfg(any(feature = "mpi", feature = "nccl"))]
-impl JoinOptions {
-    /// Time that processes have to start.
-    pub(super) fn start_timeout(&self) -> Duration {
-        self.timeout.max(LEAST_START)
-    }
-}
+use super::transport::Engine;
+use super::watch::Watch;
+use super::{Environment, JoinOptions, Local, Peer, RankError, RankGroup, TransportKind, host};
 
 /// The processes that were started together, or this process alone.
 ///
@@ -77,24 +22,11 @@ enum Kind {
         /// Ranks of the last group, for this process's name.
         ranks: AtomicUsize,
     },
-    #[cfg_attr(
-        not(any(feature = "mpi", feature = "nccl")),
-        allow(dead_code, reason = "a build without an engine joins no processes")
-    )]
     Joined {
         watch: Watch,
         rounds: u64,
         engine: Box<dyn Engine>,
     },
-}
-
-/// A library that connects processes, once it has started.
-pub(super) trait Engine: std::fmt::Debug + Send + Sync {
-    /// A transport for one group.
-    fn transport(&self, watch: &Watch) -> Result<Box<dyn Transport>, RankError>;
-
-    /// Ends the library, which waits for all processes.
-    fn finish(&self, watch: &Watch) -> Result<(), RankError>;
 }
 
 impl World {

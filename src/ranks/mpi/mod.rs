@@ -12,7 +12,7 @@ use super::tcp::new_token;
 use super::transport::{decode_length, encode_lengths};
 use super::watch::{Entry, Watch, listen};
 use super::{
-    Environment, JoinOptions, Launcher, RankError, Step, Ticket, Transport, signal, world,
+    Environment, JoinOptions, Launcher, RankError, Step, Ticket, Transport, signal, transport,
 };
 
 /// MPI guarantees tags up to this.
@@ -45,7 +45,7 @@ fn failed(reason: impl ToString) -> RankError {
 pub(super) fn join(
     environment: &Environment,
     options: JoinOptions,
-) -> Result<(Box<dyn world::Engine>, Watch), RankError> {
+) -> Result<(Box<dyn transport::Engine>, Watch), RankError> {
     if environment.launcher == Launcher::Torchrun && environment.processes > 1 {
         return Err(RankError::Unavailable {
             reason:
@@ -89,22 +89,14 @@ pub(super) fn join(
     }
     let token = members[0].token.clone();
     let directory = members.into_iter().map(|member| member.entry).collect();
-    let watch = Watch::start(
-        process,
-        directory,
-        &listener,
-        &token,
-        timeout,
-        options.timeout,
-        options.on_failure,
-    )?;
+    let watch = Watch::start(process, directory, &listener, &token, options)?;
     let broken = watch.clone();
     let check = Job::StopIf(Box::new(move || broken.is_broken()));
     engine.submit(check, Box::new(drop));
     Ok((Box::new(Mpi { engine, timeout }), watch))
 }
 
-impl world::Engine for Mpi {
+impl transport::Engine for Mpi {
     fn transport(&self, watch: &Watch) -> Result<Box<dyn Transport>, RankError> {
         Ok(Box::new(MpiTransport {
             engine: self.engine.clone(),
@@ -165,7 +157,7 @@ impl Transport for MpiTransport {
             incoming,
             like,
         } = ticket;
-        let mut buffers = self.wait(step)?;
+        let mut buffers = self.watch.wait(step)?;
         let Some(like) = like else { return Ok(held) };
         if incoming[self.process()].is_some() {
             // An all-gather: one buffer with the messages of all, this process's own among them.
@@ -210,7 +202,7 @@ impl Transport for MpiTransport {
         self.watch.enter(step)?;
         let bytes = [&step.header()[..], &bytes].concat();
         self.submit(step, Job::Broadcast { root, bytes });
-        let message = self.wait(step)?.concat();
+        let message = self.watch.wait(step)?.concat();
         Ok(self.payload(step, root, &message)?.to_vec())
     }
 
@@ -228,12 +220,12 @@ impl Transport for MpiTransport {
                 .filter(|(to, _)| *to != me)
                 .map(|(to, part)| (to, Bytes::from_bytes_vec(part)));
             self.submit(step, send_receive(step, send.collect(), Vec::new()));
-            self.wait(step)?;
+            self.watch.wait(step)?;
             return Ok(mine);
         }
         let receive = vec![(root, decode_length(&lengths, me))];
         self.submit(step, send_receive(step, Vec::new(), receive));
-        Ok(self.wait(step)?.concat())
+        Ok(self.watch.wait(step)?.concat())
     }
 }
 
@@ -248,14 +240,6 @@ impl MpiTransport {
         let watch = self.watch.clone();
         let done = move |result| watch.deliver(step.index, result);
         self.engine.submit(job, Box::new(done));
-    }
-
-    fn wait(&self, step: Step) -> Result<Vec<Vec<u8>>, RankError> {
-        let result = self.watch.wait(step, |state| state.take(step.index))?;
-        result.map_err(|reason| {
-            let error = RankError::Engine { at: step, reason };
-            self.watch.fail_step(step, error)
-        })
     }
 
     /// The step's header and the elements of a tensor `[n0, n1, n2, n3]` in host memory.

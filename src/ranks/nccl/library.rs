@@ -9,27 +9,27 @@ use std::sync::OnceLock;
 
 use crate::ranks::RankError;
 
-/// What the library is called where only the runtime is installed, and where the headers are, too.
+/// File names of the library: with the runtime alone, and with the headers.
 const NAMES: [&str; 2] = ["libnccl.so.2", "libnccl.so"];
 /// The first version with communicators that do not block, as `ncclGetVersion` writes it.
 const LEAST: c_int = 21_400;
-/// How to get it.
+/// How to install it.
 const ADVICE: &str = "install NCCL 2.14 or later (Debian's or NVIDIA's libnccl2, or PyPI's \
                       nvidia-nccl-cu12) and put its folder on LD_LIBRARY_PATH";
 
-/// A communicator, which only NCCL looks into.
+/// A communicator, opaque outside NCCL.
 pub(super) type Comm = *mut c_void;
-/// A CUDA stream, as NCCL takes it.
+/// A CUDA stream, in NCCL's type.
 pub(super) type Stream = *mut c_void;
 
-/// What a function returns.
+/// A function's result.
 pub(super) type Code = c_int;
 pub(super) const SUCCESS: Code = 0;
 pub(super) const IN_PROGRESS: Code = 7;
 /// Elements of one byte: moved bytes are never computed with.
 pub(super) const BYTES: c_int = 1;
 
-/// What tells one communicator from others; made by one process and known to all.
+/// Identifies a communicator; made by one process and sent to all.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(super) struct UniqueId(pub [u8; UniqueId::BYTES]);
@@ -97,7 +97,7 @@ impl Library {
     ///
     /// # Errors
     ///
-    /// [`RankError::Unavailable`] where there is none, or an old one, with how to get it.
+    /// [`RankError::Unavailable`] where there is none, or an old one, with how to install it.
     pub fn get() -> Result<&'static Self, RankError> {
         static LIBRARY: OnceLock<Result<Library, String>> = OnceLock::new();
         let library = LIBRARY.get_or_init(|| Self::open(&NAMES));
@@ -113,7 +113,10 @@ impl Library {
             match unsafe { libloading::Library::new(*name) } {
                 Ok(library) => {
                     let library = Self::bind(library).map_err(|error| {
-                        format!("{name} is no NCCL of use: {}; {ADVICE}", because(&error))
+                        format!(
+                            "{name} is no usable NCCL: {}; {ADVICE}",
+                            loader_message(&error)
+                        )
                     })?;
                     let version = library.version()?;
                     return match version >= LEAST {
@@ -121,7 +124,7 @@ impl Library {
                         false => Err(format!("{name} is NCCL {}; {ADVICE}", written(version))),
                     };
                 }
-                Err(error) if why.is_empty() => why = because(&error),
+                Err(error) if why.is_empty() => why = loader_message(&error),
                 Err(_) => {}
             }
         }
@@ -153,7 +156,7 @@ impl Library {
         }
     }
 
-    /// As NCCL counts: 22105 is 2.21.5.
+    /// In NCCL's form: 22105 is 2.21.5.
     fn version(&self) -> Result<c_int, String> {
         let mut version = 0;
         // SAFETY: the pointer is to a number of this function.
@@ -169,7 +172,7 @@ impl Library {
         self.check(code, std::ptr::null_mut()).map(|_| id)
     }
 
-    /// Whether a call is done; false where it goes on by itself.
+    /// Whether a call is complete; false while it is in progress.
     pub fn check(&self, code: Code, comm: Comm) -> Result<bool, String> {
         match code {
             SUCCESS => return Ok(true),
@@ -191,8 +194,8 @@ impl Library {
     }
 }
 
-/// What the loader said, which the error itself leaves to its source.
-fn because(error: &libloading::Error) -> String {
+/// The loader's message, which the error leaves to its source.
+fn loader_message(error: &libloading::Error) -> String {
     match std::error::Error::source(error) {
         Some(source) => source.to_string(),
         None => error.to_string(),
@@ -222,7 +225,7 @@ fn written(version: c_int) -> String {
 ///
 /// # Errors
 ///
-/// [`RankError::Unavailable`] where there is none, or one older than 2.14, with how to get it.
+/// [`RankError::Unavailable`] where there is none, or one older than 2.14, with how to install it.
 pub fn version() -> Result<String, RankError> {
     let version = Library::get()?.version();
     version
@@ -235,13 +238,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_missing_is_said_with_how_to_get_it() {
+    fn the_error_names_what_is_missing_and_how_to_install_it() {
         let Err(reason) = Library::open(&["libnccl-that-there-is-not.so"]) else {
             panic!("opened");
         };
         assert!(reason.contains("no NCCL was found"), "{reason}");
         assert!(reason.contains("nvidia-nccl-cu12"), "{reason}");
-        // Some library that every machine has, and that is another.
+        // A library that every machine has, and that is not NCCL.
         let Err(reason) = Library::open(&["libc.so.6"]) else {
             panic!("opened");
         };

@@ -1,4 +1,4 @@
-//! Tensors as memory of the device: what NCCL reads and writes.
+//! Tensors as addresses on the device, which NCCL reads and writes.
 
 use std::fmt;
 
@@ -44,8 +44,8 @@ impl Memory {
         &self.device
     }
 
-    /// A tensor's elements, in the order of its dimensions, on this device. What they are computed by may
-    /// still be under way until [`sync`](Self::sync).
+    /// The elements of a tensor `[n0, n1, n2, n3]`, in the order of its dimensions, on this device. They may
+    /// still be computed until [`sync`](Self::sync).
     pub(super) fn read(&self, tensor: Tensor<4>, kept: &mut Kept) -> Result<Span, String> {
         let bytes = bytes(tensor.dims(), tensor.dtype());
         let tensor = into_contiguous(primitive(tensor.to_device(&self.device))?);
@@ -54,7 +54,7 @@ impl Memory {
         span
     }
 
-    /// A new tensor, and where it lies.
+    /// A new tensor `[n0, n1, n2, n3]`, and its memory.
     pub(super) fn write(
         &self,
         shape: [usize; 4],
@@ -69,26 +69,26 @@ impl Memory {
         Ok((tensor.reshape(Shape::new(shape)), span))
     }
 
-    /// Bytes of the host on the device.
+    /// Copies bytes to the device.
     pub(super) fn stage(&self, bytes: &[u8], kept: &mut Kept) -> Result<(Handle, Span), String> {
         let handle = self.client.create_from_slice(bytes);
         let span = self.span(handle.clone(), bytes.len(), kept)?;
         Ok((handle, span))
     }
 
-    /// Bytes of the device on the host.
+    /// Copies bytes from the device.
     pub(super) fn fetch(&self, handle: Handle) -> Result<Vec<u8>, String> {
         let bytes = self.client.read_one(handle);
         Ok(bytes.map_err(|error| error.to_string())?.to_vec())
     }
 
-    /// Waits until all that was asked of the device is computed: NCCL works on another stream, which does
-    /// not wait for it.
+    /// Waits until the device has run all that was launched: NCCL works on another stream, which does not
+    /// wait for this one.
     pub(super) fn sync(&self) -> Result<(), String> {
         cubecl::future::block_on(self.client.sync()).map_err(|error| error.to_string())
     }
 
-    /// Where a handle's memory lies; stays there as long as what is put into `kept`.
+    /// The memory of a handle, which stays valid as long as what is pushed to `kept`.
     fn span(&self, handle: Handle, bytes: usize, kept: &mut Kept) -> Result<Span, String> {
         let resource = self.client.get_resource::<Server>(handle);
         let resource = resource.map_err(|error| error.to_string())?;
@@ -108,7 +108,7 @@ pub(super) fn bytes(shape: [usize; 4], dtype: DType) -> usize {
     shape.iter().product::<usize>() * dtype.size()
 }
 
-/// The tensor beneath fusion, once what it is computed by has been launched.
+/// The tensor beneath fusion, once the kernels that compute it are launched.
 fn primitive<const D: usize>(tensor: Tensor<D>) -> Result<CubeTensor, String> {
     let fused = tensor.try_into_primitive::<Cuda>();
     let fused = fused.map_err(|error| format!("a tensor is on no GPU: {error:?}"))?;

@@ -24,7 +24,7 @@ use self::memory::{Memory, bytes};
 use super::rendezvous::{self, Rendezvous};
 use super::transport::{decode_length, encode_lengths};
 use super::watch::{Watch, listen};
-use super::{Environment, JoinOptions, RankError, Step, Ticket, Transport, signal, world};
+use super::{Environment, JoinOptions, RankError, Step, Ticket, Transport, signal, transport};
 
 /// The rendezvous where no launcher sets one: this machine.
 const LOOPBACK: &str = "127.0.0.1";
@@ -46,7 +46,7 @@ pub(super) fn join(
     environment: &Environment,
     options: JoinOptions,
     device: usize,
-) -> Result<(Box<dyn world::Engine>, Watch), RankError> {
+) -> Result<(Box<dyn transport::Engine>, Watch), RankError> {
     signal::install();
     let library = Library::get()?;
     // SAFETY: only tries to open the driver by its usual names.
@@ -89,16 +89,14 @@ pub(super) fn join(
         response.directory,
         &listener,
         &response.token,
-        timeout,
-        options.timeout,
-        options.on_failure,
+        options,
     )?;
     let engine = Engine::start(library, device, UniqueId(id), watch.clone(), timeout);
     let engine = engine.map_err(failed)?;
     Ok((Box::new(Nccl { engine, device }), watch))
 }
 
-impl world::Engine for Nccl {
+impl transport::Engine for Nccl {
     fn transport(&self, watch: &Watch) -> Result<Box<dyn Transport>, RankError> {
         let memory = Memory::new(self.device).map_err(|reason| RankError::Unavailable {
             reason: format!("GPU {} gives no memory: {reason}", self.device),
@@ -171,7 +169,7 @@ impl Transport for NcclTransport {
             incoming,
             like,
         } = ticket;
-        self.wait(step)?;
+        self.watch.wait(step)?;
         let Some(like) = like else { return Ok(held) };
         let home = like.device();
         let back = |tensor: Tensor<4>| match home == *self.memory.device() {
@@ -244,7 +242,7 @@ impl Transport for NcclTransport {
                 }
             }
             self.submit(step, transfers, kept)?;
-            self.wait(step)?;
+            self.watch.wait(step)?;
             return Ok(parts.into_iter().nth(me).unwrap_or_default());
         }
         let length = decode_length(&lengths, me);
@@ -254,7 +252,7 @@ impl Transport for NcclTransport {
         let (handle, span) = stage(&vec![0; length], &mut kept)?;
         transfers.push(Transfer::Receive { from: root, span });
         self.submit(step, transfers, kept)?;
-        self.wait(step)?;
+        self.watch.wait(step)?;
         let fetched = self.memory.fetch(handle);
         fetched.map_err(|reason| self.refused(step, reason))
     }
@@ -275,7 +273,7 @@ impl NcclTransport {
         let staged = self.memory.stage(&bytes, &mut kept);
         let (handle, span) = staged.map_err(|reason| self.refused(step, reason))?;
         self.submit(step, vec![Transfer::Broadcast { root, span }], kept)?;
-        self.wait(step)?;
+        self.watch.wait(step)?;
         let fetched = self.memory.fetch(handle);
         fetched.map_err(|reason| self.refused(step, reason))
     }
@@ -286,14 +284,6 @@ impl NcclTransport {
         synced.map_err(|reason| self.refused(step, reason))?;
         self.engine.submit(step.index, transfers, kept);
         Ok(())
-    }
-
-    fn wait(&self, step: Step) -> Result<(), RankError> {
-        let result = self.watch.wait(step, |state| state.take(step.index))?;
-        result.map(|_| ()).map_err(|reason| {
-            let error = RankError::Engine { at: step, reason };
-            self.watch.fail_step(step, error)
-        })
     }
 
     /// The error where memory of the device could not be read or allocated.

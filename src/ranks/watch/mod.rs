@@ -4,7 +4,7 @@
 //! A link that closes without [`Message::Leave`] is a process that ended; one without heartbeats is a
 //! process that was stopped, or a machine or network that is down; a process that sends heartbeats but
 //! stays at another step is slow, or runs something else. Each of these becomes a [`RankError`] on every
-//! other process: from the call that waits, or, while it computes, from [`OnFailure`].
+//! other process: from the call that waits, or, while it computes, from [`JoinOptions::on_failure`].
 
 mod mesh;
 mod message;
@@ -16,23 +16,14 @@ use std::io::BufReader;
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use self::message::{Message, receive, send};
-use self::verdict::{late, mismatch, unresponsive};
 use super::signal;
-use super::{Operation, Peer, RANK_FAILED, RankError, Step, end_process};
+use super::{JoinOptions, Operation, Peer, RANK_FAILED, RankError, Step, end_process};
 
-#[cfg_attr(
-    not(any(feature = "mpi", feature = "nccl")),
-    allow(
-        unused_imports,
-        reason = "a build without an engine joins no processes"
-    )
-)]
 pub(crate) use mesh::{Entry, listen};
 
 /// Time between two heartbeats.
@@ -44,10 +35,6 @@ const GRACE: Duration = Duration::from_millis(500);
 const OWN_GAP: Duration = Duration::from_secs(2);
 /// Silence after which a process counts as stopped rather than slow.
 const QUIET: Duration = Duration::from_secs(2);
-
-/// Called with this process and the error, possibly on another thread, before the process ends with
-/// [`RANK_FAILED`].
-pub type OnFailure = Box<dyn Fn(&Peer, &RankError) + Send>;
 
 /// The links to all other processes, and the threads that read and write them.
 #[derive(Clone)]
@@ -67,10 +54,11 @@ struct Shared {
 }
 
 /// The state of all processes, and of this one's steps.
-pub(crate) struct State {
+struct State {
+    me: usize,
     members: Vec<Member>,
     step: Option<Step>,
-    failure: Option<(RankError, Instant)>,
+    failure: Option<RankError>,
     /// Whether the failure has been reported to the user.
     reported: bool,
     finished: bool,
@@ -88,9 +76,9 @@ struct Member {
 }
 
 impl State {
-    /// The engine's result of a step, once it is there.
-    pub(crate) fn take(&mut self, index: u64) -> Option<Result<Vec<Vec<u8>>, String>> {
-        self.delivered.remove(&index)
+    fn others(&self) -> impl Iterator<Item = &Member> {
+        let others = move |member: &&Member| member.peer.process != self.me;
+        self.members.iter().filter(others)
     }
 }
 
@@ -103,24 +91,23 @@ impl fmt::Debug for Watch {
 }
 
 impl Watch {
-    /// Links process `me` with the others, which listen at the addresses of `directory`, within `start`,
-    /// and starts the threads.
+    /// Links process `me` with the others, which listen at the addresses of `directory`, within the start
+    /// timeout, and starts the threads.
     pub(crate) fn start(
         me: usize,
         directory: Vec<Entry>,
         listener: &TcpListener,
         token: &str,
-        start: Duration,
-        timeout: Duration,
-        on_failure: OnFailure,
+        options: JoinOptions,
     ) -> Result<Self, RankError> {
-        let links = mesh::connect(me, &directory, listener, token, start)?;
+        let failed = |error: std::io::Error| RankError::Connect {
+            reason: error.to_string(),
+        };
+        let links = mesh::connect(me, &directory, listener, token, options.start_timeout())?;
         let readers: Vec<_> = (links.iter())
             .map(|link| link.as_ref().map(TcpStream::try_clone).transpose())
             .collect::<Result<_, _>>()
-            .map_err(|error| RankError::Connect {
-                reason: error.to_string(),
-            })?;
+            .map_err(failed)?;
         let member = |entry: Entry| Member {
             peer: entry.peer,
             last_seen: Instant::now(),
@@ -130,10 +117,11 @@ impl Watch {
         };
         let watch = Self(Arc::new(Shared {
             me,
-            timeout,
+            timeout: options.timeout,
             broken: AtomicBool::new(false),
             links: links.into_iter().map(Mutex::new).collect(),
             state: Mutex::new(State {
+                me,
                 members: directory.into_iter().map(member).collect(),
                 step: None,
                 failure: None,
@@ -145,13 +133,10 @@ impl Watch {
             changed: Condvar::new(),
             alarm: Condvar::new(),
         }));
-        let spawn =
-            |name: &str, work: Box<dyn FnOnce() + Send>| -> Result<JoinHandle<()>, RankError> {
-                let builder = std::thread::Builder::new().name(name.into());
-                builder.spawn(work).map_err(|error| RankError::Connect {
-                    reason: error.to_string(),
-                })
-            };
+        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            let spawned = std::thread::Builder::new().name(name.into()).spawn(work);
+            spawned.map(drop).map_err(failed)
+        };
         for (process, link) in readers.into_iter().enumerate() {
             if let Some(link) = link {
                 let watch = watch.clone();
@@ -161,7 +146,7 @@ impl Watch {
         let monitor = watch.clone();
         spawn(
             "apb-monitor",
-            Box::new(move || monitor.monitor(&on_failure)),
+            Box::new(move || monitor.monitor(&options.on_failure)),
         )?;
         Ok(watch)
     }
@@ -210,10 +195,7 @@ impl Watch {
     pub(crate) fn enter(&self, step: Step) -> Result<(), RankError> {
         let mut state = self.lock();
         state.step = Some(step);
-        match &state.failure {
-            Some((error, _)) => Err(error.clone()),
-            None => Ok(()),
-        }
+        state.failure.clone().map_or(Ok(()), Err)
     }
 
     /// Whether a process is lost. The engine must not be called any more: it may end this process when it
@@ -228,24 +210,14 @@ impl Watch {
         self.0.changed.notify_all();
     }
 
-    /// Waits in a step until `ready` returns a value, or a process is lost or late.
-    pub(crate) fn wait<T>(
-        &self,
-        step: Step,
-        mut ready: impl FnMut(&mut State) -> Option<T>,
-    ) -> Result<T, RankError> {
-        let me = self.0.me;
-        self.wait_within(step, Some(self.0.timeout), &mut ready, |state| {
-            let behind = |member: &&Member| {
-                member.peer.process != me && member.step.is_none_or(|at| at.index < step.index)
-            };
-            state
-                .members
-                .iter()
-                .filter(behind)
-                .map(|m| m.peer.process)
-                .collect()
-        })
+    /// Waits for the engine's result of a step, unless a process is lost or late.
+    pub(crate) fn wait(&self, step: Step) -> Result<Vec<Vec<u8>>, RankError> {
+        let mut ready = |state: &mut State| state.delivered.remove(&step.index);
+        let result = self.wait_within(step, Some(self.0.timeout), &mut ready, |state| {
+            let behind = |member: &&Member| member.step.is_none_or(|at| at.index < step.index);
+            (state.others().filter(behind).map(|m| m.peer.process)).collect()
+        })?;
+        result.map_err(|reason| self.fail_step(step, RankError::Engine { at: step, reason }))
     }
 
     fn wait_within<T>(
@@ -261,14 +233,14 @@ impl Watch {
             if let Some(result) = ready(&mut state) {
                 return Ok(result);
             }
-            if let Some((error, _)) = &state.failure {
+            if let Some(error) = &state.failure {
                 return Err(error.clone());
             }
-            if let Some(error) = mismatch(&state, self.0.me, step) {
+            if let Some(error) = state.mismatch(step) {
                 return Err(self.record_failure(state, error));
             }
             if deadline.is_some_and(|deadline| waited >= deadline) {
-                let error = late(&state, self.0.me, step, waited, &missing(&state));
+                let error = state.late(step, waited, &missing(&state));
                 return Err(self.record_failure(state, error));
             }
             let before = Instant::now();
@@ -286,8 +258,7 @@ impl Watch {
         value: Value,
         deadline: Option<Duration>,
     ) -> Result<Vec<Value>, RankError> {
-        let me = self.0.me;
-        self.lock().values.insert((round, me), value.clone());
+        self.lock().values.insert((round, self.0.me), value.clone());
         self.send_all(&Message::Value { round, value });
         let count = self.processes();
         let step = Step {
@@ -299,8 +270,9 @@ impl Watch {
         let mut ready = |state: &mut State| {
             let all = (0..count).all(|process| state.values.contains_key(&(round, process)));
             all.then(|| {
-                let said = (0..count).filter_map(|process| state.values.remove(&(round, process)));
-                said.collect()
+                let values =
+                    (0..count).filter_map(|process| state.values.remove(&(round, process)));
+                values.collect()
             })
         };
         self.wait_within(step, deadline, &mut ready, |state| {
@@ -329,13 +301,11 @@ impl Watch {
     pub(crate) fn abort(&self) -> ! {
         self.send_all(&Message::Acknowledged);
         let since = Instant::now();
-        let me = self.0.me;
         let mut state = self.lock();
+        let quiet = QUIET.min(self.0.timeout / 2);
         let pending = |state: &State| {
-            let quiet = QUIET.min(self.0.timeout / 2);
-            (state.members.iter()).any(|m| {
-                m.peer.process != me && !m.notified && !m.left && m.last_seen.elapsed() < quiet
-            })
+            let waits = |m: &Member| !m.notified && !m.left && m.last_seen.elapsed() < quiet;
+            state.others().any(waits)
         };
         while pending(&state) && since.elapsed() < GRACE {
             state = self.pause(state);
@@ -351,17 +321,12 @@ impl Watch {
     /// Returns once every process leaves, however long that takes.
     pub(crate) fn leave(&self) -> Result<(), RankError> {
         self.send_all(&Message::Leave);
-        let me = self.0.me;
         let mut state = self.lock();
         loop {
-            if let Some((error, _)) = &state.failure {
+            if let Some(error) = &state.failure {
                 return Err(error.clone());
             }
-            if state
-                .members
-                .iter()
-                .all(|member| member.left || member.peer.process == me)
-            {
+            if state.others().all(|member| member.left) {
                 state.finished = true;
                 self.0.alarm.notify_all();
                 return Ok(());
@@ -383,7 +348,7 @@ impl Watch {
         let mut state = self.lock();
         if matches!(error, RankError::Engine { .. }) {
             while since.elapsed() < GRACE && state.failure.is_none() {
-                if let Some(other) = mismatch(&state, self.0.me, step) {
+                if let Some(other) = state.mismatch(step) {
                     return self.record_failure(state, other);
                 }
                 state = self.pause(state);
@@ -394,10 +359,10 @@ impl Watch {
 
     /// Records a failure that this process found, and sends it to the others.
     fn record_failure(&self, mut state: MutexGuard<'_, State>, error: RankError) -> RankError {
-        if let Some((known, _)) = &state.failure {
+        if let Some(known) = &state.failure {
             return known.clone();
         }
-        state.failure = Some((error.clone(), Instant::now()));
+        state.failure = Some(error.clone());
         self.0.broken.store(true, Ordering::Relaxed);
         drop(state);
         self.0.changed.notify_all();
@@ -413,7 +378,7 @@ impl Watch {
     /// Records a failure that another process sent.
     fn accept_failure(&self, state: &mut State, error: RankError) {
         if state.failure.is_none() && !state.finished {
-            state.failure = Some((error, Instant::now()));
+            state.failure = Some(error);
             self.0.broken.store(true, Ordering::Relaxed);
             self.0.alarm.notify_all();
         }
@@ -485,7 +450,7 @@ impl Watch {
             if signal::terminated() && terminated.is_none() {
                 terminated = Some(now);
             }
-            if let Some((error, _)) = state.failure.clone() {
+            if let Some(error) = state.failure.clone() {
                 // At once: a launcher kills the others as soon as one has ended.
                 if !std::mem::replace(&mut state.reported, true) {
                     let me = state.members[self.0.me].peer.clone();
@@ -500,7 +465,7 @@ impl Watch {
                 };
                 self.record_failure(state, error);
                 continue;
-            } else if let Some(error) = unresponsive(&state, self.0.me, now, self.0.timeout) {
+            } else if let Some(error) = state.unresponsive(now, self.0.timeout) {
                 self.record_failure(state, error);
                 continue;
             }
