@@ -45,3 +45,12 @@ pub mod model;
 pub mod ranks;
 #[cfg(feature = "train")]
 pub mod training;
+
+/// The Rust examples of the documents are compiled with the documentation tests.
+#[cfg(doctest)]
+mod documents {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/embedding.md")]
+    struct Embedding;
+}

@@ -187,6 +187,21 @@ fn every_chapter_is_listed() {
 }
 
 #[test]
+fn rust_examples_are_documentation_tests() {
+    let library = read("src/lib.rs");
+    for (name, _) in DOCUMENTS {
+        let rust = fences(&read(name))
+            .iter()
+            .any(|fence| fence.info.starts_with("rust"));
+        let compiled = library.contains(&format!("include_str!(\"../{name}\")"));
+        assert!(
+            compiled || !rust,
+            "{name} has Rust that src/lib.rs does not include"
+        );
+    }
+}
+
+#[test]
 fn links_lead_to_files_and_headings() {
     let mut faults = Vec::new();
     for (name, _) in DOCUMENTS.iter().chain([&("CHANGELOG.md", 0)]) {
