@@ -20,7 +20,7 @@ pub fn check(line: &str, repository: &Path, scene: &Scene) -> Result<(), String>
         if first == "cargo" {
             check_cargo(words, repository, scene)?;
         } else if first.starts_with("scripts/") {
-            exists(repository, first)?;
+            check_script(words, repository)?;
         } else if first != "apb" && !OTHERS.contains(&first) {
             return Err(format!("`{first}` is no program that these tests check"));
         }
@@ -45,6 +45,28 @@ fn exists(repository: &Path, name: &str) -> Result<(), String> {
     match repository.join(name).exists() {
         true => Ok(()),
         false => Err(format!("{name} is not in the repository")),
+    }
+}
+
+/// The script must be there, and each flag in its text or in a Python file that scripts run.
+fn check_script(words: &[String], repository: &Path) -> Result<(), String> {
+    exists(repository, &words[0])?;
+    let mut text = fs::read_to_string(repository.join(&words[0])).map_err(|e| e.to_string())?;
+    for folder in ["scripts/compare", "scripts/gpu", "gpu/bundle", "tests/cuda"] {
+        let Ok(entries) = fs::read_dir(repository.join(folder)) else {
+            continue;
+        };
+        for entry in entries {
+            let path = entry.map_err(|e| e.to_string())?.path();
+            if path.extension().is_some_and(|extension| extension == "py") {
+                text.push_str(&fs::read_to_string(path).map_err(|e| e.to_string())?);
+            }
+        }
+    }
+    let flags = words.iter().filter(|word| word.starts_with("--"));
+    match flags.into_iter().find(|flag| !text.contains(flag.as_str())) {
+        None => Ok(()),
+        Some(flag) => Err(format!("{} has no {flag}", words[0])),
     }
 }
 
