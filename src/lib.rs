@@ -24,15 +24,25 @@
 //! | split the document over ranks | [`apb::PrefillConfig`] in [`apb::AnswerOptions`] |
 //! | prefill once and ask several questions, in tokens | [`apb::Session`] |
 //! | keep a prefilled document on disk | [`apb::Session::save`], [`apb::SavedSession`] |
-//! | connect ranks of several drivers | [`ranks::RankGroup`], [`ranks::Transport`] |
-//! | share the work with other processes | [`ranks::World`], [`apb::Assignment`] (feature `mpi` or `nccl`) |
+//! | run ranks in several processes | [`ranks::World`], [`apb::answer_over`] (feature `mpi` or `nccl`) |
 //! | train retaining heads for a model | [`training::train_heads`](crate::training) (feature `train`) |
-//! | use the decoder as a Burn module | [`model::DecoderConfig`], [`model::Decoder`], [`model::KvCache`] |
+//! | use the decoder as a Burn module | [`model::DecoderConfig`], [`model::Decoder`] |
+//! | prefill a decoder of your own | [`model::CausalLm`], [`apb::ApbAttention`] |
 //! | load weights into a module of your own | [`checkpoint`] |
-//! | attention with regions and its companions | [`kernels`] |
+//! | attention with regions and the operations around it | [`kernels`] |
 //!
-//! Data flows one way: `training` uses [`apb`], [`apb`] uses [`model`] and [`ranks`], all use [`kernels`], and kernels know only
-//! tensors.
+//! Data flows one way, from the bottom of this list to its top:
+//!
+//! | module | holds |
+//! |---|---|
+//! | `training` | retaining heads, trained with Burn's learner |
+//! | [`apb`] | the method: attention over ranks, sessions, answers |
+//! | [`LanguageModel`] | a decoder with its text side |
+//! | [`checkpoint`] | weights and configurations from files, the hub, conversion |
+//! | [`text`] | tokenizers, chat templates, prompts, sampling |
+//! | [`model`] | Llama and Qwen decoders; [`ranks`]: ranks, processes and their collectives |
+//! | [`kernels`] | operations on tensors |
+//!
 //! Nothing of the size of sequence times sequence is ever materialised; logits exist only for rows
 //! that are sampled; weights stay memory-mapped where their type is the one computed in.
 
@@ -52,3 +62,12 @@ pub mod text;
 pub mod training;
 
 pub use language_model::{LanguageModel, ModelError, ModelText, load_decoder};
+
+/// The Rust examples of the documents are compiled with the documentation tests.
+#[cfg(doctest)]
+mod documents {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/embedding.md")]
+    struct Embedding;
+}

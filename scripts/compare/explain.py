@@ -1,4 +1,4 @@
-"""Reasons for differences that are meant to be. Each is checked against what apb said or computed."""
+"""Reasons for differences that are meant to be. Each is checked against what apb printed or computed."""
 
 SLIDING = "apb refuses a window shorter than the context: it computes full attention only"
 DYNAMIC = ("dynamic scaling: transformers changes the frequencies at every token beyond the trained context and keeps "
@@ -29,7 +29,7 @@ def folder(path, spec, difference, expected, found):
 
 
 def gguf(spec, outcome, detail):
-    """Why a GGUF differs from its folder, or cannot be made; empty where it is equal or nobody knows."""
+    """Why a GGUF differs from its folder, or cannot be made; empty where it is equal or no reason is known."""
     if outcome == "not converted":
         return [f"llama.cpp's converter does not take the folder: {detail[:90]}"]
     if outcome == "explained":

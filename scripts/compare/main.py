@@ -1,4 +1,4 @@
-"""Makes the folders, asks transformers and apb, and says where they differ."""
+"""Makes the folders, runs transformers and apb on them, and prints where they differ."""
 
 import collections
 import json
