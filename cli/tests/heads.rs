@@ -3,7 +3,6 @@
 //! `tests/fixtures/heads/` holds PyTorch files written by `make.py` there: `good/`, and `hostile/`
 //! with one file for each thing that can be wrong.
 
-
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
