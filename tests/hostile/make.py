@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Writes the files in this folder and the seeds in fuzz/corpus: every file in tests/hostile/{safetensors,index,gguf}
-breaks one rule, named by the file; the seeds are those and a few that hold. Needs nothing but Python; run it
+breaks one rule, named by the file; the seeds are those and a few that hold, and files of samples. Needs nothing but Python; run it
 from anywhere. The files are committed, so the tests do not need it."""
 import json, os, struct
 
@@ -8,7 +8,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 CORPUS = os.path.join(HERE, '..', '..', 'fuzz', 'corpus')
 
 def put(kind, name, data, good=False):
-    target = {'safetensors': 'safetensors_header', 'index': 'safetensors_index', 'gguf': 'gguf'}[kind]
+    target = {'safetensors': 'safetensors_header', 'index': 'safetensors_index'}.get(kind, kind)
     for folder in [os.path.join(CORPUS, target)] + ([] if good else [os.path.join(HERE, kind)]):
         os.makedirs(folder, exist_ok=True)
         with open(os.path.join(folder, name), 'wb') as f:
@@ -62,7 +62,7 @@ put('safetensors', 'metadata_not_text', st({'__metadata__': {'n': 1}, 'a': t()},
 put('index', 'good', json.dumps({'metadata': {'total_size': 16}, 'weight_map': {'a': 'model-00001-of-00002.safetensors', 'b': 'model-00002-of-00002.safetensors'}}).encode(), True)
 for name, shard in [('parent', '../model.safetensors'), ('absolute', '/etc/model.safetensors'), ('nested', 'sub/model.safetensors'),
                     ('backslash', '..\\model.safetensors'), ('drive', 'C:model.safetensors'), ('dots', '..'), ('nothing', ''),
-                    ('nul', 'a\0.safetensors'), ('pickle', 'pytorch_model.bin'), ('shard_missing', 'model-00009-of-00009.safetensors')]:
+                    ('zero_byte', 'a\0.safetensors'), ('pickle', 'pytorch_model.bin'), ('shard_missing', 'model-00009-of-00009.safetensors')]:
     put('index', name, json.dumps({'weight_map': {'a': shard}}).encode())
 put('index', 'empty', b'')
 put('index', 'not_json', b'{"weight_map": {')
@@ -152,3 +152,26 @@ put('gguf', 'no_embedding', gguf(infos=(info('blk.0.attn_q.weight', [8, 8]),)))
 put('gguf', 'good_tensor_of_no_llama', gguf(infos=(EMBED, info('blk.0.ssm_in.weight', [8, 8], 0, 128))), True)
 put('gguf', 'tensor_that_others_compute_with', gguf(infos=(EMBED, info('blk.0.attn_sinks.weight', [8, 8], 0, 128))))
 put('gguf', 'frequencies_of_another_scaling', gguf(infos=(EMBED, info('rope_freqs.weight', [2], 0, 128))))
+
+# Files of samples: every line of a good_ one is a sample, some of a some_ one are.
+def lines(*samples): return b''.join((x if isinstance(x, bytes) else json.dumps(x).encode()) + b'\n' for x in samples)
+
+LONG = 'Light is refracted where it enters another medium. ' * 5
+NAMED = {'document': 'A prism parts light.', 'question': 'What parts light?', 'answer': 'A prism.'}
+CHAT = {'messages': [{'role': 'system', 'content': 'Be brief.'}, {'role': 'user', 'content': LONG + '\n\nWhat is refracted?'},
+                     {'role': 'assistant', 'content': [{'type': 'text', 'text': 'Light.'}]}]}
+PAPER = {'instruction': f'Read this. The paper begins. {LONG} Now the paper ends. What is refracted?', 'output': 'Light.'}
+INPUT = {'instruction': 'What is refracted?', 'input': LONG, 'output': 'Light.'}
+for name, data in {
+    'good_named': lines(NAMED), 'good_context_and_query': lines({'context': 'D', 'query': 'Q', 'answer': ['A', 'B']}),
+    'good_longalign': lines(CHAT), 'good_longalpaca': lines(PAPER), 'good_instruction_and_input': lines(INPUT),
+    'good_mixed': lines(NAMED, CHAT, PAPER, INPUT), 'good_array': b'[\n' + lines(NAMED).strip() + b',\n' + lines(CHAT) + b']\n',
+    'good_windows': b'\xef\xbb\xbf' + lines(NAMED, b'', CHAT).replace(b'\n', b'\r\n'),
+    'some_not_json': lines(NAMED, b'{"document": ', CHAT), 'some_not_utf8': lines(NAMED, b'{"document": "\xff"}'),
+    'some_array_cut': b'[' + lines(NAMED).strip() + b',{"document": "D"', 'some_after_array': b'[' + lines(NAMED).strip() + b']{}',
+    'some_without_answer': lines(NAMED, {'document': 'D', 'question': 'Q'}), 'some_number_for_text': lines(NAMED, {'document': 1, 'question': 'Q', 'answer': 'A'}),
+    'empty': b'', 'blank': b'\n \n', 'array_empty': b'[]', 'unknown_keys': lines({'a': 1, 'b': 2}), 'greeting': lines({'messages': [
+        {'role': 'user', 'content': 'Hello'}, {'role': 'assistant', 'content': 'Hello.'}]}), 'messages_not_a_list': lines({'messages': {'role': 1}}),
+    'user_last': lines({'messages': [{'role': 'user', 'content': LONG + '\n\nWhat?'}]}), 'deep_nesting': b'{"messages": ' + b'[' * 4000 + b']' * 4000 + b'}',
+}.items():
+    put('sample_file', name, data, True)

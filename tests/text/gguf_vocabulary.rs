@@ -7,14 +7,18 @@ use std::path::PathBuf;
 use burn_apb::checkpoint::gguf::{GgufTokenizer, Header, Value};
 use burn_apb::text::tokenizer::Tokenizer;
 
+use super::data;
+
 /// What stands between two texts of a `.inp` file.
 const SEPARATOR: &str = "\n__ggml_vocab_test__\n";
 
-fn folder() -> PathBuf {
-    match std::env::var_os("APB_TEST_LLAMA_CPP_VOCABS") {
-        Some(folder) => PathBuf::from(folder),
-        None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/test-data/llama-cpp-vocabs"),
-    }
+/// The path of a vocabulary, or `None` with a message where it is not there.
+fn vocabulary(name: &str) -> Option<PathBuf> {
+    data::find(
+        "target/test-data/llama-cpp-vocabs",
+        &format!("ggml-vocab-{name}.gguf"),
+        Some("APB_TEST_LLAMA_CPP_VOCABS"),
+    )
 }
 
 /// A text and the ids that the model's own tokenizer gives for it.
@@ -22,14 +26,7 @@ type Case = (String, Vec<u32>);
 
 /// A vocabulary with its texts, or `None` with a message where it is not there.
 fn fixture(name: &str) -> Option<(Tokenizer, Vec<Case>)> {
-    let path = folder().join(format!("ggml-vocab-{name}.gguf"));
-    if !path.exists() {
-        eprintln!(
-            "skipped: no {}; run scripts/fetch-test-data, or set APB_TEST_LLAMA_CPP_VOCABS",
-            path.display()
-        );
-        return None;
-    }
+    let path = vocabulary(name)?;
     let header = Header::parse(&std::fs::read(&path).unwrap()).unwrap();
     let tokenizer = GgufTokenizer::read(&header.metadata)
         .unwrap()
@@ -113,15 +110,10 @@ fixtures! {
 #[test]
 fn vocabularies_without_texts_load() {
     for name in ["aquila", "baichuan", "gpt-neox"] {
-        let path = folder().join(format!("ggml-vocab-{name}.gguf"));
-        let Ok(bytes) = std::fs::read(&path) else {
-            eprintln!(
-                "skipped: no {}; run scripts/fetch-test-data",
-                path.display()
-            );
+        let Some(path) = vocabulary(name) else {
             continue;
         };
-        let header = Header::parse(&bytes).unwrap();
+        let header = Header::parse(&std::fs::read(path).unwrap()).unwrap();
         let read = GgufTokenizer::read(&header.metadata).unwrap();
         let tokenizer = read.build().unwrap();
         let text = "Light, 12345 \u{5149}\n";

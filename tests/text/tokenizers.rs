@@ -9,21 +9,15 @@ use burn_apb::text::text_stream::TextStream;
 use burn_apb::text::tokenizer::Tokenizer;
 
 use super::chat_template::template;
+use super::data;
 
 /// A model's tokenizer, or `None` with a message where it is not there.
 fn tokenizer(name: &str) -> Option<Tokenizer> {
-    let folder = match std::env::var_os("APB_TEST_TOKENIZERS") {
-        Some(folder) => PathBuf::from(folder),
-        None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/test-data/tokenizers"),
-    };
-    let path = folder.join(name).join("tokenizer.json");
-    if !path.exists() {
-        eprintln!(
-            "skipped: no {}; run scripts/fetch-test-data, or set APB_TEST_TOKENIZERS",
-            path.display()
-        );
-        return None;
-    }
+    let path = data::find(
+        "target/test-data/tokenizers",
+        &format!("{name}/tokenizer.json"),
+        Some("APB_TEST_TOKENIZERS"),
+    )?;
     Some(Tokenizer::from_file(path).unwrap())
 }
 

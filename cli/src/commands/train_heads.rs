@@ -336,14 +336,15 @@ impl Args {
         self.cache.as_ref().map(open).transpose()
     }
 
-    /// Burn's dashboard on a terminal, a progress bar where only stderr is one, else lines.
+    /// Burn's dashboard on a terminal, with the feature `dashboard`; else a progress bar and a line a round.
     fn renderer(
         &self,
         recipe: &TrainHeadsConfig,
         interrupter: &Interrupter,
         output: &Output,
     ) -> Box<dyn MetricsRenderer> {
-        if output.streams() && !output.is_quiet() && std::io::stdout().is_terminal() {
+        let terminal = output.streams() && !output.is_quiet() && std::io::stdout().is_terminal();
+        if cfg!(feature = "dashboard") && terminal {
             return default_renderer(interrupter.clone(), None);
         }
         Box::new(watch::Watch::new(recipe, interrupter.clone(), *output))

@@ -1,5 +1,7 @@
 //! The whole program in a temporary folder: what a user passes wrong, and what comes of it.
 
+#[path = "../../../tests/common/data.rs"]
+mod data;
 mod prompt;
 
 use std::io::Write;
@@ -773,19 +775,11 @@ fn a_reader_that_goes_away_is_no_error() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 }
 
-/// SmolLM2 as a folder and as the GGUF file it was converted from, where scripts/fetch-test-data
-/// has brought them.
+/// SmolLM2 as a folder and as the GGUF file it was converted from.
 fn smollm2() -> Option<(PathBuf, PathBuf)> {
-    let data = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join("target/test-data");
-    let (folder, gguf) = (data.join("smollm2-135m"), data.join("smollm2-135m.gguf"));
-    if folder.join("model.safetensors").is_file() && gguf.is_file() {
-        return Some((folder, gguf));
-    }
-    println!(
-        "skipped: no SmolLM2 in {} (scripts/fetch-test-data brings it)",
-        data.display()
-    );
-    None
+    let weights = data::find("target/test-data/smollm2-135m", "model.safetensors", None)?;
+    let gguf = data::find("target/test-data", "smollm2-135m.gguf", None)?;
+    Some((weights.parent()?.to_path_buf(), gguf))
 }
 
 #[test]

@@ -52,7 +52,7 @@ fn exists(repository: &Path, name: &str) -> Result<(), String> {
 fn check_script(words: &[String], repository: &Path) -> Result<(), String> {
     exists(repository, &words[0])?;
     let mut text = fs::read_to_string(repository.join(&words[0])).map_err(|e| e.to_string())?;
-    for folder in ["scripts/compare", "scripts/gpu", "gpu/bundle", "tests/cuda"] {
+    for folder in ["scripts/compare", "scripts/gpu", "tests/cuda"] {
         let Ok(entries) = fs::read_dir(repository.join(folder)) else {
             continue;
         };

