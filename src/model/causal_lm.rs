@@ -26,8 +26,10 @@ pub trait CausalLm: Send + Sync {
     /// Where the weights are.
     fn device(&self) -> Device;
 
-    /// The dtype of hidden rows, and so of keys and values.
-    fn dtype(&self) -> FloatDType;
+    /// The dtype of hidden rows, and so of keys and values: f32, unless stated otherwise.
+    fn dtype(&self) -> FloatDType {
+        FloatDType::F32
+    }
 
     /// The rotary frequencies for sequences of up to `context` tokens.
     fn rope(&self, context: usize) -> Rope;
@@ -61,14 +63,18 @@ pub trait CausalLm: Send + Sync {
         attended: Tensor<3>,
     ) -> Result<Tensor<3>, KernelError>;
 
-    /// The norm after the last layer, `[batch, seq, hidden]`.
+    /// The norm after the last layer, `[batch, seq, hidden]`; none, unless stated otherwise, where
+    /// [`logits`](Self::logits) normalises its rows.
     ///
     /// # Errors
     ///
     /// [`KernelError`] when the rows do not have the model's width.
-    fn final_norm(&self, hidden: Tensor<3>) -> Result<Tensor<3>, KernelError>;
+    fn final_norm(&self, hidden: Tensor<3>) -> Result<Tensor<3>, KernelError> {
+        Ok(hidden)
+    }
 
-    /// Logits `[batch, seq, vocab]` of normalised rows `[batch, seq, hidden]`.
+    /// Logits `[batch, seq, vocab]` of rows `[batch, seq, hidden]` that [`final_norm`](Self::final_norm)
+    /// returned.
     ///
     /// # Errors
     ///
