@@ -101,6 +101,7 @@ impl Output {
 }
 
 /// A progress bar.
+#[derive(Clone)]
 pub struct Progress {
     bar: ProgressBar,
 }

@@ -10,8 +10,7 @@ use rand::rngs::Xoshiro256PlusPlus;
 use rand::seq::SliceRandom;
 
 use super::data::{DataError, SampleFile, SynthesisConfig, Synthesizer, TextSample};
-use super::run::TrainingData;
-use super::sample::{Sample, SampleError};
+use super::sample::{Sample, SampleError, TrainingData};
 use crate::ModelText;
 
 /// Problems that are kept to be shown; all are counted.

@@ -1,7 +1,5 @@
 //! `apb train-heads`: trains retaining heads for a model.
 
-mod watch;
-
 use std::io::IsTerminal;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
@@ -10,29 +8,29 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::DType;
-use burn::train::Interrupter;
-use burn::train::renderer::{MetricsRenderer, default_renderer};
+use burn::train::renderer::default_renderer;
+use burn_apb::ModelText;
 use burn_apb::apb::DEFAULT_PREFILL_CHUNK;
 use burn_apb::apb::compressor::{Compressor, QueryAware, Random};
 use burn_apb::apb::heads::RetainingHeads;
 use burn_apb::checkpoint::source::ModelSource;
 use burn_apb::training::data::SynthesisConfig;
 use burn_apb::training::{
-    Backbone, Collector, Evaluation, FeatureCache, HeadsCard, Sample, Surroundings,
-    TrainHeadsConfig, Trained, TrainingData, evaluate, save_heads, train_heads,
+    Backbone, Collector, Evaluation, FeatureCache, HeadsCard, ProgressCallback, Quality,
+    RunOptions, Sample, TrainHeadsConfig, TrainProgress, TrainedHeads, TrainingData, evaluate,
+    save_heads, train_heads,
 };
-use burn_apb::{LanguageModel, ModelText};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::args::{Compute, DtypeName, Model};
 use crate::commands::generate;
 use crate::error::CliError;
 use crate::interrupt;
-use crate::output::Output;
+use crate::output::{Output, Progress};
 
-/// Tokens of the longest sample where nothing else is said (Locret trains on as many).
+/// The default of --limit in tokens, as in Locret.
 const LONGEST_SAMPLE: usize = 10_240;
-/// Held-out samples where nothing else is said: a tenth, at most so many.
+/// The most samples held out by default.
 const MOST_HELD_OUT: usize = 32;
 /// Bytes in a GiB.
 const GIB: u64 = 1 << 30;
@@ -42,7 +40,7 @@ const GIB: u64 = 1 << 30;
 /// A line of a JSONL file is {"document", "question", "answer"} or {"messages"}; LongAlign and
 /// LongAlpaca are read as published. --synthesize makes samples from a text file: numbers, keys and
 /// facts hidden in it, and sentences of its own. The folder OUT.training keeps checkpoints and logs;
-/// after a kill, the same command with --resume goes on.
+/// after a kill, the same command with --resume continues the run.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     #[command(flatten)]
@@ -93,7 +91,7 @@ pub struct Args {
     /// Leave the question in front out: heads for documents without a query in the anchor
     #[arg(long, help_heading = "Samples")]
     no_question_first: bool,
-    /// Refuse a file with a line that cannot be used, in place of passing over it
+    /// Refuse a file with a line that cannot be used, in place of skipping it
     #[arg(long, help_heading = "Samples")]
     strict: bool,
 
@@ -148,7 +146,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Recipe")]
     seed: u64,
 
-    /// Go on with a run that was stopped or killed
+    /// Resume a run that was stopped or killed
     #[arg(long)]
     resume: bool,
     /// The run's folder [default: OUT.training]
@@ -195,42 +193,39 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     interrupt::listen();
     let (source, text) = generate::open(&args.model, output)?;
     let fingerprint = source.fingerprint()?;
-    let (data, gathered) = args.gather(&text, output)?;
+    let (data, samples) = args.collect(&text, output)?;
 
     let config = text.config.clone();
-    let model = generate::load_weights(text, &source, args.compute.dtype(), &devices[0], output)?;
-    let LanguageModel { decoder, dtype, .. } = model;
-    let mut backbones = vec![Backbone::new(
-        decoder,
-        &config,
-        &devices[0],
-        DEFAULT_PREFILL_CHUNK,
-    )];
-    for device in &devices[1..] {
-        let text = ModelText::load(&source)?;
+    let backbone = |text, device| -> Result<(Backbone, DType), CliError> {
         let model = generate::load_weights(text, &source, args.compute.dtype(), device, output)?;
-        backbones.push(Backbone::new(
-            model.decoder,
-            &config,
-            device,
-            DEFAULT_PREFILL_CHUNK,
-        ));
-    }
-    let first = backbones[0].clone();
-    let cache = args.open_cache(&fingerprint, dtype.into())?;
-    let interrupter = Interrupter::new();
-    let around = Surroundings {
-        folder: args.folder(),
-        resume: args.resume,
-        cache,
-        renderer: Some(args.renderer(&recipe, &interrupter, output)),
-        interrupter,
+        let backbone = Backbone::new(model.decoder, &config, device, DEFAULT_PREFILL_CHUNK);
+        Ok((backbone, model.dtype.into()))
     };
+    let (first, dtype) = backbone(text, &devices[0])?;
+    let mut backbones = vec![first.clone()];
+    for device in &devices[1..] {
+        backbones.push(backbone(ModelText::load(&source)?, device)?.0);
+    }
+    let mut options = RunOptions {
+        resume: args.resume,
+        cache: args.open_cache(&fingerprint, dtype)?,
+        ..RunOptions::new(args.folder())
+    };
+    // Burn's dashboard on a terminal; a progress bar where only stderr is one; else lines.
+    let dashboard = output.streams() && !output.is_quiet() && std::io::stdout().is_terminal();
+    let bar = (!dashboard).then(|| output.progress("training", "samples"));
+    match &bar {
+        Some(bar) => options.progress = Some(progress(&recipe, bar.clone(), *output)),
+        None => options.renderer = Some(default_renderer(options.interrupter.clone(), None)),
+    }
     let trained =
-        train_heads(backbones, &config, &data, &recipe, around).map_err(CliError::failed)?;
+        train_heads(backbones, &config, &data, &recipe, options).map_err(CliError::failed)?;
+    if let Some(bar) = bar {
+        bar.finish();
+    }
     if trained.interrupted {
         return Err(CliError::failed(format!(
-            "stopped after step {}; the same command with --resume goes on",
+            "stopped after step {}; the same command with --resume continues it",
             trained.rounds.last().map_or(0, |round| round.step)
         )));
     }
@@ -239,17 +234,30 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     let card = args.card(&source, fingerprint, &recipe, &data, &trained, &compared);
     save_heads(&trained.heads, &args.out, args.heads_dtype.into(), &card)
         .map_err(CliError::failed)?;
-    show(args, &trained, &compared, &gathered, seconds, output)
+    show(args, &trained, &compared, &samples, seconds, output)
 }
 
-/// What became of the texts.
-struct Gathered {
-    train: usize,
-    held_out: usize,
-    skipped: usize,
-    problems: Vec<String>,
-    made: Value,
+/// Shows samples on the bar and rounds as lines, and stops the run on Ctrl-C.
+fn progress(recipe: &TrainHeadsConfig, bar: Progress, output: Output) -> ProgressCallback {
+    let steps = recipe.steps;
+    Box::new(move |progress| {
+        match progress {
+            TrainProgress::Sample { done, total } => bar.update(done as u64, total as u64),
+            TrainProgress::Round(round) => {
+                let valid = round.valid_loss;
+                let valid = valid.map_or_else(String::new, |loss| format!(", held-out {loss:.4}"));
+                output.note(format!(
+                    "step {}/{steps}, loss {:.4}{valid}, recall {:.4}, attention {:.4}",
+                    round.step, round.loss, round.recall, round.mass
+                ));
+            }
+        }
+        interrupt::poll()
+    })
 }
+
+/// The trained heads and other compressors on the held-out samples, by name.
+type Compared = [(&'static str, Evaluation)];
 
 impl Args {
     fn recipe(&self) -> TrainHeadsConfig {
@@ -274,12 +282,12 @@ impl Args {
         })
     }
 
-    /// Reads and makes the samples.
-    fn gather(
+    /// Reads and synthesises the samples; with them their numbers as JSON.
+    fn collect(
         &self,
         text: &ModelText,
         output: &Output,
-    ) -> Result<(TrainingData, Gathered), CliError> {
+    ) -> Result<(TrainingData, Value), CliError> {
         let context = text.config.context();
         let limit = self.limit.unwrap_or(context.min(LONGEST_SAMPLE));
         if limit > context {
@@ -310,32 +318,29 @@ impl Args {
         }
         bar.finish();
         for problem in collector.problems() {
-            output.note(format!("passed over: {problem}"));
+            output.note(format!("skipped: {problem}"));
         }
         let shown = collector.problems().len();
         if collector.skipped() > shown {
-            output.note(format!("passed over: {} more", collector.skipped() - shown));
+            output.note(format!("skipped: {} more", collector.skipped() - shown));
         }
         let held_out = self
             .held_out
             .unwrap_or((collector.len() / 10).min(MOST_HELD_OUT));
-        let (skipped, problems) = (collector.skipped(), collector.problems().to_vec());
-        let made = json!(collector.made());
+        let skipped = collector.skipped();
+        let mut samples = json!({
+            "train": 0, "held_out": held_out, "skipped": skipped,
+            "problems": collector.problems(), "made": collector.made(),
+        });
         let data = collector
             .finish(held_out, self.seed)
             .map_err(CliError::usage)?;
-        let gathered = Gathered {
-            train: data.train.len(),
-            held_out,
-            skipped,
-            problems,
-            made,
-        };
+        let train = data.train.len();
+        samples["train"] = json!(train);
         output.note(format!(
-            "{} samples to learn from, {held_out} held out, {skipped} passed over",
-            gathered.train
+            "{train} samples to learn from, {held_out} held out, {skipped} skipped"
         ));
-        Ok((data, gathered))
+        Ok((data, samples))
     }
 
     fn open_cache(&self, model: &str, dtype: DType) -> Result<Option<FeatureCache>, CliError> {
@@ -347,20 +352,7 @@ impl Args {
         self.cache.as_ref().map(open).transpose()
     }
 
-    /// Burn's dashboard on a terminal, a progress bar where only stderr is one, else lines.
-    fn renderer(
-        &self,
-        recipe: &TrainHeadsConfig,
-        interrupter: &Interrupter,
-        output: &Output,
-    ) -> Box<dyn MetricsRenderer> {
-        if output.streams() && !output.is_quiet() && std::io::stdout().is_terminal() {
-            return default_renderer(interrupter.clone(), None);
-        }
-        Box::new(watch::Watch::new(recipe, interrupter.clone(), *output))
-    }
-
-    /// The trained heads beside what needs no training, on the held-out samples.
+    /// Evaluates the trained heads and the compressors without training on the held-out samples.
     fn compare(
         &self,
         backbone: &Backbone,
@@ -394,29 +386,24 @@ impl Args {
         Ok(names.zip(found).collect())
     }
 
-    /// What the file says about itself.
+    /// The metadata of the file.
     fn card(
         &self,
         source: &ModelSource,
         fingerprint: String,
         recipe: &TrainHeadsConfig,
         data: &TrainingData,
-        trained: &Trained,
-        compared: &[(&'static str, Evaluation)],
+        trained: &TrainedHeads,
+        compared: &Compared,
     ) -> HeadsCard {
         let name = |path: &Path| {
             let name = path.file_name().unwrap_or(path.as_os_str());
             name.to_string_lossy().into_owned()
         };
-        let texts: Vec<String> = self
-            .data
-            .iter()
-            .map(|path| name(path))
-            .chain(
-                self.synthesize
-                    .iter()
-                    .map(|path| format!("made from {}", name(path))),
-            )
+        let made = |path| format!("made from {}", name(path));
+        let texts = self.data.iter().map(|path| name(path));
+        let texts: Vec<String> = texts
+            .chain(self.synthesize.iter().map(|path| made(path)))
             .collect();
         let best = trained.rounds.get(trained.best.saturating_sub(1));
         let metrics = json!({
@@ -424,14 +411,12 @@ impl Args {
             "loss": best.map(|round| round.loss),
             "valid_loss": best.and_then(|round| round.valid_loss),
             "keep": self.keep,
-            "held_out": compared
-                .iter()
-                .map(|(name, found)| {
-                    let value = json!({ "recall": found.all.recall, "mass": found.all.mass });
-                    ((*name).to_owned(), value)
-                })
-                .collect::<serde_json::Map<_, _>>(),
+            "held_out": by_name(compared, |found| mean_json(&found.all)),
         });
+        let question = match self.no_question_first {
+            true => "behind",
+            false => "in front",
+        };
         let more = [
             ("recipe", json!(recipe).to_string()),
             ("data", texts.join(", ")),
@@ -440,54 +425,36 @@ impl Args {
                 "samples",
                 format!("{} and {} held out", data.train.len(), data.held_out.len()),
             ),
-            (
-                "question",
-                if self.no_question_first {
-                    "behind"
-                } else {
-                    "in front"
-                }
-                .to_owned(),
-            ),
+            ("question", question.to_owned()),
             ("metrics", metrics.to_string()),
             ("trained_on", fingerprint.clone()),
         ];
+        let base_model = self.base_model.clone();
         HeadsCard {
-            base_model: Some(
-                self.base_model
-                    .clone()
-                    .unwrap_or_else(|| name(source.path())),
-            ),
+            base_model: Some(base_model.unwrap_or_else(|| name(source.path()))),
             model: (!self.any_weights).then(|| fingerprint.clone()),
             source: Some(format!("apb train-heads {}", env!("CARGO_PKG_VERSION"))),
-            more: more
-                .into_iter()
-                .map(|(key, value)| (key.to_owned(), value))
-                .collect(),
+            more: more.map(|(key, value)| (key.to_owned(), value)).into(),
         }
     }
 }
 
 fn show(
     args: &Args,
-    trained: &Trained,
-    compared: &[(&'static str, Evaluation)],
-    gathered: &Gathered,
+    trained: &TrainedHeads,
+    compared: &Compared,
+    samples: &Value,
     seconds: f64,
     output: &Output,
 ) -> Result<(), CliError> {
     let last = trained.rounds.last();
     let best = trained.rounds.get(trained.best.saturating_sub(1));
-    let held_out: serde_json::Map<String, Value> = compared
-        .iter()
-        .map(|(name, found)| {
-            let layers: Vec<f64> = found.layers.iter().map(|layer| layer.recall).collect();
-            let value = json!({
-                "recall": found.all.recall, "mass": found.all.mass, "recall_by_layer": layers,
-            });
-            ((*name).to_owned(), value)
-        })
-        .collect();
+    let held_out = by_name(compared, |found| {
+        let layers: Vec<f64> = found.layers.iter().map(|layer| layer.recall).collect();
+        let mut value = mean_json(&found.all);
+        value["recall_by_layer"] = json!(layers);
+        value
+    });
     let recall = compared.first().map(|(_, found)| found.all.recall);
     let value = json!({
         "out": args.out,
@@ -499,13 +466,7 @@ fn show(
         "recall_at_k": recall.or(best.map(|round| round.recall)),
         "held_out": held_out,
         "rounds": trained.rounds,
-        "samples": {
-            "train": gathered.train,
-            "held_out": gathered.held_out,
-            "skipped": gathered.skipped,
-            "problems": gathered.problems,
-            "made": gathered.made,
-        },
+        "samples": samples,
         "seconds": seconds,
     });
     output.result(&value, |w| {
@@ -521,7 +482,7 @@ fn show(
             writeln!(
                 w,
                 "on {} held-out samples, keeping {share} %:",
-                gathered.held_out
+                samples["held_out"]
             )?;
             writeln!(w, "{:<12} {:>8} {:>10}", "", "recall", "attention")?;
         }
@@ -534,4 +495,15 @@ fn show(
         }
         Ok(())
     })
+}
+
+fn by_name(compared: &Compared, value: impl Fn(&Evaluation) -> Value) -> Map<String, Value> {
+    let values = compared.iter();
+    values
+        .map(|(name, found)| ((*name).to_owned(), value(found)))
+        .collect()
+}
+
+fn mean_json(quality: &Quality) -> Value {
+    json!({ "recall": quality.recall, "mass": quality.mass })
 }
