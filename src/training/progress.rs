@@ -1,6 +1,5 @@
 //! Progress of a run, reported to the caller.
 
-use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -76,12 +75,6 @@ impl Reporter {
         if callback(progress).is_break() {
             self.interrupter.stop(Some("interrupted"));
         }
-    }
-}
-
-impl fmt::Debug for Reporter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reporter").finish_non_exhaustive()
     }
 }
 

@@ -1,5 +1,7 @@
 //! `apb train-heads`: trains retaining heads for a model.
 
+mod args;
+
 use std::io::IsTerminal;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
@@ -22,11 +24,12 @@ use burn_apb::training::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::args::{Compute, DtypeName, Model};
 use crate::commands::generate;
 use crate::error::CliError;
 use crate::interrupt;
 use crate::output::{Output, Progress};
+
+pub use args::Args;
 
 /// The default of --limit in tokens, as in Locret.
 const LONGEST_SAMPLE: usize = 10_240;
@@ -35,150 +38,10 @@ const MOST_HELD_OUT: usize = 32;
 /// Bytes in a GiB.
 const GIB: u64 = 1 << 30;
 
-/// Train retaining heads for a model, from questions and answers or from any text
-///
-/// A line of a JSONL file is {"document", "question", "answer"} or {"messages"}; LongAlign and
-/// LongAlpaca are read as published. --synthesize makes samples from a text file: numbers, keys and
-/// facts hidden in it, and sentences of its own. The folder OUT.training keeps checkpoints and logs;
-/// after a kill, the same command with --resume continues the run.
-#[derive(clap::Args, Debug)]
-pub struct Args {
-    #[command(flatten)]
-    model: Model,
-    /// Samples, JSONL or one JSON array; may be given several times
-    #[arg(long, value_name = "FILE", required_unless_present = "synthesize")]
-    data: Vec<PathBuf>,
-    /// Make samples from this text as well; may be given several times
-    #[arg(long, value_name = "TEXT")]
-    synthesize: Vec<PathBuf>,
-    /// The safetensors file to write
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
-
-    /// At most so many samples of each --data file
-    #[arg(long, value_name = "N", help_heading = "Samples")]
-    samples: Option<NonZeroUsize>,
-    /// Samples to make from each --synthesize text
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 512,
-        help_heading = "Samples"
-    )]
-    synthesized: usize,
-    /// Shortest document to make, in tokens
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 1000,
-        help_heading = "Samples"
-    )]
-    min_tokens: usize,
-    /// Longest document to make, in tokens
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 2000,
-        help_heading = "Samples"
-    )]
-    max_tokens: usize,
-    /// Longest sample, in tokens [default: the model's context, at most 10240]
-    #[arg(long, value_name = "N", help_heading = "Samples")]
-    limit: Option<usize>,
-    /// Samples to hold out for validation [default: a tenth, at most 32]
-    #[arg(long, value_name = "N", help_heading = "Samples")]
-    held_out: Option<usize>,
-    /// Leave the question in front out: heads for documents without a query in the anchor
-    #[arg(long, help_heading = "Samples")]
-    no_question_first: bool,
-    /// Refuse a file with a line that cannot be used, in place of skipping it
-    #[arg(long, help_heading = "Samples")]
-    strict: bool,
-
-    /// Width R of a head's hidden layer
-    #[arg(long, value_name = "R", default_value_t = 256, help_heading = "Recipe")]
-    width: usize,
-    /// Steps of the optimiser
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 3000,
-        help_heading = "Recipe"
-    )]
-    steps: usize,
-    /// Steps over which the learning rate rises [default: a tenth]
-    #[arg(long, value_name = "N", help_heading = "Recipe")]
-    warm_up: Option<usize>,
-    /// Samples of a step
-    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Recipe")]
-    batch: usize,
-    /// The highest learning rate
-    #[arg(
-        long,
-        value_name = "RATE",
-        default_value_t = 5e-4,
-        help_heading = "Recipe"
-    )]
-    learning_rate: f64,
-    /// Weight of the smoothing loss
-    #[arg(
-        long,
-        value_name = "A",
-        default_value_t = 0.0025,
-        help_heading = "Recipe"
-    )]
-    alpha: f64,
-    /// Steps between two validations, each with a checkpoint
-    #[arg(long, value_name = "N", default_value_t = 100, help_heading = "Recipe")]
-    round: usize,
-    /// Stop after so many rounds without a lower validation loss
-    #[arg(long, value_name = "ROUNDS", help_heading = "Recipe")]
-    patience: Option<usize>,
-    /// Share of a sample's rows that recall is measured at
-    #[arg(
-        long,
-        value_name = "SHARE",
-        default_value_t = 0.1,
-        help_heading = "Recipe"
-    )]
-    keep: f64,
-    /// Seed of the weights, the samples and their order
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Recipe")]
-    seed: u64,
-
-    /// Resume a run that was stopped or killed
-    #[arg(long)]
-    resume: bool,
-    /// The run's folder [default: OUT.training]
-    #[arg(long, value_name = "DIR")]
-    folder: Option<PathBuf>,
-    /// Keep features in this folder, for several passes over the samples
-    #[arg(long, value_name = "DIR")]
-    cache: Option<PathBuf>,
-    /// GiB of features to keep at most
-    #[arg(long, value_name = "GIB", default_value_t = 16, requires = "cache")]
-    cache_limit: u64,
-    /// Dtype of the heads in the file
-    #[arg(long, value_enum, value_name = "DTYPE", default_value = "bf16")]
-    heads_dtype: DtypeName,
-    /// Heads for any weights of the model's shapes, such as its quantisations, and not for exactly those
-    /// they were trained on
-    #[arg(long)]
-    any_weights: bool,
-    /// The model's name in the file [default: the name of its folder]
-    #[arg(long, value_name = "NAME")]
-    base_model: Option<String>,
-    #[command(flatten)]
-    compute: Compute,
-    /// A further device that shares the samples of a step; may be given several times
-    #[arg(long, value_name = "DEVICE")]
-    also: Vec<crate::args::DeviceName>,
-}
-
 /// Runs the command.
 pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     let started = Instant::now();
-    let recipe = args.recipe();
+    let recipe = args.recipe.config();
     recipe.check().map_err(CliError::usage)?;
     if args.out.is_dir() {
         return Err(CliError::usage(format!(
@@ -260,28 +123,6 @@ fn progress(recipe: &TrainHeadsConfig, bar: Progress, output: Output) -> Progres
 type Compared = [(&'static str, Evaluation)];
 
 impl Args {
-    fn recipe(&self) -> TrainHeadsConfig {
-        TrainHeadsConfig::new()
-            .with_width(self.width)
-            .with_steps(self.steps)
-            .with_warm_up(self.warm_up.unwrap_or(self.steps / 10))
-            .with_batch(self.batch)
-            .with_learning_rate(self.learning_rate)
-            .with_alpha(self.alpha)
-            .with_round(self.round)
-            .with_patience(self.patience)
-            .with_keep(self.keep)
-            .with_seed(self.seed)
-    }
-
-    fn folder(&self) -> PathBuf {
-        self.folder.clone().unwrap_or_else(|| {
-            let mut name = self.out.clone().into_os_string();
-            name.push(".training");
-            name.into()
-        })
-    }
-
     /// Reads and synthesises the samples; with them their numbers as JSON.
     fn collect(
         &self,
@@ -289,29 +130,34 @@ impl Args {
         output: &Output,
     ) -> Result<(TrainingData, Value), CliError> {
         let context = text.config.context();
-        let limit = self.limit.unwrap_or(context.min(LONGEST_SAMPLE));
+        let limit = self.samples.limit.unwrap_or(context.min(LONGEST_SAMPLE));
         if limit > context {
             return Err(CliError::usage(format!(
                 "--limit is {limit}, more than the {context} tokens of the model's context"
             )));
         }
-        let mut collector = Collector::new(text, limit, !self.no_question_first, self.strict);
+        let mut collector = Collector::new(
+            text,
+            limit,
+            !self.samples.no_question_first,
+            self.samples.strict,
+        );
         let bar = output.progress("samples", "samples");
         let mut progress = |done: usize, total: usize| -> ControlFlow<()> {
             bar.update(done as u64, total as u64);
             interrupt::poll()
         };
         for path in &self.data {
-            let most = self.samples.map_or(usize::MAX, NonZeroUsize::get);
+            let most = self.samples.per_file.map_or(usize::MAX, NonZeroUsize::get);
             collector
                 .add_file(path, most, &mut progress)
                 .map_err(CliError::usage)?;
         }
         for (index, path) in self.synthesize.iter().enumerate() {
             let document = generate::read_text(path, "text")?;
-            let lengths = self.min_tokens..=self.max_tokens;
-            let config = SynthesisConfig::new(self.synthesized, lengths)
-                .with_seed(self.seed.wrapping_add(index as u64));
+            let lengths = self.samples.min_tokens..=self.samples.max_tokens;
+            let config = SynthesisConfig::new(self.samples.synthesized, lengths)
+                .with_seed(self.recipe.seed.wrapping_add(index as u64));
             collector
                 .add_synthesis(&document, config, &mut progress)
                 .map_err(|error| CliError::usage(format!("{}: {error}", path.display())))?;
@@ -325,6 +171,7 @@ impl Args {
             output.note(format!("skipped: {} more", collector.skipped() - shown));
         }
         let held_out = self
+            .samples
             .held_out
             .unwrap_or((collector.len() / 10).min(MOST_HELD_OUT));
         let skipped = collector.skipped();
@@ -333,7 +180,7 @@ impl Args {
             "problems": collector.problems(), "made": collector.made(),
         });
         let data = collector
-            .finish(held_out, self.seed)
+            .finish(held_out, self.recipe.seed)
             .map_err(CliError::usage)?;
         let train = data.train.len();
         samples["train"] = json!(train);
@@ -363,9 +210,9 @@ impl Args {
         if held_out.is_empty() {
             return Ok(Vec::new());
         }
-        let random = Random::new(self.seed);
+        let random = Random::new(self.recipe.seed);
         let mut compressors: Vec<&dyn Compressor> = vec![heads];
-        if !self.no_question_first {
+        if !self.samples.no_question_first {
             compressors.push(&QueryAware);
         }
         compressors.push(&random);
@@ -374,7 +221,7 @@ impl Args {
             backbone,
             &compressors,
             held_out,
-            self.keep,
+            self.recipe.keep,
             |done, total| {
                 bar.update(done as u64, total as u64);
                 interrupt::poll()
@@ -410,10 +257,10 @@ impl Args {
             "step": best.map(|round| round.step),
             "loss": best.map(|round| round.loss),
             "valid_loss": best.and_then(|round| round.valid_loss),
-            "keep": self.keep,
+            "keep": self.recipe.keep,
             "held_out": by_name(compared, |found| mean_json(&found.all)),
         });
-        let question = match self.no_question_first {
+        let question = match self.samples.no_question_first {
             true => "behind",
             false => "in front",
         };
@@ -462,7 +309,7 @@ fn show(
         "best_step": best.map(|round| round.step),
         "loss": best.map(|round| round.loss),
         "valid_loss": best.and_then(|round| round.valid_loss),
-        "keep": args.keep,
+        "keep": args.recipe.keep,
         "recall_at_k": recall.or(best.map(|round| round.recall)),
         "held_out": held_out,
         "rounds": trained.rounds,
@@ -478,7 +325,7 @@ fn show(
             seconds
         )?;
         if !compared.is_empty() {
-            let share = 100.0 * args.keep;
+            let share = 100.0 * args.recipe.keep;
             writeln!(
                 w,
                 "on {} held-out samples, keeping {share} %:",
