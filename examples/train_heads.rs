@@ -11,15 +11,13 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use burn::tensor::{Device, FloatDType};
-use burn::train::Interrupter;
 use burn_apb::LanguageModel;
 use burn_apb::apb::DEFAULT_PREFILL_CHUNK;
 use burn_apb::apb::compressor::{Compressor, QueryAware, Random};
 use burn_apb::checkpoint::source::ModelSource;
 use burn_apb::training::data::SynthesisConfig;
 use burn_apb::training::{
-    Backbone, Collector, HeadsCard, Surroundings, TrainHeadsConfig, evaluate, save_heads,
-    train_heads,
+    Backbone, Collector, HeadsCard, RunOptions, TrainHeadsConfig, evaluate, save_heads, train_heads,
 };
 
 /// Tokens of the documents to make.
@@ -55,14 +53,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .with_learning_rate(4e-3)
         .with_round(steps.div_ceil(4));
     let folder = tempfile::tempdir()?;
-    let around = Surroundings {
-        folder: folder.path().join("run"),
-        resume: false,
-        cache: None,
-        renderer: None,
-        interrupter: Interrupter::new(),
-    };
-    let trained = train_heads(vec![backbone.clone()], &config, &data, &recipe, around)?;
+    let options = RunOptions::new(folder.path().join("run"));
+    let trained = train_heads(vec![backbone.clone()], &config, &data, &recipe, options)?;
     for round in &trained.rounds {
         println!(
             "step {:>5}: loss {:.4}, recall {:.3}",

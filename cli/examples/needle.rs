@@ -1,13 +1,13 @@
-//! Hides a number in long texts, at several depths and under several names, and asks for it by several
-//! prefill strategies: how much does each of them see?
+//! A needle-in-a-haystack evaluation: inserts a number in long texts, at several depths and with several
+//! keys, and counts the right answers of each prefill method.
 //!
 //! ```sh
 //! cargo run --release --example needle -- MODEL_DIR --tokens 1000,2000,3000 --ranks 4 --out needle.jsonl
 //! ```
 //!
 //! The question is that of RULER's single-needle task (arXiv 2404.06654), the text Newton's *Opticks*
-//! unless `--text` gives another; the numbers are the same in every run. With `--out` a run that was
-//! stopped goes on where it was.
+//! unless `--text` gives another; the numbers are the same in every run. With `--out` an interrupted run
+//! is resumed.
 
 use std::error::Error;
 use std::fs::{File, OpenOptions};
@@ -30,21 +30,21 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 const OPTICKS: &str = include_str!("../../examples/data/opticks.txt");
-/// Where the treatise begins, behind the edition's credits.
+/// Where the treatise begins, after the credits of the edition.
 const TITLE: &str = "OPTICKS:";
-/// What the numbers are for, in the order `--keys` takes them.
+/// The keys of the numbers, in the order of `--keys`.
 const KEYS: [&str; 10] = [
     "harbor", "lantern", "meadow", "violin", "granite", "orchard", "compass", "feather", "saddle",
     "thunder",
 ];
 /// Most tokens of an answer.
 const ANSWER_TOKENS: usize = 32;
-/// Depths that are nearer than this are the same.
+/// The difference below which two depths are equal.
 const SAME_DEPTH: f64 = 1e-9;
 /// Standard deviations on either side that hold 95 % of a normal distribution.
 const Z95: f64 = 1.959_964;
 
-/// Hides a number in a long text and asks for it, for each length, depth, key and method
+/// Insert a number in a long text and ask for it, for each length, depth, key and method
 #[derive(Parser)]
 struct Args {
     /// Folder or GGUF file of the model
@@ -61,7 +61,7 @@ struct Args {
     /// Ranks to split the document over
     #[arg(long, value_name = "H", default_value_t = 4)]
     ranks: usize,
-    /// Depths at which the number is hidden, spread evenly
+    /// Depths at which the number is inserted, spread evenly
     #[arg(long, value_name = "N", default_value_t = 10)]
     depths: usize,
     /// Names and numbers asked for at each depth
@@ -76,7 +76,7 @@ struct Args {
     /// Retaining heads of apb-retaining, which is left out without them
     #[arg(long, value_name = "FILE")]
     heads: Option<PathBuf>,
-    /// What is compared
+    /// Methods to compare
     #[arg(
         long,
         value_enum,
@@ -85,11 +85,11 @@ struct Args {
         default_value = "full,star,apb-retaining,apb-query-aware,apb-random"
     )]
     methods: Vec<Strategy>,
-    /// Text to hide the numbers in [default: Newton's Opticks]
+    /// Text to insert the numbers in [default: Newton's Opticks]
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
-    /// Results, one JSON line each; those of the same settings are taken from there. Model, heads and
-    /// text count as the same when they have the same path
+    /// Results, one JSON line each; those of the same settings are reused. Model, heads and text are the
+    /// same when they have the same path
     #[arg(long, value_name = "FILE.jsonl")]
     out: Option<PathBuf>,
     /// Print the table's numbers as one JSON object
@@ -97,7 +97,7 @@ struct Args {
     json: bool,
 }
 
-/// A prefill method, with what chooses the rows that are passed on.
+/// A prefill method, with the compressor that selects the passing rows.
 #[derive(Debug, Clone, Copy, PartialEq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Strategy {
@@ -114,7 +114,7 @@ impl Strategy {
         value.map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    /// None for retaining heads without their file.
+    /// None for retaining heads without `--heads`.
     fn prefill(self, args: &Args) -> Option<PrefillConfig> {
         let compressor = match self {
             Self::Full => return Some(PrefillConfig::default()),
@@ -133,8 +133,8 @@ impl Strategy {
     }
 }
 
-/// What a result depends on beside its case: only what the method uses, so that another anchor leaves
-/// the results of full attention as they are.
+/// The settings that a result depends on beside its case: only those that the method uses, so that the
+/// results of full attention stay valid with another anchor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Settings {
     model: PathBuf,
@@ -166,7 +166,7 @@ impl Settings {
     }
 }
 
-/// What is asked of each method.
+/// One question, for each method.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Case {
     tokens: usize,
@@ -205,7 +205,7 @@ impl Case {
         let needle = self.needle();
         let room = model.text.tokenizer.encode(&needle, false)?.len();
         let text = text.beginning(self.tokens.saturating_sub(room))?;
-        Ok(hide(text, &needle, self.depth))
+        Ok(insert(text, &needle, self.depth))
     }
 }
 
@@ -272,7 +272,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Answers what is pending, in this order.
+/// Runs the pending cases, in this order.
 fn evaluate(
     args: &Args,
     pending: &[(Case, &Settings, &PrefillConfig)],
@@ -291,7 +291,7 @@ fn evaluate(
         let request = Request::new(&model.text, &document, &case.question(), &options)?;
         Ok::<_, Box<dyn Error>>((request, options))
     };
-    // A length that cannot be is refused now, not after hours of those before it.
+    // An impossible length is refused now, not after hours of others.
     let mut checked = Vec::new();
     for (case, settings, prefill) in pending {
         let kind = (case.tokens, settings.method);
@@ -313,8 +313,8 @@ fn evaluate(
             settings.method.name()
         ));
         let (request, options) = request(case, prefill)?;
-        let mut listener = Listener::new(&case.number);
-        let answer = answer_request(&model, &request, &options, &mut listener)?;
+        let mut observer = AnswerObserver::new(&case.number);
+        let answer = answer_request(&model, &request, &options, &mut observer)?;
         results.push(Line {
             settings: (*settings).clone(),
             case: case.clone(),
@@ -328,23 +328,23 @@ fn evaluate(
     Ok(())
 }
 
-/// Ends an answer as soon as nothing more can come of it.
-struct Listener<'a> {
+/// Stops an answer when it contains the number, or a line with another one.
+struct AnswerObserver<'a> {
     number: &'a str,
     text: String,
 }
 
-impl<'a> Listener<'a> {
+impl<'a> AnswerObserver<'a> {
     fn new(number: &'a str) -> Self {
         let text = String::new();
         Self { number, text }
     }
 }
 
-impl Observer for Listener<'_> {
+impl Observer for AnswerObserver<'_> {
     fn text(&mut self, text: &str) -> ControlFlow<()> {
         self.text.push_str(text);
-        // A line without a digit only leads up to the answer.
+        // A line without a digit only introduces the answer.
         let ended = self.text.rsplit_once('\n');
         let another = ended.is_some_and(|(lines, _)| lines.contains(|c: char| c.is_ascii_digit()));
         match another || self.text.contains(self.number) {
@@ -354,7 +354,7 @@ impl Observer for Listener<'_> {
     }
 }
 
-/// What the numbers are hidden in, and where its tokens end.
+/// The text that the numbers are inserted in, and the ends of its tokens.
 struct Text {
     text: String,
     ends: Vec<usize>,
@@ -382,8 +382,8 @@ impl Text {
     }
 }
 
-/// The text with the needle behind the sentence nearest before `depth`.
-fn hide(text: &str, needle: &str, depth: f64) -> String {
+/// Inserts the needle after the last sentence that ends before `depth`.
+fn insert(text: &str, needle: &str, depth: f64) -> String {
     let end = text.floor_char_boundary((text.len() as f64 * depth) as usize);
     let mut before = text[..end].char_indices().rev().peekable();
     let mut place = 0;
@@ -400,21 +400,21 @@ fn hide(text: &str, needle: &str, depth: f64) -> String {
     format!("{before}{needle} {after}")
 }
 
-/// Seven digits, the same whenever this key is hidden at this depth.
+/// Seven digits, a function of key and depth.
 fn number(key: usize, depth: f64) -> u32 {
-    // Mixes the bits, unlike `from_seed`, whose first values are alike for seeds with many zeros.
+    // Mixes the bits, unlike `from_seed`, whose first values are similar for seeds with many zeros.
     let seed = depth.to_bits().wrapping_add(key as u64);
     Xoshiro256PlusPlus::seed_from_u64(seed).random_range(1_000_000..10_000_000)
 }
 
-/// The answers so far, and where they are kept.
+/// The answers so far, and the file they are written to.
 struct Results {
     lines: Vec<Line>,
     file: Option<File>,
 }
 
 impl Results {
-    /// Reads what an earlier run left, and drops the half line that a kill may leave at the end.
+    /// Reads the results of an earlier run, without the partial line that a kill may leave at the end.
     fn open(path: Option<&Path>) -> Result<Self, Box<dyn Error>> {
         let mut lines = Vec::new();
         let Some(path) = path else {
@@ -461,7 +461,7 @@ impl Results {
     }
 }
 
-/// How many of how many were answered.
+/// The number of right answers.
 #[derive(Debug, Clone, Copy, Default)]
 struct Count {
     answered: usize,
@@ -492,7 +492,7 @@ impl Count {
     }
 }
 
-/// Lengths down, the last row for all of them together; methods across.
+/// A row a length, and a last one for all of them; a column a method.
 struct Table {
     methods: Vec<String>,
     rows: Vec<(Option<usize>, Vec<Count>)>,
@@ -596,7 +596,7 @@ mod tests {
     }
 
     #[test]
-    fn the_needle_stands_behind_the_sentence_before_the_depth() {
+    fn the_needle_is_inserted_after_the_sentence_before_the_depth() {
         let text = "One. Two?\nThree is 3.5 é. Four";
         for (depth, hidden) in [
             (0.0, "X. One. Two?\nThree is 3.5 é. Four"),
@@ -605,13 +605,13 @@ mod tests {
             (0.75, "One. Two?\nX. Three is 3.5 é. Four"),
             (1.0, "One. Two?\nThree is 3.5 é. X. Four"),
         ] {
-            assert_eq!(hide(text, "X.", depth), hidden, "{depth}");
+            assert_eq!(insert(text, "X.", depth), hidden, "{depth}");
         }
-        assert_eq!(hide("", "X.", 0.5), "X. ");
+        assert_eq!(insert("", "X.", 0.5), "X. ");
     }
 
     #[test]
-    fn keys_and_depths_have_numbers_of_their_own() {
+    fn keys_and_depths_have_different_numbers() {
         let depths = (0..10).map(|i| (i as f64 + 0.5) / 10.0);
         let all = depths.flat_map(|depth| (0..KEYS.len()).map(move |key| number(key, depth)));
         let numbers: std::collections::BTreeSet<_> = all.collect();
@@ -620,17 +620,17 @@ mod tests {
 
     #[test]
     fn an_answer_ends_with_its_number_or_another_on_a_line() {
-        let heard = |pieces: &[&str]| {
-            let mut listener = Listener::new("3254257");
-            let heard = |piece: &&str| listener.text(piece).is_break();
-            pieces.iter().map(heard).collect::<Vec<_>>()
+        let stops = |pieces: &[&str]| {
+            let mut observer = AnswerObserver::new("3254257");
+            let stops = |piece: &&str| observer.text(piece).is_break();
+            pieces.iter().map(stops).collect::<Vec<_>>()
         };
-        assert_eq!(heard(&["It is:\n\n", "3254", "257"]), [false, false, true]);
-        assert_eq!(heard(&["1234", "567", ".\n"]), [false, false, true]);
+        assert_eq!(stops(&["It is:\n\n", "3254", "257"]), [false, false, true]);
+        assert_eq!(stops(&["1234", "567", ".\n"]), [false, false, true]);
     }
 
     #[test]
-    fn a_run_goes_on_where_it_was_stopped() -> Result<(), Box<dyn Error>> {
+    fn an_interrupted_run_is_resumed() -> Result<(), Box<dyn Error>> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("out.jsonl");
         let args = Args::try_parse_from(["needle", "model", "--anchor", "64"])?;

@@ -1,12 +1,12 @@
-//! What CUDA needs at run time, asked before it is used: the runtime panics where something is missing.
+//! The libraries that CUDA needs at run time, checked before use: the runtime panics where one is missing.
 
 use std::path::PathBuf;
 
-/// A thing that CUDA needs.
+/// A requirement of CUDA.
 pub struct Need {
-    /// What it is called.
+    /// Its name.
     pub name: &'static str,
-    /// What was found; none where it is missing.
+    /// Where it was found; none where it is missing.
     pub found: Option<String>,
     /// How to get it.
     pub advice: &'static str,

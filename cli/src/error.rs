@@ -25,11 +25,11 @@ pub enum Kind {
     Rank = RANK_FAILED as isize,
 }
 
-/// An error on its way to the user.
+/// An error of a command, with its exit code.
 #[derive(Debug)]
 pub struct CliError {
     kind: Kind,
-    /// Whether every process of the command has it.
+    /// Whether every process of the command has the same error.
     shared: bool,
     source: Box<dyn Error + Send + Sync>,
 }
@@ -40,12 +40,12 @@ impl CliError {
         Self::new(Kind::Failed, source)
     }
 
-    /// The user can put it right in the command or its files.
+    /// The command, or a file it was given, cannot be used.
     pub fn usage(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::new(Kind::Usage, source)
     }
 
-    /// The user can put it right on the machine.
+    /// A device, a library or the network is missing.
     pub fn environment(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::new(Kind::Environment, source)
     }
@@ -63,7 +63,7 @@ impl CliError {
         Self::new(Kind::Rank, source)
     }
 
-    /// What all processes have agreed on, by exit code.
+    /// An error that all processes agreed on, by exit code.
     pub fn agreed(code: u64, text: String) -> Self {
         let kind = match code {
             1 => Kind::Failed,
@@ -77,7 +77,7 @@ impl CliError {
         }
     }
 
-    /// The same, known to every process.
+    /// The same error, marked as one that every process has.
     pub fn known(self) -> Self {
         Self {
             shared: true,
@@ -85,12 +85,12 @@ impl CliError {
         }
     }
 
-    /// Whether every process of the command has it.
+    /// Whether every process of the command has the same error.
     pub fn is_shared(&self) -> bool {
         self.shared
     }
 
-    /// Whether ranks were lost or disagree.
+    /// Whether a rank failed or the ranks disagree.
     pub fn is_rank(&self) -> bool {
         self.kind == Kind::Rank
     }
@@ -100,7 +100,7 @@ impl CliError {
         self.kind as i32
     }
 
-    /// Whether the reader of our output went away, as `head` does.
+    /// Whether stdout was closed by its reader, as `head` does.
     pub fn is_broken_pipe(&self) -> bool {
         let mut next: Option<&(dyn Error + 'static)> = Some(self.source.as_ref());
         while let Some(error) = next {
@@ -121,39 +121,25 @@ impl CliError {
 }
 
 impl fmt::Display for CliError {
-    /// The error and what caused it, on one line; a cause already told is not told twice.
+    /// The error and its causes, on one line; a cause whose text the error contains is left out.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut told = self.source.to_string();
-        f.write_str(&told)?;
+        let mut shown = self.source.to_string();
+        f.write_str(&shown)?;
         let mut next = self.source.source();
         while let Some(cause) = next {
             let text = cause.to_string();
-            if !told.contains(&text) {
+            if !shown.contains(&text) {
                 write!(f, ": {text}")?;
             }
-            told = text;
+            shown = text;
             next = cause.source();
         }
         Ok(())
     }
 }
 
-impl From<ModelError> for CliError {
-    /// A model that cannot be used is a file that cannot be used.
-    fn from(error: ModelError) -> Self {
-        Self::usage(error)
-    }
-}
-
-impl From<SourceError> for CliError {
-    fn from(error: SourceError) -> Self {
-        Self::usage(error)
-    }
-}
-
 impl From<HubError> for CliError {
-    /// A model that cannot be reached is the network's or the machine's matter; a name that is
-    /// none, or a folder in the way, the user's.
+    /// An invalid name or folder is a usage error; an unreachable hub an error of the environment.
     fn from(error: HubError) -> Self {
         match &error {
             HubError::Spec { .. }
@@ -183,12 +169,18 @@ impl From<ConvertHeadsError> for CliError {
     }
 }
 
-impl From<HeadsError> for CliError {
-    /// Heads that do not fit are a file that cannot be used.
-    fn from(error: HeadsError) -> Self {
-        Self::usage(error)
-    }
+/// Errors in a file that the command was given.
+macro_rules! usage_errors {
+    ($($error:ty),*) => {
+        $(impl From<$error> for CliError {
+            fn from(error: $error) -> Self {
+                Self::usage(error)
+            }
+        })*
+    };
 }
+
+usage_errors!(ModelError, SourceError, HeadsError);
 
 impl From<AnswerError> for CliError {
     fn from(error: AnswerError) -> Self {
@@ -218,7 +210,7 @@ impl From<SessionError> for CliError {
 }
 
 impl From<RankError> for CliError {
-    /// What the user started otherwise than it can be is usage; what is not there, the machine's.
+    /// Wrong numbers of processes or variables are usage errors; a missing library is one of the environment.
     fn from(error: RankError) -> Self {
         match &error {
             RankError::Uneven { .. } | RankError::Environment { .. } => Self::usage(error),
@@ -229,7 +221,7 @@ impl From<RankError> for CliError {
 }
 
 impl From<SavedError> for CliError {
-    /// A session that cannot be used is a file that cannot be used.
+    /// A file that cannot be used, unless it could not be written.
     fn from(error: SavedError) -> Self {
         match &error {
             SavedError::Write(_) | SavedError::Device { .. } | SavedError::NoDocument => {

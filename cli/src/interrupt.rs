@@ -1,4 +1,4 @@
-//! Ctrl-C: the first asks the running task to stop, the second ends the process.
+//! Ctrl-C: the first one requests the running task to stop, the second ends the process.
 
 use std::ops::ControlFlow;
 use std::sync::Once;
@@ -23,12 +23,12 @@ pub fn listen() {
     });
 }
 
-/// Forgets a Ctrl-C that has been obeyed.
+/// Clears a Ctrl-C that has been handled.
 pub fn reset() {
     INTERRUPTED.store(false, Ordering::Relaxed);
 }
 
-/// Whether to go on.
+/// `Break` after Ctrl-C.
 pub fn poll() -> ControlFlow<()> {
     if INTERRUPTED.load(Ordering::Relaxed) {
         ControlFlow::Break(())

@@ -1,4 +1,4 @@
-//! The process's peak of resident memory, where the system tells it.
+//! Peak resident memory of the process, and settings of the allocator.
 
 /// Peak resident memory in bytes since the start or the last [`reset_peak`]; Linux only.
 pub fn peak_bytes() -> Option<u64> {
@@ -8,14 +8,14 @@ pub fn peak_bytes() -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// Starts a new peak measurement; where the system refuses, the peak stays that of the process.
+/// Resets the peak; where the system refuses, the peak stays that of the process.
 pub fn reset_peak() {
     // 5 resets the peak and nothing else (proc(5), /proc/pid/clear_refs).
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
-/// One heap for all threads, set before any starts: with one a thread, glibc keeps what each has freed, and
-/// a process of ranks peaks some 40 MiB higher. Tensors are few and large, so the threads seldom meet.
+/// Sets one heap for all threads, before any starts: with a heap a thread, glibc keeps what each has freed,
+/// and a process of ranks peaks some 40 MiB higher. Tensors are few and large, so threads rarely contend.
 pub fn share_heap() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: a setting of the allocator; a refusal leaves it as it was.
@@ -24,12 +24,11 @@ pub fn share_heap() {
     }
 }
 
-/// Gives freed memory back to the system, where the allocator can: parsing a tokenizer and a long text,
-/// and a prefill's activations, leave tens of megabytes that would count for as long as the process
-/// lives.
+/// Returns freed memory to the system, where the allocator can: parsing a tokenizer and a long text, and
+/// the activations of a prefill, leave tens of megabytes.
 pub fn give_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: the allocator's own call, for memory that nobody holds.
+    // SAFETY: the allocator's own call, for memory that is free.
     unsafe {
         libc::malloc_trim(0);
     }

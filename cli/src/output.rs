@@ -1,4 +1,4 @@
-//! What the user sees: results on stdout, progress on stderr when it is a terminal.
+//! Results on stdout, progress on stderr when it is a terminal.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -15,7 +15,7 @@ use crate::error::CliError;
 pub struct Output {
     json: bool,
     quiet: bool,
-    /// Another process speaks for this one.
+    /// Another process prints the results of this one.
     silent: bool,
 }
 
@@ -29,7 +29,7 @@ impl Output {
         }
     }
 
-    /// The same for a process that another one speaks for: it prints nothing but what ends it.
+    /// The same for a process whose results another one prints: nothing but its error.
     pub fn silent(self) -> Self {
         Self {
             quiet: true,
@@ -38,7 +38,7 @@ impl Output {
         }
     }
 
-    /// Whether the result is streamed as it comes, as text.
+    /// Whether the answer is streamed as text.
     pub fn streams(&self) -> bool {
         !self.json && !self.silent
     }
@@ -53,7 +53,7 @@ impl Output {
         self.json
     }
 
-    /// Prints a result: the JSON object, or what `human` writes.
+    /// Prints a result: the JSON object, or the output of `human`.
     pub fn result(
         &self,
         json: &Value,
@@ -73,10 +73,10 @@ impl Output {
             .map_err(CliError::failed)
     }
 
-    /// A line of explanation on stderr.
+    /// A note on stderr.
     pub fn note(&self, text: impl std::fmt::Display) {
         if !self.quiet {
-            // Nothing sensible is left to do when stderr is closed.
+            // An error is ignored: stderr is closed.
             let _ = writeln!(io::stderr(), "{text}");
         }
     }
@@ -101,12 +101,13 @@ impl Output {
 }
 
 /// A progress bar.
+#[derive(Clone)]
 pub struct Progress {
     bar: ProgressBar,
 }
 
 impl Progress {
-    /// Sets what is done of all there is.
+    /// Sets the position and the length.
     pub fn update(&self, done: u64, total: u64) {
         if self.bar.length() != Some(total) {
             self.bar.set_length(total);
@@ -115,7 +116,7 @@ impl Progress {
         self.bar.set_position(done);
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
     }

@@ -1,5 +1,5 @@
-//! `apb train-heads` as a program: what it writes, what it says of bad data, and what is left after a
-//! kill or on a full disk.
+//! The program `apb train-heads`: its output, its errors for bad data, and its files after a kill or on a
+//! full disk.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ fn model() -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join("tests/fixtures/models/llama-gqa")
 }
 
-/// A folder that goes away with the test, and trainings in it.
-struct Scene(tempfile::TempDir);
+/// A temporary folder, and runs of the command in it.
+struct TestFolder(tempfile::TempDir);
 
-impl Scene {
+impl TestFolder {
     fn new() -> Self {
         Self(tempfile::tempdir().expect("a temporary folder"))
     }
@@ -46,7 +46,7 @@ impl Scene {
     }
 }
 
-/// `count` samples, each with a number of its own to find.
+/// `count` samples, each with a different number to find.
 fn samples(count: usize) -> String {
     let mut lines = String::new();
     for index in 0..count {
@@ -85,10 +85,10 @@ const SHORT: [&str; 6] = ["--steps", "6", "--round", "2", "--held-out", "2"];
 
 #[test]
 fn heads_are_trained_and_used() {
-    let scene = Scene::new();
-    scene.file("data.jsonl", samples(8));
+    let folder = TestFolder::new();
+    folder.file("data.jsonl", samples(8));
     let run = [&["--data", "data.jsonl"], &SHORT[..]].concat();
-    let found = json_of(&scene.train("heads.safetensors", &run));
+    let found = json_of(&folder.train("heads.safetensors", &run));
     for key in [
         "out",
         "steps",
@@ -111,7 +111,7 @@ fn heads_are_trained_and_used() {
         );
     }
 
-    let document = scene.file(
+    let document = folder.file(
         "document.txt",
         "It was a bright cold day in April. ".repeat(9),
     );
@@ -125,7 +125,7 @@ fn heads_are_trained_and_used() {
             "3",
         ])
         .args(["--method", "apb", "--ranks", "2", "--heads"])
-        .arg(scene.path("heads.safetensors"))
+        .arg(folder.path("heads.safetensors"))
         .arg("--document")
         .arg(&document)
         .arg("--model")
@@ -146,7 +146,7 @@ fn heads_are_trained_and_used() {
         "--held-out",
         "0",
     ];
-    let long = json_of(&scene.train("long.safetensors", &long));
+    let long = json_of(&folder.train("long.safetensors", &long));
     assert_eq!(long["rounds"][0]["step"], 2);
     assert!(
         long["valid_loss"].is_null() && long["recall_at_k"].is_number(),
@@ -155,7 +155,7 @@ fn heads_are_trained_and_used() {
 
     // For these weights alone, or for all of their shapes.
     let metadata = |name: &str| {
-        let bytes = std::fs::read(scene.path(name)).expect("heads");
+        let bytes = std::fs::read(folder.path(name)).expect("heads");
         let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).expect("a header");
         header.metadata().clone().expect("metadata")
     };
@@ -163,33 +163,33 @@ fn heads_are_trained_and_used() {
     assert_eq!(bound["model_fingerprint"], bound["trained_on"]);
     assert!(bound["recipe"].contains("learning_rate"), "{bound:?}");
     let any = [&run[..], &["--any-weights"]].concat();
-    json_of(&scene.train("any.safetensors", &any));
+    json_of(&folder.train("any.safetensors", &any));
     let any = metadata("any.safetensors");
     assert!(!any.contains_key("model_fingerprint"));
     assert_eq!(any["trained_on"], bound["trained_on"]);
 
-    // A second run would take the first one's folder.
+    // A second run in the folder of the first one.
     refused(
-        &scene.train("heads.safetensors", &run),
+        &folder.train("heads.safetensors", &run),
         1,
         &["heads.safetensors.training", "--resume"],
     );
-    // The finished run is read again.
-    let bytes = std::fs::read(scene.path("heads.safetensors")).expect("heads");
-    std::fs::remove_file(scene.path("heads.safetensors")).expect("removed");
+    // A finished run is loaded again.
+    let bytes = std::fs::read(folder.path("heads.safetensors")).expect("heads");
+    std::fs::remove_file(folder.path("heads.safetensors")).expect("removed");
     let again = [&run[..], &["--resume"]].concat();
     assert_eq!(
-        json_of(&scene.train("heads.safetensors", &again))["rounds"],
+        json_of(&folder.train("heads.safetensors", &again))["rounds"],
         found["rounds"]
     );
-    let read = std::fs::read(scene.path("heads.safetensors")).expect("heads");
+    let read = std::fs::read(folder.path("heads.safetensors")).expect("heads");
     assert!(bytes == read, "other heads");
 }
 
 #[test]
-fn a_killed_run_goes_on_to_the_same_heads() {
-    let scene = Scene::new();
-    scene.file("data.jsonl", samples(12));
+fn a_killed_run_resumes_to_the_same_heads() {
+    let folder = TestFolder::new();
+    folder.file("data.jsonl", samples(12));
     let run = [
         "--data",
         "data.jsonl",
@@ -202,10 +202,10 @@ fn a_killed_run_goes_on_to_the_same_heads() {
         "--batch",
         "2",
     ];
-    json_of(&scene.train("whole.safetensors", &run));
+    json_of(&folder.train("whole.safetensors", &run));
 
     let resumed = [&run[..], &["--resume"]].concat();
-    let rounds = scene.path("parts.safetensors.training/rounds.json");
+    let rounds = folder.path("parts.safetensors.training/rounds.json");
     let done = || {
         let text = std::fs::read(&rounds).ok()?;
         let rounds: Value = serde_json::from_slice(&text).expect("whole at any time");
@@ -214,7 +214,7 @@ fn a_killed_run_goes_on_to_the_same_heads() {
     let started = Instant::now();
     // Killed in the middle of a round, after one, five and nine of twenty.
     for (args, until) in [(&run[..], 1), (&resumed[..], 5), (&resumed[..], 9)] {
-        let mut child = scene
+        let mut child = folder
             .command("parts.safetensors", args)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -234,10 +234,10 @@ fn a_killed_run_goes_on_to_the_same_heads() {
         }
         child.kill().expect("killed");
         child.wait().expect("gone");
-        assert!(!scene.path("parts.safetensors").exists());
+        assert!(!folder.path("parts.safetensors").exists());
     }
-    json_of(&scene.train("parts.safetensors", &resumed));
-    let read = |name: &str| std::fs::read(scene.path(name)).expect("heads");
+    json_of(&folder.train("parts.safetensors", &resumed));
+    let read = |name: &str| std::fs::read(folder.path(name)).expect("heads");
     assert!(
         read("parts.safetensors") == read("whole.safetensors"),
         "other heads"
@@ -245,8 +245,8 @@ fn a_killed_run_goes_on_to_the_same_heads() {
 }
 
 #[test]
-fn bad_samples_are_counted_and_named() {
-    let scene = Scene::new();
+fn bad_samples_are_counted_and_reported() {
+    let folder = TestFolder::new();
     let mut lines = samples(6);
     let long = "word ".repeat(5000);
     for bad in [
@@ -257,70 +257,78 @@ fn bad_samples_are_counted_and_named() {
         lines.push_str(&bad);
         lines.push('\n');
     }
-    scene.file("data.jsonl", &lines);
+    folder.file("data.jsonl", &lines);
     let run = [&["--data", "data.jsonl"], &SHORT[..]].concat();
-    let done = scene.train("heads.safetensors", &run);
+    let done = folder.train("heads.safetensors", &run);
     let found = json_of(&done);
     assert_eq!(found["samples"]["skipped"], 3, "{found}");
     assert_eq!(found["samples"]["train"], 4);
-    for said in ["line 7", "line 8", "line 9"] {
-        assert!(stderr(&done).contains(said), "{}", stderr(&done));
+    for line in ["line 7", "line 8", "line 9"] {
+        assert!(stderr(&done).contains(line), "{}", stderr(&done));
     }
 
     let strict = [&run[..], &["--strict"]].concat();
     refused(
-        &scene.train("b.safetensors", &strict),
+        &folder.train("b.safetensors", &strict),
         2,
         &["data.jsonl", "line 7"],
     );
     let lines: Vec<&str> = lines.lines().collect();
     for (name, line) in [("question", lines[7]), ("answer", lines[8])] {
         let file = format!("{name}.jsonl");
-        scene.file(&file, format!("{}\n{line}\n", lines[0]));
+        folder.file(&file, format!("{}\n{line}\n", lines[0]));
         let strict = [&["--data", &file, "--strict"], &SHORT[..]].concat();
         refused(
-            &scene.train("b.safetensors", &strict),
+            &folder.train("b.safetensors", &strict),
             2,
             &[&file, "line 2", name],
         );
     }
     for (name, content) in [("empty.jsonl", ""), ("bad.jsonl", "nothing\n")] {
-        scene.file(name, content);
+        folder.file(name, content);
         let run = [&["--data", name], &SHORT[..]].concat();
-        refused(&scene.train("b.safetensors", &run), 2, &[name]);
+        refused(&folder.train("b.safetensors", &run), 2, &[name]);
     }
     let absent = [&["--data", "absent.jsonl"], &SHORT[..]].concat();
-    refused(&scene.train("b.safetensors", &absent), 2, &["absent.jsonl"]);
+    refused(
+        &folder.train("b.safetensors", &absent),
+        2,
+        &["absent.jsonl"],
+    );
     let too_few = ["--data", "data.jsonl", "--held-out", "6"];
     refused(
-        &scene.train("b.safetensors", &too_few),
+        &folder.train("b.safetensors", &too_few),
         2,
         &["6 are held out"],
     );
     let no_steps = ["--data", "data.jsonl", "--steps", "0"];
-    refused(&scene.train("b.safetensors", &no_steps), 2, &["steps is 0"]);
-    assert!(!scene.path("b.safetensors").exists());
-    assert!(!scene.path("b.safetensors.training").exists());
+    refused(
+        &folder.train("b.safetensors", &no_steps),
+        2,
+        &["steps is 0"],
+    );
+    assert!(!folder.path("b.safetensors").exists());
+    assert!(!folder.path("b.safetensors.training").exists());
 }
 
-/// A limit on the size of files stands for a full disk: the first checkpoint does not fit.
+/// Simulates a full disk by a limit on the size of files: the first checkpoint does not fit.
 #[cfg(unix)]
 #[test]
 fn a_full_disk_leaves_no_broken_file() {
-    let scene = Scene::new();
-    scene.file("data.jsonl", samples(8));
+    let folder = TestFolder::new();
+    folder.file("data.jsonl", samples(8));
     let run = [&["--data", "data.jsonl"], &SHORT[..]].concat();
-    let apb = scene.command("heads.safetensors", &run);
+    let apb = folder.command("heads.safetensors", &run);
     let mut limited = Command::new("sh");
     limited
         .args(["-c", "trap '' XFSZ; ulimit -f 4; exec \"$@\"", "sh"])
         .arg(apb.get_program())
         .args(apb.get_args())
-        .current_dir(scene.path("."));
+        .current_dir(folder.path("."));
     let done = limited.output().expect("a shell");
     refused(&done, 1, &["apb: "]);
-    assert!(!scene.path("heads.safetensors").exists());
-    let left: Vec<_> = std::fs::read_dir(scene.path("heads.safetensors.training/checkpoint"))
+    assert!(!folder.path("heads.safetensors").exists());
+    let left: Vec<_> = std::fs::read_dir(folder.path("heads.safetensors.training/checkpoint"))
         .expect("a folder")
         .map(|file| file.expect("a file").file_name())
         .filter(|name| !name.to_string_lossy().contains("unfinished"))
@@ -333,10 +341,10 @@ fn a_full_disk_leaves_no_broken_file() {
     assert!(!parts.iter().all(|part| whole(part)), "{left:?}");
 
     let resumed = [&run[..], &["--resume"]].concat();
-    json_of(&scene.train("heads.safetensors", &resumed));
+    json_of(&folder.train("heads.safetensors", &resumed));
     let whole = [&["--data", "data.jsonl"], &SHORT[..]].concat();
-    json_of(&scene.train("whole.safetensors", &whole));
-    let read = |name: &str| std::fs::read(scene.path(name)).expect("heads");
+    json_of(&folder.train("whole.safetensors", &whole));
+    let read = |name: &str| std::fs::read(folder.path(name)).expect("heads");
     assert!(
         read("heads.safetensors") == read("whole.safetensors"),
         "other heads"
@@ -344,10 +352,10 @@ fn a_full_disk_leaves_no_broken_file() {
 }
 
 #[test]
-fn any_text_gives_samples() {
-    let scene = Scene::new();
+fn samples_are_synthesised_from_any_text() {
+    let folder = TestFolder::new();
     let text = include_str!("../../examples/data/opticks.txt");
-    scene.file("text.txt", &text[2000..40_000]);
+    folder.file("text.txt", &text[2000..40_000]);
     let lengths = [
         "--min-tokens",
         "300",
@@ -357,14 +365,14 @@ fn any_text_gives_samples() {
         "13",
     ];
     let run = [&["--synthesize", "text.txt"], &lengths[..], &SHORT[..]].concat();
-    let found = json_of(&scene.train("heads.safetensors", &run));
+    let found = json_of(&folder.train("heads.safetensors", &run));
     let made = found["samples"]["made"].as_object().expect("kinds");
     assert_eq!(made.values().filter_map(Value::as_u64).sum::<u64>(), 13);
     assert!(made.len() > 3, "{made:?}");
 
     let long = ["--synthesize", "text.txt", "--max-tokens", "1000000"];
     refused(
-        &scene.train("b.safetensors", &long),
+        &folder.train("b.safetensors", &long),
         2,
         &["text.txt", "tokens"],
     );

@@ -1,5 +1,6 @@
-//! Features kept on disk, so that later passes over the samples need no backbone.
+//! Features on disk, so that later passes over the samples need no backbone.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -12,54 +13,42 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
-use super::features::{LayerFeatures, TrainError};
+use super::error::TrainError;
+use super::features::{Backbone, LayerFeatures};
 use super::labels::Labels;
+use super::output::element_type;
 use super::sample::Sample;
 use crate::checkpoint::safetensors::encode;
 use crate::hex;
 
-/// What files of features are called behind their key.
+/// Extension of the files.
 const EXTENSION: &str = "safetensors";
+
+/// The three tensors of a layer.
+const PARTS: [&str; 3] = ["projections", "logits", "mass"];
 
 /// A folder with the features of as many samples as fit a limit, one safetensors file a sample.
 ///
-/// Only what this model in this dtype made of exactly this sample is found again. A full disk or a
-/// broken file costs time, never the run: features are then computed.
+/// The file name is a hash of the model, the dtype and the sample. A full disk or a broken file does
+/// not stop the run: features are then computed.
 #[derive(Debug)]
 pub struct FeatureCache {
     folder: PathBuf,
     /// Bytes at most.
     limit: u64,
     used: AtomicU64,
-    /// What a key begins with: the model's fingerprint and the dtype.
-    of: String,
-    /// Whether nothing more is to be kept.
+    /// What every hash begins with: the model's fingerprint and the dtype.
+    model: String,
+    /// Whether no more files are written.
     full: AtomicBool,
 }
 
-/// The features of one sample on disk.
-pub(super) struct Kept {
-    map: Mmap,
-    path: PathBuf,
-}
-
-/// The features of one sample on their way to the disk.
-pub(super) struct Keeping {
-    path: PathBuf,
-    layers: usize,
-    file: Option<BufWriter<NamedTempFile>>,
-    bytes: u64,
-}
-
-/// The three tensors of a layer.
-const PARTS: [&str; 3] = ["projections", "logits", "mass"];
-
 impl FeatureCache {
-    /// Opens or makes the folder; `model` is the model's fingerprint, `limit` in bytes.
+    /// Opens or creates the folder; `model` is the model's fingerprint, `limit` in bytes.
     ///
     /// # Errors
     ///
-    /// Any of the file system's.
+    /// Those of the file system.
     pub fn open(folder: &Path, limit: u64, model: &str, dtype: DType) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let mut used = 0;
@@ -73,166 +62,175 @@ impl FeatureCache {
             folder: folder.into(),
             limit,
             used: AtomicU64::new(used),
-            of: format!("{model} {dtype:?}"),
+            model: format!("{model} {dtype:?}"),
             full: AtomicBool::new(false),
         })
     }
 
-    /// Bytes in the folder.
-    pub fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
-    }
-
-    fn path(&self, sample: &Sample) -> PathBuf {
-        let mut hash = Sha256::new();
-        hash.update(self.of.as_bytes());
-        for range in [&sample.scored, &sample.answer] {
-            hash.update((range.start as u64).to_le_bytes());
-            hash.update((range.end as u64).to_le_bytes());
-        }
-        for id in &sample.ids {
-            hash.update(id.to_le_bytes());
-        }
-        self.folder
-            .join(format!("{}.{EXTENSION}", hex::encode(&hash.finalize())))
-    }
-
-    /// The features of a sample, if they are there and whole.
-    pub(super) fn open_sample(&self, sample: &Sample, layers: usize) -> Option<Kept> {
+    /// Reads each layer's features of a sample, or computes and writes them.
+    pub(super) fn features(
+        &self,
+        backbone: &Backbone,
+        sample: &Sample,
+        mut visit: impl FnMut(usize, LayerFeatures) -> Result<(), TrainError> + Send,
+    ) -> Result<(), TrainError> {
         let path = self.path(sample);
-        let file = File::open(&path).ok()?;
-        // SAFETY: the file was renamed into place complete and is never written to again.
-        let map = unsafe { Mmap::map(&file) }.ok()?;
-        let kept = Kept { map, path };
-        let whole = SafeTensors::deserialize(&kept.map)
-            .is_ok_and(|tensors| tensors.len() == layers * PARTS.len());
-        if !whole {
-            tracing::warn!("{}: not features of a sample", kept.path.display());
+        let layers = backbone.layers();
+        if let Some(cached) = CachedSample::open(&path, layers) {
+            for layer in 0..layers {
+                visit(layer, cached.layer(layer, backbone.device())?)?;
+            }
+            return Ok(());
         }
-        whole.then_some(kept)
-    }
-
-    /// Begins to keep a sample; none where there is no room.
-    pub(super) fn begin(&self, sample: &Sample, layers: usize) -> Option<Keeping> {
-        (!self.full.load(Ordering::Relaxed)).then(|| Keeping {
-            path: self.path(sample),
+        let mut writer = (!self.full.load(Ordering::Relaxed)).then_some(SampleWriter {
+            cache: self,
             layers,
             file: None,
             bytes: 0,
-        })
-    }
-
-    /// Adds a layer; `false` when the sample is not to be kept after all.
-    pub(super) fn add(
-        &self,
-        keeping: &mut Keeping,
-        layer: usize,
-        features: &LayerFeatures,
-    ) -> bool {
-        match self.try_add(keeping, layer, features) {
-            Ok(more) => more,
-            Err(error) => {
-                tracing::warn!(
-                    "{}: {error}; no more features are kept",
-                    self.folder.display()
-                );
-                self.full.store(true, Ordering::Relaxed);
-                false
-            }
+        });
+        backbone.features(sample, |layer, features| {
+            writer = writer.take().and_then(|writer| {
+                let added = writer.add(&features);
+                self.or_stop_writing(added).flatten()
+            });
+            visit(layer, features)
+        })?;
+        if let Some(writer) = writer {
+            self.or_stop_writing(writer.finish(&path));
         }
+        Ok(())
     }
 
-    fn try_add(
-        &self,
-        keeping: &mut Keeping,
-        layer: usize,
-        features: &LayerFeatures,
-    ) -> io::Result<bool> {
-        let tensors = parts(features).map_err(io::Error::other)?;
-        let file = match &mut keeping.file {
+    fn path(&self, sample: &Sample) -> PathBuf {
+        let mut hash = Sha256::new_with_prefix(&self.model);
+        sample.hash(&[&sample.scored, &sample.answer], &mut hash);
+        let name = hex::encode(&hash.finalize());
+        self.folder.join(format!("{name}.{EXTENSION}"))
+    }
+
+    /// The value, or none after an error, with which writing ends.
+    fn or_stop_writing<T>(&self, result: io::Result<T>) -> Option<T> {
+        let warn = |error: &io::Error| {
+            tracing::warn!(
+                "{}: {error}; no more features are kept",
+                self.folder.display()
+            );
+            self.full.store(true, Ordering::Relaxed);
+        };
+        result.inspect_err(warn).ok()
+    }
+}
+
+/// Writes the features of one sample, layer by layer.
+struct SampleWriter<'c> {
+    cache: &'c FeatureCache,
+    layers: usize,
+    /// None before the first layer, which gives the size.
+    file: Option<BufWriter<NamedTempFile>>,
+    bytes: u64,
+}
+
+impl SampleWriter<'_> {
+    /// Adds a layer; none where the sample does not fit the limit.
+    fn add(mut self, features: &LayerFeatures) -> io::Result<Option<Self>> {
+        let labels = &features.labels;
+        let tensors = [&features.projections, &labels.logits, &labels.mass]
+            .map(|tensor| tensor.clone().try_into_data().map_err(io::Error::other));
+        let [projections, logits, mass] = tensors;
+        let tensors = [projections?, logits?, mass?];
+        let mut file = match self.file.take() {
             Some(file) => file,
             None => {
-                let names: Vec<String> = (0..keeping.layers)
-                    .flat_map(|layer| PARTS.map(|part| name(layer, part)))
-                    .collect();
-                let described = names.iter().enumerate().map(|(index, name)| {
-                    let tensor = &tensors[index % PARTS.len()];
-                    let dtype = stored(tensor.dtype()).unwrap_or("F32");
-                    let bytes = tensor.as_bytes().len() as u64;
-                    (name.as_str(), dtype, &tensor.shape()[..], bytes)
-                });
-                let (header, length) = encode(Value::Object(Map::new()), described);
-                let bytes = header.len() as u64 + length;
-                if self.used() + bytes > self.limit {
-                    self.full.store(true, Ordering::Relaxed);
-                    return Ok(false);
+                let (header, bytes) = self.header(&tensors);
+                if self.cache.used.load(Ordering::Relaxed) + bytes > self.cache.limit {
+                    self.cache.full.store(true, Ordering::Relaxed);
+                    return Ok(None);
                 }
-                keeping.bytes = bytes;
-                let file = tempfile::Builder::new().tempfile_in(&self.folder)?;
-                let file = keeping.file.insert(BufWriter::new(file));
+                self.bytes = bytes;
+                let mut file = BufWriter::new(NamedTempFile::new_in(&self.cache.folder)?);
                 file.write_all(&header)?;
                 file
             }
         };
-        debug_assert!(layer < keeping.layers);
         for tensor in &tensors {
             file.write_all(tensor.as_bytes())?;
         }
-        Ok(true)
+        self.file = Some(file);
+        Ok(Some(self))
     }
 
-    /// All layers are there: the file gets its name.
-    pub(super) fn end(&self, keeping: Keeping) {
-        let Some(file) = keeping.file else { return };
-        let done = file
-            .into_inner()
-            .map_err(|error| error.into_error())
-            .and_then(|file| file.persist(&keeping.path).map_err(|error| error.error));
-        match done {
-            Ok(_) => {
-                self.used.fetch_add(keeping.bytes, Ordering::Relaxed);
-            }
-            Err(error) => {
-                tracing::warn!(
-                    "{}: {error}; no more features are kept",
-                    self.folder.display()
-                );
-                self.full.store(true, Ordering::Relaxed);
-            }
-        }
+    /// The header of a file whose layers all have the first one's shapes, and the size of the file.
+    fn header(&self, first: &[TensorData; 3]) -> (Vec<u8>, u64) {
+        let names: Vec<String> = (0..self.layers)
+            .flat_map(|layer| PARTS.map(|part| name(layer, part)))
+            .collect();
+        let described = names.iter().enumerate().map(|(index, name)| {
+            let tensor = &first[index % PARTS.len()];
+            let dtype = element_type(tensor.dtype()).unwrap_or("F32");
+            let bytes = tensor.as_bytes().len() as u64;
+            (name.as_str(), dtype, &tensor.shape()[..], bytes)
+        });
+        let (header, length) = encode(Value::Object(Map::new()), described);
+        let bytes = header.len() as u64 + length;
+        (header, bytes)
+    }
+
+    /// Gives the complete file its name.
+    fn finish(self, path: &Path) -> io::Result<()> {
+        let Some(file) = self.file else {
+            return Ok(());
+        };
+        let file = file.into_inner().map_err(|error| error.into_error())?;
+        file.persist(path).map_err(|error| error.error)?;
+        self.cache.used.fetch_add(self.bytes, Ordering::Relaxed);
+        Ok(())
     }
 }
 
-impl Kept {
+/// The features of one sample on disk.
+struct CachedSample<'p> {
+    map: Mmap,
+    path: &'p Path,
+}
+
+impl<'p> CachedSample<'p> {
+    /// Opens the file, if it exists and is complete.
+    fn open(path: &'p Path, layers: usize) -> Option<Self> {
+        let file = File::open(path).ok()?;
+        // SAFETY: the file was renamed into place complete and is never written to again.
+        let map = unsafe { Mmap::map(&file) }.ok()?;
+        let complete = SafeTensors::deserialize(&map)
+            .is_ok_and(|tensors| tensors.len() == layers * PARTS.len());
+        if !complete {
+            tracing::warn!("{}: not features of a sample", path.display());
+        }
+        complete.then_some(Self { map, path })
+    }
+
     /// A layer's features on `device`.
-    ///
-    /// # Errors
-    ///
-    /// [`TrainError::Run`] when the file is not what was written.
-    pub(super) fn layer(&self, layer: usize, device: &Device) -> Result<LayerFeatures, TrainError> {
-        let wrong = |what: &dyn std::fmt::Display| {
+    fn layer(&self, layer: usize, device: &Device) -> Result<LayerFeatures, TrainError> {
+        let invalid = |what: &dyn fmt::Display| {
             let path = self.path.display();
             TrainError::Run(format!(
                 "{path}: not features of a sample ({what}); remove the file"
             ))
         };
-        let tensors = SafeTensors::deserialize(&self.map).map_err(|error| wrong(&error))?;
+        let tensors = SafeTensors::deserialize(&self.map).map_err(|error| invalid(&error))?;
         let read = |part| -> Result<Tensor<3>, TrainError> {
             let view = tensors
                 .tensor(&name(layer, part))
-                .map_err(|error| wrong(&error))?;
+                .map_err(|error| invalid(&error))?;
             let dtype = match view.dtype() {
                 safetensors::Dtype::F32 => DType::F32,
                 safetensors::Dtype::F16 => DType::F16,
                 safetensors::Dtype::BF16 => DType::BF16,
-                other => return Err(wrong(&format!("{other:?}"))),
+                other => return Err(invalid(&format!("{other:?}"))),
             };
             let shape: [usize; 3] = view
                 .shape()
                 .try_into()
-                .map_err(|_| wrong(&format!("{:?}", view.shape())))?;
-            let bytes = burn::tensor::Bytes::from_bytes_vec(view.data().to_vec());
-            let data = TensorData::from_bytes(bytes, shape, dtype);
+                .map_err(|_| invalid(&format!("{:?}", view.shape())))?;
+            let data = TensorData::from_bytes_vec(view.data().to_vec(), shape, dtype);
             Ok(Tensor::from_data(data, (device, dtype)))
         };
         Ok(LayerFeatures {
@@ -247,26 +245,4 @@ impl Kept {
 
 fn name(layer: usize, part: &str) -> String {
     format!("layers.{layer}.{part}")
-}
-
-/// What safetensors calls a dtype.
-fn stored(dtype: DType) -> Option<&'static str> {
-    match dtype {
-        DType::F32 => Some("F32"),
-        DType::F16 => Some("F16"),
-        DType::BF16 => Some("BF16"),
-        _ => None,
-    }
-}
-
-fn parts(features: &LayerFeatures) -> Result<[TensorData; 3], TrainError> {
-    let data = |tensor: &Tensor<3>| {
-        let data = tensor.clone().try_into_data();
-        data.map_err(|error| TrainError::Device(error.to_string()))
-    };
-    Ok([
-        data(&features.projections)?,
-        data(&features.labels.logits)?,
-        data(&features.labels.mass)?,
-    ])
 }

@@ -1,4 +1,4 @@
-//! From texts to the samples of a run.
+//! Encoding texts to the samples of a run.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -10,58 +10,57 @@ use rand::rngs::Xoshiro256PlusPlus;
 use rand::seq::SliceRandom;
 
 use super::data::{DataError, SampleFile, SynthesisConfig, Synthesizer, TextSample};
-use super::run::TrainingData;
-use super::sample::{Sample, SampleError};
+use super::sample::{Sample, SampleError, TrainingData};
 use crate::ModelText;
 
-/// Problems that are kept to be shown; all are counted.
+/// Problems that are listed; all are counted.
 const SHOWN: usize = 20;
 
-/// Why there are no samples to learn from.
+/// Why samples cannot be collected.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CollectError {
-    /// The texts cannot be read or made.
+    /// The texts cannot be read or synthesised.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// A text cannot become a sample, and all must.
+    /// A text cannot be a sample, in strict mode.
     #[error("{}: line {line}: {source}", path.display())]
     Refused {
         /// The file.
         path: PathBuf,
         /// The line, from one.
         line: usize,
-        /// Why.
+        /// The error.
         source: SampleError,
     },
-    /// A made text cannot become a sample.
+    /// A synthesised text cannot be a sample.
     #[error("sample {index} of the synthesis: {source}; ask for shorter documents")]
     Made {
-        /// Which, from zero.
+        /// Its index, from zero.
         index: usize,
-        /// Why.
+        /// The error.
         source: SampleError,
     },
     /// Nothing is left to learn from.
     #[error(
         "{samples} samples of which {held_out} are held out: none is left to learn from{}",
-        problems.first().map(|first| format!("; the first that was passed over: {first}"))
+        problems.first().map(|first| format!("; the first that was skipped: {first}"))
             .unwrap_or_default()
     )]
     TooFew {
-        /// Samples there are.
+        /// Collected samples.
         samples: usize,
-        /// Those that were to be held out.
+        /// Samples to hold out.
         held_out: usize,
-        /// What was wrong with others.
+        /// The problems of skipped texts.
         problems: Vec<String>,
     },
-    /// The caller asked to stop.
+    /// The caller stopped it.
     #[error("stopped")]
     Stopped,
 }
 
-/// Gathers samples for one model.
+/// Collects samples for one model.
 #[derive(Debug)]
 pub struct Collector<'m> {
     model: &'m ModelText,
@@ -75,8 +74,8 @@ pub struct Collector<'m> {
 }
 
 impl<'m> Collector<'m> {
-    /// Samples of at most `limit` tokens for `model`, with the question in front where
-    /// `question_first` says so. `strict`: a text that cannot be used is an error, not passed over.
+    /// Collects samples of at most `limit` tokens for `model`; `question_first`: with the question in
+    /// front. `strict`: a text that cannot be used is an error instead of skipped.
     pub fn new(model: &'m ModelText, limit: usize, question_first: bool, strict: bool) -> Self {
         Self {
             model,
@@ -90,8 +89,8 @@ impl<'m> Collector<'m> {
         }
     }
 
-    /// Adds at most `most` samples of a file, from its start. `progress` hears of lines done of all,
-    /// and may stop.
+    /// Adds at most `most` samples of a file, from its start. `progress` is called with the number of
+    /// lines done and of all; `Break` stops.
     ///
     /// # Errors
     ///
@@ -176,7 +175,7 @@ impl<'m> Collector<'m> {
         self.samples.is_empty()
     }
 
-    /// Texts passed over.
+    /// Skipped texts.
     pub fn skipped(&self) -> usize {
         self.skipped
     }
@@ -186,12 +185,12 @@ impl<'m> Collector<'m> {
         &self.problems
     }
 
-    /// How many samples of each kind were made.
+    /// Synthesised samples of each kind.
     pub fn made(&self) -> &BTreeMap<&'static str, usize> {
         &self.made
     }
 
-    /// Shuffles the samples by `seed` and holds out as many as asked for.
+    /// Shuffles the samples by `seed` and holds out `held_out` of them.
     ///
     /// # Errors
     ///

@@ -1,4 +1,6 @@
-//! How heads are trained.
+//! Configuration of training.
+
+use std::fmt;
 
 use burn::config::Config;
 use burn::lr_scheduler::LrSchedulerConfig;
@@ -6,9 +8,9 @@ use burn::lr_scheduler::linear::LinearLrSchedulerConfig;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn::lr_scheduler::sequential::SequentialLrSchedulerConfig;
 
-use super::features::TrainError;
+use super::error::TrainError;
 
-/// How heads are trained; the defaults are Locret's recipe (<https://arxiv.org/abs/2410.01805>,
+/// Configuration of [`train_heads`](super::train_heads); the defaults are Locret's recipe (<https://arxiv.org/abs/2410.01805>,
 /// appendix), query-aware as APB needs it.
 #[derive(Config, Debug, PartialEq)]
 pub struct TrainHeadsConfig {
@@ -33,7 +35,7 @@ pub struct TrainHeadsConfig {
     /// Weight of the smoothing loss.
     #[config(default = 0.0025)]
     pub alpha: f64,
-    /// Samples of a step, one after another.
+    /// Samples of a step, whose gradients are accumulated.
     #[config(default = 1)]
     pub batch: usize,
     /// Steps between two validations, each with a checkpoint.
@@ -42,7 +44,7 @@ pub struct TrainHeadsConfig {
     /// Share of a sample's rows that the metrics keep.
     #[config(default = 0.1)]
     pub keep: f64,
-    /// Rounds without a lower validation loss after which training stops; none: never.
+    /// Rounds without a lower validation loss after which training stops; without it, it runs to the end.
     pub patience: Option<usize>,
     /// Seed of the weights and of the samples' order.
     #[config(default = 0)]
@@ -53,8 +55,8 @@ pub struct TrainHeadsConfig {
 pub(super) const BETAS: (f32, f32) = (0.9, 0.95);
 
 impl TrainHeadsConfig {
-    /// Samples that a whole run looks at, one after another.
-    pub fn visits(&self) -> usize {
+    /// Samples that a whole run processes, repeated ones included.
+    pub fn total_samples(&self) -> usize {
         self.steps * self.batch
     }
 
@@ -63,56 +65,49 @@ impl TrainHeadsConfig {
         self.steps.div_ceil(self.round.max(1))
     }
 
+    /// Checks the values.
+    ///
     /// # Errors
     ///
-    /// [`TrainError::Run`] names the value that cannot be, and what can.
+    /// [`TrainError::Run`] with the invalid value and what is expected.
     pub fn check(&self) -> Result<(), TrainError> {
-        let at_least_one = [
+        let invalid = |name: &str, value: &dyn fmt::Display, expected: &str| {
+            let text = format!("{name} is {value}, expected {expected}");
+            Err(TrainError::Run(text))
+        };
+        let counts = [
             ("width", self.width),
             ("steps", self.steps),
             ("batch", self.batch),
             ("round", self.round),
+            ("patience", self.patience.unwrap_or(1)),
         ];
-        for (name, value) in at_least_one {
+        for (name, value) in counts {
             if value == 0 {
-                return Err(TrainError::Run(format!("{name} is 0, expected at least 1")));
+                return invalid(name, &value, "at least 1");
             }
-        }
-        if self.patience == Some(0) {
-            return Err(TrainError::Run(
-                "patience is 0, expected at least 1 round".into(),
-            ));
         }
         if self.steps.checked_mul(self.batch).is_none() {
-            return Err(TrainError::Run(format!(
-                "{} steps of {} samples are more than can be counted",
-                self.steps, self.batch
-            )));
+            let expected = format!("fewer with {} samples each", self.batch);
+            return invalid("steps", &self.steps, &expected);
         }
-        let within = |value: f64, low: f64, high: f64| value > low && value <= high;
-        let ranges = [
-            ("learning rate", self.learning_rate, 0.0, 1.0),
-            ("clip", self.clip, 0.0, f64::MAX),
-            ("keep", self.keep, 0.0, 1.0),
-        ];
-        for (name, value, low, high) in ranges {
-            if !within(value, low, high) {
-                return Err(TrainError::Run(format!(
-                    "{name} is {value}, expected above {low} and at most {high}"
-                )));
+        for (name, value) in [("learning rate", self.learning_rate), ("keep", self.keep)] {
+            if !(value > 0.0 && value <= 1.0) {
+                return invalid(name, &value, "above 0 and at most 1");
             }
+        }
+        if !(self.clip > 0.0 && self.clip.is_finite()) {
+            return invalid("clip", &self.clip, "above 0");
         }
         for (name, value) in [("alpha", self.alpha), ("weight decay", self.weight_decay)] {
             if !(value >= 0.0 && value.is_finite()) {
-                return Err(TrainError::Run(format!(
-                    "{name} is {value}, expected 0 or more"
-                )));
+                return invalid(name, &value, "0 or more");
             }
         }
         Ok(())
     }
 
-    /// The learning rate: a line up, and a line down to 0.
+    /// The learning rate: a linear rise, then a linear fall to 0.
     pub(super) fn schedule(&self) -> Result<ModuleLrScheduler, TrainError> {
         let warm_up = self.warm_up.min(self.steps.saturating_sub(1));
         let rate = self.learning_rate;
@@ -160,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_named() {
+    fn invalid_values_are_named() {
         let config = TrainHeadsConfig::new();
         assert!(config.check().is_ok());
         for (wrong, word) in [

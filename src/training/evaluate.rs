@@ -1,15 +1,16 @@
-//! How well any compressor chooses, on samples it has not seen.
+//! The quality of any compressor on held-out samples.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::features::{Backbone, TrainError};
+use super::error::TrainError;
+use super::features::Backbone;
 use super::labels::Labels;
 use super::quality::Quality;
 use super::sample::Sample;
 use crate::apb::compressor::{Compressor, ScoreInput};
 
-/// What compressors would have kept of some samples.
+/// The quality of a compressor's selection.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation {
     /// Mean over samples, of each layer.
@@ -18,11 +19,11 @@ pub struct Evaluation {
     pub all: Quality,
 }
 
-/// Lets compressors score the rows of samples, and compares their choice with what the answers attend
-/// to. A sample's rows before the scored ones, the question among them, are the anchor, as they are
-/// for a rank. Each sample goes through the backbone once, whatever the number of compressors.
+/// Scores the rows of samples with each compressor, and compares the rows it selects with the
+/// attention of the answers. A sample's rows before the scored ones, which include the question, are
+/// the anchor, as they are for a rank. The backbone runs once a sample for all compressors.
 ///
-/// `progress` hears of samples done of all, and may stop.
+/// `progress` is called with the number of samples done and of all; `Break` stops.
 ///
 /// # Errors
 ///

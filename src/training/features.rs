@@ -1,51 +1,27 @@
-//! The frozen backbone: what one layer of a sample shows to its head.
+//! The frozen backbone: the inputs and labels of each layer's head.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 
+use super::error::TrainError;
 use super::labels::Labels;
 use super::sample::Sample;
 use crate::kernels::KernelError;
 use crate::model::{CausalLm, HiddenRows, LayerAttention, Projections, Rope, forward_layers};
 
-/// Why training cannot go on.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TrainError {
-    /// The backbone refused its rows.
-    #[error(transparent)]
-    Kernel(#[from] KernelError),
-    /// The device failed.
-    #[error("the device failed: {0}")]
-    Device(String),
-    /// The optimiser has nothing to learn from any more.
-    #[error(
-        "the loss is {loss} at sample {sample}; try a lower learning rate, or f32 for the backbone"
-    )]
-    NotFinite {
-        /// The loss.
-        loss: f64,
-        /// Which sample, from 0.
-        sample: usize,
-    },
-    /// The run itself.
-    #[error("{0}")]
-    Run(String),
-}
-
-/// What one layer of a sample shows to its head, and what the head should make of it.
+/// The input of a layer's head for one sample, and the labels of its output.
 #[derive(Debug, Clone)]
 pub struct LayerFeatures {
     /// Queries, keys and values of the scored rows side by side, before RoPE:
     /// `[batch, scored, (heads + 2 * kv_heads) * head_dim]`, dtype of the backbone.
     pub projections: Tensor<3>,
-    /// What the answer's rows say about them.
+    /// Labels of the scored rows.
     pub labels: Labels,
 }
 
-/// A frozen decoder.
+/// A decoder whose weights are not trained.
 #[derive(Clone)]
 pub struct Backbone {
     model: Arc<dyn CausalLm>,
@@ -76,7 +52,7 @@ impl Backbone {
         }
     }
 
-    /// Where it computes.
+    /// The device of the decoder.
     pub fn device(&self) -> &Device {
         &self.device
     }
@@ -86,12 +62,12 @@ impl Backbone {
         self.model.shape().layers
     }
 
-    /// Takes a sample through all layers with causal attention and calls `visit` with each layer's
+    /// Runs a sample through all layers with causal attention and calls `visit` with each layer's
     /// projections of all rows. One layer's rows exist at a time.
     ///
     /// # Errors
     ///
-    /// What `visit` returns, and [`TrainError::Kernel`].
+    /// Those of `visit`, and [`TrainError::Kernel`].
     pub fn walk<E: From<TrainError> + Send>(
         &self,
         ids: &[u32],
@@ -116,11 +92,11 @@ impl Backbone {
         })
     }
 
-    /// Shows each layer's features of a sample.
+    /// Computes the features of a sample and calls `visit` with each layer's.
     ///
     /// # Errors
     ///
-    /// What `visit` returns, and [`TrainError::Kernel`].
+    /// Those of `visit`, and [`TrainError::Kernel`].
     pub fn features(
         &self,
         sample: &Sample,
@@ -131,7 +107,7 @@ impl Backbone {
             visit(
                 layer,
                 LayerFeatures {
-                    projections: side_by_side(projections, &sample.scored),
+                    projections: head_input(projections, &sample.scored),
                     labels,
                 },
             )
@@ -183,8 +159,8 @@ impl<E: Send, F: FnMut(usize, &Projections) -> Result<(), E> + Send> LayerAttent
     }
 }
 
-/// What a head reads of some rows.
-fn side_by_side(projections: &Projections, rows: &Range<usize>) -> Tensor<3> {
+/// The input of a head, `[batch, rows, (heads + 2 * kv_heads) * head_dim]`.
+fn head_input(projections: &Projections, rows: &Range<usize>) -> Tensor<3> {
     let rows = projections.rows(rows.clone());
     Tensor::cat(vec![rows.query_flat, rows.key_flat, rows.value_flat], 2)
 }

@@ -1,4 +1,4 @@
-//! What heads learn from: how much the answer's rows want each row of the document.
+//! Labels of the rows of a document: the attention that the answer's rows pay to them.
 
 use std::ops::Range;
 
@@ -10,19 +10,19 @@ use crate::model::Projections;
 /// Rows of the answer whose logits exist at once.
 const ANSWER_TILE: usize = 32;
 
-/// What an answer's rows say about the rows of a document, in one layer.
+/// Labels of the rows of a document in one layer, from the attention of an answer's rows.
 #[derive(Debug, Clone)]
 pub struct Labels {
-    /// The most that any answer row and any query head of the group pays to a row, before the
-    /// softmax: `max q . k / sqrt(head_dim)`, after RoPE. `[batch, kv_heads, scored]`, f32.
+    /// The highest attention logit of a row over the answer's rows and the query heads of the group:
+    /// `max q . k / sqrt(head_dim)`, after RoPE. `[batch, kv_heads, scored]`, f32.
     pub logits: Tensor<3>,
-    /// The attention that the answer's rows pay to a row after the softmax over all they see, mean
-    /// over rows and the group's heads. `[batch, kv_heads, scored]`, f32.
+    /// The attention weight of a row after the softmax over all visible rows, mean over the answer's
+    /// rows and the group's heads. `[batch, kv_heads, scored]`, f32.
     pub mass: Tensor<3>,
 }
 
 impl Labels {
-    /// Reads the labels off one layer's projections of a whole sample.
+    /// Computes the labels from one layer's projections of a whole sample.
     ///
     /// `answer` ends where the sample ends. Logits exist for a tile of the answer's rows at a time,
     /// never for all rows against all.
@@ -47,18 +47,13 @@ impl Labels {
             let queries = projections
                 .query
                 .clone()
-                .slice([0..batch, 0..heads, start..end, 0..head_dim])
+                .narrow(2, start, tile)
                 .cast(DType::F32)
                 .reshape([batch, kv_heads, group * tile, head_dim]);
-            let found = queries.matmul(keys.clone()) / (head_dim as f64).sqrt();
-            let highest = found
+            let scores = queries.matmul(keys.clone()) / (head_dim as f64).sqrt();
+            let highest = scores
                 .clone()
-                .slice([
-                    0..batch,
-                    0..kv_heads,
-                    0..group * tile,
-                    scored.start..scored.end,
-                ])
+                .narrow(3, scored.start, scored.len())
                 .max_dim(2)
                 .reshape([batch, kv_heads, scored.len()]);
             logits = Some(match logits {
@@ -68,33 +63,28 @@ impl Labels {
             let own = Tensor::<1, Int>::arange(start as i64..end as i64, &device)
                 .reshape([1, 1, tile, 1]);
             let later = positions.clone().greater(own);
-            let seen = found
+            let visible = scores
                 .reshape([batch * kv_heads, group, tile, rows])
                 .mask_fill(
                     later.expand([batch * kv_heads, group, tile, rows]),
                     f32::NEG_INFINITY,
                 );
-            let paid = softmax(seen, 3)
-                .slice([
-                    0..batch * kv_heads,
-                    0..group,
-                    0..tile,
-                    scored.start..scored.end,
-                ])
+            let weights = softmax(visible, 3)
+                .narrow(3, scored.start, scored.len())
                 .sum_dim(2)
                 .sum_dim(1)
                 .reshape([batch, kv_heads, scored.len()]);
             mass = Some(match mass {
-                Some(so_far) => so_far + paid,
-                None => paid,
+                Some(so_far) => so_far + weights,
+                None => weights,
             });
             start = end;
         }
-        let none = || Tensor::zeros([batch, kv_heads, scored.len()], &device);
-        let weight = (group * answer.len()).max(1) as f64;
+        let zeros = || Tensor::zeros([batch, kv_heads, scored.len()], &device);
+        let count = (group * answer.len()).max(1) as f64;
         Self {
-            logits: logits.unwrap_or_else(none),
-            mass: mass.unwrap_or_else(none) / weight,
+            logits: logits.unwrap_or_else(zeros),
+            mass: mass.unwrap_or_else(zeros) / count,
         }
     }
 }

@@ -1,5 +1,6 @@
-//! The order in which a run looks at its samples.
+//! The order in which a run processes its samples.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,20 +12,28 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
 use super::sample::Sample;
-use super::trainer::Visit;
 
-/// All visits of a run, pass after pass over the samples.
+/// What the learner passes to one step: a sample. Gradients accumulate over `batch` of them.
+#[derive(Debug, Clone)]
+pub struct TrainItem {
+    /// Position in the run, from 0; for validation the position among the held-out samples.
+    pub index: usize,
+    /// The sample.
+    pub sample: Arc<Sample>,
+}
+
+/// The samples of a run, pass after pass over all of them, each pass in a random order.
 #[derive(Debug)]
-pub struct Visits {
+pub struct SampleOrder {
     samples: Vec<Arc<Sample>>,
-    /// What the order of each pass follows from; none: the order they have.
+    /// Seed of the order of each pass; without one the samples keep their order.
     seed: Option<u64>,
-    /// Visits of the whole run.
+    /// Samples of the whole run, repeated ones included.
     total: usize,
 }
 
-impl Visits {
-    /// `total` visits to `samples`.
+impl SampleOrder {
+    /// `total` samples, drawn from `samples`.
     pub fn new(samples: Vec<Arc<Sample>>, seed: u64, total: usize) -> Self {
         Self {
             samples,
@@ -34,7 +43,7 @@ impl Visits {
     }
 
     /// The order of one pass.
-    fn order(&self, pass: usize) -> Vec<usize> {
+    fn pass(&self, pass: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.samples.len()).collect();
         if let Some(seed) = self.seed {
             let mixed = Xoshiro256PlusPlus::seed_from_u64(seed).random::<u64>() ^ pass as u64;
@@ -44,26 +53,26 @@ impl Visits {
     }
 }
 
-/// A loader of one round after another: each time Burn's learner asks for its items, it gets the next
-/// round's.
+/// A loader whose every iteration is the next round: an epoch of Burn's learner is a round, which may
+/// be shorter or longer than a pass over the samples.
 #[derive(Debug)]
 pub struct RoundLoader {
-    visits: Arc<Visits>,
-    /// Visits of a round.
+    order: Arc<SampleOrder>,
+    /// Samples of a round.
     round: usize,
-    /// Those of a round that this loader gives; other devices have the rest.
-    part: std::ops::Range<usize>,
-    /// The round that is asked for next.
+    /// The part of each round that this loader returns; other devices have the rest.
+    part: Range<usize>,
+    /// The round of the next iteration.
     next: AtomicUsize,
-    /// How many rounds the next one is from this one.
+    /// 1, or 0 to repeat the same round.
     stride: usize,
 }
 
 impl RoundLoader {
-    /// Rounds of `round` visits, of which `done` are over.
-    pub fn new(visits: Visits, round: usize, done: usize) -> Self {
+    /// Rounds of `round` samples, of which `done` are over.
+    pub fn new(order: SampleOrder, round: usize, done: usize) -> Self {
         Self {
-            visits: Arc::new(visits),
+            order: Arc::new(order),
             round,
             part: 0..round,
             next: AtomicUsize::new(done),
@@ -74,35 +83,24 @@ impl RoundLoader {
     /// The same samples in the same order, every time.
     pub fn held_out(samples: Vec<Arc<Sample>>) -> Self {
         let total = samples.len();
-        let visits = Visits {
+        let order = SampleOrder {
             samples,
             seed: None,
             total,
         };
         Self {
             stride: 0,
-            ..Self::new(visits, total, 0)
+            ..Self::new(order, total, 0)
         }
-    }
-
-    fn part(&self, part: std::ops::Range<usize>) -> Arc<dyn DataLoader<Visit>> {
-        Arc::new(Self {
-            visits: self.visits.clone(),
-            round: self.round,
-            part,
-            next: AtomicUsize::new(self.next.load(Ordering::Relaxed)),
-            stride: self.stride,
-        })
     }
 }
 
-impl DataLoader<Visit> for RoundLoader {
-    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Visit> + 'a> {
+impl DataLoader<TrainItem> for RoundLoader {
+    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<TrainItem> + 'a> {
         let round = self.next.fetch_add(self.stride, Ordering::Relaxed);
-        let start = round * self.round;
-        let at = |offset: usize| (start + offset).min(self.visits.total);
-        Box::new(Round {
-            visits: &self.visits,
+        let at = |offset: usize| (round * self.round + offset).min(self.order.total);
+        Box::new(RoundIterator {
+            order: &self.order,
             first: at(self.part.start),
             next: at(self.part.start),
             end: at(self.part.end),
@@ -114,48 +112,54 @@ impl DataLoader<Visit> for RoundLoader {
         self.part.len()
     }
 
-    fn to_device(&self, _: &Device) -> Arc<dyn DataLoader<Visit>> {
-        self.part(self.part.clone())
+    fn to_device(&self, _: &Device) -> Arc<dyn DataLoader<TrainItem>> {
+        self.slice(0, self.part.len())
     }
 
-    fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<Visit>> {
+    fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<TrainItem>> {
         let within = |offset: usize| (self.part.start + offset).min(self.part.end);
-        self.part(within(start)..within(end))
+        Arc::new(Self {
+            order: self.order.clone(),
+            round: self.round,
+            part: within(start)..within(end),
+            next: AtomicUsize::new(self.next.load(Ordering::Relaxed)),
+            stride: self.stride,
+        })
     }
 }
 
-struct Round<'a> {
-    visits: &'a Visits,
+struct RoundIterator<'a> {
+    order: &'a SampleOrder,
     first: usize,
     next: usize,
     end: usize,
-    /// The pass that is under way, and its order.
+    /// The current pass and its order.
     pass: Option<(usize, Vec<usize>)>,
 }
 
-impl Iterator for Round<'_> {
-    type Item = Result<Visit, DatasetError>;
+impl Iterator for RoundIterator<'_> {
+    type Item = Result<TrainItem, DatasetError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let count = self.visits.samples.len();
+        let count = self.order.samples.len();
         if self.next >= self.end || count == 0 {
             return None;
         }
-        let (pass, place) = (self.next / count, self.next % count);
+        let (pass, position) = (self.next / count, self.next % count);
         if self.pass.as_ref().is_none_or(|(at, _)| *at != pass) {
-            self.pass = Some((pass, self.visits.order(pass)));
+            self.pass = Some((pass, self.order.pass(pass)));
         }
-        let order = self.pass.as_ref().map(|(_, order)| order)?;
-        let visit = Visit {
+        let (_, order) = self.pass.as_ref()?;
+        let item = TrainItem {
             index: self.next,
-            sample: self.visits.samples[order[place]].clone(),
+            sample: self.order.samples[order[position]].clone(),
         };
         self.next += 1;
-        Some(Ok(visit))
+        Some(Ok(item))
     }
 }
 
-impl DataLoaderIterator<Visit> for Round<'_> {
+impl DataLoaderIterator<TrainItem> for RoundIterator<'_> {
     fn progress(&self) -> Progress {
         let unit = Some("samples".to_owned());
         Progress::new(self.next - self.first, self.end - self.first, unit)
@@ -179,16 +183,16 @@ mod tests {
             .collect()
     }
 
-    fn ids(loader: &dyn DataLoader<Visit>) -> Vec<u32> {
+    fn ids(loader: &dyn DataLoader<TrainItem>) -> Vec<u32> {
         loader
             .iter()
-            .map(|visit| visit.expect("a visit").sample.ids[0])
+            .map(|item| item.expect("an item").sample.ids[0])
             .collect()
     }
 
     #[test]
     fn rounds_follow_one_another_and_passes_see_every_sample_once() {
-        let loader = RoundLoader::new(Visits::new(samples(5), 7, 13), 4, 0);
+        let loader = RoundLoader::new(SampleOrder::new(samples(5), 7, 13), 4, 0);
         let rounds: Vec<Vec<u32>> = (0..5).map(|_| ids(&loader)).collect();
         let lengths: Vec<usize> = rounds.iter().map(Vec::len).collect();
         assert_eq!(lengths, [4, 4, 4, 1, 0]);
@@ -200,7 +204,7 @@ mod tests {
         }
         assert_ne!(all[..5], all[5..10], "each pass has its order");
 
-        let resumed = RoundLoader::new(Visits::new(samples(5), 7, 13), 4, 2);
+        let resumed = RoundLoader::new(SampleOrder::new(samples(5), 7, 13), 4, 2);
         assert_eq!(ids(&resumed), rounds[2]);
         let moved = resumed.to_device(&Device::flex());
         assert_eq!(ids(moved.as_ref()), rounds[3]);
@@ -208,7 +212,7 @@ mod tests {
 
     #[test]
     fn devices_share_a_round() {
-        let whole = RoundLoader::new(Visits::new(samples(6), 1, 12), 6, 0);
+        let whole = RoundLoader::new(SampleOrder::new(samples(6), 1, 12), 6, 0);
         let parts = [whole.slice(0, 3), whole.slice(3, 6)];
         let shared = [ids(parts[0].as_ref()), ids(parts[1].as_ref())].concat();
         assert_eq!(shared, ids(&whole));

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-/// Where the regression goes over from squares to absolute differences.
+/// Distance from which SmoothL1 is linear.
 const BETA: f64 = 1.0;
 
 /// The two parts of one layer's share of the loss.

@@ -1,6 +1,5 @@
-//! What Burn's learner shows and keeps of a run.
+//! Metrics for Burn's learner.
 
-use std::marker::PhantomData;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorReadError};
@@ -11,79 +10,64 @@ use burn::train::metric::{
 };
 
 use super::quality::Quality;
-use super::trainer::Outcome;
+use super::trainer::StepOutput;
 
-/// Places behind the decimal point.
+/// Digits after the decimal point.
 const PRECISION: usize = 4;
 
-impl Adaptor<LossInput> for Outcome {
+/// The name of [`QualityMetric::recall`].
+pub const RECALL: &str = "Recall";
+
+/// The name of [`QualityMetric::attention`].
+pub const ATTENTION: &str = "Attention";
+
+impl Adaptor<LossInput> for StepOutput {
     fn adapt(&self) -> LossInput {
         LossInput::new(Tensor::from_floats([self.loss], &Device::flex()))
     }
 }
 
-/// A share between 0 and 1 of what there is to keep.
-pub trait Share: Clone + Send + Sync + 'static {
-    /// The metric's name.
-    const NAME: &'static str;
-    /// What it says.
-    const DESCRIPTION: &'static str;
-
-    /// Its value.
-    fn of(quality: Quality) -> f64;
-}
-
-/// Share of the rows with the highest labels that are kept.
-#[derive(Debug, Clone)]
-pub struct Recall;
-
-impl Share for Recall {
-    const NAME: &'static str = "Recall";
-    const DESCRIPTION: &'static str =
-        "Share of the rows with the highest labels among those with the highest scores, all layers";
-
-    fn of(quality: Quality) -> f64 {
-        quality.recall
+/// The quality of each layer in one sample.
+impl Adaptor<Vec<Quality>> for StepOutput {
+    fn adapt(&self) -> Vec<Quality> {
+        self.layers.clone()
     }
 }
 
-/// Share of the answer's attention that is kept.
-#[derive(Debug, Clone)]
-pub struct Mass;
-
-impl Share for Mass {
-    const NAME: &'static str = "Attention";
-    const DESCRIPTION: &'static str =
-        "Share of the answer's attention that goes to the rows with the highest scores, all layers";
-
-    fn of(quality: Quality) -> f64 {
-        quality.mass
-    }
-}
-
-/// A [`Share`], mean over layers and samples.
+/// A part of [`Quality`], mean over layers and samples.
 #[derive(Clone)]
-pub struct ShareMetric<S> {
+pub struct QualityMetric {
     name: MetricName,
+    description: &'static str,
+    value: fn(Quality) -> f64,
     state: NumericMetricState,
-    share: PhantomData<S>,
 }
 
-/// The value of a [`Share`] in one sample.
-pub struct ShareInput<S>(f64, PhantomData<S>);
-
-impl<S: Share> Adaptor<ShareInput<S>> for Outcome {
-    fn adapt(&self) -> ShareInput<S> {
-        ShareInput(S::of(Quality::mean(&self.layers)), PhantomData)
+impl QualityMetric {
+    /// [`Quality::recall`].
+    pub fn recall() -> Self {
+        Self::new(
+            RECALL,
+            "Share of the rows with the highest labels among those with the highest scores, all layers",
+            |quality| quality.recall,
+        )
     }
-}
 
-impl<S: Share> ShareMetric<S> {
-    pub fn new() -> Self {
+    /// [`Quality::mass`].
+    pub fn attention() -> Self {
+        Self::new(
+            ATTENTION,
+            "Share of the answer's attention that goes to the rows with the highest scores, all layers",
+            |quality| quality.mass,
+        )
+    }
+
+    fn new(name: &str, description: &'static str, value: fn(Quality) -> f64) -> Self {
         Self {
-            name: Arc::new(S::NAME.to_owned()),
+            name: Arc::new(name.to_owned()),
+            description,
+            value,
             state: NumericMetricState::new(),
-            share: PhantomData,
         }
     }
 
@@ -92,15 +76,15 @@ impl<S: Share> ShareMetric<S> {
     }
 }
 
-impl<S: Share> Metric for ShareMetric<S> {
-    type Input = ShareInput<S>;
+impl Metric for QualityMetric {
+    type Input = Vec<Quality>;
 
     fn name(&self) -> MetricName {
         self.name.clone()
     }
 
     fn description(&self) -> Option<String> {
-        Some(S::DESCRIPTION.to_owned())
+        Some(self.description.to_owned())
     }
 
     fn attributes(&self) -> MetricAttributes {
@@ -113,10 +97,10 @@ impl<S: Share> Metric for ShareMetric<S> {
 
     fn update(
         &mut self,
-        input: &ShareInput<S>,
+        layers: &Vec<Quality>,
         _: &MetricMetadata,
     ) -> Result<SerializedEntry, TensorReadError> {
-        self.state.update(input.0, 1);
+        self.state.update((self.value)(Quality::mean(layers)), 1);
         Ok(self.state.compute_update(self.format()))
     }
 
@@ -129,7 +113,7 @@ impl<S: Share> Metric for ShareMetric<S> {
     }
 }
 
-impl<S: Share> Numeric for ShareMetric<S> {
+impl Numeric for QualityMetric {
     fn value(&self) -> Option<NumericEntry> {
         Some(self.state.current_value())
     }
@@ -143,61 +127,38 @@ impl<S: Share> Numeric for ShareMetric<S> {
     }
 }
 
-/// [`Recall`] of each layer.
-#[derive(Debug, Clone)]
+/// Recall of each layer, mean over samples, as one line of text.
+#[derive(Debug, Clone, Default)]
 pub struct LayerRecallMetric {
-    name: MetricName,
     /// Sum of each layer.
     sums: Vec<f64>,
     count: usize,
 }
 
-/// [`Recall`] of each layer in one sample.
-pub struct LayerRecallInput(Vec<f64>);
-
-impl Adaptor<LayerRecallInput> for Outcome {
-    fn adapt(&self) -> LayerRecallInput {
-        LayerRecallInput(self.layers.iter().map(|layer| layer.recall).collect())
-    }
-}
-
-impl LayerRecallMetric {
-    pub fn new() -> Self {
-        Self {
-            name: Arc::new("Recall by layer".to_owned()),
-            sums: Vec::new(),
-            count: 0,
-        }
-    }
-}
-
 impl Metric for LayerRecallMetric {
-    type Input = LayerRecallInput;
+    type Input = Vec<Quality>;
 
     fn name(&self) -> MetricName {
-        self.name.clone()
+        Arc::new("Recall by layer".to_owned())
     }
 
     fn update(
         &mut self,
-        input: &LayerRecallInput,
+        layers: &Vec<Quality>,
         _: &MetricMetadata,
     ) -> Result<SerializedEntry, TensorReadError> {
-        self.sums.resize(input.0.len().max(self.sums.len()), 0.0);
-        for (sum, value) in self.sums.iter_mut().zip(&input.0) {
-            *sum += value;
+        self.sums.resize(layers.len().max(self.sums.len()), 0.0);
+        for (sum, layer) in self.sums.iter_mut().zip(layers) {
+            *sum += layer.recall;
         }
         self.count += 1;
         self.compute()
     }
 
     fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
-        let means: Vec<String> = self
-            .sums
-            .iter()
-            .map(|sum| format!("{:.3}", sum / self.count.max(1) as f64))
-            .collect();
-        let line = means.join(" ");
+        let count = self.count.max(1) as f64;
+        let means = self.sums.iter().map(|sum| format!("{:.3}", sum / count));
+        let line = means.collect::<Vec<_>>().join(" ");
         Ok(SerializedEntry::new(line.clone(), line))
     }
 

@@ -5,25 +5,17 @@
 //! keys and values. One layer of one sample is held at a time, and nothing of the size of sequence
 //! times sequence exists.
 //!
-//! | file | holds |
-//! |---|---|
-//! | `data/` | question and answer texts: JSONL, published files, and samples made from any text |
-//! | `sample` | [`Sample`]: a text in tokens, the question in front as APB's anchor has it |
-//! | `collect` | [`Collector`]: from texts to the samples of a run |
-//! | `features` | [`Backbone`]: what a layer shows to its head |
-//! | `labels` | [`Labels`]: what the answer's rows pay to each row, in tiles |
-//! | `loss` | [`LayerLoss`]: SmoothL1 and smoothing |
-//! | `quality` | [`Quality`]: recall and attention mass of a choice |
-//! | `config`, `run` | [`TrainHeadsConfig`] and [`train_heads`]: rounds, checkpoints, resumption |
-//! | `trainer`, `loader`, `metrics` | the module, the order of samples and the metrics that Burn's learner takes |
-//! | `cache` | [`FeatureCache`]: features on disk, for several passes |
-//! | `evaluate` | [`evaluate`]: any compressor on held-out samples |
-//! | `output` | [`save_heads`]: the safetensors file with its card |
+//! Texts with questions and answers come from [`data`]; a [`Collector`] encodes them to
+//! [`TrainingData`]. [`train_heads`] runs them through a [`Backbone`], which gives each layer's
+//! [`LayerFeatures`] and [`Labels`], and trains the heads on the [`LayerLoss`] in rounds of validation
+//! and checkpoint. [`evaluate`] compares any compressors on the held-out samples, and [`save_heads`]
+//! writes the safetensors file.
 
 mod cache;
 mod collect;
 mod config;
 pub mod data;
+mod error;
 mod evaluate;
 mod features;
 mod labels;
@@ -31,10 +23,11 @@ mod loader;
 mod loss;
 mod metrics;
 mod output;
+mod progress;
 mod quality;
 mod run;
+mod run_folder;
 mod sample;
-mod silent;
 #[cfg(test)]
 mod tests;
 mod trainer;
@@ -42,11 +35,14 @@ mod trainer;
 pub use cache::FeatureCache;
 pub use collect::{CollectError, Collector};
 pub use config::TrainHeadsConfig;
+pub use error::TrainError;
 pub use evaluate::{Evaluation, evaluate};
-pub use features::{Backbone, LayerFeatures, TrainError};
+pub use features::{Backbone, LayerFeatures};
 pub use labels::Labels;
 pub use loss::LayerLoss;
 pub use output::{HeadsCard, save_heads};
-pub use quality::{Quality, kept};
-pub use run::{RoundReport, Surroundings, Trained, TrainingData, train_heads};
-pub use sample::{Sample, SampleError};
+pub use progress::{ProgressCallback, TrainProgress};
+pub use quality::Quality;
+pub use run::{RunOptions, TrainedHeads, train_heads};
+pub use run_folder::RoundReport;
+pub use sample::{Sample, SampleError, TrainingData};

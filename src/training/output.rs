@@ -1,4 +1,4 @@
-//! Trained heads as a file.
+//! Writing trained heads.
 
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
@@ -7,22 +7,22 @@ use std::path::Path;
 use burn::tensor::{DType, FloatDType};
 use serde_json::{Map, Value};
 
-use super::features::TrainError;
+use super::error::TrainError;
 use crate::apb::heads::{HEADS_FORMAT, HEADS_MODEL, RetainingHeads, heads_tensor_names};
 use crate::checkpoint::safetensors::encode;
 use crate::checkpoint::{FileError, write_file};
 
-/// What a file of heads says about itself, beside its tensors.
+/// Metadata of a file of heads.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HeadsCard {
-    /// The model's name, for people.
+    /// The model's name, for display.
     pub base_model: Option<String>,
-    /// The model's [`fingerprint`](crate::checkpoint::source::ModelSource::fingerprint); the file is then
-    /// for this model alone.
+    /// The model's [`fingerprint`](crate::checkpoint::source::ModelSource::fingerprint); with it the file
+    /// is for this model only.
     pub model: Option<String>,
-    /// What the heads were made from.
+    /// What the heads were made from or with.
     pub source: Option<String>,
-    /// Anything more: recipe, data, metrics.
+    /// Further keys, such as recipe, data and metrics.
     pub more: BTreeMap<String, String>,
 }
 
@@ -31,23 +31,17 @@ pub struct HeadsCard {
 ///
 /// # Errors
 ///
-/// [`TrainError::Run`] naming the file when it cannot be written; a file that was there before is
-/// then still there.
+/// [`TrainError::File`] when the file cannot be written; an earlier file at `out` is then unchanged.
 pub fn save_heads(
     heads: &RetainingHeads,
     out: &Path,
     dtype: FloatDType,
     card: &HeadsCard,
 ) -> Result<(), TrainError> {
-    let stored = match dtype {
-        FloatDType::F32 => "F32",
-        FloatDType::F16 => "F16",
-        FloatDType::BF16 => "BF16",
-        other => {
-            return Err(TrainError::Run(format!(
-                "expected f32, f16 or bf16, found {other:?}"
-            )));
-        }
+    let Some(stored) = element_type(dtype.into()) else {
+        return Err(TrainError::Run(format!(
+            "expected f32, f16 or bf16, found {dtype:?}"
+        )));
     };
     let mut tensors = Vec::new();
     let mut width = 0;
@@ -67,7 +61,7 @@ pub fn save_heads(
             let data = weight
                 .cast(DType::from(dtype))
                 .try_into_data()
-                .map_err(|error| TrainError::Device(error.to_string()))?;
+                .map_err(TrainError::device)?;
             tensors.push((name, shape, data));
         }
         width = head.fc1.weight.dims()[1];
@@ -97,13 +91,23 @@ pub fn save_heads(
         path: out.into(),
         source,
     };
-    write_file(out, |file| {
+    write_file(out, |file| -> Result<(), FileError> {
         let mut file = BufWriter::new(file);
         file.write_all(&header).map_err(failed)?;
         for (_, _, data) in &tensors {
             file.write_all(data.as_bytes()).map_err(failed)?;
         }
         file.flush().map_err(failed)
-    })
-    .map_err(|error| TrainError::Run(error.to_string()))
+    })?;
+    Ok(())
+}
+
+/// The name of a dtype in safetensors; none for dtypes that are not written.
+pub(super) fn element_type(dtype: DType) -> Option<&'static str> {
+    match dtype {
+        DType::F32 => Some("F32"),
+        DType::F16 => Some("F16"),
+        DType::BF16 => Some("BF16"),
+        _ => None,
+    }
 }

@@ -1,11 +1,11 @@
-//! How good a selection of rows would be, were it made by some scores.
+//! The quality of a selection of rows by their scores.
 
 use burn::tensor::Tensor;
 
-use super::features::TrainError;
+use super::error::TrainError;
 use super::labels::Labels;
 
-/// What the highest scores of a layer would have kept.
+/// The quality of the rows with the highest scores of a layer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Quality {
     /// Share of the rows with the highest labels that are among those with the highest scores, as
@@ -17,7 +17,7 @@ pub struct Quality {
 }
 
 /// The number of rows that are kept of `rows`.
-pub fn kept(rows: usize, share: f64) -> usize {
+fn keep_count(rows: usize, share: f64) -> usize {
     ((rows as f64 * share).ceil() as usize).clamp(1, rows.max(1))
 }
 
@@ -28,31 +28,25 @@ impl Quality {
     ///
     /// [`TrainError::Device`] when the values cannot be read from the device.
     pub fn new(scores: Tensor<3>, labels: &Labels, share: f64) -> Result<Self, TrainError> {
-        let tokens = scores.dims()[2];
-        let scores = read(scores)?;
-        let wanted = read(labels.logits.clone())?;
-        let mass = read(labels.mass.clone())?;
-        let count = kept(tokens, share);
-        let (mut recall, mut share_of_mass, mut heads) = (0.0, 0.0, 0.0);
-        let rows = |values: &[f32]| {
-            values
-                .chunks(tokens)
-                .map(<[f32]>::to_vec)
-                .collect::<Vec<_>>()
-        };
-        for ((scores, wanted), mass) in rows(&scores).iter().zip(rows(&wanted)).zip(rows(&mass)) {
+        let [batch, kv_heads, tokens] = scores.dims();
+        let scores = to_vec(scores)?;
+        let wanted = to_vec(labels.logits.clone())?;
+        let mass = to_vec(labels.mass.clone())?;
+        let count = keep_count(tokens, share);
+        let heads = (batch * kv_heads) as f64;
+        let (mut recall, mut share_of_mass) = (0.0, 0.0);
+        let rows = scores.chunks(tokens).zip(wanted.chunks(tokens));
+        for ((scores, wanted), mass) in rows.zip(mass.chunks(tokens)) {
             let chosen = highest(scores, count);
-            let best = highest(&wanted, count);
             let mut is_best = vec![false; tokens];
-            for row in best {
+            for row in highest(wanted, count) {
                 is_best[row] = true;
             }
             let hits = chosen.iter().filter(|row| is_best[**row]).count();
             recall += hits as f64 / count as f64;
-            let all: f64 = mass.iter().map(|paid| f64::from(*paid)).sum();
+            let all: f64 = mass.iter().map(|weight| f64::from(*weight)).sum();
             let kept: f64 = chosen.iter().map(|row| f64::from(mass[*row])).sum();
             share_of_mass += if all > 0.0 { kept / all } else { 0.0 };
-            heads += 1.0;
         }
         Ok(Self {
             recall: recall / heads,
@@ -60,36 +54,31 @@ impl Quality {
         })
     }
 
-    /// The mean of several.
+    /// The mean of several; zero of none.
     pub fn mean<'a>(all: impl IntoIterator<Item = &'a Self>) -> Self {
-        let mut sum = Self {
-            recall: 0.0,
-            mass: 0.0,
-        };
-        let mut count = 0.0;
+        let (mut recall, mut mass, mut count) = (0.0, 0.0, 0.0);
         for one in all {
-            sum.recall += one.recall;
-            sum.mass += one.mass;
+            recall += one.recall;
+            mass += one.mass;
             count += 1.0;
         }
+        let count = f64::max(count, 1.0);
         Self {
-            recall: sum.recall / f64::max(count, 1.0),
-            mass: sum.mass / f64::max(count, 1.0),
+            recall: recall / count,
+            mass: mass / count,
         }
     }
 }
 
 /// The values of a tensor, on the host.
-pub(super) fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, TrainError> {
-    let data = tensor
-        .try_into_data()
-        .map_err(|error| TrainError::Device(error.to_string()))?;
+pub(super) fn to_vec<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, TrainError> {
+    let data = tensor.try_into_data().map_err(TrainError::device)?;
     data.convert::<f32>()
         .try_into_vec()
-        .map_err(|error| TrainError::Device(error.to_string()))
+        .map_err(TrainError::device)
 }
 
-/// The `count` highest of `values`, ties to the lower index, as the selection of rows has them.
+/// The `count` highest of `values`, ties to the lower index, as in the selection of rows.
 fn highest(values: &[f32], count: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|a, b| values[*b].total_cmp(&values[*a]).then(a.cmp(b)));
@@ -123,9 +112,9 @@ mod tests {
 
     #[test]
     fn at_least_one_row_is_kept_and_at_most_all() {
-        assert_eq!(kept(1000, 0.1), 100);
-        assert_eq!(kept(5, 0.01), 1);
-        assert_eq!(kept(3, 1.0), 3);
-        assert_eq!(kept(0, 0.5), 1);
+        assert_eq!(keep_count(1000, 0.1), 100);
+        assert_eq!(keep_count(5, 0.01), 1);
+        assert_eq!(keep_count(3, 1.0), 3);
+        assert_eq!(keep_count(0, 0.5), 1);
     }
 }

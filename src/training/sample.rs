@@ -1,23 +1,26 @@
-//! A training sample in tokens.
+//! Training samples in tokens.
 
 use std::ops::Range;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
 
 use crate::text::prompt::{PromptError, PromptOptions};
 use crate::{ModelError, ModelText};
 
 use super::data::TextSample;
 
-/// A document, a question and its answer as one sequence of tokens, and which rows of it teach what.
+/// A document, a question and its answer as one sequence of tokens, with the ranges of its parts.
 ///
 /// ```text
 /// [prefix | question | document | question | template's tail | answer]
 ///           `query`    `scored`                                `answer`
 /// ```
 ///
-/// The first question stands where APB's anchor has it: a rank's rows are computed with the question
-/// in view, and so are the features and labels that heads learn from (the query-aware variant of
+/// The first question is where APB's anchor has it: a rank's rows are computed with the question
+/// visible, and so are the features and labels that heads learn from (the query-aware variant of
 /// Locret, <https://arxiv.org/abs/2410.01805>).
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
     /// All tokens.
     pub ids: Vec<u32>,
@@ -25,7 +28,7 @@ pub struct Sample {
     pub query: Range<usize>,
     /// Rows whose scores are learned.
     pub scored: Range<usize>,
-    /// Rows whose attention says what should have been kept.
+    /// Rows whose attention gives the labels.
     pub answer: Range<usize>,
 }
 
@@ -36,7 +39,7 @@ pub enum SampleError {
     /// The prompt cannot be built.
     #[error(transparent)]
     Prompt(#[from] Box<ModelError>),
-    /// The sample is longer than what the model, or the run, takes.
+    /// The sample is longer than the model's or the run's limit.
     #[error("{tokens} tokens with an answer of {answer}, expected at most {limit}")]
     TooLong {
         /// Tokens of the sample.
@@ -46,7 +49,7 @@ pub enum SampleError {
         /// The most there may be.
         limit: usize,
     },
-    /// An answer that leaves no room for a document.
+    /// The answer alone is too long.
     #[error("an answer of {answer} tokens, expected fewer than the {limit} there is room for")]
     LongAnswer {
         /// Tokens of the answer.
@@ -60,12 +63,12 @@ pub enum SampleError {
 }
 
 impl Sample {
-    /// Puts a text sample into the model's prompt. `question_first`: the variant with the question
-    /// in front, which APB needs.
+    /// Builds the model's prompt of a text sample and encodes it. `question_first`: the variant with
+    /// the question in front, which APB needs.
     ///
     /// # Errors
     ///
-    /// [`SampleError`]: no prompt can be made of it, or it has more than `limit` tokens.
+    /// [`SampleError`]: the prompt cannot be built, or has more than `limit` tokens with the answer.
     pub fn new(
         model: &ModelText,
         text: &TextSample,
@@ -128,6 +131,40 @@ impl Sample {
             scored,
         })
     }
+
+    /// Adds some of its ranges and all tokens to a hash.
+    pub(super) fn hash(&self, ranges: &[&Range<usize>], hash: &mut Sha256) {
+        for range in ranges {
+            hash.update((range.start as u64).to_le_bytes());
+            hash.update((range.end as u64).to_le_bytes());
+        }
+        for id in &self.ids {
+            hash.update(id.to_le_bytes());
+        }
+    }
+}
+
+/// Samples to learn from and to validate on.
+#[derive(Debug, Clone, Default)]
+pub struct TrainingData {
+    /// To learn from.
+    pub train: Vec<Arc<Sample>>,
+    /// Held out.
+    pub held_out: Vec<Arc<Sample>>,
+}
+
+impl TrainingData {
+    /// A hash of all tokens, in order.
+    pub fn hash(&self) -> String {
+        let mut hash = Sha256::new();
+        for samples in [&self.train, &self.held_out] {
+            hash.update((samples.len() as u64).to_le_bytes());
+            for sample in samples {
+                sample.hash(&[&sample.query, &sample.scored, &sample.answer], &mut hash);
+            }
+        }
+        crate::hex::encode(&hash.finalize())
+    }
 }
 
 #[cfg(test)]
@@ -151,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_where_they_are_said_to_be() {
+    fn ranges_cover_their_parts() {
         let model = model();
         let sample = Sample::new(&model, &text("April."), true, 1000).expect("a sample");
         let split = model
@@ -178,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_sample_is_told() {
+    fn unusable_texts_are_refused() {
         let model = model();
         let whole = Sample::new(&model, &text("April."), true, 1000).expect("a sample");
         let length = whole.ids.len();

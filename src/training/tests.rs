@@ -1,6 +1,7 @@
 //! The trainer beside vectors that an independent float64 program computed, and whole runs of a small
 //! model.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -8,8 +9,10 @@ use burn::tensor::{DType, Device, FloatDType, Tensor};
 use burn::train::{InferenceStep, Interrupter, TrainStep};
 use safetensors::SafeTensors;
 
-use super::quality::read;
-use super::trainer::{HeadsTrainer, Teacher, Visit};
+use super::loader::TrainItem;
+use super::progress::Reporter;
+use super::quality::to_vec;
+use super::trainer::{HeadsTrainer, TrainingContext};
 use super::*;
 use crate::apb::compressor::{QueryAware, Random};
 use crate::apb::heads::{RetainingHeads, RetainingHeadsConfig};
@@ -99,15 +102,16 @@ fn distance(found: &[f32], expected: &[f32]) -> f64 {
     worst.fold(0.0, f64::max) / rms
 }
 
-fn teacher(backbone: Backbone, alpha: f64, cache: Option<FeatureCache>) -> Arc<Teacher> {
-    Arc::new(Teacher {
+fn context(backbone: Backbone, alpha: f64, cache: Option<FeatureCache>) -> Arc<TrainingContext> {
+    Arc::new(TrainingContext {
         backbones: vec![backbone],
         alpha,
         batch: 1,
         keep: 0.1,
         cache,
         interrupter: Interrupter::new(),
-        failure: Mutex::new(None),
+        reporter: Reporter::new(None, Interrupter::new(), 0, 1),
+        error: Mutex::new(None),
     })
 }
 
@@ -125,9 +129,9 @@ fn labels_scores_loss_and_gradients_are_the_reference_s() {
             .features(&sample, |layer, features| {
                 let head = &heads.layers[layer];
                 let found = head.forward(Tensor::from_inner(features.projections));
-                scores.extend(read(found.inner())?);
-                labels.extend(read(features.labels.logits)?);
-                let mass = read(features.labels.mass.sum_dim(2))?;
+                scores.extend(to_vec(found.inner())?);
+                labels.extend(to_vec(features.labels.logits)?);
+                let mass = to_vec(features.labels.mass.sum_dim(2))?;
                 // The rest goes to the answer's own rows.
                 assert!(mass.iter().all(|all| *all > 0.0 && *all <= 1.0 + 1e-5));
                 Ok(())
@@ -140,14 +144,14 @@ fn labels_scores_loss_and_gradients_are_the_reference_s() {
         let alpha = vectors.number("alpha");
         let trainer = HeadsTrainer {
             heads,
-            teacher: teacher(backbone, alpha, None),
+            context: context(backbone, alpha, None),
         };
-        let visit = Visit {
+        let item = TrainItem {
             index: 0,
             sample: Arc::new(sample),
         };
-        let valid = InferenceStep::step(&burn::module::Module::valid(&trainer), visit.clone());
-        let mut learned = TrainStep::step(&trainer, visit);
+        let valid = InferenceStep::step(&burn::module::Module::valid(&trainer), item.clone());
+        let mut learned = TrainStep::step(&trainer, item);
         for (what, found) in [
             ("loss", learned.item.loss),
             ("loss", valid.loss),
@@ -160,7 +164,7 @@ fn labels_scores_loss_and_gradients_are_the_reference_s() {
         for (layer, head) in trainer.heads.layers.iter().enumerate() {
             for (matrix, id) in [("fc1", head.fc1.weight.id), ("fc2", head.fc2.weight.id)] {
                 let found: Tensor<2> = learned.grads.remove(id).expect("a gradient");
-                let found = read(found.swap_dims(0, 1)).expect("values");
+                let found = to_vec(found.swap_dims(0, 1)).expect("values");
                 let expected = vectors.tensor(&format!("grad.{layer}.{matrix}"));
                 let off = distance(&found, &expected);
                 assert!(off < 1e-4, "{name}, layer {layer}, {matrix}: {off}");
@@ -170,20 +174,17 @@ fn labels_scores_loss_and_gradients_are_the_reference_s() {
     }
 }
 
-fn around(folder: &Path, resume: bool) -> Surroundings {
-    Surroundings {
-        folder: folder.into(),
+fn options(folder: &Path, resume: bool) -> RunOptions {
+    RunOptions {
         resume,
-        cache: None,
-        renderer: None,
-        interrupter: Interrupter::new(),
+        ..RunOptions::new(folder)
     }
 }
 
 fn weights(heads: &RetainingHeads) -> Vec<f32> {
     let layers = heads.layers.iter();
     let matrices = layers.flat_map(|head| [head.fc1.weight.val(), head.fc2.weight.val()]);
-    matrices.flat_map(|m| read(m).expect("values")).collect()
+    matrices.flat_map(|m| to_vec(m).expect("values")).collect()
 }
 
 /// Samples of random tokens, with a question in front.
@@ -204,7 +205,7 @@ fn random_samples(count: usize, rows: usize, vocab: u32) -> Vec<Arc<Sample>> {
 }
 
 #[test]
-fn one_sample_is_learned_by_heart() {
+fn one_sample_is_overfitted() {
     let (config, backbone) = backbone("llama-gqa");
     let data = TrainingData {
         train: vec![Arc::new(Vectors::open("llama-gqa").sample())],
@@ -218,21 +219,21 @@ fn one_sample_is_learned_by_heart() {
         .with_alpha(0.0)
         .with_learning_rate(5e-3);
     let folder = tempfile::tempdir().expect("a folder");
-    let around = around(&folder.path().join("run"), false);
+    let options = options(&folder.path().join("run"), false);
     let trained =
-        train_heads(vec![backbone.clone()], &config, &data, &recipe, around).expect("a run");
+        train_heads(vec![backbone.clone()], &config, &data, &recipe, options).expect("a run");
     assert_eq!(trained.rounds.len(), 3);
     assert_eq!(trained.best, 3);
     let regression = |heads: &RetainingHeads| {
         let trainer = HeadsTrainer {
             heads: heads.clone(),
-            teacher: teacher(backbone.clone(), 0.0, None),
+            context: context(backbone.clone(), 0.0, None),
         };
-        let visit = Visit {
+        let item = TrainItem {
             index: 0,
             sample: data.train[0].clone(),
         };
-        InferenceStep::step(&trainer, visit).regression
+        InferenceStep::step(&trainer, item).regression
     };
     let device = Device::flex();
     device.seed(recipe.seed);
@@ -244,7 +245,7 @@ fn one_sample_is_learned_by_heart() {
 }
 
 #[test]
-fn an_interrupted_run_ends_like_one_that_was_not() {
+fn a_resumed_run_equals_an_uninterrupted_one() {
     let (config, backbone) = backbone("qwen3-qknorm");
     let samples = random_samples(9, 60, config.vocab_size as u32);
     let data = TrainingData {
@@ -258,40 +259,35 @@ fn an_interrupted_run_ends_like_one_that_was_not() {
         .with_batch(2)
         .with_round(3);
     let folder = tempfile::tempdir().expect("a folder");
-    let run = |around| train_heads(vec![backbone.clone()], &config, &data, &recipe, around);
-    let whole = run(around(&folder.path().join("whole"), false)).expect("a run");
+    let run = |options| train_heads(vec![backbone.clone()], &config, &data, &recipe, options);
+    let whole = run(options(&folder.path().join("whole"), false)).expect("a run");
     assert_eq!(whole.rounds.len(), 7);
     assert_eq!(whole.rounds[6].step, 20);
     assert!(!whole.interrupted);
 
     let path = folder.path().join("parts");
-    let begun = around(&path, false);
-    let interrupter = begun.interrupter.clone();
-    let rounds = path.join("rounds.json");
-    let watcher = std::thread::spawn(move || {
-        while !rounds.exists() {
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        }
-        interrupter.stop(Some("the test says so"));
-    });
-    let parts = run(begun).expect("a run");
-    watcher.join().expect("a thread");
-    assert!(parts.rounds.len() < 7, "stopped too late to say anything");
+    let mut stopped = options(&path, false);
+    stopped.progress = Some(Box::new(|progress| match progress {
+        TrainProgress::Round(_) => ControlFlow::Break(()),
+        TrainProgress::Sample { .. } => ControlFlow::Continue(()),
+    }));
+    let parts = run(stopped).expect("a run");
+    assert!(parts.rounds.len() < 7, "stopped too late to show anything");
     assert!(parts.interrupted);
 
     // As after a kill: a last checkpoint of which a part is missing.
     let last = parts.rounds.len();
     std::fs::remove_file(path.join(format!("checkpoint/optimizer-{last}.bpk"))).expect("a part");
-    let resumed = run(around(&path, true)).expect("the rest");
+    let resumed = run(options(&path, true)).expect("the rest");
     assert_eq!(resumed.rounds, whole.rounds);
     assert_eq!(resumed.best, whole.best);
     assert_eq!(weights(&resumed.heads), weights(&whole.heads));
 
     // A finished run is only read.
-    let again = run(around(&path, true)).expect("the heads");
+    let again = run(options(&path, true)).expect("the heads");
     assert_eq!(weights(&again.heads), weights(&whole.heads));
 
-    let refused = run(around(&path, false))
+    let refused = run(options(&path, false))
         .expect_err("a run is there")
         .to_string();
     assert!(refused.contains("--resume"), "{refused}");
@@ -301,14 +297,14 @@ fn an_interrupted_run_ends_like_one_that_was_not() {
         &config,
         &data,
         &other,
-        around(&path, true),
+        options(&path, true),
     );
     let refused = refused.expect_err("another run").to_string();
     assert!(refused.contains("alpha was 0.0025"), "{refused}");
 }
 
 #[test]
-fn kept_features_are_the_computed_ones() {
+fn cached_features_equal_computed_ones() {
     let (config, backbone) = backbone("qwen2-bias");
     let samples = random_samples(4, 50, config.vocab_size as u32);
     let data = TrainingData {
@@ -322,12 +318,12 @@ fn kept_features_are_the_computed_ones() {
         .with_round(4);
     let folder = tempfile::tempdir().expect("a folder");
     let run = |name: &str, limit: Option<u64>| {
-        let mut around = around(&folder.path().join(name), false);
-        around.cache = limit.map(|limit| {
+        let mut options = options(&folder.path().join(name), false);
+        options.cache = limit.map(|limit| {
             let path = folder.path().join(format!("{name}-features"));
             FeatureCache::open(&path, limit, "a model", DType::F32).expect("a cache")
         });
-        let trained = train_heads(vec![backbone.clone()], &config, &data, &recipe, around);
+        let trained = train_heads(vec![backbone.clone()], &config, &data, &recipe, options);
         weights(&trained.expect("a run").heads)
     };
     let computed = run("computed", None);
@@ -361,9 +357,9 @@ fn devices_share_the_samples_of_a_step() {
         .with_round(1);
     let folder = tempfile::tempdir().expect("a folder");
     let run = |name: &str, devices: usize, recipe: &TrainHeadsConfig| {
-        let around = around(&folder.path().join(name), false);
+        let options = options(&folder.path().join(name), false);
         let backbones = vec![backbone.clone(); devices];
-        train_heads(backbones, &config, &data, recipe, around).map(|done| weights(&done.heads))
+        train_heads(backbones, &config, &data, recipe, options).map(|done| weights(&done.heads))
     };
     let one = run("one", 1, &recipe).expect("a run");
     let two = run("two", 2, &recipe).expect("a run");
@@ -377,7 +373,7 @@ fn devices_share_the_samples_of_a_step() {
 }
 
 #[test]
-fn a_file_that_is_no_features_is_computed_anew() {
+fn a_broken_cache_file_is_replaced() {
     let (config, backbone) = backbone("qwen2-bias");
     let sample = random_samples(1, 40, config.vocab_size as u32).remove(0);
     let folder = tempfile::tempdir().expect("a folder");
@@ -388,13 +384,13 @@ fn a_file_that_is_no_features_is_computed_anew() {
         let cache = FeatureCache::open(folder.path(), u64::MAX, "a model", DType::F32);
         let trainer = HeadsTrainer {
             heads: heads.clone(),
-            teacher: teacher(backbone.clone(), 0.1, Some(cache.expect("a cache"))),
+            context: context(backbone.clone(), 0.1, Some(cache.expect("a cache"))),
         };
-        let visit = Visit {
+        let item = TrainItem {
             index: 0,
             sample: sample.clone(),
         };
-        InferenceStep::step(&trainer, visit).loss
+        InferenceStep::step(&trainer, item).loss
     };
     let first = loss();
     let file = std::fs::read_dir(folder.path()).expect("a folder").next();
@@ -406,7 +402,7 @@ fn a_file_that_is_no_features_is_computed_anew() {
 }
 
 #[test]
-fn a_loss_that_is_no_number_stops_the_run() {
+fn a_loss_that_is_not_finite_stops_the_run() {
     let (config, backbone) = backbone("llama-gqa");
     let data = TrainingData {
         train: random_samples(2, 40, config.vocab_size as u32),
@@ -418,9 +414,9 @@ fn a_loss_that_is_no_number_stops_the_run() {
         .with_round(10)
         .with_alpha(f64::MAX);
     let folder = tempfile::tempdir().expect("a folder");
-    let around = around(&folder.path().join("run"), false);
+    let options = options(&folder.path().join("run"), false);
     let error =
-        train_heads(vec![backbone], &config, &data, &recipe, around).expect_err("no number");
+        train_heads(vec![backbone], &config, &data, &recipe, options).expect_err("no number");
     assert!(
         matches!(error, TrainError::NotFinite { sample: 0, .. }),
         "{error}"
@@ -428,25 +424,25 @@ fn a_loss_that_is_no_number_stops_the_run() {
 }
 
 #[test]
-fn compressors_are_compared_on_held_out_samples() {
+fn compressors_are_evaluated_on_held_out_samples() {
     let (config, backbone) = backbone("llama-gqa");
     let samples = random_samples(3, 80, config.vocab_size as u32);
     let path = fixture("models/llama-gqa/heads.safetensors");
     let heads = RetainingHeads::load(&path, &config, FloatDType::F32, &Device::flex());
     let (heads, random) = (heads.expect("heads"), Random::new(1));
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     let found = evaluate(
         &backbone,
         &[&heads, &QueryAware, &random],
         &samples,
         0.5,
         |done, all| {
-            told.push((done, all));
-            std::ops::ControlFlow::Continue(())
+            reported.push((done, all));
+            ControlFlow::Continue(())
         },
     )
     .expect("evaluations");
-    assert_eq!(told, [(1, 3), (2, 3), (3, 3)]);
+    assert_eq!(reported, [(1, 3), (2, 3), (3, 3)]);
     assert_eq!(found.len(), 3);
     for evaluation in &found {
         assert_eq!(evaluation.layers.len(), config.num_hidden_layers);
@@ -459,18 +455,18 @@ fn compressors_are_compared_on_held_out_samples() {
     // The same as the trainer's own validation.
     let trainer = HeadsTrainer {
         heads: heads.clone(),
-        teacher: teacher(backbone, 0.0, None),
+        context: context(backbone, 0.0, None),
     };
-    let visit = Visit {
+    let item = TrainItem {
         index: 0,
         sample: samples[0].clone(),
     };
-    let own = InferenceStep::step(&trainer, visit);
+    let own = InferenceStep::step(&trainer, item);
     assert_eq!(own.layers.len(), config.num_hidden_layers);
 }
 
 #[test]
-fn heads_are_written_as_they_are_read() {
+fn saved_heads_load_unchanged() {
     let (config, _) = backbone("qwen2-bias");
     let heads = RetainingHeadsConfig::new()
         .with_width(6)

@@ -1,150 +1,122 @@
-//! The module that Burn's learner trains: heads that look at a frozen backbone.
+//! The module that Burn's learner trains: retaining heads on a frozen backbone.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::module::Module;
 use burn::optim::GradientsParams;
-use burn::tensor::activation::silu;
 use burn::tensor::{DType, ExecutionError, Tensor};
 use burn::train::{InferenceStep, Interrupter, ItemLazy, TrainOutput, TrainStep};
 
 use super::cache::FeatureCache;
-use super::features::{Backbone, LayerFeatures, TrainError};
+use super::error::TrainError;
+use super::features::{Backbone, LayerFeatures};
+use super::loader::TrainItem;
 use super::loss::LayerLoss;
-use super::quality::{Quality, read};
+use super::progress::Reporter;
+use super::quality::{Quality, to_vec};
 use super::sample::Sample;
 use crate::apb::heads::{RetainingHead, RetainingHeads};
 
-/// A sample's turn.
+/// Loss and metrics of one sample.
 #[derive(Debug, Clone)]
-pub struct Visit {
-    /// Which of the run's visits, from 0; for validation which sample.
-    pub index: usize,
-    /// The sample.
-    pub sample: Arc<Sample>,
-}
-
-/// What a visit came to.
-#[derive(Debug, Clone)]
-pub struct Outcome {
+pub struct StepOutput {
     /// The whole loss.
     pub loss: f64,
     /// Its regression.
     pub regression: f64,
-    /// What the scores would have kept, of each layer.
+    /// Quality of the selection, of each layer.
     pub layers: Vec<Quality>,
 }
 
-impl ItemLazy for Outcome {
+impl ItemLazy for StepOutput {
     fn sync(self) -> Result<Self, ExecutionError> {
         Ok(self)
     }
 }
 
-/// What heads learn from; shared by all copies of the module.
-pub struct Teacher {
+/// What a step needs besides the heads; shared by all copies of the module.
+pub struct TrainingContext {
     /// One backbone a device.
     pub backbones: Vec<Backbone>,
     pub alpha: f64,
-    /// Samples of a step.
+    /// Samples of an optimiser step.
     pub batch: usize,
     /// Share of rows that the metrics keep.
     pub keep: f64,
     pub cache: Option<FeatureCache>,
+    pub reporter: Reporter,
     pub interrupter: Interrupter,
-    /// What stopped the run.
-    pub failure: Mutex<Option<TrainError>>,
+    /// The first error, which stopped the run: a step of Burn's learner cannot return one.
+    pub error: Mutex<Option<TrainError>>,
 }
 
-impl Teacher {
-    /// Shows each layer's features of a sample, from the cache where they are there.
-    pub fn features(
+impl TrainingContext {
+    /// Computes each layer's features of a sample, or reads them from the cache.
+    fn features(
         &self,
         backbone: &Backbone,
         sample: &Sample,
-        mut visit: impl FnMut(usize, LayerFeatures) -> Result<(), TrainError> + Send,
+        visit: impl FnMut(usize, LayerFeatures) -> Result<(), TrainError> + Send,
     ) -> Result<(), TrainError> {
-        let Some(cache) = &self.cache else {
-            return backbone.features(sample, visit);
-        };
-        if let Some(kept) = cache.open_sample(sample, backbone.layers()) {
-            for layer in 0..backbone.layers() {
-                visit(layer, kept.layer(layer, backbone.device())?)?;
-            }
-            return Ok(());
+        match &self.cache {
+            Some(cache) => cache.features(backbone, sample, visit),
+            None => backbone.features(sample, visit),
         }
-        let mut keeping = cache.begin(sample, backbone.layers());
-        backbone.features(sample, |layer, features| {
-            if let Some(begun) = &mut keeping
-                && !cache.add(begun, layer, &features)
-            {
-                keeping = None;
-            }
-            visit(layer, features)
-        })?;
-        if let Some(keeping) = keeping {
-            cache.end(keeping);
-        }
-        Ok(())
     }
 
-    /// Stops the run; the first failure is the one that is told.
-    fn fail(&self, error: TrainError) {
+    /// Stops the run with an error.
+    fn abort(&self, error: TrainError) {
         self.interrupter.stop(Some(&error.to_string()));
-        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        failure.get_or_insert(error);
+        let mut first = self.error.lock().unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert(error);
+    }
+
+    /// The error that stopped the run.
+    pub fn take_error(&self) -> Option<TrainError> {
+        let mut error = self.error.lock().unwrap_or_else(PoisonError::into_inner);
+        error.take()
     }
 }
 
-impl fmt::Debug for Teacher {
+impl fmt::Debug for TrainingContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Teacher").finish_non_exhaustive()
+        f.debug_struct("TrainingContext").finish_non_exhaustive()
     }
 }
 
-/// Heads with what they learn from.
+/// Heads and the context they are trained in.
 #[derive(Module, Debug)]
 pub struct HeadsTrainer {
     pub heads: RetainingHeads,
     #[module(skip)]
-    pub teacher: Arc<Teacher>,
-}
-
-impl RetainingHead {
-    /// The raw scores `[batch, kv_heads, rows]` of projections side by side, `[batch, rows, (heads +
-    /// 2 * kv_heads) * head_dim]`, f32, in operations that have a gradient. The reference of
-    /// [`score`](Self::score).
-    pub(crate) fn forward(&self, projections: Tensor<3>) -> Tensor<3> {
-        let hidden = silu(self.fc1.forward(projections));
-        self.fc2.forward(hidden).swap_dims(1, 2)
-    }
+    pub context: Arc<TrainingContext>,
 }
 
 impl HeadsTrainer {
-    /// Takes a sample through all layers; `learn` is told each layer's loss.
-    fn visit(
+    /// Computes the losses of a sample layer by layer; `backward` receives each head with its loss.
+    fn forward(
         &self,
-        visit: &Visit,
-        mut learn: impl FnMut(&RetainingHead, Tensor<1>) + Send,
-    ) -> Result<Outcome, TrainError> {
-        let teacher = &self.teacher;
+        item: &TrainItem,
+        mut backward: impl FnMut(&RetainingHead, Tensor<1>) + Send,
+    ) -> Result<StepOutput, TrainError> {
+        let context = &self.context;
         let first = self.heads.layers.first().map(|head| &head.fc1.weight);
         let device = first.map(|weight| weight.val().device());
         let autodiff = device.as_ref().is_some_and(|device| device.is_autodiff());
         let device = device.map(|device| device.inner());
-        let backbone = teacher
+        let backbone = context
             .backbones
             .iter()
             .find(|backbone| Some(backbone.device()) == device.as_ref())
             .ok_or_else(|| TrainError::Run(format!("no backbone on {device:?}")))?;
         let layers = self.heads.layers.len();
-        let mut outcome = Outcome {
+        let mut output = StepOutput {
             loss: 0.0,
             regression: 0.0,
             layers: Vec::with_capacity(layers),
         };
-        teacher.features(backbone, &visit.sample, |layer, features| {
+        context.features(backbone, &item.sample, |layer, features| {
             let mut input = features.projections.cast(DType::F32);
             let mut labels = features.labels.logits.clone();
             if autodiff {
@@ -154,33 +126,33 @@ impl HeadsTrainer {
             let head = &self.heads.layers[layer];
             let scores = head.forward(input);
             let loss = LayerLoss::new(scores.clone(), labels);
-            let share = loss.total(layers, teacher.alpha);
-            let one = |tensor: Tensor<1>| -> Result<f64, TrainError> {
+            let total = loss.total(layers, context.alpha);
+            let scalar = |tensor: Tensor<1>| -> Result<f64, TrainError> {
                 let tensor = if autodiff { tensor.inner() } else { tensor };
-                Ok(read(tensor)?.iter().map(|value| f64::from(*value)).sum())
+                Ok(to_vec(tensor)?.iter().map(|value| f64::from(*value)).sum())
             };
-            let value = one(share.clone())?;
+            let value = scalar(total.clone())?;
             if !value.is_finite() {
                 return Err(TrainError::NotFinite {
                     loss: value,
-                    sample: visit.index,
+                    sample: item.index,
                 });
             }
-            outcome.loss += value;
-            outcome.regression += one(loss.regression)? / layers as f64;
-            learn(head, share / teacher.batch as f64);
+            output.loss += value;
+            output.regression += scalar(loss.regression)? / layers as f64;
+            backward(head, total / context.batch as f64);
             let scores = if autodiff { scores.inner() } else { scores };
-            let quality = Quality::new(scores, &features.labels, teacher.keep)?;
-            outcome.layers.push(quality);
+            let quality = Quality::new(scores, &features.labels, context.keep)?;
+            output.layers.push(quality);
             Ok(())
         })?;
-        Ok(outcome)
+        Ok(output)
     }
 
-    /// What a visit that failed came to: nothing, and the run stops.
-    fn failed(&self, error: TrainError) -> Outcome {
-        self.teacher.fail(error);
-        Outcome {
+    /// Stops the run; the output of the step that failed is not used.
+    fn abort(&self, error: TrainError) -> StepOutput {
+        self.context.abort(error);
+        StepOutput {
             loss: f64::NAN,
             regression: f64::NAN,
             layers: Vec::new(),
@@ -189,35 +161,37 @@ impl HeadsTrainer {
 }
 
 impl TrainStep for HeadsTrainer {
-    type Input = Visit;
-    type Output = Outcome;
+    type Input = TrainItem;
+    type Output = StepOutput;
 
-    /// Layers share nothing but the sample, so that each is done with before the next begins: one
-    /// layer's features and gradients exist at a time.
-    fn step(&self, visit: Visit) -> TrainOutput<Outcome> {
+    /// Layers share only the sample, so the backward pass of a layer runs before the next layer: the
+    /// features and gradients of one layer exist at a time.
+    fn step(&self, item: TrainItem) -> TrainOutput<StepOutput> {
         let mut grads = GradientsParams::new();
-        let learned = self.visit(&visit, |head, loss| {
-            let mut of_layer = GradientsParams::from_grads(loss.backward(), head);
+        let output = self.forward(&item, |head, loss| {
+            let mut layer_grads = GradientsParams::from_grads(loss.backward(), head);
             for id in [head.fc1.weight.id, head.fc2.weight.id] {
-                if let Some(grad) = of_layer.remove::<2>(id) {
+                if let Some(grad) = layer_grads.remove::<2>(id) {
                     grads.register(id, grad);
                 }
             }
         });
-        let item = learned.unwrap_or_else(|error| {
+        let item = output.unwrap_or_else(|error| {
             grads = GradientsParams::new();
-            self.failed(error)
+            self.abort(error)
         });
+        self.context.reporter.samples(1);
         TrainOutput { grads, item }
     }
 }
 
 impl InferenceStep for HeadsTrainer {
-    type Input = Visit;
-    type Output = Outcome;
+    type Input = TrainItem;
+    type Output = StepOutput;
 
-    fn step(&self, visit: Visit) -> Outcome {
-        self.visit(&visit, |_, _| {})
-            .unwrap_or_else(|error| self.failed(error))
+    fn step(&self, item: TrainItem) -> StepOutput {
+        let output = self.forward(&item, |_, _| {});
+        self.context.reporter.samples(0);
+        output.unwrap_or_else(|error| self.abort(error))
     }
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::error::CliError;
 use crate::output::Output;
 
-/// Names of passed-over tensors that a person is shown.
+/// Names of skipped tensors that are shown.
 const SHOWN: usize = 3;
 
 /// Convert retaining heads from PyTorch to safetensors, never executing a pickle

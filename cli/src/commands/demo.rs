@@ -9,8 +9,8 @@ use burn_apb::text::sampler::SamplerConfig;
 use serde_json::{Value, json};
 
 use crate::args::{Compute, Model, Strategy};
-use crate::commands::generate;
 use crate::commands::prefill::{self, Terminal};
+use crate::commands::{fetch, generate};
 use crate::error::CliError;
 use crate::output::Output;
 
@@ -18,7 +18,7 @@ use crate::output::Output;
 pub const DOCUMENT: &str = include_str!("../../../examples/data/opticks.txt");
 /// The listed model that the demo runs.
 const MODEL: &str = "smollm2-135m";
-/// Where the treatise begins, behind the edition's credits.
+/// Where the treatise begins, after the edition's credits.
 const TITLE: &str = "OPTICKS:";
 /// Tokens of the answer at most.
 const MAX_TOKENS: usize = 48;
@@ -49,14 +49,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
         None => vec![Method::Full, Method::Apb],
     };
     let device = args.compute.device()?;
-    let bar = output.progress("fetching", "B");
-    let fetched = hub::fetch(MODEL, None, hub::FetchFrom::Any, &mut |p| {
-        bar.update(p.done, p.total);
-    })?;
-    bar.finish();
-    for warning in &fetched.warnings {
-        output.note(format!("warning: {warning}"));
-    }
+    let fetched = fetch::download(MODEL, None, hub::FetchFrom::Any, output)?;
     let model = Model {
         model: fetched.path.clone(),
     };
@@ -135,10 +128,7 @@ fn first_tokens<'t>(
     let ids = tokenizer.encode(text, false).map_err(CliError::failed)?;
     let kept = &ids[..tokens.min(ids.len())];
     let beginning = tokenizer.decode(kept, false).map_err(CliError::failed)?;
-    let mut end = beginning.len().min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
+    let end = text.floor_char_boundary(beginning.len());
     let end = text[..end].rfind('\n').map_or(end, |line| line + 1);
     Ok(&text[..end])
 }

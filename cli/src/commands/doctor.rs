@@ -1,4 +1,4 @@
-//! `apb doctor`: what this build and this machine can do, and how to get what is missing.
+//! `apb doctor`: checks what this build and this machine can run.
 
 use std::io::Write;
 
@@ -8,15 +8,18 @@ use serde_json::{Value, json};
 use crate::error::CliError;
 use crate::output::Output;
 
-/// Say what this machine can run, what is missing and how to get it
+/// Check what this machine can run, what is missing and how to get it
 #[derive(clap::Args, Debug)]
 pub struct Args {}
+
+/// What is found where a feature is not compiled in.
+const NOT_BUILT: &str = "not in this build";
 
 /// The outcome of one check.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Ok,
-    /// Not there, and not needed for the main job.
+    /// Absent, and not required.
     Missing,
     Broken,
 }
@@ -25,7 +28,7 @@ struct Check {
     name: &'static str,
     state: State,
     found: String,
-    /// What to do about it; empty when there is nothing to do.
+    /// What to do about it, or nothing.
     advice: &'static str,
 }
 
@@ -39,25 +42,43 @@ impl State {
     }
 }
 
+impl Check {
+    fn ok(name: &'static str, found: impl Into<String>) -> Self {
+        Self {
+            name,
+            state: State::Ok,
+            found: found.into(),
+            advice: "",
+        }
+    }
+
+    fn missing(name: &'static str, found: impl Into<String>, advice: &'static str) -> Self {
+        Self {
+            name,
+            state: State::Missing,
+            found: found.into(),
+            advice,
+        }
+    }
+}
+
 /// Runs the command.
 pub fn run(_: &Args, output: &Output) -> Result<(), CliError> {
     let mut checks = vec![
         version(),
         cpu(),
         memory(),
-        feature_gpu(
+        gpu(
             "cuda",
-            cfg!(feature = "cuda"),
-            cuda_found,
+            cuda_devices(),
             "cargo install --path . --features cuda",
         ),
     ];
     checks.extend(cuda_needs());
     checks.extend([
-        feature_gpu(
+        gpu(
             "wgpu",
-            cfg!(feature = "wgpu"),
-            wgpu_found,
+            wgpu_devices(),
             "cargo install --path . --features wgpu",
         ),
         mpi(),
@@ -103,23 +124,15 @@ fn print(w: &mut dyn Write, checks: &[Check]) -> std::io::Result<()> {
 }
 
 fn version() -> Check {
-    Check {
-        name: "apb",
-        state: State::Ok,
-        found: format!("{} ({})", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH),
-        advice: "",
-    }
+    let found = format!("{} ({})", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH);
+    Check::ok("apb", found)
 }
 
 fn cpu() -> Check {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let simd = burn_apb::kernels::simd_name();
-    Check {
-        name: "cpu",
-        state: State::Ok,
-        found: format!("{threads} threads, {simd}, computes in {:?}", DType::F32),
-        advice: "",
-    }
+    let found = format!("{threads} threads, {simd}, computes in {:?}", DType::F32);
+    Check::ok("cpu", found)
 }
 
 fn memory() -> Check {
@@ -130,74 +143,32 @@ fn memory() -> Check {
             line.split_whitespace().nth(1)?.parse::<f64>().ok()
         });
     match available {
-        Some(kib) => Check {
-            name: "memory",
-            state: State::Ok,
-            found: format!("{:.1} GiB available", kib / f64::from(1 << 20)),
-            advice: "",
-        },
-        None => Check {
-            name: "memory",
-            state: State::Missing,
-            found: "this system does not say how much is available".into(),
-            advice: "",
-        },
+        Some(kib) => {
+            let found = format!("{:.1} GiB available", kib / f64::from(1 << 20));
+            Check::ok("memory", found)
+        }
+        None => Check::missing("memory", "this system does not report it", ""),
     }
 }
 
-fn feature(name: &'static str, built: bool, advice: &'static str) -> Check {
-    let (state, found, advice) = match built {
-        true => (State::Ok, "built in", ""),
-        false => (State::Missing, "not in this build", advice),
-    };
-    Check {
-        name,
-        state,
-        found: found.into(),
-        advice,
-    }
-}
-
-fn feature_gpu(
-    name: &'static str,
-    built: bool,
-    found: fn() -> usize,
-    advice: &'static str,
-) -> Check {
-    if !built {
-        return feature(name, built, advice);
-    }
-    match found() {
-        0 => Check {
+fn gpu(name: &'static str, devices: Option<usize>, advice: &'static str) -> Check {
+    match devices {
+        None => Check::missing(name, NOT_BUILT, advice),
+        Some(0) => Check::missing(
             name,
-            state: State::Missing,
-            found: "built in, no device found".into(),
-            advice: "install the device's driver",
-        },
-        devices => Check {
-            name,
-            state: State::Ok,
-            found: format!("{devices} devices"),
-            advice: "",
-        },
+            "built in, no device found",
+            "install the device's driver",
+        ),
+        Some(devices) => Check::ok(name, format!("{devices} devices")),
     }
 }
 
 /// What the CUDA runtime opens, each by itself: any of them may be missing.
 #[cfg(feature = "cuda")]
 fn cuda_needs() -> Vec<Check> {
-    let check = |need: crate::cuda::Need| Check {
-        name: need.name,
-        state: match need.found {
-            Some(_) => State::Ok,
-            None => State::Missing,
-        },
-        advice: if need.found.is_some() {
-            ""
-        } else {
-            need.advice
-        },
-        found: need.found.unwrap_or_else(|| "not found".into()),
+    let check = |need: crate::cuda::Need| match need.found {
+        Some(found) => Check::ok(need.name, found),
+        None => Check::missing(need.name, "not found", need.advice),
     };
     crate::cuda::needs().into_iter().map(check).collect()
 }
@@ -207,25 +178,31 @@ fn cuda_needs() -> Vec<Check> {
     Vec::new()
 }
 
-fn cuda_found() -> usize {
+/// The number of CUDA devices; none in a build without CUDA.
+fn cuda_devices() -> Option<usize> {
     #[cfg(feature = "cuda")]
-    return burn::tensor::Device::enumerate(burn::tensor::DeviceType::Cuda)
-        .into_iter()
-        .count();
+    return Some(
+        burn::tensor::Device::enumerate(burn::tensor::DeviceType::Cuda)
+            .into_iter()
+            .count(),
+    );
     #[cfg(not(feature = "cuda"))]
-    0
+    None
 }
 
-fn wgpu_found() -> usize {
+/// The number of WebGPU devices; none in a build without WebGPU.
+fn wgpu_devices() -> Option<usize> {
     #[cfg(feature = "wgpu")]
-    return burn::tensor::Device::enumerate(burn::tensor::DeviceType::Wgpu)
-        .into_iter()
-        .count();
+    return Some(
+        burn::tensor::Device::enumerate(burn::tensor::DeviceType::Wgpu)
+            .into_iter()
+            .count(),
+    );
     #[cfg(not(feature = "wgpu"))]
-    0
+    None
 }
 
-/// The tables by which attention chooses its kernel on GPUs, the first one first.
+/// The tables from which attention selects its kernel on GPUs, in order of preference.
 fn attention_kernels() -> Vec<String> {
     vec![
         #[cfg(feature = "cuda")]
@@ -237,95 +214,65 @@ fn attention_kernels() -> Vec<String> {
 
 fn mpi() -> Check {
     if cfg!(not(feature = "mpi")) {
-        return feature(
+        return Check::missing(
             "mpi",
-            false,
+            NOT_BUILT,
             "for ranks as processes: apt install libopenmpi-dev openmpi-bin libclang-dev, then cargo \
              install --path . --features mpi",
         );
     }
-    let version = std::process::Command::new("mpirun")
-        .arg("--version")
-        .output();
-    let (state, found, advice) = match version {
-        Ok(done) if done.status.success() => {
-            let text = String::from_utf8_lossy(&done.stdout);
-            (
-                State::Ok,
-                text.lines().next().unwrap_or_default().to_owned(),
-                "",
-            )
-        }
-        _ => (
-            State::Missing,
-            "built in, no mpirun found".into(),
+    match output_of("mpirun", &["--version"]) {
+        Some(text) => Check::ok("mpi", text.lines().next().unwrap_or_default()),
+        None => Check::missing(
+            "mpi",
+            "built in, no mpirun found",
             "only needed to start ranks on this machine: apt install openmpi-bin",
         ),
-    };
-    Check {
-        name: "mpi",
-        state,
-        found,
-        advice,
     }
 }
 
 fn nccl() -> Check {
     #[cfg(feature = "nccl")]
     return match burn_apb::ranks::nccl_version() {
-        Ok(version) => Check {
-            name: "nccl",
-            state: State::Ok,
-            found: version,
-            advice: "",
-        },
-        Err(error) => Check {
-            name: "nccl",
-            state: State::Missing,
-            found: error.to_string(),
-            advice: "only needed for ranks as processes with a GPU each",
-        },
+        Ok(version) => Check::ok("nccl", version),
+        Err(error) => Check::missing(
+            "nccl",
+            error.to_string(),
+            "only needed for ranks as processes with a GPU each",
+        ),
     };
     #[cfg(not(feature = "nccl"))]
-    feature(
+    Check::missing(
         "nccl",
-        false,
+        NOT_BUILT,
         "for ranks as processes with a GPU each: cargo install --path . --features nccl",
     )
 }
 
 fn python() -> Check {
-    let pip = std::process::Command::new("python3")
-        .args(["-m", "pip", "--version"])
-        .output();
-    match pip {
-        Ok(done) if done.status.success() => Check {
-            name: "python3",
-            state: State::Ok,
-            found: String::from_utf8_lossy(&done.stdout)
-                .trim()
-                .chars()
-                .take(60)
-                .collect(),
-            advice: "",
-        },
-        _ => Check {
-            name: "python3",
-            state: State::Missing,
-            found: "no python3 with pip".into(),
-            advice: "only needed to fetch a listed model where the hub cannot be reached",
-        },
+    match output_of("python3", &["-m", "pip", "--version"]) {
+        Some(text) => Check::ok("python3", text.trim().chars().take(60).collect::<String>()),
+        None => Check::missing(
+            "python3",
+            "no python3 with pip",
+            "only needed to fetch a listed model where the hub cannot be reached",
+        ),
     }
+}
+
+/// What a program prints on stdout; none where it is absent or fails.
+fn output_of(program: &str, args: &[&str]) -> Option<String> {
+    let done = std::process::Command::new(program)
+        .args(args)
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&done.stdout).into_owned();
+    done.status.success().then_some(text)
 }
 
 fn cache() -> Check {
     match burn_apb::checkpoint::hub::cache_dir() {
-        Ok(folder) => Check {
-            name: "cache",
-            state: State::Ok,
-            found: folder.display().to_string(),
-            advice: "",
-        },
+        Ok(folder) => Check::ok("cache", folder.display().to_string()),
         Err(error) => Check {
             name: "cache",
             state: State::Broken,

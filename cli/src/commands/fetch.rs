@@ -1,6 +1,6 @@
-//! `apb fetch`: brings a model to this machine.
+//! `apb fetch`: downloads a model.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn_apb::checkpoint::hub;
 use serde_json::json;
@@ -43,17 +43,7 @@ impl From<Source> for hub::FetchFrom {
 
 /// Runs the command.
 pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
-    let bar = output.progress("fetching", "B");
-    let report = hub::fetch(
-        &args.name,
-        args.to.as_deref(),
-        args.source.into(),
-        &mut |p| bar.update(p.done, p.total),
-    )?;
-    bar.finish();
-    for warning in &report.warnings {
-        output.note(format!("warning: {warning}"));
-    }
+    let report = download(&args.name, args.to.as_deref(), args.source.into(), output)?;
     output.result(
         &json!({
             "path": report.path,
@@ -71,4 +61,20 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
             writeln!(w, "  sha256 {}", report.sha256)
         },
     )
+}
+
+/// Downloads a model with a progress bar, and prints the warnings.
+pub fn download(
+    name: &str,
+    to: Option<&Path>,
+    from: hub::FetchFrom,
+    output: &Output,
+) -> Result<hub::FetchReport, CliError> {
+    let bar = output.progress("fetching", "B");
+    let report = hub::fetch(name, to, from, &mut |p| bar.update(p.done, p.total))?;
+    bar.finish();
+    for warning in &report.warnings {
+        output.note(format!("warning: {warning}"));
+    }
+    Ok(report)
 }

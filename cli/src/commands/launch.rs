@@ -12,7 +12,7 @@ use crate::error::CliError;
 /// Start N processes of a command on this machine, each with torchrun's variables
 ///
 /// They are started under mpirun; by a build with NCCL and without MPI, directly. Every process has RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. When one fails all are
-/// ended; the exit code is 4 when a rank was lost.
+/// ended; the exit code is 4 when a rank failed.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// Processes to start
@@ -39,12 +39,12 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     };
     match code {
         0 => Ok(()),
-        // What failed has said so itself.
+        // The failed process has printed its error.
         code => std::process::exit(code),
     }
 }
 
-/// What all processes are told.
+/// The variables of all processes.
 fn shared_variables(args: &Args, port: u16) -> Vec<(&'static str, String)> {
     let secret: u128 = rand::random();
     let token = std::env::var(TOKEN_VARIABLE)
@@ -61,9 +61,9 @@ fn shared_variables(args: &Args, port: u16) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Starts the processes without anybody between, waits for them, and ends all once one has failed.
+/// Starts the processes without mpirun, waits for them, and ends all after one has failed.
 fn directly(args: &Args, port: u16) -> Result<i32, CliError> {
-    /// What the others may take to say whom they lost.
+    /// The time in which the other ranks may report which rank failed.
     const PATIENCE: Duration = Duration::from_secs(10);
     const POLL: Duration = Duration::from_millis(20);
     let Some((program, rest)) = args.command.split_first() else {
@@ -94,7 +94,7 @@ fn directly(args: &Args, port: u16) -> Result<i32, CliError> {
             let code = match child.try_wait() {
                 Ok(None) => return true,
                 Ok(Some(status)) => exit_code(status),
-                // Nothing can be heard of it any more.
+                // Its state is unknown.
                 Err(_) => RANK_FAILED,
             };
             if code != 0 && failed.is_none() {
@@ -116,7 +116,7 @@ fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
-/// Has mpirun start the processes, whose MPI finds the others through it.
+/// Starts the processes under mpirun, through which their MPI connects.
 fn under_mpirun(args: &Args, port: u16) -> Result<i32, CliError> {
     let mut mpirun = Command::new("mpirun");
     // More processes than cores are the user's choice, and so is root. Other MPIs than Open MPI have no
@@ -148,7 +148,7 @@ fn under_mpirun(args: &Args, port: u16) -> Result<i32, CliError> {
     Ok(exit_code(status))
 }
 
-/// The command's own exit code; that of a lost rank when one was ended by a signal or fell over.
+/// The command's own exit code; that of a failed rank after a signal or a panic.
 fn exit_code(status: ExitStatus) -> i32 {
     /// A command that a shell cannot find.
     const NOT_FOUND: i32 = 127;
@@ -158,7 +158,7 @@ fn exit_code(status: ExitStatus) -> i32 {
     }
 }
 
-/// A port of this machine that nobody listens at now.
+/// A free port of this machine.
 fn free_port() -> Result<u16, CliError> {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0));
     let address = listener.and_then(|listener| listener.local_addr());
@@ -166,8 +166,7 @@ fn free_port() -> Result<u16, CliError> {
     Ok(address.port())
 }
 
-/// mpirun ends its processes when it is asked to end, and the system asks it to when this process is
-/// gone: no rank is left behind.
+/// Sends the process SIGTERM when this process ends, after which mpirun ends its ranks.
 fn end_with_parent(command: &mut Command) {
     #[cfg(target_os = "linux")]
     {
@@ -184,7 +183,7 @@ fn end_with_parent(command: &mut Command) {
     let _ = command;
 }
 
-/// Has the system give this process the ranks that mpirun leaves behind.
+/// Makes this process the parent of ranks that outlive mpirun.
 fn adopt_orphans() {
     #[cfg(target_os = "linux")]
     // SAFETY: a request about this process alone, without pointers.
@@ -193,11 +192,11 @@ fn adopt_orphans() {
     }
 }
 
-/// Waits until every rank is gone, which mpirun does not; kills what is still there after a while.
+/// Waits until every rank has ended, which mpirun does not, and kills those that take too long.
 fn end_orphans() {
     #[cfg(target_os = "linux")]
     {
-        /// What an ending process may take to give its memory back.
+        /// The time an ending process may take to free its memory.
         const PATIENCE: Duration = Duration::from_secs(2);
         const POLL: Duration = Duration::from_millis(5);
         let started = Instant::now();

@@ -1,6 +1,6 @@
 //! `apb train-heads`: trains retaining heads for a model.
 
-mod watch;
+mod args;
 
 use std::io::IsTerminal;
 use std::num::NonZeroUsize;
@@ -10,8 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::DType;
-use burn::train::Interrupter;
-use burn::train::renderer::{MetricsRenderer, default_renderer};
+use burn::train::renderer::default_renderer;
 use burn_apb::ModelText;
 use burn_apb::apb::DEFAULT_PREFILL_CHUNK;
 use burn_apb::apb::compressor::{Compressor, QueryAware, Random};
@@ -19,168 +18,30 @@ use burn_apb::apb::heads::RetainingHeads;
 use burn_apb::checkpoint::source::ModelSource;
 use burn_apb::training::data::SynthesisConfig;
 use burn_apb::training::{
-    Backbone, Collector, Evaluation, FeatureCache, HeadsCard, Sample, Surroundings,
-    TrainHeadsConfig, Trained, TrainingData, evaluate, save_heads, train_heads,
+    Backbone, Collector, Evaluation, FeatureCache, HeadsCard, ProgressCallback, Quality,
+    RunOptions, Sample, TrainHeadsConfig, TrainProgress, TrainedHeads, TrainingData, evaluate,
+    save_heads, train_heads,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::args::{Compute, DtypeName, Model};
 use crate::commands::prefill;
 use crate::error::CliError;
 use crate::interrupt;
-use crate::output::Output;
+use crate::output::{Output, Progress};
 
-/// Tokens of the longest sample where nothing else is said (Locret trains on as many).
+pub use args::Args;
+
+/// The default of --limit in tokens, as in Locret.
 const LONGEST_SAMPLE: usize = 10_240;
-/// Held-out samples where nothing else is said: a tenth, at most so many.
+/// The most samples held out by default.
 const MOST_HELD_OUT: usize = 32;
 /// Bytes in a GiB.
 const GIB: u64 = 1 << 30;
 
-/// Train retaining heads for a model, from questions and answers or from any text
-///
-/// A line of a JSONL file is {"document", "question", "answer"} or {"messages"}; LongAlign and
-/// LongAlpaca are read as published. --synthesize makes samples from a text file: numbers, keys and
-/// facts hidden in it, and sentences of its own. The folder OUT.training keeps checkpoints and logs;
-/// after a kill, the same command with --resume goes on.
-#[derive(clap::Args, Debug)]
-pub struct Args {
-    #[command(flatten)]
-    model: Model,
-    /// Samples, JSONL or one JSON array; may be given several times
-    #[arg(long, value_name = "FILE", required_unless_present = "synthesize")]
-    data: Vec<PathBuf>,
-    /// Make samples from this text as well; may be given several times
-    #[arg(long, value_name = "TEXT")]
-    synthesize: Vec<PathBuf>,
-    /// The safetensors file to write
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
-
-    /// At most so many samples of each --data file
-    #[arg(long, value_name = "N", help_heading = "Samples")]
-    samples: Option<NonZeroUsize>,
-    /// Samples to make from each --synthesize text
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 512,
-        help_heading = "Samples"
-    )]
-    synthesized: usize,
-    /// Shortest document to make, in tokens
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 1000,
-        help_heading = "Samples"
-    )]
-    min_tokens: usize,
-    /// Longest document to make, in tokens
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 2000,
-        help_heading = "Samples"
-    )]
-    max_tokens: usize,
-    /// Longest sample, in tokens [default: the model's context, at most 10240]
-    #[arg(long, value_name = "N", help_heading = "Samples")]
-    limit: Option<usize>,
-    /// Samples to hold out for validation [default: a tenth, at most 32]
-    #[arg(long, value_name = "N", help_heading = "Samples")]
-    held_out: Option<usize>,
-    /// Leave the question in front out: heads for documents without a query in the anchor
-    #[arg(long, help_heading = "Samples")]
-    no_question_first: bool,
-    /// Refuse a file with a line that cannot be used, in place of passing over it
-    #[arg(long, help_heading = "Samples")]
-    strict: bool,
-
-    /// Width R of a head's hidden layer
-    #[arg(long, value_name = "R", default_value_t = 256, help_heading = "Recipe")]
-    width: usize,
-    /// Steps of the optimiser
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 3000,
-        help_heading = "Recipe"
-    )]
-    steps: usize,
-    /// Steps over which the learning rate rises [default: a tenth]
-    #[arg(long, value_name = "N", help_heading = "Recipe")]
-    warm_up: Option<usize>,
-    /// Samples of a step
-    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Recipe")]
-    batch: usize,
-    /// The highest learning rate
-    #[arg(
-        long,
-        value_name = "RATE",
-        default_value_t = 5e-4,
-        help_heading = "Recipe"
-    )]
-    learning_rate: f64,
-    /// Weight of the smoothing loss
-    #[arg(
-        long,
-        value_name = "A",
-        default_value_t = 0.0025,
-        help_heading = "Recipe"
-    )]
-    alpha: f64,
-    /// Steps between two validations, each with a checkpoint
-    #[arg(long, value_name = "N", default_value_t = 100, help_heading = "Recipe")]
-    round: usize,
-    /// Stop after so many rounds without a lower validation loss
-    #[arg(long, value_name = "ROUNDS", help_heading = "Recipe")]
-    patience: Option<usize>,
-    /// Share of a sample's rows that recall is measured at
-    #[arg(
-        long,
-        value_name = "SHARE",
-        default_value_t = 0.1,
-        help_heading = "Recipe"
-    )]
-    keep: f64,
-    /// Seed of the weights, the samples and their order
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Recipe")]
-    seed: u64,
-
-    /// Go on with a run that was stopped or killed
-    #[arg(long)]
-    resume: bool,
-    /// The run's folder [default: OUT.training]
-    #[arg(long, value_name = "DIR")]
-    folder: Option<PathBuf>,
-    /// Keep features in this folder, for several passes over the samples
-    #[arg(long, value_name = "DIR")]
-    cache: Option<PathBuf>,
-    /// GiB of features to keep at most
-    #[arg(long, value_name = "GIB", default_value_t = 16, requires = "cache")]
-    cache_limit: u64,
-    /// Dtype of the heads in the file
-    #[arg(long, value_enum, value_name = "DTYPE", default_value = "bf16")]
-    heads_dtype: DtypeName,
-    /// Heads for any weights of the model's shapes, such as its quantisations, and not for exactly those
-    /// they were trained on
-    #[arg(long)]
-    any_weights: bool,
-    /// The model's name in the file [default: the name of its folder]
-    #[arg(long, value_name = "NAME")]
-    base_model: Option<String>,
-    #[command(flatten)]
-    compute: Compute,
-    /// A further device that shares the samples of a step; may be given several times
-    #[arg(long, value_name = "DEVICE")]
-    also: Vec<crate::args::DeviceName>,
-}
-
 /// Runs the command.
 pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     let started = Instant::now();
-    let recipe = args.recipe();
+    let recipe = args.recipe.config();
     recipe.check().map_err(CliError::usage)?;
     if args.out.is_dir() {
         return Err(CliError::usage(format!(
@@ -195,7 +56,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     interrupt::listen();
     let (source, text) = prefill::open_model(&args.model, output)?;
     let fingerprint = source.fingerprint()?;
-    let (data, gathered) = args.gather(&text, output)?;
+    let (data, samples) = args.collect(&text, output)?;
 
     let config = text.config.clone();
     let dtype = args.compute.dtype();
@@ -206,20 +67,29 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
         backbones.push(Backbone::new(decoder, context, DEFAULT_PREFILL_CHUNK));
     }
     let first = backbones[0].clone();
-    let cache = args.open_cache(&fingerprint, dtype.into())?;
-    let interrupter = Interrupter::new();
-    let around = Surroundings {
-        folder: args.folder(),
+    let mut options = RunOptions {
         resume: args.resume,
-        cache,
-        renderer: Some(args.renderer(&recipe, &interrupter, output)),
-        interrupter,
+        cache: args.open_cache(&fingerprint, dtype.into())?,
+        ..RunOptions::new(args.folder())
     };
+    // Burn's dashboard on a terminal, with the feature `dashboard`; a progress bar where only stderr is one; else lines.
+    let dashboard = cfg!(feature = "dashboard")
+        && output.streams()
+        && !output.is_quiet()
+        && std::io::stdout().is_terminal();
+    let bar = (!dashboard).then(|| output.progress("training", "samples"));
+    match &bar {
+        Some(bar) => options.progress = Some(progress(&recipe, bar.clone(), *output)),
+        None => options.renderer = Some(default_renderer(options.interrupter.clone(), None)),
+    }
     let trained =
-        train_heads(backbones, &config, &data, &recipe, around).map_err(CliError::failed)?;
+        train_heads(backbones, &config, &data, &recipe, options).map_err(CliError::failed)?;
+    if let Some(bar) = bar {
+        bar.finish();
+    }
     if trained.interrupted {
         return Err(CliError::failed(format!(
-            "stopped after step {}; the same command with --resume goes on",
+            "stopped after step {}; the same command with --resume continues it",
             trained.rounds.last().map_or(0, |round| round.step)
         )));
     }
@@ -228,103 +98,97 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     let card = args.card(&source, fingerprint, &recipe, &data, &trained, &compared);
     save_heads(&trained.heads, &args.out, args.heads_dtype.into(), &card)
         .map_err(CliError::failed)?;
-    show(args, &trained, &compared, &gathered, seconds, output)
+    show(args, &trained, &compared, &samples, seconds, output)
 }
 
-/// What became of the texts.
-struct Gathered {
-    train: usize,
-    held_out: usize,
-    skipped: usize,
-    problems: Vec<String>,
-    made: Value,
+/// Shows samples on the bar and rounds as lines, and stops the run on Ctrl-C.
+fn progress(recipe: &TrainHeadsConfig, bar: Progress, output: Output) -> ProgressCallback {
+    let steps = recipe.steps;
+    Box::new(move |progress| {
+        match progress {
+            TrainProgress::Sample { done, total } => bar.update(done as u64, total as u64),
+            TrainProgress::Round(round) => {
+                let valid = round.valid_loss;
+                let valid = valid.map_or_else(String::new, |loss| format!(", held-out {loss:.4}"));
+                output.note(format!(
+                    "step {}/{steps}, loss {:.4}{valid}, recall {:.4}, attention {:.4}",
+                    round.step, round.loss, round.recall, round.mass
+                ));
+            }
+        }
+        interrupt::poll()
+    })
 }
+
+/// The trained heads and other compressors on the held-out samples, by name.
+type Compared = [(&'static str, Evaluation)];
 
 impl Args {
-    fn recipe(&self) -> TrainHeadsConfig {
-        TrainHeadsConfig::new()
-            .with_width(self.width)
-            .with_steps(self.steps)
-            .with_warm_up(self.warm_up.unwrap_or(self.steps / 10))
-            .with_batch(self.batch)
-            .with_learning_rate(self.learning_rate)
-            .with_alpha(self.alpha)
-            .with_round(self.round)
-            .with_patience(self.patience)
-            .with_keep(self.keep)
-            .with_seed(self.seed)
-    }
-
-    fn folder(&self) -> PathBuf {
-        self.folder.clone().unwrap_or_else(|| {
-            let mut name = self.out.clone().into_os_string();
-            name.push(".training");
-            name.into()
-        })
-    }
-
-    /// Reads and makes the samples.
-    fn gather(
+    /// Reads and synthesises the samples; with them their numbers as JSON.
+    fn collect(
         &self,
         text: &ModelText,
         output: &Output,
-    ) -> Result<(TrainingData, Gathered), CliError> {
+    ) -> Result<(TrainingData, Value), CliError> {
         let context = text.config.context();
-        let limit = self.limit.unwrap_or(context.min(LONGEST_SAMPLE));
+        let limit = self.samples.limit.unwrap_or(context.min(LONGEST_SAMPLE));
         if limit > context {
             return Err(CliError::usage(format!(
                 "--limit is {limit}, more than the {context} tokens of the model's context"
             )));
         }
-        let mut collector = Collector::new(text, limit, !self.no_question_first, self.strict);
+        let mut collector = Collector::new(
+            text,
+            limit,
+            !self.samples.no_question_first,
+            self.samples.strict,
+        );
         let bar = output.progress("samples", "samples");
         let mut progress = |done: usize, total: usize| -> ControlFlow<()> {
             bar.update(done as u64, total as u64);
             interrupt::poll()
         };
         for path in &self.data {
-            let most = self.samples.map_or(usize::MAX, NonZeroUsize::get);
+            let most = self.samples.per_file.map_or(usize::MAX, NonZeroUsize::get);
             collector
                 .add_file(path, most, &mut progress)
                 .map_err(CliError::usage)?;
         }
         for (index, path) in self.synthesize.iter().enumerate() {
             let document = prefill::read_text(path, "text")?;
-            let lengths = self.min_tokens..=self.max_tokens;
-            let config = SynthesisConfig::new(self.synthesized, lengths)
-                .with_seed(self.seed.wrapping_add(index as u64));
+            let lengths = self.samples.min_tokens..=self.samples.max_tokens;
+            let config = SynthesisConfig::new(self.samples.synthesized, lengths)
+                .with_seed(self.recipe.seed.wrapping_add(index as u64));
             collector
                 .add_synthesis(&document, config, &mut progress)
                 .map_err(|error| CliError::usage(format!("{}: {error}", path.display())))?;
         }
         bar.finish();
         for problem in collector.problems() {
-            output.note(format!("passed over: {problem}"));
+            output.note(format!("skipped: {problem}"));
         }
         let shown = collector.problems().len();
         if collector.skipped() > shown {
-            output.note(format!("passed over: {} more", collector.skipped() - shown));
+            output.note(format!("skipped: {} more", collector.skipped() - shown));
         }
         let held_out = self
+            .samples
             .held_out
             .unwrap_or((collector.len() / 10).min(MOST_HELD_OUT));
-        let (skipped, problems) = (collector.skipped(), collector.problems().to_vec());
-        let made = json!(collector.made());
+        let skipped = collector.skipped();
+        let mut samples = json!({
+            "train": 0, "held_out": held_out, "skipped": skipped,
+            "problems": collector.problems(), "made": collector.made(),
+        });
         let data = collector
-            .finish(held_out, self.seed)
+            .finish(held_out, self.recipe.seed)
             .map_err(CliError::usage)?;
-        let gathered = Gathered {
-            train: data.train.len(),
-            held_out,
-            skipped,
-            problems,
-            made,
-        };
+        let train = data.train.len();
+        samples["train"] = json!(train);
         output.note(format!(
-            "{} samples to learn from, {held_out} held out, {skipped} passed over",
-            gathered.train
+            "{train} samples to learn from, {held_out} held out, {skipped} skipped"
         ));
-        Ok((data, gathered))
+        Ok((data, samples))
     }
 
     fn open_cache(&self, model: &str, dtype: DType) -> Result<Option<FeatureCache>, CliError> {
@@ -336,21 +200,7 @@ impl Args {
         self.cache.as_ref().map(open).transpose()
     }
 
-    /// Burn's dashboard on a terminal, with the feature `dashboard`; else a progress bar and a line a round.
-    fn renderer(
-        &self,
-        recipe: &TrainHeadsConfig,
-        interrupter: &Interrupter,
-        output: &Output,
-    ) -> Box<dyn MetricsRenderer> {
-        let terminal = output.streams() && !output.is_quiet() && std::io::stdout().is_terminal();
-        if cfg!(feature = "dashboard") && terminal {
-            return default_renderer(interrupter.clone(), None);
-        }
-        Box::new(watch::Watch::new(recipe, interrupter.clone(), *output))
-    }
-
-    /// The trained heads beside what needs no training, on the held-out samples.
+    /// Evaluates the trained heads and the compressors without training on the held-out samples.
     fn compare(
         &self,
         backbone: &Backbone,
@@ -361,9 +211,9 @@ impl Args {
         if held_out.is_empty() {
             return Ok(Vec::new());
         }
-        let random = Random::new(self.seed);
+        let random = Random::new(self.recipe.seed);
         let mut compressors: Vec<&dyn Compressor> = vec![heads];
-        if !self.no_question_first {
+        if !self.samples.no_question_first {
             compressors.push(&QueryAware);
         }
         compressors.push(&random);
@@ -372,7 +222,7 @@ impl Args {
             backbone,
             &compressors,
             held_out,
-            self.keep,
+            self.recipe.keep,
             |done, total| {
                 bar.update(done as u64, total as u64);
                 interrupt::poll()
@@ -384,44 +234,37 @@ impl Args {
         Ok(names.zip(found).collect())
     }
 
-    /// What the file says about itself.
+    /// The metadata of the file.
     fn card(
         &self,
         source: &ModelSource,
         fingerprint: String,
         recipe: &TrainHeadsConfig,
         data: &TrainingData,
-        trained: &Trained,
-        compared: &[(&'static str, Evaluation)],
+        trained: &TrainedHeads,
+        compared: &Compared,
     ) -> HeadsCard {
         let name = |path: &Path| {
             let name = path.file_name().unwrap_or(path.as_os_str());
             name.to_string_lossy().into_owned()
         };
-        let texts: Vec<String> = self
-            .data
-            .iter()
-            .map(|path| name(path))
-            .chain(
-                self.synthesize
-                    .iter()
-                    .map(|path| format!("made from {}", name(path))),
-            )
+        let made = |path| format!("made from {}", name(path));
+        let texts = self.data.iter().map(|path| name(path));
+        let texts: Vec<String> = texts
+            .chain(self.synthesize.iter().map(|path| made(path)))
             .collect();
         let best = trained.rounds.get(trained.best.saturating_sub(1));
         let metrics = json!({
             "step": best.map(|round| round.step),
             "loss": best.map(|round| round.loss),
             "valid_loss": best.and_then(|round| round.valid_loss),
-            "keep": self.keep,
-            "held_out": compared
-                .iter()
-                .map(|(name, found)| {
-                    let value = json!({ "recall": found.all.recall, "mass": found.all.mass });
-                    ((*name).to_owned(), value)
-                })
-                .collect::<serde_json::Map<_, _>>(),
+            "keep": self.recipe.keep,
+            "held_out": by_name(compared, |found| mean_json(&found.all)),
         });
+        let question = match self.samples.no_question_first {
+            true => "behind",
+            false => "in front",
+        };
         let more = [
             ("recipe", json!(recipe).to_string()),
             ("data", texts.join(", ")),
@@ -430,54 +273,36 @@ impl Args {
                 "samples",
                 format!("{} and {} held out", data.train.len(), data.held_out.len()),
             ),
-            (
-                "question",
-                if self.no_question_first {
-                    "behind"
-                } else {
-                    "in front"
-                }
-                .to_owned(),
-            ),
+            ("question", question.to_owned()),
             ("metrics", metrics.to_string()),
             ("trained_on", fingerprint.clone()),
         ];
+        let base_model = self.base_model.clone();
         HeadsCard {
-            base_model: Some(
-                self.base_model
-                    .clone()
-                    .unwrap_or_else(|| name(source.path())),
-            ),
+            base_model: Some(base_model.unwrap_or_else(|| name(source.path()))),
             model: (!self.any_weights).then(|| fingerprint.clone()),
             source: Some(format!("apb train-heads {}", env!("CARGO_PKG_VERSION"))),
-            more: more
-                .into_iter()
-                .map(|(key, value)| (key.to_owned(), value))
-                .collect(),
+            more: more.map(|(key, value)| (key.to_owned(), value)).into(),
         }
     }
 }
 
 fn show(
     args: &Args,
-    trained: &Trained,
-    compared: &[(&'static str, Evaluation)],
-    gathered: &Gathered,
+    trained: &TrainedHeads,
+    compared: &Compared,
+    samples: &Value,
     seconds: f64,
     output: &Output,
 ) -> Result<(), CliError> {
     let last = trained.rounds.last();
     let best = trained.rounds.get(trained.best.saturating_sub(1));
-    let held_out: serde_json::Map<String, Value> = compared
-        .iter()
-        .map(|(name, found)| {
-            let layers: Vec<f64> = found.layers.iter().map(|layer| layer.recall).collect();
-            let value = json!({
-                "recall": found.all.recall, "mass": found.all.mass, "recall_by_layer": layers,
-            });
-            ((*name).to_owned(), value)
-        })
-        .collect();
+    let held_out = by_name(compared, |found| {
+        let layers: Vec<f64> = found.layers.iter().map(|layer| layer.recall).collect();
+        let mut value = mean_json(&found.all);
+        value["recall_by_layer"] = json!(layers);
+        value
+    });
     let recall = compared.first().map(|(_, found)| found.all.recall);
     let value = json!({
         "out": args.out,
@@ -485,17 +310,11 @@ fn show(
         "best_step": best.map(|round| round.step),
         "loss": best.map(|round| round.loss),
         "valid_loss": best.and_then(|round| round.valid_loss),
-        "keep": args.keep,
+        "keep": args.recipe.keep,
         "recall_at_k": recall.or(best.map(|round| round.recall)),
         "held_out": held_out,
         "rounds": trained.rounds,
-        "samples": {
-            "train": gathered.train,
-            "held_out": gathered.held_out,
-            "skipped": gathered.skipped,
-            "problems": gathered.problems,
-            "made": gathered.made,
-        },
+        "samples": samples,
         "seconds": seconds,
     });
     output.result(&value, |w| {
@@ -507,11 +326,11 @@ fn show(
             seconds
         )?;
         if !compared.is_empty() {
-            let share = 100.0 * args.keep;
+            let share = 100.0 * args.recipe.keep;
             writeln!(
                 w,
                 "on {} held-out samples, keeping {share} %:",
-                gathered.held_out
+                samples["held_out"]
             )?;
             writeln!(w, "{:<12} {:>8} {:>10}", "", "recall", "attention")?;
         }
@@ -524,4 +343,15 @@ fn show(
         }
         Ok(())
     })
+}
+
+fn by_name(compared: &Compared, value: impl Fn(&Evaluation) -> Value) -> Map<String, Value> {
+    let values = compared.iter();
+    values
+        .map(|(name, found)| ((*name).to_owned(), value(found)))
+        .collect()
+}
+
+fn mean_json(quality: &Quality) -> Value {
+    json!({ "recall": quality.recall, "mass": quality.mass })
 }

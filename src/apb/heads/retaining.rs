@@ -9,6 +9,7 @@ use std::path::Path;
 use burn::config::Config;
 use burn::module::Module;
 use burn::nn::Linear;
+use burn::tensor::activation::silu;
 use burn::tensor::{Device, FloatDType, Tensor};
 
 use super::head_shapes::{Matrix, place};
@@ -57,6 +58,19 @@ pub struct RetainingHead {
 }
 
 impl RetainingHead {
+    /// The raw scores of some rows, in Burn's own operations, which have a gradient: for training, and
+    /// the reference of [`score`](Self::score).
+    ///
+    /// # Shapes
+    ///
+    /// - `projections`: queries, keys and values side by side, `[batch, rows, (heads + 2 * kv_heads) *
+    ///   head_dim]`, dtype of the weights
+    /// - output: `[batch, kv_heads, rows]`, dtype of the weights
+    pub fn forward(&self, projections: Tensor<3>) -> Tensor<3> {
+        let hidden = silu(self.fc1.forward(projections));
+        self.fc2.forward(hidden).swap_dims(1, 2)
+    }
+
     /// The raw scores of some rows, before any pooling; higher is more worth keeping.
     ///
     /// # Shapes

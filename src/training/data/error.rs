@@ -1,4 +1,4 @@
-//! Why there are no samples.
+//! Errors of reading and making samples.
 
 use std::io;
 use std::path::PathBuf;
@@ -15,23 +15,23 @@ pub enum DataError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A folder, a pipe or a device: samples are read from their place again and again.
+    /// A folder, a pipe or a device, in which samples cannot be read at their positions.
     #[error("{}: expected a file of samples, found {found}", path.display())]
     NotAFile {
-        /// What was given.
+        /// The path.
         path: PathBuf,
         /// What it is.
         found: &'static str,
     },
-    /// A line is no sample, and every line must be one.
+    /// A line is not a sample, in strict mode.
     #[error("{}: {problem}", path.display())]
     Refused {
         /// The file.
         path: PathBuf,
-        /// The first line that is no sample, and why.
+        /// The first such line.
         problem: Problem,
     },
     /// No line of the file is a sample.
@@ -39,12 +39,12 @@ pub enum DataError {
     Empty {
         /// The file.
         path: PathBuf,
-        /// How many lines are no samples; where this is zero the file is blank.
+        /// Lines that are not samples; zero for a blank file.
         skipped: usize,
         /// The first of them.
         first: Option<Problem>,
     },
-    /// A line held a sample when the file was opened, and does no more.
+    /// A line was a sample when the file was opened, and is none now.
     #[error("{}: line {line} has changed since the file was opened: {found}", path.display())]
     Changed {
         /// The file.
@@ -54,20 +54,20 @@ pub enum DataError {
         /// What is wrong with it now.
         found: ProblemKind,
     },
-    /// There are fewer samples.
+    /// The index of a sample is out of range.
     #[error("expected the number of a sample below {samples}, found {index}")]
     NoSuchSample {
-        /// What was asked for, from zero.
+        /// The index, from zero.
         index: usize,
         /// How many samples there are.
         samples: usize,
     },
-    /// No document can have such a length.
+    /// An invalid range of document lengths.
     #[error(
         "expected an ascending range of document lengths from {fewest} tokens on, found {start} to {end}"
     )]
     Lengths {
-        /// The least that is possible.
+        /// The least length.
         fewest: usize,
         /// Start of the range.
         start: usize,
@@ -81,20 +81,20 @@ pub enum DataError {
     TextTooShort {
         /// How many tokens the text has.
         tokens: usize,
-        /// How many the longest document may have.
+        /// The tokens of the longest document.
         needed: usize,
     },
-    /// No sample came out that its document answers in one way only.
+    /// No document was found in which the question has a single answer.
     #[error(
         "sample {index}: no document of {tokens} tokens could be made that answers a question in one way only; give another text, or ask for longer documents"
     )]
     NotMade {
         /// The sample, from zero.
         index: usize,
-        /// The length it should have.
+        /// The length of its document.
         tokens: usize,
     },
-    /// The text cannot be counted in tokens.
+    /// The tokens of the text cannot be counted.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
 }

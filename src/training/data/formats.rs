@@ -1,22 +1,16 @@
-//! The forms a sample is published in, told by the keys of its object.
-//! What they are is said at [`SampleFile`](super::SampleFile). A document that is found by its place
-//! must have a length: what is shorter is a greeting, or a question in two paragraphs.
+//! The formats of published samples, recognised by the keys of the object; the list is at
+//! [`SampleFile`](super::SampleFile). A document that is split off a text has a least length: what is
+//! shorter is a greeting, or a question in two paragraphs.
 
-use super::report::{ProblemKind, SHOWN_KEYS};
+use super::report::ProblemKind;
 use super::sample::TextSample;
-use super::split::{split_at_markers, split_by_paragraphs};
+use super::split::{SHORTEST_DOCUMENT, split_at_markers, split_by_paragraphs};
 
 mod record;
 
 use record::{Field, Record};
 
-/// The most characters that a question may have where it is found by its place in a text.
-pub const LONGEST_QUESTION: usize = 600;
-
-/// The fewest characters of a document that is found by its place in a text.
-pub const SHORTEST_DOCUMENT: usize = 200;
-
-/// The most characters of a parser's message that are kept: it may quote what it did not expect.
+/// The most characters of a parser's message that are kept: it may quote the input.
 const LONGEST_MESSAGE: usize = 160;
 
 /// Reads one object.
@@ -27,7 +21,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<TextSample, ProblemKind> {
     let record: Record = serde_json::from_str(text).map_err(|error| ProblemKind::NotJson {
         message: message(&error),
     })?;
-    let sample = if record.names_its_parts() {
+    let sample = if record.has_parts() {
         named(record)
     } else if record.messages.is_some() {
         chat(record)
@@ -61,7 +55,7 @@ fn chat(record: Record) -> Result<TextSample, ProblemKind> {
         return Err(ProblemKind::NotText { field: "messages" });
     }
     let Some((user, answer)) = messages.answered else {
-        return Err(match messages.waiting {
+        return Err(match messages.unanswered {
             Some(_) => ProblemKind::NoAnswer,
             None => ProblemKind::NoQuestion,
         });
@@ -111,15 +105,15 @@ fn complete(sample: TextSample) -> Result<TextSample, ProblemKind> {
     }
 }
 
-/// What the parser says, with the place in words that do not name a line of the file.
+/// The parser's message, with a position that cannot be read as a line of the file.
 fn message(error: &serde_json::Error) -> String {
     let (line, column) = (error.line(), error.column());
     let text = error.to_string();
-    let said = text
+    let message = text
         .strip_suffix(&format!(" at line {line} column {column}"))
         .unwrap_or(&text);
-    let mut shown: String = said.chars().take(LONGEST_MESSAGE).collect();
-    if shown.len() < said.len() {
+    let mut shown: String = message.chars().take(LONGEST_MESSAGE).collect();
+    if shown.len() < message.len() {
         shown.push_str("..");
     }
     match line {

@@ -1,4 +1,4 @@
-//! A file of samples, of which only the places are held in memory.
+//! A file of samples, of which only the positions are held in memory.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -10,26 +10,26 @@ use super::report::{DataReport, MAX_PROBLEMS, Problem, ProblemKind};
 use super::sample::TextSample;
 use super::scan::{Content, Entry, scan};
 
-/// The most bytes that one line may have, or one element where the file is an array: some 16 million
-/// tokens. The texts of one line at a time are in memory.
+/// The most bytes of a line, or of an element of an array: some 16 million tokens. One line at a time is
+/// in memory.
 pub const MAX_LINE_BYTES: usize = 64 << 20;
 
 /// A file with one sample a line, or one JSON array of samples. Its texts stay on disk.
 ///
-/// The objects may have any of these forms, also mixed; other keys are passed over:
+/// The objects may have any of these forms, also mixed; other keys are ignored:
 ///
 /// | keys | document, question and answer |
 /// |---|---|
-/// | `document` or `context`, `question` or `query`, `answer` | as they are; of a list of answers the first |
+/// | `document` or `context`, `question` or `query`, `answer` | their values; of a list of answers the first |
 /// | `messages`, as in [LongAlign](https://arxiv.org/abs/2401.18058) | the last answered user message is split by its paragraphs, the assistant's is the answer |
 /// | `instruction`, `output`, as in [LongAlpaca](https://arxiv.org/abs/2309.12307) | the instruction is split at "The paper begins." and "Now the paper ends.", or by its paragraphs; where there is an `input`, it is the document |
 ///
-/// Of a text that holds both, the question is the last paragraph; where that is longer than
+/// In a text with both, the question is the last paragraph; where that is longer than
 /// [`LONGEST_QUESTION`](super::LONGEST_QUESTION), the first; where that is too, the last line, then
 /// the first line. The rest is the document, and must have
 /// [`SHORTEST_DOCUMENT`](super::SHORTEST_DOCUMENT) characters.
 ///
-/// Blank lines, the line ends of Windows and a byte order mark are no problem. A file whose first
+/// Blank lines, Windows line ends and a byte order mark are accepted. A file whose first
 /// visible characters are `[` and `{` is one array.
 #[derive(Debug, Clone)]
 pub struct SampleFile {
@@ -38,7 +38,7 @@ pub struct SampleFile {
     report: DataReport,
 }
 
-/// Where a sample stands.
+/// The position of a sample.
 #[derive(Debug, Clone, Copy)]
 struct Place {
     offset: u64,
@@ -47,8 +47,8 @@ struct Place {
 }
 
 impl SampleFile {
-    /// Reads the file once and checks every line. With `strict`, the first line that is no sample is
-    /// an error; without, such lines are left out, and [`Self::report`] names them.
+    /// Reads the file once and checks every line. With `strict`, a line that is not a sample is an
+    /// error; without, such lines are skipped, and [`Self::report`] lists them.
     ///
     /// # Errors
     ///
@@ -63,7 +63,7 @@ impl SampleFile {
             path: path.into(),
             source,
         };
-        // Before opening: a pipe would wait for a writer.
+        // Before opening, because opening a pipe waits for a writer.
         let kind = std::fs::metadata(path).map_err(read)?;
         if !kind.is_file() {
             return Err(DataError::NotAFile {
@@ -78,39 +78,32 @@ impl SampleFile {
         let mut places = Vec::new();
         let mut report = DataReport::default();
         let input = BufReader::with_capacity(1 << 16, File::open(path).map_err(read)?);
-        let scanned = scan(input, limit, |entry| {
-            match check(&entry, limit) {
-                Ok(place) => places.push(place),
-                Err(what) => {
+        let scanned = scan(input, limit, |entry| match check(&entry, limit) {
+            Ok(place) => places.push(place),
+            Err(what) => {
+                report.skipped += 1;
+                if report.problems.len() < MAX_PROBLEMS {
                     let line = entry.line;
-                    if strict {
-                        return Err(Stop::Refused(Problem { line, what }));
-                    }
-                    report.skipped += 1;
-                    if report.problems.len() < MAX_PROBLEMS {
-                        report.problems.push(Problem { line, what });
-                    }
+                    report.problems.push(Problem { line, what });
                 }
             }
-            Ok(())
         });
-        report.lines = scanned.map_err(|stop| match stop {
-            Stop::Read(source) => read(source),
-            Stop::Refused(problem) => DataError::Refused {
-                path: path.into(),
-                problem,
-            },
-        })?;
+        report.lines = scanned.map_err(read)?;
+        let path = path.to_path_buf();
+        let first = report.problems.first().cloned();
+        if let Some(problem) = first.clone().filter(|_| strict) {
+            return Err(DataError::Refused { path, problem });
+        }
         report.samples = places.len();
         if places.is_empty() {
             return Err(DataError::Empty {
-                path: path.into(),
+                path,
                 skipped: report.skipped,
-                first: report.problems.into_iter().next(),
+                first,
             });
         }
         Ok(Self {
-            path: path.into(),
+            path,
             places,
             report,
         })
@@ -121,7 +114,7 @@ impl SampleFile {
         &self.path
     }
 
-    /// What was found in the file.
+    /// The contents of the file.
     pub fn report(&self) -> &DataReport {
         &self.report
     }
@@ -145,8 +138,8 @@ impl SampleFile {
     ///
     /// # Errors
     ///
-    /// [`DataError::NoSuchSample`], [`DataError::Read`], and [`DataError::Changed`] where there is no
-    /// sample in its place any more.
+    /// [`DataError::NoSuchSample`], [`DataError::Read`], and [`DataError::Changed`] where the
+    /// file has changed since.
     pub fn get(&self, index: usize) -> Result<TextSample, DataError> {
         let place = self.places.get(index).ok_or(DataError::NoSuchSample {
             index,
@@ -163,7 +156,7 @@ impl SampleFile {
         })
     }
 
-    /// The bytes in a place, fewer where the file has become shorter.
+    /// The bytes at a position, fewer where the file has become shorter.
     fn read(&self, place: &Place) -> io::Result<Vec<u8>> {
         let mut file = File::open(&self.path)?;
         file.seek(SeekFrom::Start(place.offset))?;
@@ -173,19 +166,7 @@ impl SampleFile {
     }
 }
 
-/// Why a scan does not go on.
-enum Stop {
-    Read(io::Error),
-    Refused(Problem),
-}
-
-impl From<io::Error> for Stop {
-    fn from(error: io::Error) -> Self {
-        Self::Read(error)
-    }
-}
-
-/// The place of an entry that is a sample.
+/// The position of an entry that is a sample.
 fn check(entry: &Entry<'_>, limit: usize) -> Result<Place, ProblemKind> {
     match entry.content {
         Content::Bytes(bytes) => formats::parse(bytes).map(|_| Place {

@@ -3,7 +3,7 @@
 //! | to | use |
 //! |---|---|
 //! | read samples from a JSON lines file, or a published set such as LongAlign or LongAlpaca | [`SampleFile`] |
-//! | know what was left out of a file, and why | [`DataReport`] |
+//! | see which lines of a file were skipped, and why | [`DataReport`] |
 //! | make samples from any text | [`Synthesizer`], [`SynthesisConfig`] |
 
 mod error;
@@ -16,8 +16,8 @@ mod split;
 mod synthesize;
 
 pub use error::DataError;
-pub use formats::{LONGEST_QUESTION, SHORTEST_DOCUMENT};
 pub use jsonl::{MAX_LINE_BYTES, SampleFile};
 pub use report::{DataReport, MAX_PROBLEMS, Problem, ProblemKind};
 pub use sample::TextSample;
+pub use split::{LONGEST_QUESTION, SHORTEST_DOCUMENT};
 pub use synthesize::{CountTokens, FEWEST_TOKENS, Kind, SynthesisConfig, Synthesizer};

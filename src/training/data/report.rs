@@ -1,22 +1,22 @@
-//! What a file of samples holds, and what in it is none.
+//! The number of samples in a file, and the lines that are not samples.
 
 use std::fmt;
 
-/// How many problems a [`DataReport`] names; all are counted.
+/// The most problems that a [`DataReport`] lists; all are counted.
 pub const MAX_PROBLEMS: usize = 20;
 
-/// How many of an object's keys a message names.
+/// Keys of an object that a message lists.
 pub(super) const SHOWN_KEYS: usize = 8;
 
-/// What was found in a file of samples.
+/// The contents of a file of samples.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DataReport {
-    /// Lines of the file, blank ones among them.
+    /// Lines of the file, blank ones included.
     pub lines: usize,
-    /// Samples: lines, or elements of the one array that the file is.
+    /// Samples: lines, or elements of the array.
     pub samples: usize,
-    /// Lines or elements that are no samples, and were left out.
+    /// Lines or elements that are not samples, and were skipped.
     pub skipped: usize,
     /// The first [`MAX_PROBLEMS`] of them.
     pub problems: Vec<Problem>,
@@ -41,7 +41,7 @@ impl fmt::Display for DataReport {
     }
 }
 
-/// A line that is no sample.
+/// A line that is not a sample.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// The line, from one; in an array, the one on which the element starts.
@@ -56,26 +56,26 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Why something is no sample.
+/// Why a line is not a sample.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProblemKind {
-    /// The line is no JSON, or no object, or a field of it has a form that no format has.
+    /// The line is not JSON, or not an object, or a field of it has a form that no format has.
     #[error("not JSON: {message}")]
     NotJson {
-        /// What the parser says.
+        /// The message of the parser.
         message: String,
     },
-    /// The line is no text.
+    /// The line is not UTF-8.
     #[error("not UTF-8 from byte {valid} of the line on")]
     NotUtf8 {
-        /// How many bytes are text.
+        /// Valid bytes before the first invalid one.
         valid: usize,
     },
-    /// The line is longer than any that is read.
+    /// The line is too long.
     #[error("longer than the {limit} bytes that a sample may take")]
     TooLong {
-        /// The most a line may have.
+        /// The most bytes of a line.
         limit: usize,
     },
     /// The array is not closed before the file ends.
@@ -84,7 +84,7 @@ pub enum ProblemKind {
     /// Something follows the array.
     #[error("expected the end of the file after its array, found more text")]
     AfterArray,
-    /// The object has none of the keys by which a format is told.
+    /// The object has none of the keys of a known format.
     #[error(
         "expected the keys document, question and answer, or messages, or instruction and output; \
          found {}",
@@ -94,16 +94,16 @@ pub enum ProblemKind {
         /// The object's first keys.
         found: Vec<String>,
     },
-    /// A field that should be text is something else.
+    /// A field is not text.
     #[error("expected text in {field}, found something else")]
     NotText {
         /// The field.
         field: &'static str,
     },
-    /// There is no question, or none that can be told from the document.
+    /// There is no question, or none that can be split off the document.
     #[error("no question")]
     NoQuestion,
-    /// There is no document, or none worth the name.
+    /// There is no document, or it is too short.
     #[error("no document")]
     NoDocument,
     /// There is no answer.

@@ -1,14 +1,14 @@
-//! One sample.
+//! A sample as text.
 
 use serde::{Deserialize, Serialize};
 
 /// A document, a question about it, and the answer that a model should give.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TextSample {
-    /// What is read before the question.
+    /// The text that the question is about.
     pub document: String,
-    /// What is asked.
+    /// The question.
     pub question: String,
-    /// What is answered.
+    /// The answer.
     pub answer: String,
 }

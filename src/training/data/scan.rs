@@ -1,5 +1,4 @@
-//! Finds the lines of a file, or the elements of the array that it is, in one pass and with memory
-//! for one of them.
+//! The lines of a file, or the elements of its array, in one pass and with memory for one of them.
 
 use std::io::{self, BufRead, Read, Seek, SeekFrom};
 
@@ -10,14 +9,14 @@ pub(super) struct Entry<'a> {
     pub(super) offset: u64,
     /// The line it starts on, from one.
     pub(super) line: usize,
-    /// What it is.
+    /// Its content.
     pub(super) content: Content<'a>,
 }
 
-/// What stands in an entry.
+/// The content of an entry.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Content<'a> {
-    /// The bytes, without white space around them; never none.
+    /// The bytes, without white space around them; never empty.
     Bytes(&'a [u8]),
     /// More bytes than are kept.
     TooLong,
@@ -27,32 +26,31 @@ pub(super) enum Content<'a> {
     AfterArray,
 }
 
-/// What some programs write before a text.
+/// Written before a text by some programs.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Gives the entries of `input` to `take`, in order, and returns how many lines there are. Entries
-/// of more than `limit` bytes are passed over. The input is an array if its first two visible
+/// Calls `visit` with the entries of `input`, in order, and returns the number of lines. The bytes of
+/// entries of more than `limit` bytes are not kept. The input is an array if its first two visible
 /// characters are `[` and `{`, and lines otherwise: no line that is a sample begins so.
-pub(super) fn scan<E: From<io::Error>>(
+pub(super) fn scan(
     mut input: impl BufRead + Seek,
     limit: usize,
-    take: impl FnMut(Entry<'_>) -> Result<(), E>,
-) -> Result<usize, E> {
+    visit: impl FnMut(Entry<'_>),
+) -> io::Result<usize> {
     let mut start = Vec::new();
     (&mut input)
         .take(BYTE_ORDER_MARK.len() as u64)
         .read_to_end(&mut start)?;
-    let offset = if start == BYTE_ORDER_MARK {
-        start.len() as u64
-    } else {
-        0
+    let offset = match start == BYTE_ORDER_MARK {
+        true => start.len() as u64,
+        false => 0,
     };
     input.seek(SeekFrom::Start(offset))?;
     let is_array = begins_array(&mut input)?;
     input.seek(SeekFrom::Start(offset))?;
 
     let mut scanner = Scanner {
-        take,
+        visit,
         limit,
         held: Vec::new(),
         length: 0,
@@ -80,31 +78,31 @@ fn begins_array(input: &mut impl BufRead) -> io::Result<bool> {
     Ok(visible == b"[{")
 }
 
-/// Where a byte of an array belongs.
+/// The state of the parser of an array: where the next byte belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// Before the bracket that opens it.
+    /// Before the opening bracket.
     Before,
     /// Between elements.
     Between,
-    /// In an element, inside so many of its brackets.
+    /// In an element, within `depth` of its brackets.
     Element { depth: u64 },
-    /// In a text of such an element.
+    /// In a string of an element.
     Text { depth: u64 },
-    /// In such a text, behind a backslash.
+    /// In a string, after a backslash.
     Escaped { depth: u64 },
-    /// Behind the bracket that closes it.
+    /// After the closing bracket.
     After,
-    /// In what stands there but should not.
+    /// In text after the array.
     Beyond,
 }
 
 struct Scanner<F> {
-    take: F,
+    visit: F,
     limit: usize,
     /// The entry's bytes, up to the limit.
     held: Vec<u8>,
-    /// How many there are in all.
+    /// The length of the entry.
     length: u64,
     /// Where the entry starts.
     offset: u64,
@@ -112,18 +110,14 @@ struct Scanner<F> {
     line: usize,
 }
 
-impl<F, E> Scanner<F>
-where
-    F: FnMut(Entry<'_>) -> Result<(), E>,
-    E: From<io::Error>,
-{
-    fn lines(&mut self, mut input: impl BufRead, mut offset: u64) -> Result<usize, E> {
+impl<F: FnMut(Entry<'_>)> Scanner<F> {
+    fn lines(&mut self, mut input: impl BufRead, mut offset: u64) -> io::Result<usize> {
         loop {
             let chunk = input.fill_buf()?;
             if chunk.is_empty() {
-                // What stands behind the last line end is a line if it is anything.
+                // Text after the last line end is a line.
                 let last = usize::from(self.length > 0);
-                self.end()?;
+                self.end();
                 return Ok(self.line - 1 + last);
             }
             let (part, ends) = match chunk.iter().position(|&byte| byte == b'\n') {
@@ -135,14 +129,14 @@ where
             input.consume(read);
             offset += read as u64;
             if ends {
-                self.end()?;
+                self.end();
                 self.offset = offset;
                 self.line += 1;
             }
         }
     }
 
-    fn array(&mut self, mut input: impl BufRead, mut offset: u64) -> Result<usize, E> {
+    fn array(&mut self, mut input: impl BufRead, mut offset: u64) -> io::Result<usize> {
         let (mut place, mut line, mut last) = (Place::Before, 1, b'\n');
         loop {
             let chunk = input.fill_buf()?;
@@ -150,7 +144,7 @@ where
                 break;
             }
             for &byte in chunk {
-                place = self.byte(place, byte, offset, line)?;
+                place = self.byte(place, byte, offset, line);
                 offset += 1;
                 line += usize::from(byte == b'\n');
                 last = byte;
@@ -164,30 +158,30 @@ where
             } else {
                 self.line
             };
-            self.give(offset, line, Content::Unfinished)?;
+            self.give(offset, line, Content::Unfinished);
         }
         Ok(line - usize::from(last == b'\n'))
     }
 
-    /// Takes one byte of an array and says where the next one is.
-    fn byte(&mut self, place: Place, byte: u8, offset: u64, line: usize) -> Result<Place, E> {
+    /// Reads one byte of an array and returns the place of the next.
+    fn byte(&mut self, place: Place, byte: u8, offset: u64, line: usize) -> Place {
         if let Place::Element { depth: 0 } = place
             && matches!(byte, b',' | b']')
         {
-            self.end()?;
+            self.end();
             return self.byte(Place::Between, byte, offset, line);
         }
         let next = match (place, byte) {
-            (Place::Before, b'[') => return Ok(Place::Between),
-            (Place::Before | Place::Beyond, _) => return Ok(place),
-            (Place::Between, b']') => return Ok(Place::After),
-            (Place::Between, b',') => return Ok(place),
+            (Place::Before, b'[') => return Place::Between,
+            (Place::Before | Place::Beyond, _) => return place,
+            (Place::Between, b']') => return Place::After,
+            (Place::Between, b',') => return place,
             (Place::Between | Place::After, byte) if byte.is_ascii_whitespace() => {
-                return Ok(place);
+                return place;
             }
             (Place::After, _) => {
-                self.give(offset, line, Content::AfterArray)?;
-                return Ok(Place::Beyond);
+                self.give(offset, line, Content::AfterArray);
+                return Place::Beyond;
             }
             (Place::Between, byte) => {
                 (self.offset, self.line) = (offset, line);
@@ -208,7 +202,7 @@ where
             (place, _) => place,
         };
         self.push(&[byte]);
-        Ok(next)
+        next
     }
 
     fn push(&mut self, bytes: &[u8]) {
@@ -218,33 +212,29 @@ where
         }
     }
 
-    /// Gives the entry and begins another.
-    fn end(&mut self) -> Result<(), E> {
+    /// Ends the entry and begins another.
+    fn end(&mut self) {
         let held = std::mem::take(&mut self.held);
         let before = held.len() - held.trim_ascii_start().len();
-        let result = match held.trim_ascii() {
+        let start = self.offset + before as u64;
+        match held.trim_ascii() {
             _ if self.length > self.limit as u64 => {
-                self.give(self.offset, self.line, Content::TooLong)
+                self.give(self.offset, self.line, Content::TooLong);
             }
-            [] => Ok(()),
-            bytes => self.give(
-                self.offset + before as u64,
-                self.line,
-                Content::Bytes(bytes),
-            ),
-        };
+            [] => {}
+            bytes => self.give(start, self.line, Content::Bytes(bytes)),
+        }
         self.held = held;
         self.held.clear();
         self.length = 0;
-        result
     }
 
-    fn give(&mut self, offset: u64, line: usize, content: Content<'_>) -> Result<(), E> {
-        (self.take)(Entry {
+    fn give(&mut self, offset: u64, line: usize, content: Content<'_>) {
+        (self.visit)(Entry {
             offset,
             line,
             content,
-        })
+        });
     }
 }
 
@@ -266,7 +256,6 @@ mod tests {
                     other => format!("{other:?}"),
                 };
                 found.push((entry.offset, entry.line, shown));
-                Ok::<_, io::Error>(())
             });
             results.push((found, lines.unwrap()));
         }

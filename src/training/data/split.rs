@@ -1,15 +1,20 @@
-//! Where a text that holds a document and a question is cut.
+//! Splitting a text into a document and a question.
 
-use super::formats::{LONGEST_QUESTION, SHORTEST_DOCUMENT};
 use super::report::ProblemKind;
 
-/// How many bytes a text may have before "begins." ends its preamble.
+/// The most characters that a question may have where it is found by its place in a text.
+pub const LONGEST_QUESTION: usize = 600;
+
+/// The fewest characters of a document that is found by its place in a text.
+pub const SHORTEST_DOCUMENT: usize = 200;
+
+/// Bytes of a text in which "begins." ends its preamble.
 const LONGEST_PREAMBLE: usize = 600;
 
-/// How many words the noun of "Now the .. ends" may have, such as "first paper".
+/// The most words of the noun in "Now the .. ends", such as "first paper".
 const NOUN_WORDS: usize = 3;
 
-/// How many bytes that noun may have.
+/// The most bytes of that noun.
 const NOUN_BYTES: usize = 40;
 
 /// The document and the question by the rule at [`SampleFile`](super::SampleFile).
@@ -31,7 +36,7 @@ pub(super) fn split_by_paragraphs(text: &str) -> Result<(&str, &str), ProblemKin
     }
 }
 
-/// Where the first and the last blank line of a trimmed text begin.
+/// The starts of the first and the last blank line of a trimmed text.
 fn blank_lines(text: &str) -> (Option<usize>, Option<usize>) {
     let (mut first, mut last, mut at) = (None, None, 0);
     for line in text.split_inclusive('\n') {
@@ -44,8 +49,8 @@ fn blank_lines(text: &str) -> (Option<usize>, Option<usize>) {
     (first, last)
 }
 
-/// The document and the question around the last "Now the paper ends.", without what stands before
-/// "The paper begins.". The document or the question may be empty.
+/// The document and the question around the last "Now the paper ends.", without the text before "The
+/// paper begins.". The document or the question may be empty.
 pub(super) fn split_at_markers(text: &str) -> Option<(&str, &str)> {
     let ends = find_all(text, "now the ").filter_map(|at| {
         let noun = at + "now the ".len();
@@ -68,7 +73,7 @@ pub(super) fn split_at_markers(text: &str) -> Option<(&str, &str)> {
     Some((document.trim(), question))
 }
 
-/// Where `wanted`, in lower-case ASCII, stands in `text` in any case.
+/// The positions of `wanted`, in lower-case ASCII, in `text` in any case.
 fn find_all(text: &str, wanted: &'static str) -> impl Iterator<Item = usize> {
     let windows = text.as_bytes().windows(wanted.len()).enumerate();
     // An ASCII byte is never inside a character, so that every place is the start of one.

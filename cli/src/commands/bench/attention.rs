@@ -17,7 +17,7 @@ use crate::error::CliError;
 use crate::interrupt;
 use crate::output::Output;
 
-/// Largest error of the last row beside the reference: bf16 inputs of unit variance give 1e-2 at most. A
+/// Largest error of the last row against the reference: bf16 inputs of unit variance give 1e-2 at most. A
 /// kernel that fails on a GPU leaves its output unwritten, and would otherwise be the fastest.
 const LARGEST_ERROR: f32 = 0.05;
 
@@ -63,7 +63,7 @@ struct Row {
     case: Case,
     shape: Shape,
     tokens: usize,
-    /// Of the first call, with compiling.
+    /// Of the first call, with compilation.
     first_seconds: f64,
     seconds: f64,
     gflops: f64,
@@ -72,7 +72,7 @@ struct Row {
     burn_seconds: Option<f64>,
 }
 
-/// What the machine gives at best.
+/// The peak rates of the machine.
 #[derive(Clone, Copy)]
 struct Peak {
     gflops: f64,
@@ -106,7 +106,7 @@ pub fn run(args: &Attention, output: &Output) -> Result<(), CliError> {
                 if interrupt::poll().is_break() {
                     return Err(CliError::failed("cancelled"));
                 }
-                // As a forward pass does: on a thread of the pool.
+                // On a thread of the pool, as a forward pass.
                 let row = on_workers(&device, || {
                     measure(&bench, case, shape, tokens, dtype, !args.no_burn)
                 })?;
@@ -185,8 +185,8 @@ fn measure(
     })
 }
 
-/// The last row of the last group of heads, which sees every key in every case, beside the reference on
-/// the CPU: on a GPU the reference's products would have to be tuned for each length first.
+/// The error of the last row of the last group of heads, which attends to every key in every case, against
+/// the reference on the CPU: on a GPU its products would have to be tuned for each length first.
 fn last_row_error(
     got: AttentionOutput,
     q: &Tensor<4>,
@@ -247,7 +247,7 @@ fn burn_seconds(
 }
 
 impl Row {
-    /// The time that operations or bytes take at best, over the time taken.
+    /// The least time for the operations or the bytes, over the time taken.
     fn share_of_roofline(&self, peak: Peak) -> f64 {
         (self.gflops / peak.gflops).max(self.gigabytes / peak.gigabytes)
     }

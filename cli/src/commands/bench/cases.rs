@@ -40,7 +40,7 @@ impl FromStr for Shape {
     }
 }
 
-/// What a row attends with.
+/// Which keys a row attends to.
 #[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Case {
     /// Causal, as many rows as keys
@@ -51,13 +51,13 @@ pub enum Case {
     Decode,
 }
 
-/// Rows, keys, and who sees whom.
+/// Rows, keys, and which rows attend to which keys.
 #[derive(Debug, Clone, Copy)]
 pub struct Problem {
     pub seq_q: usize,
     pub seq_kv: usize,
     pub regions: Regions,
-    /// Pairs of a row and a key that it sees, per head.
+    /// Pairs of a row and a visible key, per head.
     pub pairs: f64,
 }
 
@@ -70,7 +70,7 @@ impl Case {
         }
     }
 
-    /// The problem of a document of so many tokens.
+    /// The problem of a document of `tokens` tokens.
     pub fn problem(self, tokens: usize) -> Problem {
         let triangle = |n: usize| n as f64 * (n as f64 + 1.0) / 2.0;
         let causal = Regions::causal();
@@ -123,7 +123,7 @@ mod tests {
         }
     }
 
-    /// The pairs counted are those that the regions let be seen.
+    /// The pairs counted are those that the regions make visible.
     #[test]
     fn counted_pairs_are_the_visible_ones() {
         for &case in Case::value_variants() {

@@ -1,4 +1,4 @@
-//! Times of single operations, and what the machine gives at best.
+//! Times of single operations, and the peak rates of the machine.
 
 use std::time::Instant;
 
@@ -7,11 +7,10 @@ use burn::tensor::{DType, Device, Distribution, Tensor};
 use super::median;
 use crate::error::CliError;
 
-/// An operation is repeated until so many seconds have passed, and at least [`LEAST`] times.
+/// Seconds for which an operation is repeated, at least [`LEAST`] times.
 const SECONDS: f64 = 1.0;
 const LEAST: usize = 5;
-/// Calls that a GPU is given before it is waited for, where they are short: waiting costs as much as a
-/// small kernel takes. Results of a batch are held meanwhile.
+/// The most calls queued on a GPU before it is synchronised: that takes as long as a small kernel.
 const BATCH: usize = 16;
 /// How long a batch should take at least, in seconds.
 const BATCH_SECONDS: f64 = 0.02;
@@ -31,7 +30,7 @@ pub struct Bench<'d> {
 }
 
 impl Bench<'_> {
-    /// What a call gives, and its seconds: for the first call, with all that is compiled for it.
+    /// The result of a call and its seconds, with the compilation of its kernels.
     pub fn once<T>(&self, run: impl FnOnce() -> Result<T, CliError>) -> Result<(T, f64), CliError> {
         let started = Instant::now();
         let result = run()?;
@@ -43,7 +42,7 @@ impl Bench<'_> {
     pub fn time<T>(&self, mut run: impl FnMut() -> Result<T, CliError>) -> Result<f64, CliError> {
         let mut once = |calls: usize| {
             let started = Instant::now();
-            // Alive until they are computed: a result that is dropped may never be.
+            // Kept until they are computed: a dropped result may never be.
             let results = (0..calls).map(|_| run()).collect::<Result<Vec<T>, _>>()?;
             self.device.sync().map_err(CliError::failed)?;
             let seconds = started.elapsed().as_secs_f64() / calls as f64;

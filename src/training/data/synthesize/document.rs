@@ -1,4 +1,4 @@
-//! Documents of a wanted length, with sentences hidden in them.
+//! Documents of a given length, with sentences inserted.
 
 use std::ops::{Range, RangeInclusive};
 
@@ -6,22 +6,26 @@ use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
 
 use super::sentences;
-use super::{CountTokens, DataError};
+use crate::text::tokenizer::TokenizerError;
+use crate::training::data::error::DataError;
 
-/// A text of at most so many bytes is counted as a whole; of a longer one, pieces that make so many.
+/// Counts the tokens of a text, as the model's tokenizer does.
+pub type CountTokens<'a> = dyn Fn(&str) -> Result<usize, TokenizerError> + 'a;
+
+/// Bytes in which tokens are counted to estimate the whole text.
 const COUNTED_BYTES: usize = 1 << 18;
 
-/// How many pieces, evenly spread.
+/// Evenly spread pieces that make them.
 const PIECES: usize = 16;
 
-/// How much the estimate may be off where a text is nearly too short, and must be counted.
-const DOUBT: f64 = 1.25;
+/// The factor by which the estimate may be wrong: a text nearer to the limit is counted as a whole.
+const MARGIN: f64 = 1.25;
 
-/// How many tokens of a hundred a document may have more or less than the number drawn.
+/// Percentage by which a document may differ from the number of tokens drawn.
 const TOLERANCE: usize = 5;
 
-/// How many lengths are tried for a document: the first ones end with a sentence, the others with a
-/// word, the last ones anywhere.
+/// Lengths tried for a document: the first third ends with a sentence, the second with a word, the last
+/// anywhere.
 const ROUNDS: usize = 12;
 
 /// The text and its sentences.
@@ -32,13 +36,13 @@ pub(super) struct Source<'a> {
     count: &'a CountTokens<'a>,
 }
 
-/// How many tokens a document should have.
+/// The number of tokens of a document.
 pub(super) struct Target {
     /// The number drawn.
     pub(super) tokens: usize,
-    /// The fewest that will do.
+    /// The fewest accepted.
     pub(super) least: usize,
-    /// The most.
+    /// The most accepted.
     pub(super) most: usize,
 }
 
@@ -46,7 +50,7 @@ pub(super) struct Target {
 pub(super) struct Document {
     /// Its text.
     pub(super) text: String,
-    /// Where in the source it was taken.
+    /// Its range in the source.
     pub(super) range: Range<usize>,
 }
 
@@ -79,7 +83,7 @@ impl<'a> Source<'a> {
             0 => 0.0,
             bytes => tokens as f64 / bytes as f64 * text.len() as f64,
         };
-        if bytes < text.len() && in_all < needed as f64 * DOUBT {
+        if bytes < text.len() && in_all < needed as f64 * MARGIN {
             in_all = count(text)? as f64;
         }
         if in_all < needed as f64 {
@@ -101,19 +105,19 @@ impl<'a> Source<'a> {
         self.text
     }
 
-    /// Where the text's sentences start, as far as they do in a range.
+    /// The starts of the sentences in a range.
     pub(super) fn starts_in(&self, range: Range<usize>) -> &[usize] {
         let first = self.starts.partition_point(|&start| start < range.start);
         let last = self.starts.partition_point(|&start| start < range.end);
         &self.starts[first..last]
     }
 
-    /// How many tokens a text has.
+    /// The number of tokens of a text.
     pub(super) fn tokens(&self, text: &str) -> Result<usize, DataError> {
         Ok((self.count)(text)?)
     }
 
-    /// Where a document begins: any sentence with enough text behind it.
+    /// The start of a document: any sentence with enough text after it.
     pub(super) fn start(&self, target: &Target, random: &mut Xoshiro256PlusPlus) -> usize {
         let last = self.text.len().saturating_sub(self.bytes(target.most));
         let choice = self.starts.partition_point(|&start| start <= last).max(1);
@@ -121,7 +125,7 @@ impl<'a> Source<'a> {
         self.starts.get(index).copied().unwrap_or_default()
     }
 
-    /// The text that a document from `start` on has at most, by estimate.
+    /// The longest text of a document from `start` on, by estimate.
     pub(super) fn around(&self, start: usize, target: &Target) -> &'a str {
         let end = self
             .text
@@ -129,22 +133,22 @@ impl<'a> Source<'a> {
         &self.text[start..end]
     }
 
-    /// How many bytes so many tokens have, by estimate.
+    /// The bytes of `tokens` tokens, by estimate.
     fn bytes(&self, tokens: usize) -> usize {
         (tokens as f64 * self.bytes_per_token) as usize
     }
 
-    /// A document that begins at `start`, or as much before it as the text is too short behind it,
-    /// with each sentence at its depth from 0 to 1. None where the sentences alone are half of it.
-    pub(super) fn hide(
+    /// A document that begins at `start`, or before it where the text ends too early, with each
+    /// sentence at its depth from 0 to 1. None where the sentences alone are half of it.
+    pub(super) fn insert(
         &self,
         start: usize,
         target: &Target,
-        hidden: &[String],
+        inserted: &[String],
         depths: &[f64],
     ) -> Result<Option<Document>, DataError> {
         let mut added = 0;
-        for sentence in hidden {
+        for sentence in inserted {
             added += self.tokens(sentence)?;
         }
         if added > target.tokens / 2 {
@@ -158,7 +162,7 @@ impl<'a> Source<'a> {
         let mut best: Option<(usize, Document)> = None;
         for round in 0..ROUNDS {
             let end = self.end(start, start.saturating_add(length), round);
-            let document = self.compose(start..end, hidden, depths);
+            let document = self.compose(start..end, inserted, depths);
             let tokens = self.tokens(&document.text)?;
             let fits = tokens <= target.most;
             if fits && best.as_ref().is_none_or(|(most, _)| tokens > *most) {
@@ -193,7 +197,7 @@ impl<'a> Source<'a> {
         Ok(best.map(|(_, document)| document))
     }
 
-    /// The end of a document near `end`, before it where it can be.
+    /// The end of a document near `end`, before it where possible.
     fn end(&self, start: usize, end: usize, round: usize) -> usize {
         if end >= self.text.len() {
             return self.text.len();
@@ -215,12 +219,12 @@ impl<'a> Source<'a> {
         found.unwrap_or(end).max(start)
     }
 
-    /// The text of a range with each sentence before the one of the source's that is at its depth.
-    fn compose(&self, range: Range<usize>, hidden: &[String], depths: &[f64]) -> Document {
+    /// The text of a range, with each sentence inserted before the source's sentence at its depth.
+    fn compose(&self, range: Range<usize>, inserted: &[String], depths: &[f64]) -> Document {
         let range = range.start..range.start + self.text[range].trim_end().len();
         let mut places: Vec<usize> = self.starts_in(range.clone()).to_vec();
         places.push(range.end);
-        let mut chosen: Vec<(usize, &String)> = hidden
+        let mut chosen: Vec<(usize, &String)> = inserted
             .iter()
             .zip(depths)
             .map(|(sentence, depth)| {
@@ -229,10 +233,10 @@ impl<'a> Source<'a> {
                 (place.min(places.len() - 1), sentence)
             })
             .collect();
-        // The order of sentences in one place is that of their depths only by chance, which will do.
         chosen.sort_by_key(|(place, _)| *place);
-        let mut text =
-            String::with_capacity(range.len() + hidden.iter().map(|s| s.len() + 2).sum::<usize>());
+        let mut text = String::with_capacity(
+            range.len() + inserted.iter().map(|s| s.len() + 2).sum::<usize>(),
+        );
         let mut from = range.start;
         for (place, sentence) in chosen {
             let to = places[place];
@@ -251,7 +255,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Parts of a text to count tokens in.
+/// The parts of a text in which tokens are counted.
 fn pieces(text: &str) -> Vec<&str> {
     if text.len() <= COUNTED_BYTES {
         return vec![text];

@@ -3,10 +3,9 @@
 use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
 
-use super::Hidden;
-use super::words::{Value, fill, one_of, person, town, word};
+use super::words::{Needle, Value, fill, one_of, person, town, word};
 
-// None begins with a vowel: they stand behind "a".
+// None begins with a vowel: they follow "a".
 const TRADES: &str = "clockmaker baker bookbinder cartographer potter weaver glazier beekeeper carpenter printer \
     saddler gardener shipwright tailor brewer violinist surveyor goldsmith";
 
@@ -16,12 +15,13 @@ const SHOPS: &str = "bookshop bakery teahouse workshop printing-house theatre nu
 const ANIMALS: &str =
     "heron badger tortoise raven hedgehog goat donkey parrot ferret swan mule pelican lynx";
 
-/// A fact, the name of what its answer says, and words to ask for it that the fact does not use.
+/// A fact, and a question about it in words that the fact does not use.
+#[derive(Clone, Copy)]
 struct Template {
     fact: &'static str,
     question: &'static str,
     answer: &'static str,
-    /// The slot with what is asked for.
+    /// The slot that is asked for.
     asked: &'static str,
 }
 
@@ -101,7 +101,7 @@ const TEMPLATES: &[Template] = &[
 ];
 
 /// One fact.
-pub(super) fn fact(random: &mut Xoshiro256PlusPlus) -> Hidden {
+pub(super) fn fact(random: &mut Xoshiro256PlusPlus) -> Needle {
     let template = one_of(TEMPLATES, random);
     let year = random.random_range(1610..1930u32).to_string();
     let (person, other) = (person(random), person(random));
@@ -120,14 +120,14 @@ pub(super) fn fact(random: &mut Xoshiro256PlusPlus) -> Hidden {
         ("shop", word(SHOPS, random)),
         ("animal", word(ANIMALS, random)),
     ];
-    // The names too: another of the same name would make the question a riddle.
+    // The names too: with a second person of the same name the question has two answers.
     let unique = [template.asked, "person"].into_iter().filter_map(|name| {
         let slot = slots.iter().find(|(slot, _)| *slot == name);
         slot.map(|(_, value)| (*value).to_owned())
     });
     let mut unique: Vec<String> = unique.collect();
     unique.dedup();
-    Hidden {
+    Needle {
         sentences: vec![fill(template.fact, &slots)],
         question: fill(template.question, &slots),
         answer: fill(template.answer, &slots),
@@ -181,7 +181,7 @@ mod tests {
         use rand::SeedableRng;
         let mut random = Xoshiro256PlusPlus::seed_from_u64(3);
         for _ in 0..200 {
-            let Hidden {
+            let Needle {
                 sentences,
                 question,
                 answer,

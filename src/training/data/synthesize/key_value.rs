@@ -5,18 +5,18 @@ use std::collections::HashSet;
 use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
 
-use super::DataError;
 use super::document::{Source, Target};
-use super::words::{Value, fill, key, one_of, text_of};
-use crate::training::data::TextSample;
+use super::words::{Value, fill, key, one_of};
+use crate::training::data::error::DataError;
+use crate::training::data::sample::TextSample;
 
-/// How many lines tell how many tokens a line has.
+/// Lines in which the tokens of a line are measured.
 const MEASURED: usize = 16;
 
-/// From how many lines on a key needs a number to differ from the others.
+/// Lines above which keys need a number to differ.
 const NUMBERED: usize = 2000;
 
-/// How often the number of lines is corrected.
+/// Corrections of the number of lines.
 const ROUNDS: usize = 6;
 
 const LINES: &[&str] = &[
@@ -48,7 +48,7 @@ pub(super) fn sample(
     target: &Target,
     random: &mut Xoshiro256PlusPlus,
 ) -> Result<Option<TextSample>, DataError> {
-    let (line, kind) = (text_of(LINES, random), *one_of(VALUES, random));
+    let (line, kind) = (one_of(LINES, random), one_of(VALUES, random));
     let mut measured = List::default();
     measured.grow(MEASURED, false, line, kind, random);
     let per_line = source.tokens(&measured.text(MEASURED))? as f64 / MEASURED as f64;
@@ -81,8 +81,8 @@ pub(super) fn sample(
     }
     let slots: [(&str, &str); 2] = [("key", key), ("value", value)];
     Ok(Some(TextSample {
-        question: fill(text_of(QUESTIONS, random), &slots),
-        answer: fill(text_of(ANSWERS, random), &slots),
+        question: fill(one_of(QUESTIONS, random), &slots),
+        answer: fill(one_of(ANSWERS, random), &slots),
         document,
     }))
 }
@@ -106,7 +106,7 @@ impl List {
     ) {
         while self.entries.len() < lines {
             let mut key = key(true, random);
-            // There are enough numbers for any document, and a key that is taken gets another one.
+            // There are enough numbers for any document; a key that exists gets another one.
             if numbered || self.keys.contains(&key) {
                 key = format!("{key}-{}", random.random_range(10..1_000_000u32));
             }

@@ -1,19 +1,14 @@
-//! Samples made from any text: documents of it in which something is hidden and asked for.
-//!
-//! | to see | read |
-//! |---|---|
-//! | where a text may be cut | `sentences` |
-//! | how a document gets its length, and the hidden sentences their places | `document` |
-//! | what is hidden and asked | `needles`, `facts`, `key_value`, `quote`; words in `words` |
+//! Samples made from any text: a document is a part of the text in which a sentence is inserted and
+//! asked for, a list of keys and values, or the text alone with a quote asked for.
 
 use std::ops::RangeInclusive;
 
+use burn::config::Config;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, RngExt, SeedableRng};
 
 use super::error::DataError;
 use super::sample::TextSample;
-use crate::text::tokenizer::TokenizerError;
 
 mod document;
 mod facts;
@@ -23,59 +18,29 @@ mod quote;
 mod sentences;
 mod words;
 
+pub use document::CountTokens;
 use document::{Source, Target};
 
-/// Counts the tokens of a text, as the model's tokenizer does.
-pub type CountTokens<'a> = dyn Fn(&str) -> Result<usize, TokenizerError> + 'a;
-
-/// The fewest tokens that a document may be asked to have: less has no room for what is hidden.
+/// The fewest tokens of a document: a shorter one has no room for the inserted sentences.
 pub const FEWEST_TOKENS: usize = 256;
 
-/// How often a sample is begun anew where its answer stands in the text already.
+/// Attempts at a sample whose answer occurs in the text already.
 const ATTEMPTS: usize = 16;
 
-/// What samples to make.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Configuration of a [`Synthesizer`].
+#[derive(Config, Debug, PartialEq, Eq)]
 pub struct SynthesisConfig {
-    /// How many.
+    /// Number of samples.
     pub samples: usize,
     /// The length of a document in tokens, drawn uniformly. A document is never longer than the end
-    /// of the range, and may miss the length drawn by a twentieth.
+    /// of the range, and may differ from the length drawn by a twentieth.
     pub tokens: RangeInclusive<usize>,
-    /// Where chance begins.
+    /// Seed of the samples.
+    #[config(default = 0)]
     pub seed: u64,
 }
 
-impl SynthesisConfig {
-    /// So many samples with documents of so many tokens, from seed 0.
-    pub fn new(samples: usize, tokens: RangeInclusive<usize>) -> Self {
-        Self {
-            samples,
-            tokens,
-            seed: 0,
-        }
-    }
-
-    /// Other samples for another seed.
-    pub fn with_seed(mut self, seed: u64) -> Self {
-        self.seed = seed;
-        self
-    }
-
-    /// Another number of samples.
-    pub fn with_samples(mut self, samples: usize) -> Self {
-        self.samples = samples;
-        self
-    }
-
-    /// Other lengths.
-    pub fn with_tokens(mut self, tokens: RangeInclusive<usize>) -> Self {
-        self.tokens = tokens;
-        self
-    }
-}
-
-/// What a sample asks for.
+/// The kind of a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
@@ -95,18 +60,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All kinds.
-    pub const ALL: [Self; 6] = [
-        Self::SingleNeedle,
-        Self::MultiKey,
-        Self::MultiValue,
-        Self::KeyValue,
-        Self::Fact,
-        Self::Quote,
-    ];
-
-    /// The kinds in turn, the more common ones more often.
-    const TURN: [Self; 12] = [
+    /// The order in which kinds follow each other; some are more frequent.
+    const ROTATION: [Self; 12] = [
         Self::SingleNeedle,
         Self::MultiKey,
         Self::Fact,
@@ -134,34 +89,24 @@ impl Kind {
     }
 }
 
-/// What is hidden in a text, and asked for.
-struct Hidden {
-    sentences: Vec<String>,
-    question: String,
-    answer: String,
-    /// What must stand in the document once only, or the question has two answers.
-    unique: Vec<String>,
-}
-
 /// Makes samples from a text: the same for the same text, configuration and index, whichever were
 /// made before.
 ///
-/// A document is a stretch of the text from the start of a sentence on, with what is hidden between
-/// sentences at any depth. What the answer says stands in the document exactly once, beside what the
-/// question asks for.
+/// A document begins at the start of a sentence, with the inserted sentences between others at any
+/// depth. The document contains the answer exactly once.
 pub struct Synthesizer<'a> {
     source: Source<'a>,
     config: SynthesisConfig,
 }
 
 impl<'a> Synthesizer<'a> {
-    /// Finds the sentences of `text` and how many tokens they have. `count` is asked about a part of
-    /// the text here, and about a few documents for each sample.
+    /// Finds the sentences of `text` and estimates its tokens. `count` is called with a part of the
+    /// text here, and with a few documents for each sample.
     ///
     /// # Errors
     ///
     /// [`DataError::Lengths`], [`DataError::TextTooShort`] for a text that is shorter than the
-    /// longest document, and what `count` fails with.
+    /// longest document, and those of `count`.
     pub fn new(
         text: &'a str,
         config: SynthesisConfig,
@@ -179,7 +124,7 @@ impl<'a> Synthesizer<'a> {
         Ok(Self { source, config })
     }
 
-    /// How many samples there are.
+    /// The number of samples.
     pub fn len(&self) -> usize {
         self.config.samples
     }
@@ -189,12 +134,12 @@ impl<'a> Synthesizer<'a> {
         self.config.samples == 0
     }
 
-    /// Makes a sample, `index` from zero. The kinds take turns. Where a kind does not fit the text,
-    /// such as a quote a text without sentences, the sample is a needle.
+    /// Makes a sample, `index` from zero. Where a kind does not fit the text, such as a quote of a text
+    /// without sentences, the sample is a needle.
     ///
     /// # Errors
     ///
-    /// [`DataError::NoSuchSample`], [`DataError::NotMade`], and what counting fails with.
+    /// [`DataError::NoSuchSample`], [`DataError::NotMade`], and those of counting.
     pub fn sample(&self, index: usize) -> Result<(TextSample, Kind), DataError> {
         if index >= self.config.samples {
             return Err(DataError::NoSuchSample {
@@ -202,12 +147,14 @@ impl<'a> Synthesizer<'a> {
                 samples: self.config.samples,
             });
         }
-        // Through a generator first: seeds and indices are small numbers, and must not add up to the
-        // same.
+        // Mixed first: the sums of small seeds and indices coincide.
         let base = Xoshiro256PlusPlus::seed_from_u64(self.config.seed).next_u64();
         let mut random = Xoshiro256PlusPlus::seed_from_u64(base.wrapping_add(index as u64));
         let target = Target::draw(&self.config.tokens, &mut random);
-        for kind in [Kind::TURN[index % Kind::TURN.len()], Kind::SingleNeedle] {
+        for kind in [
+            Kind::ROTATION[index % Kind::ROTATION.len()],
+            Kind::SingleNeedle,
+        ] {
             for _ in 0..ATTEMPTS {
                 if let Some(sample) = self.attempt(kind, &target, &mut random)? {
                     return Ok((sample, kind));
@@ -220,14 +167,14 @@ impl<'a> Synthesizer<'a> {
         })
     }
 
-    /// A sample of one kind, or none where chance was not kind.
+    /// A sample of one kind, or none where its answer is not unique or no document fits.
     fn attempt(
         &self,
         kind: Kind,
         target: &Target,
         random: &mut Xoshiro256PlusPlus,
     ) -> Result<Option<TextSample>, DataError> {
-        let hidden = match kind {
+        let needle = match kind {
             Kind::KeyValue => return key_value::sample(&self.source, target, random),
             Kind::Quote => return quote::sample(&self.source, target, random),
             Kind::SingleNeedle => needles::single(random),
@@ -236,23 +183,23 @@ impl<'a> Synthesizer<'a> {
             Kind::Fact => facts::fact(random),
         };
         let first = self.source.start(target, random);
-        // Cheaper than counting the tokens of a document that is of no use.
+        // Before the tokens of the document are counted, which takes longer.
         let around = self.source.around(first, target);
-        if hidden.unique.iter().any(|text| around.contains(text)) {
+        if needle.unique.iter().any(|text| around.contains(text)) {
             return Ok(None);
         }
-        let depths: Vec<f64> = hidden.sentences.iter().map(|_| random.random()).collect();
-        let hiding = self
+        let depths: Vec<f64> = needle.sentences.iter().map(|_| random.random()).collect();
+        let document = self
             .source
-            .hide(first, target, &hidden.sentences, &depths)?;
-        let Some(document) = hiding else {
+            .insert(first, target, &needle.sentences, &depths)?;
+        let Some(document) = document else {
             return Ok(None);
         };
         let once = |text: &String| document.text.matches(text.as_str()).count() == 1;
-        Ok(hidden.unique.iter().all(once).then(|| TextSample {
+        Ok(needle.unique.iter().all(once).then(|| TextSample {
             document: document.text.clone(),
-            question: hidden.question,
-            answer: hidden.answer,
+            question: needle.question,
+            answer: needle.answer,
         }))
     }
 }

@@ -3,19 +3,19 @@
 use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
 
-use super::Hidden;
-use super::words::{Value, fill, key, one_of, text_of};
+use super::words::{Needle, Value, fill, key, one_of};
 
-/// How many keys a document has of which one is asked for, and how many values one key has.
+/// Least and most keys of a document of which one is asked for, and values of one key.
 const KEYS: (usize, usize) = (4, 12);
 const VALUES: (usize, usize) = (2, 4);
 
-/// How many tokens of a document there are for each key.
+/// Tokens of a document for each key.
 const TOKENS_PER_KEY: usize = 128;
 
-/// One way to hide a value and to ask for it.
+/// A sentence with a value, and the questions and answers about it.
+#[derive(Clone, Copy)]
 struct Wording {
-    /// The hidden sentence.
+    /// The inserted sentence.
     sentence: &'static str,
     /// Questions for one value.
     questions: &'static [&'static str],
@@ -38,7 +38,7 @@ const MAGIC: Wording = Wording {
     value: Value::Number,
 };
 
-/// Others, so that no single phrase is what a head learns to keep.
+/// Others, so that a head does not learn to keep a single phrase.
 const WORDINGS: &[Wording] = &[
     Wording {
         sentence: "The access code of the {key} locker is {value}.",
@@ -164,69 +164,69 @@ const WORDINGS: &[Wording] = &[
 ];
 
 /// RULER's wording for a third of the samples.
-fn wording(random: &mut Xoshiro256PlusPlus) -> &'static Wording {
+fn wording(random: &mut Xoshiro256PlusPlus) -> Wording {
     match random.random_range(0..3u32) {
-        0 => &MAGIC,
+        0 => MAGIC,
         _ => one_of(WORDINGS, random),
     }
 }
 
 /// One sentence.
-pub(super) fn single(random: &mut Xoshiro256PlusPlus) -> Hidden {
+pub(super) fn single(random: &mut Xoshiro256PlusPlus) -> Needle {
     keyed(1, random)
 }
 
 /// Several sentences with different keys, as many as a document of `tokens` tokens has room for.
-pub(super) fn multi_key(tokens: usize, random: &mut Xoshiro256PlusPlus) -> Hidden {
+pub(super) fn multi_key(tokens: usize, random: &mut Xoshiro256PlusPlus) -> Needle {
     let most = (tokens / TOKENS_PER_KEY).clamp(KEYS.0, KEYS.1);
     keyed(random.random_range(KEYS.0..=most), random)
 }
 
 /// Several values of one key.
-pub(super) fn multi_value(random: &mut Xoshiro256PlusPlus) -> Hidden {
+pub(super) fn multi_value(random: &mut Xoshiro256PlusPlus) -> Needle {
     let wording = wording(random);
     let key = key(random.random(), random);
     let count = random.random_range(VALUES.0..=VALUES.1);
-    let values = different(count, random, |random| wording.value.draw(random));
+    let values = distinct(count, random, |random| wording.value.draw(random));
     let sentences = values
         .iter()
-        .map(|value| said(wording.sentence, &key, value));
+        .map(|value| fill_pair(wording.sentence, &key, value));
     let all = match values.split_last() {
         Some((last, others)) => format!("{} and {last}", others.join(", ")),
         None => String::new(),
     };
-    Hidden {
+    Needle {
         sentences: sentences.collect(),
-        question: said(wording.many, &key, ""),
+        question: fill_pair(wording.many, &key, ""),
         answer: fill(wording.many_answer, &[("key", &key), ("values", &all)]),
         unique: values,
     }
 }
 
-/// Sentences with keys of their own, of which the first is asked for.
-fn keyed(count: usize, random: &mut Xoshiro256PlusPlus) -> Hidden {
+/// Sentences with different keys, of which the first is asked for.
+fn keyed(count: usize, random: &mut Xoshiro256PlusPlus) -> Needle {
     let wording = wording(random);
     let long = random.random();
-    let keys = different(count, random, |random| key(long, random));
-    let values = different(count, random, |random| wording.value.draw(random));
+    let keys = distinct(count, random, |random| key(long, random));
+    let values = distinct(count, random, |random| wording.value.draw(random));
     let pairs = keys.iter().zip(&values);
-    let sentences = pairs.map(|(key, value)| said(wording.sentence, key, value));
-    Hidden {
+    let sentences = pairs.map(|(key, value)| fill_pair(wording.sentence, key, value));
+    Needle {
         sentences: sentences.collect(),
-        question: said(text_of(wording.questions, random), &keys[0], ""),
-        answer: said(wording.answer, &keys[0], &values[0]),
+        question: fill_pair(one_of(wording.questions, random), &keys[0], ""),
+        answer: fill_pair(wording.answer, &keys[0], &values[0]),
         unique: values,
     }
 }
 
-/// Texts of which none stands in another.
-fn different(
+/// Texts of which none contains another.
+fn distinct(
     count: usize,
     random: &mut Xoshiro256PlusPlus,
     mut draw: impl FnMut(&mut Xoshiro256PlusPlus) -> String,
 ) -> Vec<String> {
     let mut found: Vec<String> = Vec::with_capacity(count);
-    // Every list is far longer than any count, so that this ends.
+    // Ends, because every list is far longer than any count.
     while found.len() < count {
         let text = draw(random);
         if !found
@@ -239,7 +239,7 @@ fn different(
     found
 }
 
-fn said(template: &str, key: &str, value: &str) -> String {
+fn fill_pair(template: &str, key: &str, value: &str) -> String {
     fill(template, &[("key", key), ("value", value)])
 }
 

@@ -5,18 +5,18 @@ use std::ops::RangeInclusive;
 use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
 
-use super::DataError;
 use super::document::{Source, Target};
-use super::words::{fill, text_of};
-use crate::training::data::TextSample;
+use super::words::{fill, one_of};
+use crate::training::data::error::DataError;
+use crate::training::data::sample::TextSample;
 
-/// How many words a sentence has that is asked for.
+/// Words of a sentence that is asked for.
 const WORDS: RangeInclusive<usize> = 12..=40;
 
-/// How many of them the question gives.
+/// Words of it in the question.
 const GIVEN: RangeInclusive<usize> = 6..=8;
 
-/// How many sentences are looked at before the document is given up.
+/// Sentences tried in a document.
 const TRIES: usize = 64;
 
 const QUESTIONS: &[&str] = &[
@@ -26,14 +26,14 @@ const QUESTIONS: &[&str] = &[
     "Which sentence in the text opens with \"{given}\"? Repeat it word for word.",
 ];
 
-/// A document of nothing but the text; none where no sentence of it can be asked for.
+/// A document of the text alone; none where no sentence of it can be asked for.
 pub(super) fn sample(
     source: &Source<'_>,
     target: &Target,
     random: &mut Xoshiro256PlusPlus,
 ) -> Result<Option<TextSample>, DataError> {
     let start = source.start(target, random);
-    let Some(document) = source.hide(start, target, &[], &[])? else {
+    let Some(document) = source.insert(start, target, &[], &[])? else {
         return Ok(None);
     };
     let starts = source.starts_in(document.range.clone());
@@ -41,7 +41,7 @@ pub(super) fn sample(
         return Ok(None);
     }
     for _ in 0..TRIES {
-        // Not the last: it may be cut.
+        // Not the last, which may be cut.
         let index = random.random_range(0..starts.len() - 1);
         let sentence = source.text()[starts[index]..starts[index + 1]].trim_end();
         let Some(given) = given(sentence, random) else {
@@ -52,7 +52,7 @@ pub(super) fn sample(
             // The question is one line, wherever the text breaks its lines.
             let words: Vec<&str> = given.split_whitespace().collect();
             return Ok(Some(TextSample {
-                question: fill(text_of(QUESTIONS, random), &[("given", &words.join(" "))]),
+                question: fill(one_of(QUESTIONS, random), &[("given", &words.join(" "))]),
                 answer: sentence.into(),
                 document: document.text,
             }));
@@ -61,7 +61,7 @@ pub(super) fn sample(
     Ok(None)
 }
 
-/// The first words of a sentence, if it is one to ask for.
+/// The first words of a sentence, if it can be asked for.
 fn given<'a>(sentence: &'a str, random: &mut Xoshiro256PlusPlus) -> Option<&'a str> {
     let words = sentence.split_whitespace().count();
     let whole = sentence.starts_with(char::is_uppercase) && sentence.ends_with(['.', '!', '?']);

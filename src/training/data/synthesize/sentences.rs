@@ -1,10 +1,9 @@
-//! Where sentences begin.
+//! Splitting a text into sentences.
 
-/// How many bytes a sentence may have before it is cut between words; text without full stops, such
-/// as code, is cut so.
+/// Bytes after which a sentence ends between words, in text without full stops such as code.
 const LONGEST: usize = 1000;
 
-/// Words before a full stop that ends no sentence.
+/// Words before a full stop that does not end the sentence.
 const ABBREVIATIONS: &str = "Mr Mrs Ms Dr St Prof Rev Gen Col Capt Lt Sgt Hon Esq No Vol Fig Eq Sec \
                              Ch vs cf eg ie viz e.g i.e al";
 
@@ -15,7 +14,7 @@ const ABBREVIATIONS: &str = "Mr Mrs Ms Dr St Prof Rev Gen Col Capt Lt Sgt Hon Es
 /// once; and with a blank line.
 pub(super) fn starts(text: &str) -> Vec<usize> {
     let mut starts: Vec<usize> = Vec::new();
-    // What stands before the character: a full stop, one of East Asia, white space and its lines.
+    // Before the character: a full stop, a wide one of East Asia, white space and the lines in it.
     let (mut stop, mut wide, mut space, mut lines) = (false, false, false, 0);
     let mut word = 0;
     for (at, c) in text.char_indices() {
@@ -46,7 +45,7 @@ pub(super) fn starts(text: &str) -> Vec<usize> {
     starts
 }
 
-/// Whether a character belongs to the sentence that ended before it.
+/// Whether a character after a full stop belongs to the same sentence.
 fn closes(c: char) -> bool {
     matches!(
         c,
@@ -90,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn sentences_end_where_a_reader_says() {
+    fn sentences_end_at_full_stops_and_blank_lines() {
         let text = " Mr. A. Gray said: \u{201c}No!\u{201d} He (or she.) left at 3.15 p.m. and came.\n\
                     Why? \"So.\"\n\nHEADING\n\n  \u{c9}t\u{e9}... but small. Etc";
         let expected = [

@@ -1,4 +1,6 @@
-//! The words that hidden sentences are made of. All are invented or common; none name a real person.
+//! The words of inserted sentences. All are invented or common; none name a real person.
+//!
+//! The order of draws is fixed: a seed gives the same samples in every version.
 
 use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -53,7 +55,16 @@ const SURNAME_ENDS: &str = "ack ander berg dale ello evich field ford holm ini m
 const TOWN_ENDS: &str =
     "bury by castle dale field ford gate ham haven holm mere minster mouth port stead ton wick";
 
-/// What kind of value is hidden.
+/// Sentences to insert, and the question and answer about them.
+pub(super) struct Needle {
+    pub(super) sentences: Vec<String>,
+    pub(super) question: String,
+    pub(super) answer: String,
+    /// Texts that must occur in the document once only, or the question has two answers.
+    pub(super) unique: Vec<String>,
+}
+
+/// The kind of an inserted value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Value {
     /// Five to eight digits.
@@ -173,17 +184,9 @@ pub(super) fn word(list: &'static str, random: &mut Xoshiro256PlusPlus) -> &'sta
     words.clone().nth(index).unwrap_or_default()
 }
 
-/// One of several; there is at least one.
-pub(super) fn one_of<'a, T>(list: &'a [T], random: &mut Xoshiro256PlusPlus) -> &'a T {
-    &list[random.random_range(0..list.len())]
-}
-
-/// One of several texts.
-pub(super) fn text_of(
-    list: &'static [&'static str],
-    random: &mut Xoshiro256PlusPlus,
-) -> &'static str {
-    one_of::<&str>(list, random)
+/// One of several; the list is not empty.
+pub(super) fn one_of<T: Copy>(list: &[T], random: &mut Xoshiro256PlusPlus) -> T {
+    list[random.random_range(0..list.len())]
 }
 
 /// Puts words into the slots of a template, such as `{key}`.

@@ -1,0 +1,254 @@
+//! The folder of a run: settings, reports of the rounds, checkpoints and Burn's logs.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use burn::store::ModuleRecord;
+use burn::tensor::Device;
+use burn::train::checkpoint::{Checkpoint, Checkpointer, CheckpointerError};
+use serde::{Deserialize, Serialize};
+
+use super::config::TrainHeadsConfig;
+use super::error::TrainError;
+use crate::apb::heads::{RetainingHeads, RetainingHeadsConfig};
+use crate::checkpoint::{FileError, write_file};
+use crate::model::DecoderConfig;
+
+/// File with the [`Settings`].
+const SETTINGS: &str = "settings.json";
+/// File with the reports of the finished rounds.
+const ROUNDS: &str = "rounds.json";
+/// Folder of the checkpoints, one file a part and round.
+const CHECKPOINTS: &str = "checkpoint";
+/// The parts of a checkpoint.
+pub(super) const PARTS: [&str; 3] = ["model", "optimizer", "scheduler"];
+
+/// Means over the samples of a round and over the held-out samples.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct RoundReport {
+    /// Optimiser steps since the start.
+    pub step: usize,
+    /// Loss of the round's samples.
+    pub loss: f64,
+    /// Loss of the held-out samples, if there are any.
+    pub valid_loss: Option<f64>,
+    /// Recall on the held-out samples, or on the round's samples without any.
+    pub recall: f64,
+    /// Share of the attention mass kept, of the same samples.
+    pub mass: f64,
+}
+
+/// What two runs must have in common for one to resume the other.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Settings {
+    config: TrainHeadsConfig,
+    /// [`TrainingData::hash`](super::TrainingData::hash).
+    data: String,
+}
+
+/// The folder of a run.
+#[derive(Debug)]
+pub(super) struct RunFolder {
+    pub path: PathBuf,
+    /// Finished rounds that have a complete checkpoint.
+    pub rounds: Vec<RoundReport>,
+}
+
+/// What a checkpoint of the trainer is loaded into, without its backbone.
+#[derive(Module, Debug)]
+struct HeadsRecord {
+    heads: RetainingHeads,
+}
+
+impl RunFolder {
+    /// Creates the folder of a new run, or opens the one of a run to resume.
+    pub fn open(
+        path: &Path,
+        resume: bool,
+        config: &TrainHeadsConfig,
+        data: String,
+    ) -> Result<Self, TrainError> {
+        let failed = |error: io::Error| run_error(path, &error);
+        let config = config.clone();
+        let settings = Settings { config, data };
+        let file = path.join(SETTINGS);
+        let mut folder = Self {
+            path: path.into(),
+            rounds: Vec::new(),
+        };
+        match read_optional(&file).map_err(failed)? {
+            None if fs::read_dir(path).is_ok_and(|mut inside| inside.next().is_some()) => {
+                Err(run_error(
+                    path,
+                    &"expected a new folder or one of a run, found another; give another",
+                ))
+            }
+            None => {
+                fs::create_dir_all(path.join(CHECKPOINTS)).map_err(failed)?;
+                write_json(&file, &settings)?;
+                Ok(folder)
+            }
+            Some(_) if !resume => Err(run_error(
+                path,
+                &"a run is here already; resume it (--resume), or remove the folder",
+            )),
+            Some(text) => {
+                let found: Settings = serde_json::from_slice(&text)
+                    .map_err(|error| run_error(&file, &format!("{error}; remove the folder")))?;
+                if found != settings {
+                    let difference = difference(&found, &settings);
+                    let text = format!(
+                        "expected the run's own settings and data, found others ({difference}); \
+                         resume with what it began with, or remove the folder"
+                    );
+                    return Err(run_error(&file, &text));
+                }
+                folder.restore().map_err(failed)?;
+                write_json(&path.join(ROUNDS), &folder.rounds)?;
+                Ok(folder)
+            }
+        }
+    }
+
+    /// Goes back to the last round that has a complete checkpoint, and removes the logs of later ones.
+    fn restore(&mut self) -> io::Result<()> {
+        let text = read_optional(&self.path.join(ROUNDS))?;
+        let rounds: Vec<RoundReport> = match text {
+            Some(text) => serde_json::from_slice(&text)?,
+            None => Vec::new(),
+        };
+        let complete = |round: &usize| {
+            let exists = |part: &&str| checkpoint_path(&self.path, part, *round).is_file();
+            PARTS.iter().all(exists)
+        };
+        let last = (1..=rounds.len()).rev().find(complete).unwrap_or(0);
+        for split in ["train", "valid"] {
+            let logs = match fs::read_dir(self.path.join(split)) {
+                Ok(logs) => logs,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            for log in logs {
+                let log = log?;
+                let name = log.file_name();
+                let round = name.to_str().and_then(|name| name.strip_prefix("epoch-"));
+                let round = round.and_then(|round| round.parse::<usize>().ok());
+                if round.is_some_and(|round| round > last) {
+                    fs::remove_dir_all(log.path())?;
+                }
+            }
+        }
+        self.rounds = rounds;
+        self.rounds.truncate(last);
+        Ok(())
+    }
+
+    /// Adds the report of a round.
+    pub fn push(&mut self, report: RoundReport) -> Result<(), FileError> {
+        self.rounds.push(report);
+        write_json(&self.path.join(ROUNDS), &self.rounds)
+    }
+
+    /// The round with the lowest loss on held-out samples, or the last without any; from 1.
+    pub fn best(&self) -> usize {
+        let losses = self.rounds.iter().map(|report| report.valid_loss);
+        let losses = (1..).zip(losses.map(|loss| loss.unwrap_or(f64::INFINITY)));
+        let best = losses.min_by(|(_, one), (_, other)| one.total_cmp(other));
+        match best {
+            Some((round, loss)) if loss < f64::INFINITY => round,
+            _ => self.rounds.len(),
+        }
+    }
+
+    /// Loads the heads of a round, from 1.
+    pub fn load_heads(
+        &self,
+        round: usize,
+        width: usize,
+        model: &DecoderConfig,
+        device: &Device,
+    ) -> Result<RetainingHeads, TrainError> {
+        let path = checkpoint_path(&self.path, PARTS[0], round);
+        let record = ModuleRecord::load(&path).map_err(|error| run_error(&path, &error))?;
+        let heads = RetainingHeadsConfig::new()
+            .with_width(width)
+            .init(model, device);
+        Ok(HeadsRecord { heads }.load_record(record).heads)
+    }
+}
+
+/// The names and earlier values of the settings that differ.
+fn difference(found: &Settings, expected: &Settings) -> String {
+    let before = serde_json::to_value(&found.config).unwrap_or_default();
+    let now = serde_json::to_value(&expected.config).unwrap_or_default();
+    let fields = before.as_object().into_iter().flatten();
+    let mut names: Vec<String> = fields
+        .filter(|(key, value)| now.get(key) != Some(value))
+        .map(|(key, value)| format!("{key} was {value}"))
+        .collect();
+    if found.data != expected.data {
+        names.push("other samples".into());
+    }
+    names.join(", ")
+}
+
+fn run_error(path: &Path, what: &dyn std::fmt::Display) -> TrainError {
+    TrainError::Run(format!("{}: {what}", path.display()))
+}
+
+fn read_optional(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), FileError> {
+    write_file(path, |file| {
+        let bytes = serde_json::to_vec_pretty(value).map_err(io::Error::from);
+        let written = bytes.and_then(|bytes| file.write_all(&bytes));
+        written.map_err(|source| FileError {
+            path: path.into(),
+            source,
+        })
+    })
+}
+
+fn checkpoint_path(folder: &Path, part: &str, round: usize) -> PathBuf {
+    folder.join(CHECKPOINTS).join(format!("{part}-{round}.bpk"))
+}
+
+/// Writes a part of a checkpoint to a temporary name and renames it. Burn's `FileCheckpointer` writes
+/// in place: a kill would leave a part that looks complete.
+pub(super) struct AtomicCheckpointer {
+    pub folder: PathBuf,
+    pub part: &'static str,
+}
+
+impl<R: Checkpoint> Checkpointer<R> for AtomicCheckpointer {
+    fn save(&self, epoch: usize, record: R) -> Result<(), CheckpointerError> {
+        let path = checkpoint_path(&self.folder, self.part, epoch);
+        let unfinished = path.with_extension("unfinished.bpk");
+        record.save(unfinished.clone())?;
+        fs::File::open(&unfinished)
+            .and_then(|file| file.sync_all())
+            .and_then(|()| fs::rename(&unfinished, &path))
+            .map_err(CheckpointerError::IOError)
+    }
+
+    fn delete(&self, epoch: usize) -> Result<(), CheckpointerError> {
+        match fs::remove_file(checkpoint_path(&self.folder, self.part, epoch)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(CheckpointerError::IOError(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn restore(&self, epoch: usize) -> Result<R, CheckpointerError> {
+        R::load(checkpoint_path(&self.folder, self.part, epoch))
+    }
+}
