@@ -9,7 +9,7 @@ use num_bigint::BigInt;
 use super::call::Arguments;
 use super::fault::{Fault, Kind, Result};
 use super::interpreter::{Interpreter, line};
-use super::operators::{self, Operator};
+use super::operators;
 use super::print;
 use super::slices::{self, Slice};
 use super::source::BIG_INTEGER;
@@ -62,7 +62,7 @@ impl<'a> Interpreter<'a> {
                 let mut left = self.evaluate(&node.expr)?;
                 for step in &node.ops {
                     let right = self.evaluate(&step.expr)?;
-                    if !self.compare(step.op, &left, &right)? {
+                    if !operators::holds(step.op, &left, &right, self.budget)? {
                         return Ok(Value::Bool(false));
                     }
                     left = right;
@@ -177,84 +177,24 @@ impl<'a> Interpreter<'a> {
             _ => {}
         }
         let right = self.evaluate(&node.right)?;
-        let operator = match node.op {
+        let comparison = match node.op {
             BinOpKind::ScAnd | BinOpKind::ScOr => return Ok(right),
             BinOpKind::Concat => {
                 // Safe text joins other text as it is, unless the output is escaped.
-                return match self.autoescape {
-                    true => {
-                        let escaped = |value| super::markup::escape(value, self.budget);
-                        let text = escaped(&left)? + &escaped(&right)?;
-                        Ok(Value::Markup(Rc::from(text)))
-                    }
-                    false => {
-                        let text = print::text(&left, self.budget)?;
-                        let text = text + &print::text(&right, self.budget)?;
-                        self.budget.bytes(text.len())?;
-                        Ok(Value::str(&text))
-                    }
-                };
+                let text = self.printed(&left)? + &self.printed(&right)?;
+                self.budget.bytes(text.len())?;
+                return Ok(Value::text(text, self.autoescape));
             }
-            BinOpKind::Eq => {
-                return self
-                    .compare(CompareOpKind::Eq, &left, &right)
-                    .map(Value::Bool);
-            }
-            BinOpKind::Ne => {
-                return self
-                    .compare(CompareOpKind::Ne, &left, &right)
-                    .map(Value::Bool);
-            }
-            BinOpKind::Lt => {
-                return self
-                    .compare(CompareOpKind::Lt, &left, &right)
-                    .map(Value::Bool);
-            }
-            BinOpKind::Lte => {
-                return self
-                    .compare(CompareOpKind::Lte, &left, &right)
-                    .map(Value::Bool);
-            }
-            BinOpKind::Gt => {
-                return self
-                    .compare(CompareOpKind::Gt, &left, &right)
-                    .map(Value::Bool);
-            }
-            BinOpKind::Gte => {
-                return self
-                    .compare(CompareOpKind::Gte, &left, &right)
-                    .map(Value::Bool);
-            }
-            BinOpKind::In => {
-                return self
-                    .compare(CompareOpKind::In, &left, &right)
-                    .map(Value::Bool);
-            }
-            BinOpKind::Add => Operator::Add,
-            BinOpKind::Sub => Operator::Subtract,
-            BinOpKind::Mul => Operator::Multiply,
-            BinOpKind::Div => Operator::Divide,
-            BinOpKind::FloorDiv => Operator::FloorDivide,
-            BinOpKind::Rem => Operator::Remainder,
-            BinOpKind::Pow => Operator::Power,
+            BinOpKind::Eq => CompareOpKind::Eq,
+            BinOpKind::Ne => CompareOpKind::Ne,
+            BinOpKind::Lt => CompareOpKind::Lt,
+            BinOpKind::Lte => CompareOpKind::Lte,
+            BinOpKind::Gt => CompareOpKind::Gt,
+            BinOpKind::Gte => CompareOpKind::Gte,
+            BinOpKind::In => CompareOpKind::In,
+            operator => return operators::binary(operator, &left, &right, self.budget),
         };
-        operators::binary(operator, &left, &right, self.budget)
-    }
-
-    fn compare(&self, operator: CompareOpKind, left: &Value, right: &Value) -> Result<bool> {
-        use std::cmp::Ordering::{Equal, Greater, Less};
-        let budget = self.budget;
-        let ordered = || operators::compare(left, right, budget);
-        Ok(match operator {
-            CompareOpKind::Eq => operators::equal(left, right, budget)?,
-            CompareOpKind::Ne => !operators::equal(left, right, budget)?,
-            CompareOpKind::In => operators::contains(right, left, budget)?,
-            CompareOpKind::NotIn => !operators::contains(right, left, budget)?,
-            CompareOpKind::Lt => ordered()? == Some(Less),
-            CompareOpKind::Lte => matches!(ordered()?, Some(Less | Equal)),
-            CompareOpKind::Gt => ordered()? == Some(Greater),
-            CompareOpKind::Gte => matches!(ordered()?, Some(Greater | Equal)),
-        })
+        operators::holds(comparison, &left, &right, self.budget).map(Value::Bool)
     }
 
     pub(super) fn arguments(&mut self, arguments: &'a [CallArg<'a>]) -> Result<Arguments> {

@@ -152,11 +152,7 @@ impl<'a> Interpreter<'a> {
             Stmt::EmitRaw(node) => self.emit(node.raw)?,
             Stmt::EmitExpr(node) => {
                 let value = self.evaluate(&node.expr)?;
-                let text = match self.autoescape {
-                    true => escape(&value, self.budget)?,
-                    false => print::text(&value, self.budget)?,
-                };
-                self.emit(&text)?;
+                self.emit(&self.printed(&value)?)?;
             }
             Stmt::IfCond(node) => return self.branch(node),
             Stmt::ForLoop(node) => {
@@ -221,11 +217,7 @@ impl<'a> Interpreter<'a> {
                 let mut arguments = self.arguments(&node.call.args)?;
                 arguments.keywords.push(("caller".to_owned(), caller));
                 let value = at(self.call(&callee, &arguments), node.call.span())?;
-                let text = match self.autoescape {
-                    true => escape(&value, self.budget)?,
-                    false => print::text(&value, self.budget)?,
-                };
-                self.emit(&text)?;
+                self.emit(&self.printed(&value)?)?;
             }
             Stmt::Block(node) => {
                 // A block sees what stands at the top of the template only.
@@ -291,7 +283,7 @@ impl<'a> Interpreter<'a> {
         run(self)?;
         self.calls -= 1;
         let text = std::mem::replace(&mut self.out, before);
-        Ok(self.made(text))
+        Ok(Value::text(text, self.autoescape))
     }
 
     fn capture(&mut self, scope: usize, body: &'a [Stmt<'a>]) -> Result<Value> {
@@ -300,14 +292,14 @@ impl<'a> Interpreter<'a> {
         self.statements(body)?;
         self.leave(outer);
         let text = std::mem::replace(&mut self.out, before);
-        Ok(self.made(text))
+        Ok(Value::text(text, self.autoescape))
     }
 
-    /// Text that the template put out, which is safe where it was escaped.
-    fn made(&self, text: String) -> Value {
+    /// The text of a value as the template puts it out.
+    pub(super) fn printed(&self, value: &Value) -> Result<String> {
         match self.autoescape {
-            true => Value::Markup(Rc::from(text)),
-            false => Value::str(&text),
+            true => escape(value, self.budget),
+            false => print::text(value, self.budget),
         }
     }
 

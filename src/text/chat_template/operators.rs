@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::rc::Rc;
 
+use minijinja::machinery::ast::{BinOpKind, CompareOpKind};
 use num_bigint::BigInt;
 use num_integer::Integer;
 use num_traits::{Signed, ToPrimitive, Zero};
@@ -12,37 +13,11 @@ use super::format;
 use super::limits::{Budget, ITEM_BYTES, MAX_INTEGER_BITS};
 use super::markup::escape;
 use super::print;
-use super::value::{Key, Value, View, integral};
-
-/// The arithmetic operators.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Operator {
-    Add,
-    Subtract,
-    Multiply,
-    Divide,
-    FloorDivide,
-    Remainder,
-    Power,
-}
-
-impl Operator {
-    fn sign(self) -> &'static str {
-        match self {
-            Self::Add => "+",
-            Self::Subtract => "-",
-            Self::Multiply => "*",
-            Self::Divide => "/",
-            Self::FloorDivide => "//",
-            Self::Remainder => "%",
-            Self::Power => "**",
-        }
-    }
-}
+use super::value::{Value, View, integral};
 
 /// `left operator right`.
 pub(super) fn binary(
-    operator: Operator,
+    operator: BinOpKind,
     left: &Value,
     right: &Value,
     budget: &Budget,
@@ -50,7 +25,7 @@ pub(super) fn binary(
     for value in [left, right] {
         if matches!(value, Value::Undefined(_) | Value::Forbidden(_)) {
             // A text formats any value, an undefined one as well.
-            if operator == Operator::Remainder && left.as_str().is_some() {
+            if matches!(operator, BinOpKind::Rem) && left.as_str().is_some() {
                 break;
             }
             return Err(value.misfit("a value"));
@@ -69,33 +44,41 @@ pub(super) fn binary(
         return floats(operator, a, b).map(Value::Float);
     }
     match (operator, left, right) {
-        (Operator::Add, Value::List(a), Value::List(b)) => {
+        (BinOpKind::Add, Value::List(a), Value::List(b)) => {
             budget.product(ITEM_BYTES, a.items.len() + b.items.len())?;
             Value::list([a.items.as_slice(), &b.items].concat(), budget)
         }
-        (Operator::Add, Value::Tuple(a), Value::Tuple(b)) => {
+        (BinOpKind::Add, Value::Tuple(a), Value::Tuple(b)) => {
             budget.product(ITEM_BYTES, a.items.len() + b.items.len())?;
             Value::tuple([a.items.as_slice(), &b.items].concat(), budget)
         }
-        (Operator::Add, Value::Str(_) | Value::Markup(_), Value::Str(_) | Value::Markup(_)) => {
+        (BinOpKind::Add, Value::Str(_) | Value::Markup(_), Value::Str(_) | Value::Markup(_)) => {
             concatenate(&[left.clone(), right.clone()], budget)
         }
-        (Operator::Multiply, _, _) => match (left.as_index(), right.as_index()) {
+        (BinOpKind::Mul, _, _) => match (left.as_index(), right.as_index()) {
             (None, Some(times)) => repeat(left, &times, budget),
             (Some(times), None) => repeat(right, &times, budget),
             _ => Err(unsupported(operator, left, right)),
         },
-        (Operator::Remainder, Value::Str(_) | Value::Markup(_), _) => {
+        (BinOpKind::Rem, Value::Str(_) | Value::Markup(_), _) => {
             format::percent(left, right, budget)
         }
         _ => Err(unsupported(operator, left, right)),
     }
 }
 
-fn unsupported(operator: Operator, left: &Value, right: &Value) -> Fault {
+fn unsupported(operator: BinOpKind, left: &Value, right: &Value) -> Fault {
     Fault::type_error(format!(
         "unsupported operand types for {}: '{}' and '{}'",
-        operator.sign(),
+        match operator {
+            BinOpKind::Add => "+",
+            BinOpKind::Sub => "-",
+            BinOpKind::Mul => "*",
+            BinOpKind::Div => "/",
+            BinOpKind::FloorDiv => "//",
+            BinOpKind::Rem => "%",
+            _ => "**",
+        },
         left.type_name(),
         right.type_name()
     ))
@@ -109,41 +92,35 @@ fn zero_division() -> Fault {
     Fault::new(Kind::Arithmetic, "division by zero")
 }
 
-fn integers(operator: Operator, a: &BigInt, b: &BigInt) -> Result<Value> {
+fn integers(operator: BinOpKind, a: &BigInt, b: &BigInt) -> Result<Value> {
     if a.bits().max(b.bits()) > MAX_INTEGER_BITS {
         return Err(Fault::limit("the size of an integer"));
     }
     let divided = matches!(
         operator,
-        Operator::Divide | Operator::FloorDivide | Operator::Remainder
+        BinOpKind::Div | BinOpKind::FloorDiv | BinOpKind::Rem
     );
     if divided && b.is_zero() {
         return Err(zero_division());
     }
     Ok(Value::Int(match operator {
-        Operator::Add => a + b,
-        Operator::Subtract => a - b,
-        Operator::Multiply => a * b,
-        Operator::FloorDivide => a.div_floor(b),
-        Operator::Remainder => a.mod_floor(b),
-        Operator::Divide => return quotient(a, b).map(Value::Float),
-        Operator::Power if b.is_negative() => {
+        BinOpKind::Add => a + b,
+        BinOpKind::Sub => a - b,
+        BinOpKind::Mul => a * b,
+        BinOpKind::FloorDiv => a.div_floor(b),
+        BinOpKind::Rem => a.mod_floor(b),
+        BinOpKind::Div => return quotient(a, b).map(Value::Float),
+        BinOpKind::Pow if b.is_negative() => {
             let (a, b) = (a.to_f64(), b.to_f64());
             return floats(operator, a.ok_or_else(overflow)?, b.ok_or_else(overflow)?)
                 .map(Value::Float);
         }
-        Operator::Power => {
-            let exponent = b.to_u64().unwrap_or(u64::MAX);
-            // The sign, 0 and 1 take any exponent.
-            if a.bits() <= 1 {
-                let odd = b.is_odd();
-                let value = match (a.is_zero(), a.is_negative(), odd, b.is_zero()) {
-                    (_, _, _, true) | (false, false, ..) | (false, true, false, _) => 1,
-                    (true, ..) => 0,
-                    (false, true, true, _) => -1,
-                };
-                return Ok(Value::int(value));
-            }
+        _ => {
+            // Powers of -1, 0 and 1 go by the parity of the exponent, however large it is.
+            let exponent = match a.bits() {
+                0 | 1 if !b.is_zero() => 2 - u64::from(b.is_odd()),
+                _ => b.to_u64().unwrap_or(u64::MAX),
+            };
             if a.bits().saturating_mul(exponent) > MAX_INTEGER_BITS {
                 return Err(Fault::limit("the size of an integer"));
             }
@@ -178,10 +155,10 @@ fn quotient(a: &BigInt, b: &BigInt) -> Result<f64> {
     })
 }
 
-fn floats(operator: Operator, a: f64, b: f64) -> Result<f64> {
+fn floats(operator: BinOpKind, a: f64, b: f64) -> Result<f64> {
     let divided = matches!(
         operator,
-        Operator::Divide | Operator::FloorDivide | Operator::Remainder
+        BinOpKind::Div | BinOpKind::FloorDiv | BinOpKind::Rem
     );
     if divided && b == 0.0 {
         return Err(zero_division());
@@ -195,12 +172,12 @@ fn floats(operator: Operator, a: f64, b: f64) -> Result<f64> {
         }
     };
     Ok(match operator {
-        Operator::Add => a + b,
-        Operator::Subtract => a - b,
-        Operator::Multiply => a * b,
-        Operator::Divide => a / b,
-        Operator::Remainder => remainder(),
-        Operator::FloorDivide => {
+        BinOpKind::Add => a + b,
+        BinOpKind::Sub => a - b,
+        BinOpKind::Mul => a * b,
+        BinOpKind::Div => a / b,
+        BinOpKind::Rem => remainder(),
+        BinOpKind::FloorDiv => {
             let whole = (a - remainder()) / b;
             let floor = whole.floor();
             match whole {
@@ -209,7 +186,7 @@ fn floats(operator: Operator, a: f64, b: f64) -> Result<f64> {
                 _ => floor,
             }
         }
-        Operator::Power => {
+        _ => {
             if a == 0.0 && b < 0.0 {
                 return Err(zero_division());
             }
@@ -239,14 +216,8 @@ fn repeat(value: &Value, times: &BigInt, budget: &Budget) -> Result<Value> {
     match value {
         Value::Str(text) | Value::Markup(text) => {
             budget.product(text.len(), times)?;
-            let text = match text.is_empty() {
-                true => String::new(),
-                false => text.repeat(times),
-            };
-            Ok(match value {
-                Value::Str(_) => Value::str(&text),
-                _ => Value::Markup(Rc::from(text)),
-            })
+            let times = if text.is_empty() { 0 } else { times };
+            Ok(Value::text(text.repeat(times), value.is_safe()))
         }
         Value::List(seq) => Value::list(items(&seq.items)?, budget),
         Value::Tuple(seq) => Value::tuple(items(&seq.items)?, budget),
@@ -256,7 +227,7 @@ fn repeat(value: &Value, times: &BigInt, budget: &Budget) -> Result<Value> {
 
 /// Texts put together; safe where one of them is, with the others escaped.
 pub(super) fn concatenate(values: &[Value], budget: &Budget) -> Result<Value> {
-    let safe = values.iter().any(|value| matches!(value, Value::Markup(_)));
+    let safe = values.iter().any(Value::is_safe);
     let mut out = String::new();
     for value in values {
         match safe {
@@ -274,10 +245,7 @@ pub(super) fn concatenate(values: &[Value], budget: &Budget) -> Result<Value> {
         }
     }
     budget.bytes(out.len())?;
-    Ok(match safe {
-        true => Value::Markup(Rc::from(out)),
-        false => Value::str(&out),
-    })
+    Ok(Value::text(out, safe))
 }
 
 /// `-value`, or `+value`.
@@ -449,7 +417,23 @@ fn any_equal(items: &[Value], item: &Value, budget: &Budget) -> Result<bool> {
     Ok(false)
 }
 
-/// `hash(value)` as far as equality goes.
-pub(super) fn key(value: &Value, budget: &Budget) -> Result<Key> {
-    Key::of(value, budget)
+/// `left operator right` of a comparison.
+pub(super) fn holds(
+    operator: CompareOpKind,
+    left: &Value,
+    right: &Value,
+    budget: &Budget,
+) -> Result<bool> {
+    use Ordering::{Equal, Greater, Less};
+    let ordered = || compare(left, right, budget);
+    Ok(match operator {
+        CompareOpKind::Eq => equal(left, right, budget)?,
+        CompareOpKind::Ne => !equal(left, right, budget)?,
+        CompareOpKind::In => contains(right, left, budget)?,
+        CompareOpKind::NotIn => !contains(right, left, budget)?,
+        CompareOpKind::Lt => ordered()? == Some(Less),
+        CompareOpKind::Lte => matches!(ordered()?, Some(Less | Equal)),
+        CompareOpKind::Gt => ordered()? == Some(Greater),
+        CompareOpKind::Gte => matches!(ordered()?, Some(Greater | Equal)),
+    })
 }

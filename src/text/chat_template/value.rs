@@ -121,6 +121,18 @@ impl Value {
         Self::Str(Rc::from(text))
     }
 
+    /// A text, safe or not.
+    pub(super) fn text(text: impl Into<Rc<str>>, safe: bool) -> Self {
+        match safe {
+            true => Self::Markup(text.into()),
+            false => Self::Str(text.into()),
+        }
+    }
+
+    pub(super) fn is_safe(&self) -> bool {
+        matches!(self, Self::Markup(_))
+    }
+
     pub(super) fn int(value: impl Into<BigInt>) -> Self {
         Self::Int(value.into())
     }
@@ -276,16 +288,11 @@ impl Value {
         budget.steps(length / 4)?;
         Ok(match self {
             Self::Undefined(_) | Self::Forbidden(_) => Vec::new(),
-            Self::Str(text) => text
+            // Python's iterator over a subclass of `str` gives plain strings, too.
+            Self::Str(text) | Self::Markup(text) => text
                 .chars()
                 .map(|c| Self::str(c.encode_utf8(&mut [0; 4])))
                 .collect(),
-            Self::Markup(text) => {
-                // Python's iterator over a subclass of `str` gives plain strings.
-                text.chars()
-                    .map(|c| Self::str(c.encode_utf8(&mut [0; 4])))
-                    .collect()
-            }
             Self::List(seq) | Self::Tuple(seq) => seq.items.clone(),
             Self::Dict(dict) | Self::View(View::Keys, dict) => dict.keys().cloned().collect(),
             Self::View(View::Values, dict) => dict.values().cloned().collect(),

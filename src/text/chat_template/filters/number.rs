@@ -11,14 +11,11 @@ use crate::text::chat_template::value::{Value, integral};
 
 pub(super) fn call(name: &str, value: &Value, arguments: &Arguments) -> Result<Value> {
     match name {
-        "abs" => {
-            arguments.positional(name, 0, 0)?;
-            match (value.as_index(), value) {
-                (Some(value), _) => Ok(Value::Int(value.abs())),
-                (None, Value::Float(value)) => Ok(Value::Float(value.abs())),
-                _ => Err(value.misfit("a number")),
-            }
-        }
+        "abs" => match (value.as_index(), value) {
+            (Some(value), _) => Ok(Value::Int(value.abs())),
+            (None, Value::Float(value)) => Ok(Value::Float(value.abs())),
+            _ => Err(value.misfit("a number")),
+        },
         "int" => {
             let [default, base] = arguments.bind(name, ["default", "base"])?;
             let default = default.unwrap_or_else(|| Value::int(0));

@@ -14,7 +14,7 @@ use crate::text::chat_template::print;
 use crate::text::chat_template::value::Value;
 
 /// `format.format(*arguments)`; safe where `format` is.
-pub(in crate::text::chat_template) fn format(
+pub(crate) fn format(
     engine: &mut Interpreter<'_>,
     format: &Value,
     arguments: &Arguments,

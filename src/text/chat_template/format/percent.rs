@@ -53,11 +53,7 @@ impl Arguments<'_> {
 }
 
 /// `format % values`; safe where `format` is.
-pub(in crate::text::chat_template) fn percent(
-    format: &Value,
-    values: &Value,
-    budget: &Budget,
-) -> Result<Value> {
+pub(crate) fn percent(format: &Value, values: &Value, budget: &Budget) -> Result<Value> {
     let source = format.as_str().unwrap_or_default();
     let safe = matches!(format, Value::Markup(_));
     let mut arguments = Arguments {

@@ -80,11 +80,7 @@ impl Interpreter<'_> {
     }
 
     /// An item ahead of its turn: the next one, or all of them for the loop's length.
-    pub(in crate::text::chat_template) fn look_ahead(
-        &mut self,
-        state: &Loop,
-        all: bool,
-    ) -> Result<Option<Value>> {
+    pub(crate) fn look_ahead(&mut self, state: &Loop, all: bool) -> Result<Option<Value>> {
         while all || state.ahead.borrow().is_empty() {
             let Some(item) = self.pull(state)? else {
                 break;
@@ -95,11 +91,7 @@ impl Interpreter<'_> {
     }
 
     /// `loop(items)` in a recursive loop.
-    pub(in crate::text::chat_template) fn recurse(
-        &mut self,
-        state: &Loop,
-        arguments: &Arguments,
-    ) -> Result<Value> {
+    pub(crate) fn recurse(&mut self, state: &Loop, arguments: &Arguments) -> Result<Value> {
         let [items] = arguments.bind("loop", ["iterable"])?;
         let items = required(&items, "iterable")?;
         if !self

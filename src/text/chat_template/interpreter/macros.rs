@@ -47,10 +47,7 @@ impl<'a> Interpreter<'a> {
     }
 
     /// The macro's name and the names of its parameters.
-    pub(in crate::text::chat_template) fn signature(
-        &self,
-        id: usize,
-    ) -> Option<(&'a str, Vec<&'a str>)> {
+    pub(crate) fn signature(&self, id: usize) -> Option<(&'a str, Vec<&'a str>)> {
         let declaration = self.macros.get(id)?.declaration;
         let names = declaration
             .args
@@ -62,11 +59,7 @@ impl<'a> Interpreter<'a> {
         Some((declaration.name, names.collect()))
     }
 
-    pub(in crate::text::chat_template) fn call_macro(
-        &mut self,
-        id: usize,
-        arguments: &Arguments,
-    ) -> Result<Value> {
+    pub(crate) fn call_macro(&mut self, id: usize, arguments: &Arguments) -> Result<Value> {
         let Some((name, parameters)) = self.signature(id) else {
             return Err(Fault::runtime("no such macro"));
         };
