@@ -16,7 +16,6 @@
 //! | `limits.rs`, `fault.rs` | what a template may take, and how it stops |
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
 
 mod attributes;
 mod call;
@@ -48,24 +47,7 @@ mod variable;
 pub use error::ChatTemplateError;
 pub use message::ChatMessage;
 pub use selection::{ChatTemplateFiles, ChatTemplates};
-pub use variable::TemplateValue;
-
-/// How [`ChatTemplate::render`] renders.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct RenderOptions {
-    /// Whether the prompt ends with the opening of the assistant's turn.
-    pub add_generation_prompt: bool,
-    /// The functions that the model may call, as JSON schemas; `tools` is none where `None`.
-    pub tools: Option<Vec<serde_json::Value>>,
-    /// The documents that the model may cite; `documents` is none where `None`.
-    pub documents: Option<Vec<serde_json::Value>>,
-    /// Further variables, such as `enable_thinking`. They go before special tokens of that name.
-    pub variables: BTreeMap<String, TemplateValue>,
-    /// The time that `strftime_now` tells; the system's clock where `None`.
-    pub now: Option<SystemTime>,
-    /// Where that time is local, in seconds east of UTC; the system's time zone where `None`.
-    pub utc_offset: Option<i32>,
-}
+pub use variable::{RenderOptions, TemplateValue};
 
 /// The variables that every template is given.
 const RESERVED: [&str; 4] = ["messages", "tools", "documents", "add_generation_prompt"];

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::fault::{Fault, Kind};
+use crate::text::tokenizer::SpecialTokenError;
 
 /// Why a chat template cannot be read or rendered.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +39,9 @@ pub enum ChatTemplateError {
         /// What it should be.
         expected: &'static str,
     },
+    /// A special token is not a text.
+    #[error(transparent)]
+    SpecialToken(#[from] SpecialTokenError),
     /// There are several named templates, none of which is called `default`.
     #[error("the chat templates are {names:?}, none of which is \"default\": choose one by name")]
     NoDefault {

@@ -13,22 +13,6 @@ use super::{clock, print};
 /// Longest `range`, as Jinja2's sandbox has it.
 const MAX_RANGE: i64 = 100_000;
 
-const NAMES: &[(&str, Function)] = &[
-    ("range", Function::Range),
-    ("dict", Function::Dict),
-    ("namespace", Function::Namespace),
-    ("cycler", Function::Cycler),
-    ("joiner", Function::Joiner),
-    ("lipsum", Function::Lipsum),
-    ("raise_exception", Function::RaiseException),
-    ("strftime_now", Function::StrftimeNow),
-];
-
-pub(super) fn named(name: &str) -> Option<Value> {
-    let (_, function) = NAMES.iter().find(|(known, _)| *known == name)?;
-    Some(Value::Function(*function))
-}
-
 pub(super) fn call(
     engine: &mut Interpreter<'_>,
     function: Function,
@@ -52,7 +36,7 @@ pub(super) fn call(
             let namespace = Rc::new(Namespace::default());
             engine.keep_namespace(&namespace);
             for (name, value) in dict("namespace", arguments, budget)?.iter() {
-                set_attribute(&namespace, name.clone(), value.clone(), budget)?;
+                namespace.set(name.clone(), value.clone(), budget)?;
             }
             Ok(Value::Namespace(namespace))
         }
@@ -96,25 +80,6 @@ pub(super) fn call(
             Ok(Value::str(&text))
         }
     }
-}
-
-/// Sets an attribute of a namespace, which must not start with an underscore.
-pub(super) fn set_attribute(
-    namespace: &Namespace,
-    name: Value,
-    value: Value,
-    budget: &Budget,
-) -> Result<()> {
-    if name.as_str().is_some_and(|name| name.starts_with('_')) {
-        return Err(Fault::new(
-            Kind::Security,
-            "a namespace stores no attribute that starts with an underscore",
-        ));
-    }
-    namespace
-        .attributes
-        .borrow_mut()
-        .insert(name, value, budget)
 }
 
 fn range(arguments: &Arguments) -> Result<Value> {

@@ -13,8 +13,7 @@ use super::fault::{Fault, Kind, Result};
 use super::limits::{Budget, MAX_CALLS, MAX_DEPTH};
 use super::markup::escape;
 use super::print;
-use super::value::{Namespace, Value};
-use macros::Macro;
+use super::value::{Function, Namespace, Value};
 
 /// A running template.
 pub(super) struct Interpreter<'a> {
@@ -43,6 +42,15 @@ pub(super) struct Interpreter<'a> {
 struct Scope<'a> {
     variables: BTreeMap<&'a str, Value>,
     parent: Option<usize>,
+}
+
+/// A macro, with the scope that it was declared in, and which of its names its body uses.
+struct Macro<'a> {
+    declaration: &'a ast::Macro<'a>,
+    scope: usize,
+    takes_caller: bool,
+    takes_more: bool,
+    takes_keywords: bool,
 }
 
 /// How a list of statements ended.
@@ -371,7 +379,7 @@ impl<'a> Interpreter<'a> {
         }
         match self.context.get(name) {
             Some(value) => value.clone(),
-            None => super::globals::named(name).unwrap_or_else(|| Value::undefined(name)),
+            None => Function::named(name).map_or_else(|| Value::undefined(name), Value::Function),
         }
     }
 
@@ -391,13 +399,8 @@ impl<'a> Interpreter<'a> {
                 let span = attribute.span();
                 match self.evaluate(&attribute.expr)? {
                     Value::Namespace(namespace) => {
-                        let set = super::globals::set_attribute(
-                            &namespace,
-                            Value::str(attribute.name),
-                            value,
-                            self.budget,
-                        );
-                        at(set, span)
+                        let name = Value::str(attribute.name);
+                        at(namespace.set(name, value, self.budget), span)
                     }
                     other @ Value::Undefined(_) => at(Err(other.misfit("a namespace")), span),
                     _ => at(

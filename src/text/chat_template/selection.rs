@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{ChatTemplate, ChatTemplateError};
 use crate::text::json;
+use crate::text::tokenizer::SpecialTokens;
 
 /// The texts of a model's files that hold chat templates; `None` where there is no such file.
 #[derive(Debug, Clone, Copy, Default)]
@@ -31,16 +32,6 @@ pub struct ChatTemplates {
 const DEFAULT: &str = "default";
 /// The one that goes before it where there are tools.
 const TOOL_USE: &str = "tool_use";
-/// Special tokens that a configuration has by name.
-const SPECIAL_TOKENS: [&str; 7] = [
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "sep_token",
-    "pad_token",
-    "cls_token",
-    "mask_token",
-];
 const SHAPES: &str =
     "a string, an object of templates by name, or a list of objects with a `name` and a `template`";
 
@@ -55,8 +46,12 @@ impl ChatTemplates {
     pub fn read(files: &ChatTemplateFiles<'_>) -> Result<Self, ChatTemplateError> {
         let config = files.tokenizer_config.map(object).transpose()?;
         let mut templates = Self::default();
-        if let Some(config) = &config {
-            templates.special_tokens = special_tokens(config)?;
+        if let Some(config) = config.as_ref().and_then(Value::as_object) {
+            let tokens = SpecialTokens::from_config(config)?;
+            let tokens = tokens
+                .iter()
+                .map(|(name, text)| (name.to_owned(), text.to_owned()));
+            templates.special_tokens = tokens.collect();
         }
         let jinja = files
             .jinja
@@ -165,27 +160,4 @@ fn named(value: &Value) -> Result<BTreeMap<String, String>, ChatTemplateError> {
             .collect(),
         _ => Err(wrong()),
     }
-}
-
-fn special_tokens(config: &Value) -> Result<BTreeMap<String, String>, ChatTemplateError> {
-    let extra = config
-        .get("extra_special_tokens")
-        .and_then(Value::as_object);
-    let named = SPECIAL_TOKENS.iter().map(|name| (*name, config.get(*name)));
-    let extra = extra.into_iter().flatten();
-    let all = named.chain(extra.map(|(name, token)| (name.as_str(), Some(token))));
-    let mut tokens = BTreeMap::new();
-    for (name, token) in all {
-        let text = match token {
-            None | Some(Value::Null) => continue,
-            Some(Value::String(token)) => Some(token.as_str()),
-            Some(token) => token.get("content").and_then(Value::as_str),
-        };
-        let text = text.ok_or_else(|| ChatTemplateError::Field {
-            field: name.to_owned(),
-            expected: "a string, or an object whose `content` is one",
-        })?;
-        tokens.insert(name.to_owned(), text.to_owned());
-    }
-    Ok(tokens)
 }

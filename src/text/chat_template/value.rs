@@ -8,9 +8,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use num_bigint::BigInt;
-use num_traits::{ToPrimitive, Zero};
+use num_traits::{FromPrimitive, Signed, ToPrimitive, Zero};
 
-use super::fault::{Fault, Result};
+use super::fault::{Fault, Kind, Result};
 use super::limits::{Budget, ITEM_BYTES, MAX_NESTING};
 
 /// A value. Lists and dictionaries never change: the sandbox of transformers forbids it.
@@ -116,6 +116,36 @@ pub(super) enum Function {
     StrftimeNow,
 }
 
+impl Function {
+    /// The function of that name, for a template that has no variable of the name.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "range" => Self::Range,
+            "dict" => Self::Dict,
+            "namespace" => Self::Namespace,
+            "cycler" => Self::Cycler,
+            "joiner" => Self::Joiner,
+            "lipsum" => Self::Lipsum,
+            "raise_exception" => Self::RaiseException,
+            "strftime_now" => Self::StrftimeNow,
+            _ => return None,
+        })
+    }
+}
+
+impl Namespace {
+    /// Sets an attribute, which must not start with an underscore.
+    pub(super) fn set(&self, name: Value, value: Value, budget: &Budget) -> Result<()> {
+        if name.as_str().is_some_and(|name| name.starts_with('_')) {
+            return Err(Fault::new(
+                Kind::Security,
+                "a namespace stores no attribute that starts with an underscore",
+            ));
+        }
+        self.attributes.borrow_mut().insert(name, value, budget)
+    }
+}
+
 impl Value {
     pub(super) fn str(text: &str) -> Self {
         Self::Str(Rc::from(text))
@@ -155,14 +185,10 @@ impl Value {
         end: Option<Fault>,
         budget: &Budget,
     ) -> Result<Self> {
-        if let Some(
-            fault @ Fault {
-                kind: super::fault::Kind::Limit(_),
-                ..
-            },
-        ) = end
+        if let Some(fault) = &end
+            && matches!(fault.kind, Kind::Limit(_))
         {
-            return Err(fault);
+            return Err(fault.clone());
         }
         budget.product(ITEM_BYTES, items.len())?;
         let nesting = nesting_above(items.iter())?;
@@ -380,21 +406,17 @@ impl Value {
 }
 
 pub(super) fn forbidden(what: &str) -> Fault {
-    Fault::new(
-        super::fault::Kind::Security,
-        format!("access to {what} is unsafe"),
-    )
+    Fault::new(Kind::Security, format!("access to {what} is unsafe"))
 }
 
 /// An integer cut to the machine's range.
 pub(super) fn clamp(value: &BigInt) -> i64 {
-    value
-        .to_i64()
-        .unwrap_or(if value.sign() == num_bigint::Sign::Minus {
-            i64::MIN
-        } else {
-            i64::MAX
-        })
+    let limit = if value.is_negative() {
+        i64::MIN
+    } else {
+        i64::MAX
+    };
+    value.to_i64().unwrap_or(limit)
 }
 
 fn nesting_above<'a>(values: impl Iterator<Item = &'a Value>) -> Result<u16> {
@@ -422,10 +444,6 @@ impl Range {
 
 /// The integer that equals a float, where there is one.
 pub(super) fn integral(value: f64) -> Option<BigInt> {
-    use num_traits::FromPrimitive;
-    if value.fract() == 0.0 {
-        BigInt::from_f64(value)
-    } else {
-        None
-    }
+    let whole = Some(value).filter(|value| value.fract() == 0.0)?;
+    BigInt::from_f64(whole)
 }

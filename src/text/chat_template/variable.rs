@@ -1,7 +1,8 @@
-//! Variables given to a template: JSON, with Python's integers.
+//! What a template is given beside the messages; variables are JSON, with Python's integers.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
+use std::time::SystemTime;
 
 use serde_json::Value as Json;
 
@@ -9,6 +10,23 @@ use super::ChatTemplateError;
 
 /// In front of what [`serde_json`] has no number for, in the strings of a parsed value.
 pub(super) const MARK: char = '\u{f8ff}';
+
+/// How [`ChatTemplate::render`](super::ChatTemplate::render) renders.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RenderOptions {
+    /// Whether the prompt ends with the opening of the assistant's turn.
+    pub add_generation_prompt: bool,
+    /// The functions that the model may call, as JSON schemas; `tools` is none where `None`.
+    pub tools: Option<Vec<serde_json::Value>>,
+    /// The documents that the model may cite; `documents` is none where `None`.
+    pub documents: Option<Vec<serde_json::Value>>,
+    /// Further variables, such as `enable_thinking`. They go before special tokens of that name.
+    pub variables: BTreeMap<String, TemplateValue>,
+    /// The time of `strftime_now`; the system's clock where `None`.
+    pub now: Option<SystemTime>,
+    /// Where that time is local, in seconds east of UTC; the system's time zone where `None`.
+    pub utc_offset: Option<i32>,
+}
 
 /// The value of a template's variable: JSON, with integers of any size, and with the `NaN` and
 /// `Infinity` that Python reads.

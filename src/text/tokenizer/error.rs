@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::MAX_FILE_BYTES;
+/// Largest `tokenizer.json` that is read, in bytes. Those of 256,000 tokens take about 35 MB.
+pub(super) const MAX_FILE_BYTES: u64 = 256 << 20;
 
 /// Why a tokenizer cannot be read or used.
 #[derive(Debug, thiserror::Error)]

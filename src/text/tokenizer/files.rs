@@ -10,11 +10,11 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value as Json};
 use tokenizers::AddedToken;
 
-use super::beside::{CONFIG, object, tokens_to_add};
+use super::beside::{Beside, CONFIG, object, tokens_to_add};
 use super::byte_level::ByteLevel;
 use super::class::Class;
 use super::special::SpecialTokens;
-use super::vocabulary::around;
+use super::vocabulary::{Base, around};
 use super::{Tokenizer, TokenizerError, guard, model_file, tiktoken};
 
 /// The content of a folder's files, as far as they are there.
@@ -47,19 +47,6 @@ pub struct LoadedTokenizer {
     pub special_tokens: SpecialTokens,
     /// What the user should know.
     pub warnings: Vec<String>,
-}
-
-/// A tokenizer without what the files beside it add.
-pub(super) struct Base {
-    pub json: Json,
-    /// Tokens that the file itself makes special or never cuts.
-    pub extra: Vec<AddedToken>,
-    /// Names that hold where no file says.
-    pub defaults: Vec<(&'static str, String)>,
-    /// Whether added tokens are looked for before text is normalised, whatever their flags say.
-    pub raw_added: bool,
-    /// Whether the tokens around a text are set anew even where no file names them.
-    pub bare: bool,
 }
 
 impl TokenizerFiles<'_> {
@@ -107,7 +94,13 @@ impl TokenizerFiles<'_> {
         };
         let existing = inner.inner.get_added_tokens_decoder();
         let existing: BTreeMap<u32, AddedToken> = existing.into_iter().collect();
-        let mut beside = self.beside(&config, &existing, &mut warnings)?;
+        let mut beside = Beside::read(
+            &config,
+            self.special_tokens_map,
+            self.added_tokens,
+            &existing,
+            &mut warnings,
+        )?;
         // A name that the configuration gives `null` stays without a token.
         for (name, text) in &defaults {
             if !config.contains_key(*name) {
@@ -126,7 +119,7 @@ impl TokenizerFiles<'_> {
             }
         }
         let tokens = tokens_to_add(&beside, &existing);
-        let special_tokens = beside.named.texts();
+        let special_tokens = beside.named;
         let adds_some = !tokens.is_empty();
         let backend = &mut inner.inner;
         guard(|| backend.add_tokens(tokens)).map_err(|message| TokenizerError::Content {

@@ -40,16 +40,14 @@ use std::sync::OnceLock;
 pub use error::TokenizerError;
 pub use files::{LoadedTokenizer, TokenizerFiles};
 pub use pieces::TextPiece;
-pub use special::SpecialTokens;
+pub use special::{SpecialTokenError, SpecialTokens};
 
-use pieces::{Spellings, Strict};
+use error::MAX_FILE_BYTES;
+use pieces::strict::{Spellings, Strict};
 use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::{Encoding, PostProcessor};
 
 use super::json;
-
-/// Largest `tokenizer.json` that is read, in bytes. Those of 256,000 tokens take about 35 MB.
-const MAX_FILE_BYTES: u64 = 256 << 20;
 
 /// A model's tokenizer.
 ///

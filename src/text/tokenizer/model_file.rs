@@ -10,10 +10,9 @@ use tokenizers::AddedToken;
 
 use super::TokenizerError;
 use super::class::Class;
-use super::files::Base;
 use super::protobuf::{Field, fields};
 use super::sentencepiece::{Pieces, Rank, SPACE, replace};
-use super::vocabulary::{Kind, Steps, Vocabulary};
+use super::vocabulary::{Base, Kind, Steps, Vocabulary};
 
 const FILE: &str = "tokenizer.model";
 

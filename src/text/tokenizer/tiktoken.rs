@@ -11,9 +11,8 @@ use serde_json::{Map, Value as Json, json};
 
 use super::TokenizerError;
 use super::byte_level::{ByteLevel, byte_characters};
-use super::files::Base;
 use super::pre_tokenizer::PreTokenizer;
-use super::vocabulary::added_token;
+use super::vocabulary::{Base, added_token};
 
 const FILE: &str = "tokenizer.model";
 

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use serde_json::{Map, Value as Json, json};
+use tokenizers::AddedToken;
 
 use super::TokenizerError;
 
@@ -134,6 +135,19 @@ pub(crate) struct Steps {
     pub normalizer: Json,
     pub pre_tokenizer: Json,
     pub decoder: Json,
+}
+
+/// A tokenizer without what the files beside it add.
+pub(super) struct Base {
+    pub json: Json,
+    /// Tokens that the file itself makes special or never cuts.
+    pub extra: Vec<AddedToken>,
+    /// Names that hold where no file says.
+    pub defaults: Vec<(&'static str, String)>,
+    /// Whether added tokens are looked for before text is normalised, whatever their flags say.
+    pub raw_added: bool,
+    /// Whether the tokens around a text are set anew even where no file names them.
+    pub bare: bool,
 }
 
 /// An entry of `added_tokens`.

@@ -4,18 +4,10 @@ use std::rc::Rc;
 
 use minijinja::machinery::ast::{self, Expr, Spanned};
 
-use super::{Interpreter, line};
+use super::{Interpreter, Macro, line};
 use crate::text::chat_template::call::{Arguments, unexpected};
 use crate::text::chat_template::fault::{Fault, Result};
 use crate::text::chat_template::value::{Dict, Value};
-
-pub(super) struct Macro<'a> {
-    declaration: &'a ast::Macro<'a>,
-    scope: usize,
-    takes_caller: bool,
-    takes_more: bool,
-    takes_keywords: bool,
-}
 
 impl<'a> Interpreter<'a> {
     pub(super) fn declare(&mut self, declaration: &'a Spanned<ast::Macro<'a>>) -> Result<Value> {

@@ -1,9 +1,13 @@
 //! Text that may not become a control token: what a user writes is text, whatever it spells.
 
+pub(super) mod strict;
+
 use std::ops::Range;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use tokenizers::AddedToken;
+
+use strict::{Spellings, Strict};
 
 use super::{EncodedText, Tokenizer, TokenizerError, encode_error, guard};
 
@@ -14,24 +18,6 @@ pub enum TextPiece<'a> {
     Template(&'a str),
     /// Of a document, a question or a message: control tokens spelled in it are text.
     Literal(&'a str),
-}
-
-/// Encodes text in which no control token is recognised. The template's own are written as
-/// stand-ins: tokens of the same kind under texts that nobody writes.
-pub(super) struct Strict {
-    inner: tokenizers::Tokenizer,
-    /// Begins and ends the text of a stand-in.
-    mark: char,
-    /// The id of the first stand-in; the others follow.
-    first: u32,
-    /// What the stand-ins stand for.
-    tokens: Vec<u32>,
-}
-
-/// Finds the texts of control tokens.
-pub(super) struct Spellings {
-    texts: AhoCorasick,
-    ids: Vec<u32>,
 }
 
 /// A control token in a text that stands there by right.
