@@ -3,7 +3,7 @@
 use super::chat_template::{ChatMessage, ChatTemplate, RenderOptions};
 use super::tokenizer::Tokenizer;
 
-/// Who says that a token ends an answer.
+/// Where a stop token comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StopSource {
@@ -14,7 +14,7 @@ pub enum StopSource {
     Tokenizer,
     /// The chat template, which ends an assistant's turn with it.
     ChatTemplate,
-    /// Whoever asks.
+    /// The options of the request.
     Request,
 }
 
@@ -35,7 +35,7 @@ impl StopSource {
 pub struct StopToken {
     /// Its id.
     pub id: u32,
-    /// Who says so.
+    /// Where it comes from.
     pub source: StopSource,
 }
 
@@ -45,7 +45,7 @@ pub struct StopToken {
 pub enum Stop {
     /// A token, which is no part of the answer.
     Token {
-        /// The token and who says that it ends an answer.
+        /// The token and where it comes from.
         token: StopToken,
         /// As the vocabulary spells it.
         text: String,
@@ -63,29 +63,39 @@ pub(crate) fn of_model(
     tokenizer: &Tokenizer,
     vocab_size: usize,
 ) -> Vec<StopToken> {
-    let mut tokens: Vec<StopToken> = Vec::new();
-    let configured = configured
-        .iter()
-        .map(|&id| (Some(id), StopSource::GenerationConfig));
-    let eos = eos_token.and_then(|text| tokenizer.token_id(text));
-    let turn = template.and_then(|template| end_of_turn(template, tokenizer));
-    let found = configured.chain([
-        (eos, StopSource::Tokenizer),
-        (turn.map(|token| token.id), StopSource::ChatTemplate),
-    ]);
-    for (id, source) in found {
-        if let Some(id) = id.filter(|&id| (id as usize) < vocab_size)
-            && tokens.iter().all(|token| token.id != id)
-        {
-            tokens.push(StopToken { id, source });
-        }
+    let mut tokens = Vec::new();
+    for &id in configured {
+        add(&mut tokens, id, StopSource::GenerationConfig, vocab_size);
     }
+    if let Some(id) = eos_token.and_then(|text| tokenizer.token_id(text)) {
+        add(&mut tokens, id, StopSource::Tokenizer, vocab_size);
+    }
+    add_end_of_turn(&mut tokens, template, tokenizer, vocab_size);
     tokens
+}
+
+/// Adds the token with which a chat template ends an assistant's turn.
+pub(crate) fn add_end_of_turn(
+    tokens: &mut Vec<StopToken>,
+    template: Option<&ChatTemplate>,
+    tokenizer: &Tokenizer,
+    vocab_size: usize,
+) {
+    if let Some(id) = template.and_then(|template| end_of_turn(template, tokenizer)) {
+        add(tokens, id, StopSource::ChatTemplate, vocab_size);
+    }
+}
+
+/// Adds a token that the model has and that is not there yet.
+fn add(tokens: &mut Vec<StopToken>, id: u32, source: StopSource, vocab_size: usize) {
+    if (id as usize) < vocab_size && tokens.iter().all(|token| token.id != id) {
+        tokens.push(StopToken { id, source });
+    }
 }
 
 /// The special token that follows an assistant's text in a rendered conversation, at most white
 /// space between.
-pub(crate) fn end_of_turn(template: &ChatTemplate, tokenizer: &Tokenizer) -> Option<StopToken> {
+fn end_of_turn(template: &ChatTemplate, tokenizer: &Tokenizer) -> Option<u32> {
     const ANSWER: &str = "\u{e004}Answer\u{e005}";
     let messages = [
         ChatMessage::new("user", "Question"),
@@ -95,11 +105,7 @@ pub(crate) fn end_of_turn(template: &ChatTemplate, tokenizer: &Tokenizer) -> Opt
     let (_, after) = rendered.rsplit_once(ANSWER)?;
     let ids = tokenizer.encode(after.trim_start(), false).ok()?;
     let id = ids.first().copied();
-    let id = id.filter(|&id| tokenizer.is_added(id))?;
-    Some(StopToken {
-        id,
-        source: StopSource::ChatTemplate,
-    })
+    id.filter(|&id| tokenizer.is_added(id))
 }
 
 /// Finds stop texts in an answer that comes in pieces.

@@ -18,13 +18,8 @@ use super::{attributes, filters, globals, tests};
 
 impl<'a> Interpreter<'a> {
     pub(super) fn evaluate(&mut self, expression: &'a Expr<'a>) -> Result<Value> {
-        self.budget.steps(1)?;
-        self.descend()?;
-        let value = self
-            .evaluate_within(expression)
-            .map_err(|fault| fault.at(line(expression.span())));
-        self.ascend();
-        value
+        let value = self.deeper(|engine| engine.evaluate_within(expression));
+        value.map_err(|fault| fault.at(line(expression.span())))
     }
 
     fn evaluate_within(&mut self, expression: &'a Expr<'a>) -> Result<Value> {

@@ -61,13 +61,6 @@ enum Flow {
     Continue,
 }
 
-/// What [`Interpreter::enter`] found, for [`Interpreter::leave`].
-struct Outer {
-    current: usize,
-    scopes: usize,
-    closures: usize,
-}
-
 impl<'a> Interpreter<'a> {
     pub(super) fn new(
         source: &'a str,
@@ -147,11 +140,7 @@ impl<'a> Interpreter<'a> {
     }
 
     fn statement(&mut self, statement: &'a Stmt<'a>) -> Result<Flow> {
-        self.budget.steps(1)?;
-        self.descend()?;
-        let flow = self.statement_within(statement);
-        self.depth -= 1;
-        flow
+        self.deeper(|engine| engine.statement_within(statement))
     }
 
     fn statement_within(&mut self, statement: &'a Stmt<'a>) -> Result<Flow> {
@@ -198,20 +187,17 @@ impl<'a> Interpreter<'a> {
                     .iter()
                     .map(|(_, value)| self.evaluate(value))
                     .collect::<Result<Vec<_>>>()?;
-                let outer = self.enter(self.current);
-                for ((target, _), value) in node.assignments.iter().zip(values) {
-                    self.assign(target, value)?;
-                }
-                let flow = self.statements(&node.body);
-                self.leave(outer);
-                return flow;
+                return self.scoped(self.current, |engine| {
+                    for ((target, _), value) in node.assignments.iter().zip(values) {
+                        engine.assign(target, value)?;
+                    }
+                    engine.statements(&node.body)
+                });
             }
             Stmt::AutoEscape(node) => {
                 let enabled = self.evaluate(&node.enabled)?.truth()?;
                 let before = std::mem::replace(&mut self.autoescape, enabled);
-                let outer = self.enter(self.current);
-                let flow = self.statements(&node.body);
-                self.leave(outer);
+                let flow = self.scoped(self.current, |engine| engine.statements(&node.body));
                 self.autoescape = before;
                 return flow;
             }
@@ -229,9 +215,7 @@ impl<'a> Interpreter<'a> {
             }
             Stmt::Block(node) => {
                 // A block sees what stands at the top of the template only.
-                let outer = self.enter(0);
-                self.statements(&node.body)?;
-                self.leave(outer);
+                self.scoped(0, |engine| engine.statements(&node.body))?;
             }
             Stmt::Break(_) => return Ok(Flow::Break),
             Stmt::Continue(_) => return Ok(Flow::Continue),
@@ -269,12 +253,7 @@ impl<'a> Interpreter<'a> {
         let Some(&body) = self.blocks.get(name) else {
             return Err(Fault::undefined(name));
         };
-        self.called(|engine| {
-            let outer = engine.enter(0);
-            engine.statements(body)?;
-            engine.leave(outer);
-            Ok(())
-        })
+        self.called(|engine| engine.scoped(0, |engine| engine.statements(body)))
     }
 
     pub(super) fn has_block(&self, name: &str) -> bool {
@@ -282,7 +261,7 @@ impl<'a> Interpreter<'a> {
     }
 
     /// The text that `run` emits.
-    fn called(&mut self, run: impl FnOnce(&mut Self) -> Result<()>) -> Result<Value> {
+    fn called(&mut self, run: impl FnOnce(&mut Self) -> Result<Flow>) -> Result<Value> {
         if self.calls >= MAX_CALLS {
             return Err(Fault::limit("calls within calls"));
         }
@@ -296,9 +275,7 @@ impl<'a> Interpreter<'a> {
 
     fn capture(&mut self, scope: usize, body: &'a [Stmt<'a>]) -> Result<Value> {
         let before = std::mem::take(&mut self.out);
-        let outer = self.enter(scope);
-        self.statements(body)?;
-        self.leave(outer);
+        self.scoped(scope, |engine| engine.statements(body))?;
         let text = std::mem::replace(&mut self.out, before);
         Ok(Value::text(text, self.autoescape))
     }
@@ -329,37 +306,32 @@ impl<'a> Interpreter<'a> {
         Ok(())
     }
 
-    pub(super) fn descend(&mut self) -> Result<()> {
+    /// Runs a statement or an expression, a step deeper than what holds it.
+    pub(super) fn deeper<T>(&mut self, run: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        self.budget.steps(1)?;
         self.depth += 1;
         if self.depth > MAX_DEPTH {
             return Err(Fault::limit("expressions within expressions"));
         }
-        Ok(())
-    }
-
-    pub(super) fn ascend(&mut self) {
+        let result = run(self);
         self.depth -= 1;
+        result
     }
 
-    fn enter(&mut self, parent: usize) -> Outer {
-        let outer = Outer {
-            current: self.current,
-            scopes: self.scopes.len(),
-            closures: self.closures,
-        };
+    /// Runs a part of the template in a scope of its own, within the scope `parent`.
+    fn scoped<T>(&mut self, parent: usize, run: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let (current, scopes, closures) = (self.current, self.scopes.len(), self.closures);
         self.scopes.push(Scope {
             variables: BTreeMap::new(),
             parent: Some(parent),
         });
-        self.current = outer.scopes;
-        outer
-    }
-
-    fn leave(&mut self, outer: Outer) {
-        self.current = outer.current;
-        if self.closures == outer.closures {
-            self.scopes.truncate(outer.scopes);
+        self.current = scopes;
+        let result = run(self);
+        self.current = current;
+        if self.closures == closures {
+            self.scopes.truncate(scopes);
         }
+        result
     }
 
     fn define(&mut self, name: &'a str, value: Value) {

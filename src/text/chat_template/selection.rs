@@ -47,11 +47,7 @@ impl ChatTemplates {
         let config = files.tokenizer_config.map(object).transpose()?;
         let mut templates = Self::default();
         if let Some(config) = config.as_ref().and_then(Value::as_object) {
-            let tokens = SpecialTokens::from_config(config)?;
-            let tokens = tokens
-                .iter()
-                .map(|(name, text)| (name.to_owned(), text.to_owned()));
-            templates.special_tokens = tokens.collect();
+            templates = templates.with_special_tokens(&SpecialTokens::from_config(config)?);
         }
         let jinja = files
             .jinja
@@ -107,18 +103,27 @@ impl ChatTemplates {
                 .or_else(|| self.source(DEFAULT))
                 .ok_or_else(|| ChatTemplateError::NoDefault { names: names() }),
         }?;
-        let template = ChatTemplate::parse(source)?;
-        Ok(self
-            .special_tokens
-            .iter()
-            .fold(template, |template, (name, token)| {
-                template.with_special_token(name, token)
-            }))
+        self.parse(source)
     }
 
-    /// Sets a special token for all templates.
-    pub fn with_special_token(mut self, name: impl Into<String>, token: impl Into<String>) -> Self {
-        self.special_tokens.insert(name.into(), token.into());
+    /// A template of another source, with the special tokens of these.
+    ///
+    /// # Errors
+    ///
+    /// As [`ChatTemplate::parse`].
+    pub fn parse(&self, source: &str) -> Result<ChatTemplate, ChatTemplateError> {
+        let template = ChatTemplate::parse(source)?;
+        let tokens = self.special_tokens.iter();
+        Ok(tokens.fold(template, |template, (name, token)| {
+            template.with_special_token(name, token)
+        }))
+    }
+
+    /// Sets special tokens for all templates.
+    pub fn with_special_tokens(mut self, tokens: &SpecialTokens) -> Self {
+        let tokens = tokens.iter();
+        self.special_tokens
+            .extend(tokens.map(|(name, text)| (name.to_owned(), text.to_owned())));
         self
     }
 }

@@ -209,13 +209,9 @@ impl Model {
                     .iter()
                     .map(|(text, score, _)| json!([text, score]));
                 let vocab: Vec<Json> = vocab.collect();
-                json!({
-                    "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
-                    "normalizer": steps.normalizer, "pre_tokenizer": steps.pre_tokenizer,
-                    "post_processor": null, "decoder": steps.decoder,
-                    "model": { "type": "Unigram", "unk_id": self.unk.0, "vocab": vocab,
-                        "byte_fallback": self.byte_fallback },
-                })
+                let model = json!({ "type": "Unigram", "unk_id": self.unk.0, "vocab": vocab,
+                    "byte_fallback": self.byte_fallback });
+                steps.tokenizer_json(model, Vec::new(), Json::Null)
             }
             other => {
                 return Err(TokenizerError::Unsupported {

@@ -127,23 +127,15 @@ impl Pieces<'_> {
                 score: self.scores.get(id).copied().unwrap_or_default(),
             })
             .collect();
-        Ok(json!({
-            "version": "1.0",
-            "truncation": null,
-            "padding": null,
-            "added_tokens": self.added_tokens,
-            "normalizer": self.steps.normalizer,
-            "pre_tokenizer": self.steps.pre_tokenizer,
-            "post_processor": self.post_processor,
-            "decoder": self.steps.decoder,
-            "model": {
-                "type": "BPE", "dropout": null, "unk_token": self.unknown,
-                "continuing_subword_prefix": null, "end_of_word_suffix": null,
-                "fuse_unk": true, "byte_fallback": self.byte_fallback,
-                "ignore_merges": self.ignore_merges,
-                "vocab": self.vocabulary.vocab(), "merges": merges(&pieces, self.rank),
-            },
-        }))
+        let model = json!({
+            "type": "BPE", "dropout": null, "unk_token": self.unknown,
+            "continuing_subword_prefix": null, "end_of_word_suffix": null,
+            "fuse_unk": true, "byte_fallback": self.byte_fallback,
+            "ignore_merges": self.ignore_merges,
+            "vocab": self.vocabulary.vocab(), "merges": merges(&pieces, self.rank),
+        });
+        let steps = self.steps;
+        Ok(steps.tokenizer_json(model, self.added_tokens, self.post_processor))
     }
 }
 

@@ -137,6 +137,28 @@ pub(crate) struct Steps {
     pub decoder: Json,
 }
 
+impl Steps {
+    /// The content of a `tokenizer.json` with this model.
+    pub(crate) fn tokenizer_json(
+        self,
+        model: Json,
+        added_tokens: Vec<Json>,
+        post_processor: Json,
+    ) -> Json {
+        json!({
+            "version": "1.0",
+            "truncation": null,
+            "padding": null,
+            "added_tokens": added_tokens,
+            "normalizer": self.normalizer,
+            "pre_tokenizer": self.pre_tokenizer,
+            "post_processor": post_processor,
+            "decoder": self.decoder,
+            "model": model,
+        })
+    }
+}
+
 /// A tokenizer without what the files beside it add.
 pub(super) struct Base {
     pub json: Json,

@@ -92,8 +92,7 @@ impl<'a> Interpreter<'a> {
         let (takes_caller, takes_more, takes_keywords) =
             (site.takes_caller, site.takes_more, site.takes_keywords);
         let more = Value::tuple(more, self.budget)?;
-        self.called(|engine| {
-            let outer = engine.enter(scope);
+        let run = |engine: &mut Self| {
             if takes_caller && !parameters.contains(&"caller") {
                 let missing = || Value::undefined("No caller defined");
                 engine.define("caller", caller.unwrap_or_else(missing));
@@ -119,9 +118,8 @@ impl<'a> Interpreter<'a> {
                     engine.define(parameter, value);
                 }
             }
-            engine.statements(&declaration.body)?;
-            engine.leave(outer);
-            Ok(())
-        })
+            engine.statements(&declaration.body)
+        };
+        self.called(|engine| engine.scoped(scope, run))
     }
 }
