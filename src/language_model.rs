@@ -74,7 +74,7 @@ pub struct LanguageModel {
     pub device: Device,
     /// What the weights, and therefore the cache, are stored as.
     pub dtype: FloatDType,
-    /// What the user should know about the weights, one line each.
+    /// Warnings about the weights, a line each.
     pub warnings: Vec<String>,
 }
 
@@ -242,7 +242,7 @@ impl LanguageModel {
     }
 }
 
-/// Loads only the weights of a model, and what a load that succeeded has to say.
+/// Loads only the weights of a model, with the report of the load.
 ///
 /// # Errors
 ///

@@ -1,8 +1,7 @@
-//! How a model's authors want it to generate: `generation_config.json`, with `config.json` for what
-//! that leaves out.
+//! Defaults for generation: `generation_config.json`, with `config.json` for what that leaves out.
 //!
-//! A value that cannot be used is kept by name and refused only by those who would need it: flags
-//! may stand in its place.
+//! A value that cannot be used is recorded by name and refused only where it is needed: a flag may
+//! replace it.
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -11,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::json;
 
-/// Defaults for generation. What a file does not say is `None`.
+/// Defaults for generation. What a file does not have is `None`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GenerationConfig {
     /// The token that begins a text.
@@ -55,8 +54,8 @@ pub struct UnusableValue {
 /// Fields that only a draw looks at.
 const SAMPLED: [&str; 4] = ["temperature", "top_k", "top_p", "min_p"];
 
-/// Fields whose absence changes no choice of a token: an id that the model does not have never
-/// comes, and a limit is always given.
+/// Fields whose absence changes no choice of a token: an id that the model does not have is
+/// never generated, and a limit is always given.
 const HARMLESS: [&str; 3] = ["bos_token_id", "eos_token_id", "max_new_tokens"];
 
 impl GenerationConfig {
@@ -72,8 +71,8 @@ impl GenerationConfig {
         self
     }
 
-    /// The values that cannot be used and are needed where the fields `overridden` are given by
-    /// somebody else, and those that are not needed.
+    /// The values that cannot be used and are needed where the fields `overridden` are given
+    /// elsewhere, and those that are not needed.
     pub fn unusable_but(&self, overridden: &[&str]) -> (Vec<&UnusableValue>, Vec<&UnusableValue>) {
         let sampling = self.do_sample == Some(true) || overridden.contains(&"temperature");
         self.unusable.iter().partition(|value| {

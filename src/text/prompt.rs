@@ -1,5 +1,5 @@
-//! The prompt as the method needs it: what stands before the document, the document, the question,
-//! and what follows, each in tokens.
+//! The prompt in four parts, each in tokens: the text before the document, the document, the question,
+//! and the rest.
 //!
 //! The prompt is what the chat template makes of one user message, the document and the question
 //! with [`SEPARATOR`] between them. The separator counts to the document: tokenizers merge line
@@ -12,7 +12,7 @@ use super::chat_template::{
 };
 use super::tokenizer::{TextPiece, Tokenizer, TokenizerError};
 
-/// What stands between the document and the question.
+/// The text between the document and the question.
 pub const SEPARATOR: &str = "\n\n";
 
 /// Stand-ins for the document and the question, to find them again in what a template renders. They
@@ -30,13 +30,13 @@ pub enum TemplateChoice {
     Named(String),
     /// Another one: its source.
     Source(String),
-    /// None, whatever the model has: document and question stand as they are behind the tokenizer's
+    /// None, whatever the model has: document and question unchanged, after the tokenizer's
     /// special tokens.
     None,
 }
 
 impl TemplateChoice {
-    /// The template that is chosen among a model's; none where the text stands as it is.
+    /// The template that is chosen among a model's; none where the text stays as it is.
     ///
     /// # Errors
     ///
@@ -73,13 +73,13 @@ pub struct PromptOptions {
 }
 
 /// A chat template with a place for a document and one for a question.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PromptTemplate {
     prefix: String,
     tail: String,
     /// Whether the template strips white space from the start of a message.
     strips_start: bool,
-    /// Whether the tokenizer adds its special tokens: without a template, nobody else does.
+    /// Whether the tokenizer adds its special tokens: only without a template.
     add_special: bool,
     /// Whether control tokens spelled out in document and question become those tokens.
     allow_control_tokens: bool,
@@ -88,7 +88,7 @@ pub struct PromptTemplate {
 /// The text of a prompt in its four pieces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptParts {
-    /// What stands before the document: the begin-of-text token, the system prompt, the opening of
+    /// The text before the document: the begin-of-text token, the system prompt, the opening of
     /// the user's turn.
     pub prefix: String,
     /// The document and the [`SEPARATOR`].
@@ -140,11 +140,8 @@ impl PromptTemplate {
     /// tokenizer.
     pub fn plain() -> Self {
         Self {
-            prefix: String::new(),
-            tail: String::new(),
-            strips_start: false,
             add_special: true,
-            allow_control_tokens: false,
+            ..Self::default()
         }
     }
 
@@ -189,8 +186,7 @@ impl PromptTemplate {
             prefix,
             tail,
             strips_start,
-            add_special: false,
-            allow_control_tokens: false,
+            ..Self::default()
         })
     }
 
@@ -218,7 +214,7 @@ impl PromptTemplate {
     }
 
     /// The added tokens that the template itself writes around the user's text: control tokens, whatever
-    /// the tokenizer's files say of them.
+    /// their flags in the tokenizer's files are.
     pub(crate) fn control_tokens(&self, tokenizer: &Tokenizer) -> Vec<u32> {
         let texts = [&self.prefix, &self.tail];
         let ids = texts.map(|text| tokenizer.encode(text, false).unwrap_or_default());
@@ -294,7 +290,7 @@ impl PromptParts {
         .concat()
     }
 
-    /// The tokens of each piece. The whole text is encoded, once, and cut where its pieces meet.
+    /// The tokens of each piece. The whole text is encoded once and cut at the ends of its pieces.
     /// `vocab_size` is the model's: the rows of its embedding.
     ///
     /// # Errors
@@ -356,7 +352,7 @@ impl PromptSplit {
 /// A text of a prompt, and whether the user wrote it.
 type Part<'t> = (&'t str, bool);
 
-/// Encodes the parts as one text and cuts it where they meet. Returns the tokens of each part, and the
+/// Encodes the parts as one text and cuts it at their ends. Returns the tokens of each part, and the
 /// index of the first token that lies across two of them.
 fn encode<const N: usize>(
     tokenizer: &Tokenizer,

@@ -1,4 +1,4 @@
-//! What ends an answer: tokens, and texts.
+//! Stop tokens and stop texts.
 
 use super::chat_template::{ChatMessage, ChatTemplate, RenderOptions};
 use super::tokenizer::Tokenizer;
@@ -110,13 +110,13 @@ fn end_of_turn(template: &ChatTemplate, tokenizer: &Tokenizer) -> Option<u32> {
 
 /// Finds stop texts in an answer that comes in pieces.
 ///
-/// What is given out never holds a stop text, nor the beginning of one that may still be completed.
+/// The output never contains a stop text, nor the beginning of one that may still be completed.
 /// The text that is completed first counts, whatever the pieces.
 #[derive(Debug, Clone)]
 pub struct StopTexts {
     texts: Vec<String>,
     /// The end of the answer that may be the beginning of a stop text.
-    held: String,
+    pending: String,
 }
 
 impl StopTexts {
@@ -124,36 +124,40 @@ impl StopTexts {
     pub fn new(texts: &[String]) -> Self {
         Self {
             texts: texts.iter().filter(|t| !t.is_empty()).cloned().collect(),
-            held: String::new(),
+            pending: String::new(),
         }
     }
 
-    /// Takes the next piece. Returns the text that can be given out, and the stop text that ends the
-    /// answer behind it.
+    /// Takes the next piece. Returns the text that can be output, and the stop text that ends the
+    /// answer after it.
     pub fn push(&mut self, piece: &str) -> (String, Option<&str>) {
-        self.held.push_str(piece);
+        self.pending.push_str(piece);
         let found = self.texts.iter().filter_map(|text| {
-            let start = self.held.find(text.as_str())?;
+            let start = self.pending.find(text.as_str())?;
             Some((start + text.len(), start, text.as_str()))
         });
         // The first to end; of those, the longest.
         if let Some((_, start, text)) = found.min() {
-            self.held.truncate(start);
-            return (std::mem::take(&mut self.held), Some(text));
+            self.pending.truncate(start);
+            return (std::mem::take(&mut self.pending), Some(text));
         }
         let kept = self
-            .held
+            .pending
             .char_indices()
             .map(|(at, _)| at)
-            .find(|&at| self.texts.iter().any(|t| t.starts_with(&self.held[at..])))
-            .unwrap_or(self.held.len());
-        let rest = self.held.split_off(kept);
-        (std::mem::replace(&mut self.held, rest), None)
+            .find(|&at| {
+                self.texts
+                    .iter()
+                    .any(|t| t.starts_with(&self.pending[at..]))
+            })
+            .unwrap_or(self.pending.len());
+        let rest = self.pending.split_off(kept);
+        (std::mem::replace(&mut self.pending, rest), None)
     }
 
-    /// Gives out what is held: the answer is over.
+    /// Returns the rest at the end of the answer.
     pub fn finish(&mut self) -> String {
-        std::mem::take(&mut self.held)
+        std::mem::take(&mut self.pending)
     }
 }
 

@@ -10,7 +10,7 @@ use super::interpreter::Interpreter;
 use super::limits::Budget;
 use super::operators;
 use super::text;
-use super::value::{Dict, Function, Loop, Value, View, integral};
+use super::value::{Function, Loop, Value, View, integral};
 
 const DICT_METHODS: &Functions = &[
     ("copy items keys values", Some((0, 0))),
@@ -67,7 +67,7 @@ pub(super) fn get(
     name: &str,
 ) -> Result<Option<Value>> {
     if value.is_undefined() {
-        return Err(value.misfit("a value"));
+        return Err(value.mismatch("a value"));
     }
     if is_forbidden(value, name) {
         return Ok(Some(Value::Forbidden(Rc::from(name))));
@@ -172,11 +172,9 @@ pub(super) fn call(
         (Value::Dict(dict), "values") => Value::View(View::Values, Rc::clone(dict)),
         (Value::Dict(dict), "items") => Value::View(View::Items, Rc::clone(dict)),
         (Value::Dict(dict), _) => {
-            let mut copy = Dict::default();
-            for (key, value) in dict.iter() {
-                copy.insert(key.clone(), value.clone(), budget)?;
-            }
-            Value::Dict(Rc::new(copy))
+            let entries = dict.iter();
+            let entries = entries.map(|(key, value)| Ok((key.clone(), value.clone())));
+            Value::dict(entries, budget)?
         }
         (Value::List(_), "copy") => Value::list(value.items(budget)?, budget)?,
         (Value::List(_) | Value::Tuple(_) | Value::Range(_), _) => {

@@ -4,7 +4,7 @@ use super::fault::{Fault, Result};
 use super::value::Value;
 
 /// Functions by name: a list of names, separated by spaces, with the least and the largest number of
-/// arguments. `None` stands for functions that also take arguments by keyword.
+/// arguments; `None` for functions that also take arguments by keyword.
 pub(super) type Functions = [(&'static str, Option<(usize, usize)>)];
 
 /// The function called `name`.
@@ -120,7 +120,7 @@ pub(super) fn required(argument: &Option<Value>, name: &str) -> Result<Value> {
         .ok_or_else(|| Fault::type_error(format!("missing argument '{name}'")))
 }
 
-/// An argument for which `None` stands for the default.
+/// An argument whose default is also chosen by `None`.
 pub(super) fn given(argument: Option<Value>) -> Option<Value> {
     argument.filter(|value| !matches!(value, Value::None))
 }

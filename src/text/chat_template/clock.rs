@@ -20,8 +20,8 @@ pub(super) fn local_time(now: Option<SystemTime>, offset: Option<i32>) -> DateTi
     now.with_timezone(&offset)
 }
 
-/// The time by a format of `strftime`. Python's `datetime.now()` knows no time zone: `%z` and `%Z`
-/// are empty. A directive that is not known stays as it is.
+/// The time by a format of `strftime`. Python's `datetime.now()` has no time zone: `%z` and `%Z`
+/// are empty. An unknown directive stays as it is.
 pub(super) fn strftime(now: DateTime<FixedOffset>, format: &str) -> Result<String> {
     let mut out = String::new();
     let mut rest = format;

@@ -1,7 +1,6 @@
 //! Parses and runs a template, with its input turned into Python's values.
 
 use std::collections::{BTreeMap, HashMap};
-use std::rc::Rc;
 
 use minijinja::machinery;
 use minijinja::syntax::SyntaxConfig;
@@ -10,7 +9,7 @@ use serde_json::Value as Json;
 use super::fault::Result;
 use super::interpreter::Interpreter;
 use super::limits::{Budget, ITEM_BYTES, MAX_SOURCE_BYTES, STACK_BYTES};
-use super::value::{Dict, Value};
+use super::value::Value;
 use super::variable::MARK;
 use super::{ChatMessage, ChatTemplateError, RenderOptions, clock, source};
 
@@ -120,11 +119,10 @@ impl Input<'_> {
             context.insert(name.clone(), from_json(&value.json, value.marked, budget)?);
         }
         let messages = self.messages.iter().map(|message| {
-            let mut dict = Dict::default();
-            for (key, value) in message.normalized() {
-                dict.insert(Value::str(key), from_json(value, false, budget)?, budget)?;
-            }
-            Ok(Value::Dict(Rc::new(dict)))
+            let fields = message.normalized().into_iter();
+            let fields =
+                fields.map(|(key, value)| Ok((Value::str(key), from_json(value, false, budget)?)));
+            Value::dict(fields, budget)
         });
         let messages = Value::list(messages.collect::<Result<_>>()?, budget)?;
         context.insert("messages".to_owned(), messages);
@@ -176,11 +174,10 @@ fn from_json(json: &Json, marked: bool, budget: &Budget) -> Result<Value> {
             Value::list(items.collect::<Result<_>>()?, budget)?
         }
         Json::Object(map) => {
-            let mut dict = Dict::default();
-            for (key, value) in map {
-                dict.insert(Value::str(key), from_json(value, marked, budget)?, budget)?;
-            }
-            Value::Dict(Rc::new(dict))
+            let entries = map
+                .iter()
+                .map(|(key, value)| Ok((Value::str(key), from_json(value, marked, budget)?)));
+            Value::dict(entries, budget)?
         }
     })
 }

@@ -28,7 +28,7 @@ pub enum ChatTemplateError {
     /// A text is not JSON.
     #[error("not JSON: {message}")]
     Json {
-        /// The parser's words, with line and column.
+        /// The parser's message, with line and column.
         message: String,
     },
     /// A field has another type.
@@ -65,7 +65,7 @@ pub enum ChatTemplateError {
     /// The template does not parse.
     #[error("the chat template does not parse, line {line}: {message}")]
     Syntax {
-        /// The line, from 1; 0 where it is not known.
+        /// The line, from 1; 0 where it is unknown.
         line: usize,
         /// What is wrong there.
         message: String,
@@ -73,7 +73,7 @@ pub enum ChatTemplateError {
     /// The template fails while it renders.
     #[error("the chat template fails in line {line}: {message}")]
     Render {
-        /// The line, from 1; 0 where it is not known.
+        /// The line, from 1; 0 where it is unknown.
         line: usize,
         /// What is wrong there.
         message: String,
@@ -81,7 +81,7 @@ pub enum ChatTemplateError {
     /// The template calls `raise_exception`: it does not take these messages.
     #[error("the chat template refuses the messages: {message}")]
     Raised {
-        /// The template's words.
+        /// The template's message.
         message: String,
     },
     /// The template takes more than it may.

@@ -13,12 +13,12 @@ use super::operators;
 use super::print;
 use super::slices::{self, Slice};
 use super::source::BIG_INTEGER;
-use super::value::{Dict, Value, forbidden};
+use super::value::{Value, forbidden};
 use super::{attributes, filters, globals, tests};
 
 impl<'a> Interpreter<'a> {
     pub(super) fn evaluate(&mut self, expression: &'a Expr<'a>) -> Result<Value> {
-        let value = self.deeper(|engine| engine.evaluate_within(expression));
+        let value = self.nested(|engine| engine.evaluate_within(expression));
         value.map_err(|fault| fault.at(line(expression.span())))
     }
 
@@ -29,21 +29,14 @@ impl<'a> Interpreter<'a> {
                 name => Ok(self.variable(name)),
             },
             Expr::Const(constant) => self.constant(&constant.value),
-            Expr::List(list) => {
-                let items = self.all(&list.items)?;
-                Value::list(items, self.budget)
-            }
-            Expr::Tuple(tuple) => {
-                let items = self.all(&tuple.items)?;
-                Value::tuple(items, self.budget)
-            }
+            Expr::List(list) => Value::list(self.all(&list.items)?, self.budget),
+            Expr::Tuple(tuple) => Value::tuple(self.all(&tuple.items)?, self.budget),
             Expr::Map(map) => {
-                let mut dict = Dict::default();
-                for (key, value) in map.keys.iter().zip(&map.values) {
-                    let (key, value) = (self.evaluate(key)?, self.evaluate(value)?);
-                    dict.insert(key, value, self.budget)?;
-                }
-                Ok(Value::Dict(Rc::new(dict)))
+                let budget = self.budget;
+                let entries = map.keys.iter().zip(&map.values);
+                let entries =
+                    entries.map(|(key, value)| Ok((self.evaluate(key)?, self.evaluate(value)?)));
+                Value::dict(entries, budget)
             }
             Expr::UnaryOp(node) => {
                 let value = self.evaluate(&node.expr)?;
@@ -208,11 +201,11 @@ impl<'a> Interpreter<'a> {
                 CallArg::KwargSplat(values) => match self.evaluate(values)? {
                     Value::Dict(dict) => {
                         for (name, value) in dict.iter() {
-                            let name = name.as_str().ok_or_else(|| name.misfit("a string"))?;
+                            let name = name.as_str().ok_or_else(|| name.mismatch("a string"))?;
                             keyword(&mut given, name, value.clone())?;
                         }
                     }
-                    other => return Err(other.misfit("a mapping after **")),
+                    other => return Err(other.mismatch("a mapping after **")),
                 },
             }
         }
@@ -233,17 +226,12 @@ impl<'a> Interpreter<'a> {
 
     /// `value[index]`: the item, or else the attribute or method of that name.
     pub(super) fn item(&mut self, value: &Value, index: &Value) -> Result<Value> {
-        let found = match value {
-            Value::Undefined(_) | Value::Forbidden(_) => return Err(value.misfit("a value")),
-            Value::Dict(dict) => dict.get(index, self.budget).map(|found| found.cloned()),
-            Value::Str(_)
-            | Value::Markup(_)
-            | Value::List(_)
-            | Value::Tuple(_)
-            | Value::Range(_) => match index.as_index() {
-                Some(index) => slices::index(value, &index, self.budget).map(Some),
-                None => Ok(None),
-            },
+        let found = match (value, index.as_index()) {
+            _ if value.is_undefined() => return Err(value.mismatch("a value")),
+            (Value::Dict(dict), _) => dict.get(index, self.budget).map(|found| found.cloned()),
+            (_, Some(index)) if value.is_sequence() => {
+                slices::index(value, &index, self.budget).map(Some)
+            }
             _ => Ok(None),
         };
         match found {

@@ -1,4 +1,4 @@
-//! Jinja2's filters: what stands behind `|`.
+//! Jinja2's filters: `value|name`.
 
 mod number;
 mod sequence;
@@ -106,7 +106,7 @@ fn to_json(value: &Value, arguments: &Arguments, engine: &Interpreter<'_>) -> Re
     Ok(Value::str(&json::json(value, &style, budget)?))
 }
 
-/// Collects what a generator makes; the exception that ends it is kept for who comes that far.
+/// Collects the items of a generator; an exception that ends it is raised when they are used up.
 fn generate(
     engine: &mut Interpreter<'_>,
     value: &Value,
@@ -114,7 +114,7 @@ fn generate(
 ) -> Result<Value> {
     let mut made = Vec::new();
     let mut end = None;
-    // A generator made of nothing asks nothing, not even for its arguments.
+    // Jinja2 evaluates nothing for an empty sequence, not even the arguments.
     if value.truth()? {
         match value.items(engine.budget) {
             Ok(items) => {

@@ -24,13 +24,11 @@ pub(super) fn call(
         Function::Dict => Ok(Value::Dict(Rc::new(dict("dict", arguments, budget)?))),
         Function::FromKeys => {
             let given = arguments.positional("fromkeys", 1, 2)?;
-            let mut made = Dict::default();
-            if let Some(keys) = given.first() {
-                for key in keys.items(budget)? {
-                    made.insert(key, given.get(1).cloned().unwrap_or(Value::None), budget)?;
-                }
-            }
-            Ok(Value::Dict(Rc::new(made)))
+            let keys = given
+                .first()
+                .map_or(Ok(Vec::new()), |keys| keys.items(budget))?;
+            let value = given.get(1).unwrap_or(&Value::None);
+            Value::dict(keys.into_iter().map(|key| Ok((key, value.clone()))), budget)
         }
         Function::Namespace => {
             let namespace = Rc::new(Namespace::default());
@@ -74,7 +72,7 @@ pub(super) fn call(
         Function::StrftimeNow => {
             let [format] = arguments.bind("strftime_now", ["format"])?;
             let format = required(&format, "format")?;
-            let format = format.as_str().ok_or_else(|| format.misfit("a string"))?;
+            let format = format.as_str().ok_or_else(|| format.mismatch("a string"))?;
             let text = clock::strftime(engine.now, format)?;
             budget.bytes(text.len())?;
             Ok(Value::str(&text))
@@ -135,7 +133,7 @@ fn dict(function: &str, arguments: &Arguments, budget: &Budget) -> Result<Dict> 
                 made.insert(key.clone(), value.clone(), budget)?;
             }
         }
-        Some(undefined) if undefined.is_undefined() => return Err(undefined.misfit("a mapping")),
+        Some(undefined) if undefined.is_undefined() => return Err(undefined.mismatch("a mapping")),
         Some(pairs) => {
             for pair in pairs.items(budget)? {
                 let pair = pair.items(budget)?;

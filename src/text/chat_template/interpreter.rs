@@ -140,7 +140,7 @@ impl<'a> Interpreter<'a> {
     }
 
     fn statement(&mut self, statement: &'a Stmt<'a>) -> Result<Flow> {
-        self.deeper(|engine| engine.statement_within(statement))
+        self.nested(|engine| engine.statement_within(statement))
     }
 
     fn statement_within(&mut self, statement: &'a Stmt<'a>) -> Result<Flow> {
@@ -214,7 +214,7 @@ impl<'a> Interpreter<'a> {
                 self.emit(&self.printed(&value)?)?;
             }
             Stmt::Block(node) => {
-                // A block sees what stands at the top of the template only.
+                // A block sees the top level of the template only.
                 self.scoped(0, |engine| engine.statements(&node.body))?;
             }
             Stmt::Break(_) => return Ok(Flow::Break),
@@ -306,8 +306,8 @@ impl<'a> Interpreter<'a> {
         Ok(())
     }
 
-    /// Runs a statement or an expression, a step deeper than what holds it.
-    pub(super) fn deeper<T>(&mut self, run: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+    /// Runs a statement or an expression, a step nested than what holds it.
+    pub(super) fn nested<T>(&mut self, run: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         self.budget.steps(1)?;
         self.depth += 1;
         if self.depth > MAX_DEPTH {
@@ -374,7 +374,7 @@ impl<'a> Interpreter<'a> {
                         let name = Value::str(attribute.name);
                         at(namespace.set(name, value, self.budget), span)
                     }
-                    other @ Value::Undefined(_) => at(Err(other.misfit("a namespace")), span),
+                    other @ Value::Undefined(_) => at(Err(other.mismatch("a namespace")), span),
                     _ => at(
                         Err(Fault::runtime(
                             "cannot assign attribute on non-namespace object",

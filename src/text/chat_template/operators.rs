@@ -22,14 +22,11 @@ pub(super) fn binary(
     right: &Value,
     budget: &Budget,
 ) -> Result<Value> {
-    for value in [left, right] {
-        if matches!(value, Value::Undefined(_) | Value::Forbidden(_)) {
-            // A text formats any value, an undefined one as well.
-            if matches!(operator, BinOpKind::Rem) && left.as_str().is_some() {
-                break;
-            }
-            return Err(value.misfit("a value"));
-        }
+    // A text formats any value, an undefined one as well.
+    let formats = matches!(operator, BinOpKind::Rem) && left.as_str().is_some();
+    let undefined = [left, right].into_iter().find(|side| side.is_undefined());
+    if let Some(undefined) = undefined.filter(|_| !formats) {
+        return Err(undefined.mismatch("a value"));
     }
     if let (Some(a), Some(b)) = (left.as_index(), right.as_index()) {
         return integers(operator, &a, &b);
@@ -136,7 +133,7 @@ fn quotient(a: &BigInt, b: &BigInt) -> Result<f64> {
         let (a, b) = (a.to_f64(), b.to_f64());
         return Ok(a.unwrap_or(0.0) / b.unwrap_or(1.0));
     }
-    // 66 bits of the quotient, the last of which says whether anything is left.
+    // 66 bits of the quotient, the last of which is set where a remainder is left.
     let shift = 66 + b.bits() as i64 - a.bits() as i64;
     let (a, b) = match shift {
         ..0 => (a.clone(), b << shift.unsigned_abs()),
@@ -221,7 +218,7 @@ fn repeat(value: &Value, times: &BigInt, budget: &Budget) -> Result<Value> {
         }
         Value::List(seq) => Value::list(items(&seq.items)?, budget),
         Value::Tuple(seq) => Value::tuple(items(&seq.items)?, budget),
-        _ => Err(value.misfit("a value that can be repeated")),
+        _ => Err(value.mismatch("a value that can be repeated")),
     }
 }
 
@@ -253,7 +250,7 @@ pub(super) fn signed(value: &Value, negative: bool) -> Result<Value> {
     match (value.as_index(), value) {
         (Some(value), _) => Ok(Value::Int(if negative { -value } else { value })),
         (None, Value::Float(value)) => Ok(Value::Float(if negative { -value } else { *value })),
-        _ => Err(value.misfit("a number")),
+        _ => Err(value.mismatch("a number")),
     }
 }
 
@@ -327,21 +324,11 @@ fn compare_numbers(left: &Value, right: &Value) -> Option<Ordering> {
         (Value::Float(_), _) => compare_numbers(right, left).map(Ordering::reverse),
         (_, Value::Float(b)) => {
             let a = left.as_index()?;
-            if b.is_nan() {
-                return None;
-            }
-            if b.is_infinite() {
-                return Some(if *b > 0.0 {
-                    Ordering::Less
-                } else {
-                    Ordering::Greater
-                });
-            }
-            let whole = integral(b.trunc())?;
-            Some(
-                a.cmp(&whole)
-                    .then_with(|| 0f64.total_cmp(&(b.fract() + 0.0))),
-            )
+            let Some(whole) = integral(b.trunc()) else {
+                return 0f64.partial_cmp(b);
+            };
+            let fraction = || 0f64.total_cmp(&(b.fract() + 0.0));
+            Some(a.cmp(&whole).then_with(fraction))
         }
         _ => Some(left.as_index()?.cmp(&right.as_index()?)),
     }
@@ -367,10 +354,8 @@ pub(super) fn compare(left: &Value, right: &Value, budget: &Budget) -> Result<Op
             Ok(Some(a.items.len().cmp(&b.items.len())))
         }
         _ => {
-            for value in [left, right] {
-                if matches!(value, Value::Undefined(_) | Value::Forbidden(_)) {
-                    return Err(value.misfit("a value"));
-                }
+            if let Some(undefined) = [left, right].into_iter().find(|side| side.is_undefined()) {
+                return Err(undefined.mismatch("a value"));
             }
             Err(Fault::type_error(format!(
                 "'{}' and '{}' have no order",
@@ -389,7 +374,7 @@ pub(super) fn contains(container: &Value, item: &Value, budget: &Budget) -> Resu
                 budget.reading(text.len())?;
                 Ok(text.contains(part))
             }
-            None => Err(item.misfit("a string")),
+            None => Err(item.mismatch("a string")),
         },
         Value::Dict(dict) | Value::View(View::Keys, dict) => Ok(dict.get(item, budget)?.is_some()),
         Value::Range(range) => match item.as_index() {

@@ -132,7 +132,7 @@ impl Writer<'_> {
                 self.push(&format!("<LoopContext {index}/{length}>"))
             }
             Value::Function(Function::Lipsum) => self.push("<function generate_lorem_ipsum>"),
-            // Python prints an address here, which says nothing to a model.
+            // Python prints an address here, which means nothing to a model.
             _ => self.push(&format!("<{} object>", value.type_name())),
         }
     }

@@ -83,7 +83,7 @@ impl ChatTemplates {
     /// # Errors
     ///
     /// [`ChatTemplateError::NoSuchTemplate`] or [`ChatTemplateError::NoDefault`] with the names
-    /// there are, and what [`ChatTemplate::parse`] says.
+    /// there are, and the errors of [`ChatTemplate::parse`].
     pub fn select(
         &self,
         name: Option<&str>,

@@ -88,7 +88,7 @@ pub(super) fn slice(value: &Value, slice: Slice, budget: &Budget) -> Result<Valu
                 length,
             }))
         }
-        _ => Err(value.misfit("a sequence to slice")),
+        _ => Err(value.mismatch("a sequence to slice")),
     }
 }
 
@@ -120,7 +120,7 @@ pub(super) fn index(value: &Value, index: &BigInt, budget: &Budget) -> Result<Va
         }
         Value::List(seq) | Value::Tuple(seq) => seq.items.get(at).cloned().ok_or_else(out_of_range),
         Value::Range(range) => Ok(Value::Int(range.at(at))),
-        _ => Err(value.misfit("a sequence")),
+        _ => Err(value.mismatch("a sequence")),
     }
 }
 

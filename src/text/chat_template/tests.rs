@@ -1,4 +1,4 @@
-//! Jinja2's tests: what stands behind `is`.
+//! Jinja2's tests: `value is name`.
 
 use minijinja::machinery::ast::{BinOpKind, CompareOpKind};
 use num_bigint::BigInt;
@@ -64,17 +64,9 @@ pub(super) fn call(
         "mapping" => matches!(value, Value::Dict(_)),
         "iterable" => value.is_iterable(),
         // What has a length and takes an index: `__getitem__`.
-        "sequence" => matches!(
-            value,
-            Value::Undefined(_)
-                | Value::Forbidden(_)
-                | Value::Str(_)
-                | Value::Markup(_)
-                | Value::List(_)
-                | Value::Tuple(_)
-                | Value::Dict(_)
-                | Value::Range(_)
-        ),
+        "sequence" => {
+            value.is_undefined() || value.is_sequence() || matches!(value, Value::Dict(_))
+        }
         "callable" => value.is_callable(),
         "escaped" => matches!(value, Value::Markup(_)),
         "lower" => text::is_lower(&print::text(value, budget)?),
@@ -82,7 +74,7 @@ pub(super) fn call(
         "odd" => remainder(value, &Value::int(2))? == BigInt::from(1),
         "even" => remainder(value, &Value::int(2))?.is_zero(),
         "filter" | "test" if matches!(value, Value::List(_) | Value::Dict(_) | Value::View(..)) => {
-            return Err(value.misfit("a value that can be hashed"));
+            return Err(value.mismatch("a value that can be hashed"));
         }
         "filter" => value
             .as_str()

@@ -205,7 +205,7 @@ pub(super) fn call(
             let mut pieces = Vec::with_capacity(items.len() * 2);
             for item in items {
                 if !value.is_safe() && item.as_str().is_none() {
-                    return Err(item.misfit("a string"));
+                    return Err(item.mismatch("a string"));
                 }
                 if !pieces.is_empty() {
                     pieces.push(value.clone());
@@ -244,7 +244,7 @@ pub(super) fn call(
 }
 
 pub(super) fn string(value: &Value) -> Result<&str> {
-    value.as_str().ok_or_else(|| value.misfit("a string"))
+    value.as_str().ok_or_else(|| value.mismatch("a string"))
 }
 
 fn one_char(value: &Value) -> Result<char> {

@@ -16,7 +16,7 @@ use super::limits::{Budget, ITEM_BYTES, MAX_NESTING};
 /// A value. Lists and dictionaries never change: the sandbox of transformers forbids it.
 #[derive(Clone)]
 pub(super) enum Value {
-    /// Jinja2's `Undefined`, with what it stands for.
+    /// Jinja2's `Undefined`, with the name for messages.
     Undefined(Rc<str>),
     None,
     Bool(bool),
@@ -46,7 +46,7 @@ pub(super) enum Value {
     /// `self`, which has the blocks as its attributes, and one of the blocks.
     Blocks,
     Block(Rc<str>),
-    /// What the sandbox does not hand out: undefined, and an exception where it is used.
+    /// What the sandbox forbids: undefined, and an exception where it is used.
     Forbidden(Rc<str>),
 }
 
@@ -84,12 +84,13 @@ pub(super) struct Namespace {
 }
 
 /// The variable `loop`.
+#[derive(Default)]
 pub(super) struct Loop {
     /// The statement, by its place in the interpreter's list.
     pub site: usize,
     pub scope: usize,
     pub source: RefCell<std::vec::IntoIter<Value>>,
-    /// Items that were looked at ahead of their turn.
+    /// Items that were read ahead.
     pub ahead: RefCell<std::collections::VecDeque<Value>>,
     pub index0: Cell<usize>,
     pub depth0: usize,
@@ -177,6 +178,18 @@ impl Value {
 
     pub(super) fn tuple(items: Vec<Value>, budget: &Budget) -> Result<Self> {
         Ok(Self::Tuple(Rc::new(Seq::new(items, budget)?)))
+    }
+
+    pub(super) fn dict(
+        entries: impl IntoIterator<Item = Result<(Value, Value)>>,
+        budget: &Budget,
+    ) -> Result<Self> {
+        let mut dict = Dict::default();
+        for entry in entries {
+            let (key, value) = entry?;
+            dict.insert(key, value, budget)?;
+        }
+        Ok(Self::Dict(Rc::new(dict)))
     }
 
     /// A generator of `items` that ends with an exception, or without one.
@@ -269,7 +282,7 @@ impl Value {
     pub(super) fn to_i64(&self) -> Result<i64> {
         match self.as_index() {
             Some(value) => Ok(clamp(&value)),
-            None => Err(self.misfit("an integer")),
+            None => Err(self.mismatch("an integer")),
         }
     }
 
@@ -284,7 +297,7 @@ impl Value {
     }
 
     /// The exception where this is not what is expected.
-    pub(super) fn misfit(&self, expected: &str) -> Fault {
+    pub(super) fn mismatch(&self, expected: &str) -> Fault {
         match self {
             Self::Undefined(what) => Fault::undefined(what),
             Self::Forbidden(what) => forbidden(what),
@@ -300,7 +313,7 @@ impl Value {
             Self::List(seq) | Self::Tuple(seq) => seq.items.len(),
             Self::Dict(dict) | Self::View(_, dict) => dict.len(),
             Self::Range(range) => range.length,
-            _ => return Err(self.misfit("a value with a length")),
+            _ => return Err(self.mismatch("a value with a length")),
         })
     }
 
@@ -336,24 +349,18 @@ impl Value {
                     None => items,
                 }
             }
-            _ => return Err(self.misfit("something to iterate over")),
+            _ => return Err(self.mismatch("something to iterate over")),
         })
     }
 
+    /// Whether integers are its indices.
+    pub(super) fn is_sequence(&self) -> bool {
+        self.as_str().is_some() || matches!(self, Self::List(_) | Self::Tuple(_) | Self::Range(_))
+    }
+
     pub(super) fn is_iterable(&self) -> bool {
-        matches!(
-            self,
-            Self::Undefined(_)
-                | Self::Str(_)
-                | Self::Markup(_)
-                | Self::List(_)
-                | Self::Tuple(_)
-                | Self::Dict(_)
-                | Self::View(..)
-                | Self::Range(_)
-                | Self::Generator(_)
-                | Self::Loop(_)
-        )
+        let made = matches!(self, Self::View(..) | Self::Generator(_) | Self::Loop(_));
+        made || self.is_sequence() || matches!(self, Self::Undefined(_) | Self::Dict(_))
     }
 
     pub(super) fn is_callable(&self) -> bool {
@@ -382,7 +389,7 @@ impl Value {
         }
     }
 
-    /// Whether both are the same object, as `is` tells in Python.
+    /// Whether both are the same object: `is` in Python.
     pub(super) fn is_same(&self, other: &Value) -> bool {
         match (self, other) {
             (Self::None, Self::None) => true,

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use serde_json::Value as Json;
 
 use super::ChatTemplateError;
+use crate::text::json;
 
 /// In front of what [`serde_json`] has no number for, in the strings of a parsed value.
 pub(super) const MARK: char = '\u{f8ff}';
@@ -92,7 +93,7 @@ fn marked(text: &str) -> String {
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
         let length = match c {
-            '"' => string_length(rest),
+            '"' => json::string(rest, 0, &mut |_, _, _| {}),
             c if c == '-' || c.is_ascii_alphanumeric() => rest
                 .find(|c: char| !(c.is_ascii_alphanumeric() || "+-.".contains(c)))
                 .unwrap_or(rest.len()),
@@ -111,19 +112,6 @@ fn marked(text: &str) -> String {
         rest = behind;
     }
     out
-}
-
-fn string_length(text: &str) -> usize {
-    let mut escaped = false;
-    for (at, c) in text.char_indices().skip(1) {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            '"' => return at + 1,
-            _ => {}
-        }
-    }
-    text.len()
 }
 
 #[cfg(test)]

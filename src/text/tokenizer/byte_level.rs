@@ -18,7 +18,7 @@ pub(crate) struct ByteLevel<'a> {
     pub words: PreTokenizer,
     /// Whether a space is put before a text.
     pub add_prefix_space: bool,
-    /// What stands around a text.
+    /// The tokens around a text.
     pub post_processor: Json,
 }
 

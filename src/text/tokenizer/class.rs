@@ -1,7 +1,7 @@
 //! transformers' tokenizer classes that cut text in a way of their own.
 //!
 //! Such a class takes vocabulary, merges and post-processor from `tokenizer.json` and leaves what
-//! that says about white space and words. Which class a folder has follows from `tokenizer_class`
+//! has for white space and words. Which class a folder has follows from `tokenizer_class`
 //! and, as in `AutoTokenizer`, from the model's type.
 
 use serde_json::{Map, Value as Json};
@@ -28,7 +28,7 @@ pub(super) enum Class {
 }
 
 impl Class {
-    /// The class that transformers takes, `None` where it goes by the file alone. `byte_level` says
+    /// The class that transformers takes, `None` where the file alone decides. `byte_level` is
     /// whether the folder has a `tokenizer.json` with a byte-level part.
     pub(super) fn of(
         config: &Map<String, Json>,
@@ -38,7 +38,7 @@ impl Class {
         let named = config.get("tokenizer_class").and_then(Json::as_str);
         let named = named.map(|name| name.strip_suffix("Fast").unwrap_or(name));
         match (model_type, named) {
-            // Many folders of Qwen2 models name another class, so it is not looked at.
+            // Many folders of Qwen2 models name another class, which is ignored.
             (Some("qwen2"), _) | (Some("qwen3"), None) => Some(Self::Qwen2),
             (Some("mistral"), _) => None,
             (_, Some("LlamaTokenizer")) if !byte_level => Some(Self::Llama),

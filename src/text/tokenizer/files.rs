@@ -1,6 +1,6 @@
 //! A tokenizer from the files of a Hugging Face folder, put together as transformers does.
 //!
-//! `tokenizer.json` comes first. Added and special tokens that stand only in the files beside it are
+//! `tokenizer.json` comes first. Added and special tokens that are only in the files beside it are
 //! added to it: from `added_tokens_decoder` in `tokenizer_config.json` or, where there is none, from
 //! `special_tokens_map.json` and `added_tokens.json`. A folder without `tokenizer.json` has
 //! `vocab.json` with `merges.txt`, or `tokenizer.model`.
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value as Json};
 use tokenizers::AddedToken;
 
-use super::beside::{Beside, CONFIG, object, tokens_to_add};
+use super::added_tokens::{AddedTokens, CONFIG, object, tokens_to_add};
 use super::byte_level::ByteLevel;
 use super::class::Class;
 use super::special::SpecialTokens;
@@ -34,18 +34,18 @@ pub struct TokenizerFiles<'a> {
     pub merges_txt: Option<&'a str>,
     /// `tokenizer.model`.
     pub tokenizer_model: Option<&'a [u8]>,
-    /// `model_type` of `config.json`, for folders that do not say what their tokenizer is.
+    /// `model_type` of `config.json`, for folders that do not name their tokenizer's class.
     pub model_type: Option<&'a str>,
 }
 
-/// A tokenizer with what its files say about it.
+/// A tokenizer with its special tokens and warnings.
 #[derive(Debug)]
 pub struct LoadedTokenizer {
     /// The tokenizer.
     pub tokenizer: Tokenizer,
     /// Its special tokens by name.
     pub special_tokens: SpecialTokens,
-    /// What the user should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
@@ -55,7 +55,7 @@ impl TokenizerFiles<'_> {
     /// # Errors
     ///
     /// A [`TokenizerError`]: none of the files that a tokenizer is built from; a file that is not
-    /// what its name says; a kind of tokenizer that is not built here.
+    /// what its name promises; a kind of tokenizer that is not built here.
     pub fn load(&self) -> Result<LoadedTokenizer, TokenizerError> {
         let config = match self.tokenizer_config {
             Some(text) => object(text, CONFIG)?,
@@ -94,7 +94,7 @@ impl TokenizerFiles<'_> {
         };
         let existing = inner.inner.get_added_tokens_decoder();
         let existing: BTreeMap<u32, AddedToken> = existing.into_iter().collect();
-        let mut beside = Beside::read(
+        let mut added_tokens = AddedTokens::read(
             &config,
             self.special_tokens_map,
             self.added_tokens,
@@ -104,29 +104,29 @@ impl TokenizerFiles<'_> {
         // A name that the configuration gives `null` stays without a token.
         for (name, text) in &defaults {
             if !config.contains_key(*name) {
-                beside.named.set_default(name, text);
+                added_tokens.named.set_default(name, text);
             }
         }
         if let Some(base) = &base {
             if !base.extra.is_empty() {
-                beside.named.extra = Some(base.extra.clone());
+                added_tokens.named.extra = Some(base.extra.clone());
             }
             if base.raw_added {
-                beside
+                added_tokens
                     .added
                     .iter_mut()
                     .for_each(|(_, token)| token.normalized = false);
             }
         }
-        let tokens = tokens_to_add(&beside, &existing);
-        let special_tokens = beside.named;
+        let tokens = tokens_to_add(&added_tokens, &existing);
+        let special_tokens = added_tokens.named;
         let adds_some = !tokens.is_empty();
         let backend = &mut inner.inner;
         guard(|| backend.add_tokens(tokens)).map_err(|message| TokenizerError::Content {
             file: CONFIG,
             message,
         })?;
-        for (id, token) in &beside.added {
+        for (id, token) in &added_tokens.added {
             let found = backend.token_to_id(&token.content);
             if found != Some(*id) {
                 let found = found.map_or("none".to_owned(), |found| found.to_string());
@@ -199,7 +199,7 @@ impl Tokenizer {
         Ok(renewed)
     }
 
-    /// Puts `bos_token` and `eos_token` around a text as `add_bos_token` and `add_eos_token` say.
+    /// Puts `bos_token` and `eos_token` around a text by `add_bos_token` and `add_eos_token`.
     /// Of a folder with `tokenizer.json`, transformers ignores both flags.
     fn surround_by(
         &mut self,
@@ -230,8 +230,7 @@ impl Tokenizer {
     }
 }
 
-/// The tokenizer of `vocab.json` and `merges.txt`, which do not say how text is cut into words: the
-/// class of the tokenizer does.
+/// The tokenizer of `vocab.json` and `merges.txt`, whose class defines how text is cut into words.
 fn vocab_and_merges<'a>(
     vocab: &str,
     merges: &'a str,
@@ -272,9 +271,8 @@ fn vocab_and_merges<'a>(
     };
     Ok(Base {
         json: byte_level.json(),
-        extra: Vec::new(),
         defaults: class.defaults(),
-        raw_added: false,
         bare: true,
+        ..Base::default()
     })
 }

@@ -3,16 +3,16 @@
 //! | file | holds |
 //! |---|---|
 //! | `mod` | [`Tokenizer`]: encoding, decoding, ids |
-//! | `pieces` | text that may not become a control token |
-//! | `files`, `beside`, `special` | a folder's files to a tokenizer and its special tokens |
+//! | `pieces` | prompts in which a user's text does not become control tokens |
+//! | `files`, `added_tokens`, `special` | from a folder's files to a tokenizer and its special tokens |
 //! | `class` | transformers' classes that cut text in a way of their own |
 //! | `byte_level`, `pre_tokenizer` | byte-level BPE, and how text is cut into words, by name |
 //! | `sentencepiece`, `model_file`, `protobuf` | SentencePiece vocabularies, and their `tokenizer.model` |
 //! | `tiktoken` | the `tokenizer.model` of Llama 3 |
-//! | `vocabulary` | tokens whose ids are their places |
+//! | `vocabulary` | tokens whose ids are their places, and the parts of a `tokenizer.json` |
 
 // Of three, some parts serve GGUF files only.
-mod beside;
+mod added_tokens;
 pub(crate) mod byte_level;
 mod class;
 mod error;
@@ -51,7 +51,7 @@ use super::json;
 
 /// A model's tokenizer.
 ///
-/// Truncation and padding that the file may ask for are off: a document is encoded whole.
+/// Truncation and padding of the file are off: a document is encoded whole.
 pub struct Tokenizer {
     /// Without its post-processor, which may trim the offsets of tokens.
     inner: tokenizers::Tokenizer,
@@ -71,10 +71,10 @@ pub struct Tokenizer {
 pub struct EncodedText {
     /// The ids, special tokens that were asked for included.
     pub ids: Vec<u32>,
-    /// For each token of the text itself, the bytes of the text it stands for, as `start..end`.
+    /// For each token of the text itself, its bytes of the text, as `start..end`.
     /// Tokens that share a character all name its bytes.
     pub spans: Vec<(usize, usize)>,
-    /// How many of `ids` stand before the first token of the text.
+    /// How many of `ids` are before the first token of the text.
     pub special_before: usize,
 }
 
@@ -114,7 +114,7 @@ impl Tokenizer {
         let parse = |message: String| TokenizerError::Parse { message };
         let read = |bytes: &[u8]| guard(|| tokenizers::Tokenizer::from_bytes(bytes));
         let inner = read(bytes).or_else(|message| {
-            // What only Python reads as JSON is looked for where the file is none as it stands.
+            // Only where the file is no JSON, what Python alone accepts is replaced.
             let text = std::str::from_utf8(bytes).unwrap_or_default();
             match json::strict(text) {
                 Cow::Borrowed(same) if same.len() == bytes.len() => Err(message),
@@ -158,7 +158,7 @@ impl Tokenizer {
     }
 
     /// The token ids of `text`. With `add_special`, those that the tokenizer puts around a text
-    /// (Llama's begin-of-text) come too; a rendered chat template brings its own. Special tokens
+    /// (Llama's begin-of-text) are added; a rendered chat template has its own. Special tokens
     /// spelled out in the text become those tokens.
     ///
     /// # Errors

@@ -2,9 +2,8 @@
 //! (`tokenizer.ggml.pre`).
 //!
 //! A name has regular expressions that are applied one after the other: each cuts the pieces that
-//! the one before left into its matches and what stands between them. Where llama.cpp writes a
-//! model's own expression in another way, because its engine lacks something, the model's own
-//! stands here.
+//! the previous one left into its matches and the text between them. Where llama.cpp writes a
+//! model's own expression in another way, because its engine lacks something, this is the model's.
 
 /// How one model's text is cut into words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,9 +12,9 @@ pub(crate) struct PreTokenizer {
     names: &'static str,
     /// The regular expressions, applied in order.
     pub patterns: &'static [&'static str],
-    /// Whether a word that is a token is taken whole, whatever the merges say.
+    /// Whether a word that is a token stays whole, whatever the merges are.
     pub ignore_merges: bool,
-    /// Whether a text begins with the `bos` token where the file does not say.
+    /// Whether a text begins with the `bos` token by default.
     pub add_bos: bool,
     /// Whether text is brought into Unicode's normal form C first.
     pub nfc: bool,
@@ -54,7 +53,7 @@ impl PreTokenizer {
     ///
     /// # Errors
     ///
-    /// What is wrong with the name, with the nearest one that is known.
+    /// What is wrong with the name, with the nearest known one.
     pub(crate) fn named(name: &str) -> Result<&'static Self, String> {
         let mut names = KNOWN.iter().flat_map(Self::names);
         if let Some((_, found)) = names.find(|(known, _)| *known == name) {
@@ -78,7 +77,7 @@ impl PreTokenizer {
     }
 }
 
-/// The name that stands for files without one, as in llama.cpp.
+/// The name for files without one, as in llama.cpp.
 pub(crate) const DEFAULT_NAME: &str = "default";
 
 /// GPT-2's words, which are also those of the tokenizers crate's ByteLevel.
@@ -245,7 +244,7 @@ const KNOWN: &[PreTokenizer] = &[
     PreTokenizer::new("youtu", &[YOUTU_SCRIPTS, YOUTU]).ignore_merges(),
 ];
 
-/// Names that llama.cpp knows and that are no byte-level BPE of a Llama or Qwen model.
+/// Names that llama.cpp has and that are no byte-level BPE of a Llama or Qwen model.
 const REFUSED: &[(&str, &str)] = &[
     ("gemma4", NOT_BYTE_LEVEL),
     ("granite-embed-multi-311m", NOT_BYTE_LEVEL),

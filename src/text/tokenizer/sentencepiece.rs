@@ -1,7 +1,7 @@
 //! A `tokenizer.json` of a SentencePiece vocabulary with scores.
 //!
 //! SentencePiece merges the neighbours whose union has the highest score; a BPE merges the
-//! neighbours that stand first in its list. So the list is every way to make a piece out of two,
+//! neighbours that are first in its list. So the list is every way to make a piece out of two,
 //! best piece first, which is also how transformers converts Llama 2's `tokenizer.model`.
 
 use std::cmp::Ordering;
@@ -86,7 +86,7 @@ pub(crate) struct Pieces<'a> {
     /// One for each piece.
     pub scores: &'a [f32],
     pub rank: Rank,
-    /// The piece for what no other stands for.
+    /// The piece for what has no other.
     pub unknown: Option<&'a str>,
     /// Whether a character without a piece becomes its bytes.
     pub byte_fallback: bool,

@@ -7,7 +7,7 @@ use tokenizers::AddedToken;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SpecialTokens {
     pub(super) named: Vec<(String, AddedToken)>,
-    /// Those without a name; `None` where no file says.
+    /// Those without a name; `None` where no file has any.
     pub(super) extra: Option<Vec<AddedToken>>,
 }
 
@@ -131,7 +131,7 @@ fn is_empty(value: &Json) -> bool {
     }
 }
 
-/// A token that a file gives as a text or as an object with flags; `special` where it does not say.
+/// A token that a file gives as a text or as an object with flags; `special` is the default of that flag.
 pub(super) fn token(value: &Json, special: bool) -> Option<AddedToken> {
     if let Some(text) = value.as_str() {
         return Some(AddedToken::from(text, special));

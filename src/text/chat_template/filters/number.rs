@@ -14,13 +14,13 @@ pub(super) fn call(name: &str, value: &Value, arguments: &Arguments) -> Result<V
         "abs" => match (value.as_index(), value) {
             (Some(value), _) => Ok(Value::Int(value.abs())),
             (None, Value::Float(value)) => Ok(Value::Float(value.abs())),
-            _ => Err(value.misfit("a number")),
+            _ => Err(value.mismatch("a number")),
         },
+        "int" | "float" if value.is_undefined() => Err(value.mismatch("a number")),
         "int" => {
             let [default, base] = arguments.bind(name, ["default", "base"])?;
             let default = default.unwrap_or_else(|| Value::int(0));
             let parsed = match value {
-                Value::Undefined(_) | Value::Forbidden(_) => return Err(value.misfit("a number")),
                 Value::Int(_) | Value::Bool(_) => value.as_index(),
                 Value::Float(value) if value.is_infinite() => {
                     return Err(Fault::new(Kind::Arithmetic, "infinity is no integer"));
@@ -36,18 +36,14 @@ pub(super) fn call(name: &str, value: &Value, arguments: &Arguments) -> Result<V
         }
         "float" => {
             let [default] = arguments.bind(name, ["default"])?;
-            let parsed = match value {
-                Value::Undefined(_) | Value::Forbidden(_) => return Err(value.misfit("a number")),
-                Value::Str(text) | Value::Markup(text) => parse_float(text),
-                _ => value.as_float(),
-            };
+            let parsed = as_float(value);
             Ok(parsed.map_or(default.unwrap_or(Value::Float(0.0)), Value::Float))
         }
         "round" => {
             let [precision, method] = arguments.bind(name, ["precision", "method"])?;
             if let (Some(Value::None), Some(number)) = (&precision, value.as_float()) {
                 let rounded = integral(number.round_ties_even()).map(Value::Int);
-                return rounded.ok_or_else(|| value.misfit("a finite number"));
+                return rounded.ok_or_else(|| value.mismatch("a finite number"));
             }
             let precision = whole(&precision, 0)?.clamp(-400, 400) as i32;
             let method = method.unwrap_or_else(|| Value::str("common"));
@@ -55,13 +51,17 @@ pub(super) fn call(name: &str, value: &Value, arguments: &Arguments) -> Result<V
         }
         _ => {
             let [binary] = arguments.bind(name, ["binary"])?;
-            let bytes = match value {
-                Value::Str(text) | Value::Markup(text) => parse_float(text),
-                _ => value.as_float(),
-            };
-            let bytes = bytes.ok_or_else(|| value.misfit("a number"))?;
+            let bytes = as_float(value).ok_or_else(|| value.mismatch("a number"))?;
             Ok(Value::str(&file_size(bytes, flag(&binary, false)?)))
         }
+    }
+}
+
+/// A number, or one that a text spells.
+fn as_float(value: &Value) -> Option<f64> {
+    match value.as_str() {
+        Some(text) => parse_float(text),
+        None => value.as_float(),
     }
 }
 
@@ -84,7 +84,7 @@ fn round(value: &Value, precision: i32, method: &str) -> Result<Value> {
         }
         return Ok(Value::Int(quotient * unit));
     }
-    let number = value.as_float().ok_or_else(|| value.misfit("a number"))?;
+    let number = value.as_float().ok_or_else(|| value.mismatch("a number"))?;
     let scale = 10f64.powi(precision);
     Ok(Value::Float(match method {
         "ceil" | "floor" => {

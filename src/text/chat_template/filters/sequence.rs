@@ -31,7 +31,7 @@ pub(super) fn call(
         }
         "last" => {
             if matches!(value, Value::Generator(_)) {
-                return Err(value.misfit("a sequence that can be reversed"));
+                return Err(value.mismatch("a sequence that can be reversed"));
             }
             let last = value.items(budget)?.pop();
             Ok(last.unwrap_or_else(|| Value::undefined("the last item of an empty sequence")))
@@ -201,7 +201,7 @@ fn dict_sort(engine: &mut Interpreter<'_>, value: &Value, arguments: &Arguments)
         }
     };
     let Value::Dict(dict) = value else {
-        return Err(value.misfit("a mapping"));
+        return Err(value.mismatch("a mapping"));
     };
     let mut keyed = Vec::new();
     for (key, value) in dict.iter() {

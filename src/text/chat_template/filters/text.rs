@@ -1,7 +1,5 @@
 //! Filters of text.
 
-use std::rc::Rc;
-
 use crate::text::chat_template::call::{Arguments, flag, given, required, size, whole};
 use crate::text::chat_template::characters::{is_alpha, is_numeric, is_space};
 use crate::text::chat_template::fault::{Fault, Result};
@@ -9,7 +7,7 @@ use crate::text::chat_template::format;
 use crate::text::chat_template::interpreter::Interpreter;
 use crate::text::chat_template::limits::Budget;
 use crate::text::chat_template::text::{self as methods, split_lines};
-use crate::text::chat_template::value::{Dict, Value};
+use crate::text::chat_template::value::Value;
 use crate::text::chat_template::{markup, print};
 
 pub(super) fn call(
@@ -51,11 +49,10 @@ pub(super) fn call(
             ) {
                 (_, []) => Value::tuple(arguments.positional.clone(), budget)?,
                 ([], keywords) => {
-                    let mut dict = Dict::default();
-                    for (name, value) in keywords {
-                        dict.insert(Value::str(name), value.clone(), budget)?;
-                    }
-                    Value::Dict(Rc::new(dict))
+                    let keywords = keywords.iter();
+                    let entries =
+                        keywords.map(|(name, value)| Ok((Value::str(name), value.clone())));
+                    Value::dict(entries, budget)?
                 }
                 _ => {
                     return Err(Fault::runtime(
@@ -126,7 +123,7 @@ pub(super) fn soft(value: &Value, engine: &Interpreter<'_>) -> Result<Value> {
     }
 }
 
-/// What stands before a line: a text, or a number of spaces.
+/// The indentation of a line: a text, or a number of spaces.
 pub(super) fn margin(indent: &Value, budget: &Budget) -> Result<String> {
     if let Some(text) = indent.as_str() {
         return Ok(text.to_owned());
@@ -333,7 +330,7 @@ fn xml_attributes(engine: &Interpreter<'_>, value: &Value, arguments: &Arguments
     let budget = engine.budget;
     let [space] = arguments.bind("xmlattr", ["autospace"])?;
     let Value::Dict(dict) = value else {
-        return Err(value.misfit("a mapping"));
+        return Err(value.mismatch("a mapping"));
     };
     let mut pairs = Vec::new();
     for (key, value) in dict.iter() {

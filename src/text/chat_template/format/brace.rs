@@ -94,7 +94,7 @@ fn fill(
     Ok(out)
 }
 
-/// Where the `}` is that ends the field.
+/// The place of the `}` that ends the field.
 fn field_end(text: &str) -> Result<usize> {
     let mut depth = 0;
     for (at, c) in text.char_indices() {
@@ -108,7 +108,7 @@ fn field_end(text: &str) -> Result<usize> {
     Err(Fault::value_error("expected '}' before end of string"))
 }
 
-/// Where a character is that stands outside of square brackets.
+/// The place of a character outside of square brackets.
 fn top_level(text: &str, wanted: char) -> Option<usize> {
     let mut bracket = false;
     text.char_indices().find_map(|(at, c)| {
@@ -178,7 +178,7 @@ fn lookup(
     Ok(value)
 }
 
-/// What stands behind the colon: how the field is filled, the separator of groups of digits, and the
+/// The part after the colon: how the field is filled, the separator of groups of digits, and the
 /// kind of the output.
 fn parse(spec: &str) -> Result<(Field, Option<char>, Option<char>)> {
     let mut field = Field::default();

@@ -3,10 +3,10 @@
 use crate::text::chat_template::fault::{Fault, Result};
 use crate::text::chat_template::limits::Budget;
 
-/// Widest field, and most decimals: a format pads up to what it asks for.
+/// Widest field, and most decimals: a format string chooses both.
 pub(super) const MAX_WIDTH: usize = 10_000;
 
-/// How a value is put into a field: the flags of `%` and what stands behind the colon in braces.
+/// How a value is put into a field: the flags of `%`, and the part after the colon in braces.
 #[derive(Default)]
 pub(super) struct Field {
     pub fill: Option<char>,

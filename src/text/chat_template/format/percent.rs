@@ -137,7 +137,7 @@ fn convert(
             let text = match (value.as_str(), value.as_index()) {
                 (Some(text), _) if text.chars().count() == 1 => text.to_owned(),
                 (None, Some(code)) => number::character(&code)?,
-                _ => return Err(value.misfit("an integer or one character")),
+                _ => return Err(value.mismatch("an integer or one character")),
             };
             (field.zero, field.precision) = (false, None);
             field.text(&text, '>', budget)
@@ -147,7 +147,7 @@ fn convert(
                 (Value::Float(value), 'd' | 'i' | 'u') => integral(value.trunc()),
                 _ => value.as_index(),
             };
-            let whole: BigInt = whole.ok_or_else(|| value.misfit("a number"))?;
+            let whole: BigInt = whole.ok_or_else(|| value.mismatch("a number"))?;
             let digits = number::integer(&whole, kind)?;
             let least = Field {
                 zero: true,
@@ -159,7 +159,7 @@ fn convert(
             field.number(whole.is_negative(), prefix, &digits, '>', budget)
         }
         'e' | 'E' | 'f' | 'F' | 'g' | 'G' => {
-            let float = value.as_float().ok_or_else(|| value.misfit("a number"))?;
+            let float = value.as_float().ok_or_else(|| value.mismatch("a number"))?;
             let precision = field.precision.unwrap_or(6);
             let digits = number::float(float, kind, precision, field.alternate)?;
             field.number(number::is_negative(float), "", &digits, '>', budget)

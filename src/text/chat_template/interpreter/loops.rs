@@ -109,12 +109,9 @@ impl Loop {
             site,
             scope,
             source: items.into_iter().into(),
-            ahead: Default::default(),
             index0: std::cell::Cell::new(usize::MAX),
             depth0,
-            previous: Default::default(),
-            current: Default::default(),
-            changed: Default::default(),
+            ..Self::default()
         }
     }
 

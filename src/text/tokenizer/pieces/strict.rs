@@ -1,9 +1,9 @@
-//! What encodes a text in which control tokens are spelled out, made when the first such text comes.
+//! What encodes a text in which control tokens are spelled out, made for the first such text.
 
 use aho_corasick::AhoCorasick;
 
 /// Encodes text in which no control token is recognised. The template's own are written as
-/// stand-ins: tokens of the same kind under texts that nobody writes.
+/// stand-ins: tokens of the same kind with texts that do not occur.
 pub(crate) struct Strict {
     pub inner: tokenizers::Tokenizer,
     /// Begins and ends the text of a stand-in.

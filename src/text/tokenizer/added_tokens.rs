@@ -14,13 +14,13 @@ const MAP: &str = "special_tokens_map.json";
 const ADDED: &str = "added_tokens.json";
 
 /// The tokens that the files beside a tokenizer add, as transformers collects them.
-pub(super) struct Beside {
+pub(super) struct AddedTokens {
     pub named: SpecialTokens,
     /// Added tokens by the ids that the files give them.
     pub added: Vec<(u32, AddedToken)>,
 }
 
-impl Beside {
+impl AddedTokens {
     /// Reads the files beside `tokenizer.json`: the configuration, `special_tokens_map.json` and
     /// `added_tokens.json`.
     pub(super) fn read(
@@ -80,30 +80,30 @@ impl Beside {
                 *token = known.clone();
             }
         }
-        Ok(Beside { named, added })
+        Ok(AddedTokens { named, added })
     }
 }
 
 /// The tokens that a tokenizer does not have yet, or has with other flags.
 pub(super) fn tokens_to_add(
-    beside: &Beside,
+    added_tokens: &AddedTokens,
     existing: &BTreeMap<u32, AddedToken>,
 ) -> Vec<AddedToken> {
     let mut tokens: Vec<AddedToken> = Vec::new();
-    for (_, token) in &beside.added {
+    for (_, token) in &added_tokens.added {
         if !existing.values().any(|known| known == token) {
             tokens.push(token.clone());
         }
     }
-    let named = beside.named.named.iter().map(|(_, token)| token);
-    for token in named.chain(beside.named.extra.iter().flatten()) {
+    let named = added_tokens.named.named.iter().map(|(_, token)| token);
+    for token in named.chain(added_tokens.named.extra.iter().flatten()) {
         let known = |known: &AddedToken| known.content == token.content;
         if !existing.values().any(known) && !tokens.iter().any(known) {
             tokens.push(token.clone());
         }
     }
     for token in &mut tokens {
-        let mut named = beside.named.named.iter();
+        let mut named = added_tokens.named.named.iter();
         token.special |= named.any(|(_, named)| named.content == token.content);
     }
     tokens
