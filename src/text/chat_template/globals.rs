@@ -87,29 +87,19 @@ fn range(arguments: &Arguments) -> Result<Value> {
         .map(Value::to_i64)
         .collect::<Result<Vec<_>>>()?;
     let (start, stop, step) = match given.as_slice() {
-        [stop] => (0, *stop, 1),
+        [start, stop, step] => (*start, *stop, *step),
         [start, stop] => (*start, *stop, 1),
-        [start, stop, step, ..] => (*start, *stop, *step),
-        [] => (0, 0, 1),
+        given => (0, given.first().copied().unwrap_or(0), 1),
     };
     if step == 0 {
         return Err(Fault::value_error("range() arg 3 must not be zero"));
     }
-    let distance = match step > 0 {
-        true => i128::from(stop) - i128::from(start),
-        false => i128::from(start) - i128::from(stop),
-    };
-    let step_size = i128::from(step).abs();
-    let length = if distance > 0 {
-        (distance - 1) / step_size + 1
-    } else {
-        0
-    };
+    let (span, size) = (i128::from(stop) - i128::from(start), i128::from(step));
+    let (span, size) = (span * size.signum(), size.abs());
+    let length = (span + size - 1).div_euclid(size).max(0);
     if length > i128::from(MAX_RANGE) {
-        return Err(Fault::new(
-            Kind::Arithmetic,
-            format!("a range is longer than {MAX_RANGE}"),
-        ));
+        let message = format!("a range is longer than {MAX_RANGE}");
+        return Err(Fault::new(Kind::Arithmetic, message));
     }
     Ok(Value::Range(Range {
         start,

@@ -45,6 +45,7 @@ struct Scope<'a> {
 }
 
 /// A macro, with the scope that it was declared in, and which of its names its body uses.
+#[derive(Clone, Copy)]
 struct Macro<'a> {
     declaration: &'a ast::Macro<'a>,
     scope: usize,

@@ -92,8 +92,6 @@ impl Class {
         inner: &mut tokenizers::Tokenizer,
         config: &Map<String, Json>,
     ) -> Result<bool, TokenizerError> {
-        let wrong = |message: String| TokenizerError::Parse { message };
-        let json = |error: serde_json::Error| wrong(error.to_string());
         let ModelWrapper::BPE(model) = inner.get_model() else {
             return Ok(false);
         };
@@ -105,17 +103,17 @@ impl Class {
         model.ignore_merges = false;
         inner.with_model(model);
         let steps = self.steps(config);
-        let normalizer: Option<NormalizerWrapper> =
-            serde_json::from_value(steps.normalizer).map_err(json)?;
-        guard(|| inner.with_normalizer(normalizer).map(|_| ())).map_err(wrong)?;
-        let cuts: Option<PreTokenizerWrapper> =
-            serde_json::from_value(steps.pre_tokenizer).map_err(json)?;
-        inner.with_pre_tokenizer(cuts);
-        let decoder: Option<DecoderWrapper> =
-            serde_json::from_value(steps.decoder).map_err(json)?;
-        inner.with_decoder(decoder);
+        let normalizer: Option<NormalizerWrapper> = part(steps.normalizer)?;
+        guard(|| inner.with_normalizer(normalizer).map(|_| ())).map_err(TokenizerError::parse)?;
+        inner.with_pre_tokenizer(part::<Option<PreTokenizerWrapper>>(steps.pre_tokenizer)?);
+        inner.with_decoder(part::<Option<DecoderWrapper>>(steps.decoder)?);
         Ok(true)
     }
+}
+
+/// A part of a `tokenizer.json`.
+fn part<T: serde::de::DeserializeOwned>(json: Json) -> Result<T, TokenizerError> {
+    serde_json::from_value(json).map_err(TokenizerError::parse)
 }
 
 #[cfg(test)]

@@ -117,3 +117,11 @@ pub enum TokenizerError {
     )]
     NoFiles,
 }
+
+impl TokenizerError {
+    pub(super) fn parse(error: impl ToString) -> Self {
+        Self::Parse {
+            message: error.to_string(),
+        }
+    }
+}

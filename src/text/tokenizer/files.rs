@@ -212,20 +212,11 @@ impl Tokenizer {
         if before.is_none() && behind.is_none() && !bare {
             return Ok(());
         }
-        let place = |added: Option<bool>, text: Option<&str>| {
-            let text = text.filter(|_| added == Some(true))?;
-            Some((self.token_id(text)? as usize, text.to_owned()))
-        };
-        let before = place(before, special.bos());
-        let behind = place(behind, special.eos());
-        let json = around(
-            before.as_ref().map(|(id, text)| (*id, text.as_str())),
-            behind.as_ref().map(|(id, text)| (*id, text.as_str())),
-        );
-        let parse = |error: serde_json::Error| TokenizerError::Parse {
-            message: error.to_string(),
-        };
-        self.post_processor = serde_json::from_value(json).map_err(parse)?;
+        let bos = special.bos().filter(|_| before == Some(true));
+        let eos = special.eos().filter(|_| behind == Some(true));
+        let [bos, eos] = [bos, eos].map(|text| Some((self.token_id(text?)? as usize, text?)));
+        let json = around(bos, eos);
+        self.post_processor = serde_json::from_value(json).map_err(TokenizerError::parse)?;
         Ok(())
     }
 }

@@ -111,7 +111,6 @@ impl Tokenizer {
                 bytes: bytes.len() as u64,
             });
         }
-        let parse = |message: String| TokenizerError::Parse { message };
         let read = |bytes: &[u8]| guard(|| tokenizers::Tokenizer::from_bytes(bytes));
         let inner = read(bytes).or_else(|message| {
             // Only where the file is no JSON, what Python alone accepts is replaced.
@@ -121,12 +120,11 @@ impl Tokenizer {
                 strict => read(strict.as_bytes()).map_err(|_| message),
             }
         });
-        Self::from_inner(inner.map_err(parse)?)
+        Self::from_inner(inner.map_err(TokenizerError::parse)?)
     }
 
     fn from_inner(mut inner: tokenizers::Tokenizer) -> Result<Self, TokenizerError> {
-        let parse = |message: String| TokenizerError::Parse { message };
-        guard(|| inner.with_truncation(None).map(|_| ())).map_err(parse)?;
+        guard(|| inner.with_truncation(None).map(|_| ())).map_err(TokenizerError::parse)?;
         inner.with_padding(None);
         let post_processor = inner.get_post_processor().cloned();
         inner.with_post_processor(None::<PostProcessorWrapper>);
@@ -134,11 +132,11 @@ impl Tokenizer {
         let vocab_size = inner.get_vocab(true).into_values().max();
         let vocab_size = vocab_size.map_or(0, |largest| largest as usize + 1);
         if vocab_size == 0 {
-            return Err(parse("the vocabulary is empty".to_owned()));
+            return Err(TokenizerError::parse("the vocabulary is empty"));
         }
         let byte_fallback = match inner.get_decoder() {
             Some(decoder) => serde_json::to_string(decoder)
-                .map_err(|error| parse(error.to_string()))?
+                .map_err(TokenizerError::parse)?
                 .contains("\"ByteFallback\""),
             None => false,
         };

@@ -126,24 +126,20 @@ fn parse_integer(text: &str, base: i64) -> Option<BigInt> {
         Some("0x") => Some(16),
         _ => None,
     };
-    let (base, digits) = match (base, prefixed) {
-        (0, Some(found)) => (found, lower.get(2..)?),
-        (0, None)
-            if lower.len() > 1
-                && lower.starts_with('0')
-                && !lower.trim_matches(['0', '_']).is_empty() =>
-        {
-            return None;
-        }
-        (0, None) => (10, lower.as_str()),
-        (base @ 2..=36, Some(found)) if base == i64::from(found) => (found, lower.get(2..)?),
-        (base @ 2..=36, _) => (u32::try_from(base).ok()?, lower.as_str()),
-        _ => return None,
+    let prefixed = prefixed.filter(|found| base == 0 || base == i64::from(*found));
+    let (base, digits) = match (prefixed, lower.get(2..)) {
+        (Some(found), Some(digits)) => (found, digits.strip_prefix('_').unwrap_or(digits)),
+        // Python refuses `int("010", 0)`, which was octal once.
+        _ if base == 0 => match lower.trim_matches(['0', '_']) {
+            "" => (10, lower.as_str()),
+            _ if lower.starts_with('0') => return None,
+            _ => (10, lower.as_str()),
+        },
+        _ => (u32::try_from(base).ok()?, lower.as_str()),
     };
-    let digits = match prefixed {
-        Some(_) => digits.strip_prefix('_').unwrap_or(digits),
-        None => digits,
-    };
+    if !(2..=36).contains(&base) {
+        return None;
+    }
     let digits = plain_digits(digits)?;
     if digits.len() > 4300 || !digits.chars().all(|c| c.is_digit(base)) {
         return None;
@@ -157,11 +153,18 @@ fn plain_digits(text: &str) -> Option<String> {
     if text.is_empty() || text.starts_with('_') || text.ends_with('_') || text.contains("__") {
         return None;
     }
-    let digit = |c: char| match decimal_value(c) {
-        Some(value) => char::from_digit(value, 10),
-        None => Some(c),
-    };
-    text.chars().filter(|c| *c != '_').map(digit).collect()
+    Some(
+        text.chars()
+            .filter(|c| *c != '_')
+            .map(ascii_digit)
+            .collect(),
+    )
+}
+
+/// A digit of any script as ASCII; other characters unchanged.
+fn ascii_digit(c: char) -> char {
+    let value = decimal_value(c).and_then(|value| char::from_digit(value, 10));
+    value.unwrap_or(c)
 }
 
 /// `float(text)`; `None` where Python raises.
@@ -172,22 +175,15 @@ fn parse_float(text: &str) -> Option<f64> {
         "inf" | "infinity" | "nan" if text.len() - unsigned.len() < 2 => return text.parse().ok(),
         _ => {}
     }
-    let beside_digits = text
-        .char_indices()
-        .filter(|(_, c)| *c == '_')
-        .all(|(at, _)| {
-            let before = text.get(..at).and_then(|text| text.chars().next_back());
-            let after = text.get(at + 1..).and_then(|text| text.chars().next());
-            before.is_some_and(|c| c.is_ascii_digit()) && after.is_some_and(|c| c.is_ascii_digit())
-        });
+    let is_digit = |c: char| c.is_ascii_digit();
+    let last = text.matches('_').count();
+    let beside_digits = text.split('_').enumerate().all(|(at, part)| {
+        (at == 0 || part.starts_with(is_digit)) && (at == last || part.ends_with(is_digit))
+    });
     let plain: String = text
         .chars()
         .filter(|c| *c != '_')
-        .map(|c| {
-            decimal_value(c)
-                .and_then(|value| char::from_digit(value, 10))
-                .unwrap_or(c)
-        })
+        .map(ascii_digit)
         .collect();
     let numeric = plain
         .chars()
@@ -201,24 +197,17 @@ fn parse_float(text: &str) -> Option<f64> {
 /// `filesizeformat`.
 fn file_size(bytes: f64, binary: bool) -> String {
     let base: f64 = if binary { 1024.0 } else { 1000.0 };
-    let units: [&str; 8] = match binary {
-        true => ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"],
-        false => ["kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"],
-    };
     if bytes == 1.0 {
         return "1 Byte".to_owned();
     }
     if bytes < base {
         return format!("{:.0} Bytes", bytes + 0.0);
     }
-    let mut unit = base;
-    let mut name = "";
-    for (at, candidate) in units.iter().enumerate() {
-        name = candidate;
-        unit = base.powi(at as i32 + 2);
-        if bytes < unit {
-            break;
-        }
-    }
-    format!("{:.1} {name}", base * bytes / unit)
+    let prefixes = if binary { "KMGTPEZY" } else { "kMGTPEZY" };
+    let units = (1..).zip(prefixes.chars());
+    let mut larger = units.skip_while(|(power, _)| bytes >= base.powi(power + 1));
+    let (power, prefix) = larger.next().unwrap_or((8, 'Y'));
+    let amount = base * bytes / base.powi(power + 1);
+    let unit = if binary { "iB" } else { "B" };
+    format!("{amount:.1} {prefix}{unit}")
 }

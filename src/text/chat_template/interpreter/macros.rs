@@ -52,13 +52,11 @@ impl<'a> Interpreter<'a> {
     }
 
     pub(crate) fn call_macro(&mut self, id: usize, arguments: &Arguments) -> Result<Value> {
-        let Some((name, parameters)) = self.signature(id) else {
+        let found = self.macros.get(id).copied().zip(self.signature(id));
+        let Some((site, (name, parameters))) = found else {
             return Err(Fault::runtime("no such macro"));
         };
-        let Some(site) = self.macros.get(id) else {
-            return Err(Fault::runtime("no such macro"));
-        };
-        let (declaration, scope) = (site.declaration, site.scope);
+        let defaults = &site.declaration.defaults;
         let mut values: Vec<Option<Value>> = vec![None; parameters.len()];
         for (slot, value) in values.iter_mut().zip(&arguments.positional) {
             *slot = Some(value.clone());
@@ -89,21 +87,19 @@ impl<'a> Interpreter<'a> {
                 None => return Err(unexpected(name, keyword)),
             }
         }
-        let (takes_caller, takes_more, takes_keywords) =
-            (site.takes_caller, site.takes_more, site.takes_keywords);
         let more = Value::tuple(more, self.budget)?;
         let run = |engine: &mut Self| {
-            if takes_caller && !parameters.contains(&"caller") {
+            if site.takes_caller && !parameters.contains(&"caller") {
                 let missing = || Value::undefined("No caller defined");
                 engine.define("caller", caller.unwrap_or_else(missing));
             }
-            if takes_keywords {
+            if site.takes_keywords {
                 engine.define("kwargs", Value::Dict(Rc::new(others)));
             }
-            if takes_more {
+            if site.takes_more {
                 engine.define("varargs", more);
             }
-            let without = parameters.len() - declaration.defaults.len().min(parameters.len());
+            let without = parameters.len().saturating_sub(defaults.len());
             let missing: Vec<bool> = values.iter().map(Option::is_none).collect();
             for (parameter, value) in parameters.iter().zip(values) {
                 let undefined =
@@ -111,15 +107,14 @@ impl<'a> Interpreter<'a> {
                 engine.define(parameter, value.unwrap_or_else(undefined));
             }
             // A default may name the parameters before it.
-            for (at, default) in declaration.defaults.iter().enumerate() {
-                let at = without + at;
+            for (at, default) in (without..).zip(defaults) {
                 if let (Some(true), Some(parameter)) = (missing.get(at), parameters.get(at)) {
                     let value = engine.evaluate(default)?;
                     engine.define(parameter, value);
                 }
             }
-            engine.statements(&declaration.body)
+            engine.statements(&site.declaration.body)
         };
-        self.called(|engine| engine.scoped(scope, run))
+        self.called(|engine| engine.scoped(site.scope, run))
     }
 }
