@@ -41,18 +41,20 @@ impl ChatTemplates {
     ///
     /// # Errors
     ///
-    /// [`ChatTemplateError::Json`] and [`ChatTemplateError::Field`]. The templates themselves are
-    /// parsed by [`select`](Self::select).
+    /// [`ChatTemplateError::Json`], [`ChatTemplateError::Field`] and
+    /// [`ChatTemplateError::SpecialToken`]. The templates themselves are parsed by
+    /// [`select`](Self::select).
     pub fn read(files: &ChatTemplateFiles<'_>) -> Result<Self, ChatTemplateError> {
         let config = files.tokenizer_config.map(object).transpose()?;
         let mut templates = Self::default();
         if let Some(config) = config.as_ref().and_then(Value::as_object) {
             templates = templates.with_special_tokens(&SpecialTokens::from_config(config)?);
         }
+        templates.sources = files.additional.iter().cloned().collect();
         let jinja = files
             .jinja
             .map(|text| (DEFAULT.to_owned(), text.to_owned()));
-        templates.sources = files.additional.iter().cloned().chain(jinja).collect();
+        templates.sources.extend(jinja);
         for text in [config, files.chat_template_json.map(object).transpose()?] {
             let found = text.as_ref().and_then(|text| text.get("chat_template"));
             if let (true, Some(found)) = (templates.sources.is_empty(), found) {

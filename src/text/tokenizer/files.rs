@@ -57,18 +57,14 @@ impl TokenizerFiles<'_> {
     /// A [`TokenizerError`]: none of the files that a tokenizer is built from; a file that is not
     /// what its name promises; a kind of tokenizer that is not built here.
     pub fn load(&self) -> Result<LoadedTokenizer, TokenizerError> {
-        let config = match self.tokenizer_config {
-            Some(text) => object(text, CONFIG)?,
-            None => Map::new(),
-        };
+        let config = self.tokenizer_config.map(|text| object(text, CONFIG));
+        let config = config.transpose()?.unwrap_or_default();
         let mut warnings = Vec::new();
         let (mut inner, base, defaults) = match self.tokenizer_json {
             Some(bytes) => {
                 let mut inner = Tokenizer::from_bytes(bytes)?;
-                let byte_level = b"\"ByteLevel\"";
-                let byte_level = bytes
-                    .windows(byte_level.len())
-                    .any(|part| part == byte_level);
+                let text = std::str::from_utf8(bytes).unwrap_or_default();
+                let byte_level = text.contains("\"ByteLevel\"");
                 let class = Class::of(&config, self.model_type, byte_level);
                 if let Some(class) = class {
                     if !class.apply(&mut inner.inner, &config)? {
@@ -83,13 +79,9 @@ impl TokenizerFiles<'_> {
             }
             None => {
                 let base = self.base(&config)?;
-                let json = base.json.to_string();
+                let inner = Tokenizer::from_bytes(base.json.to_string().as_bytes())?;
                 let defaults = base.defaults.clone();
-                (
-                    Tokenizer::from_bytes(json.as_bytes())?,
-                    Some(base),
-                    defaults,
-                )
+                (inner, Some(base), defaults)
             }
         };
         let existing = inner.inner.get_added_tokens_decoder();
@@ -111,11 +103,8 @@ impl TokenizerFiles<'_> {
             if !base.extra.is_empty() {
                 added_tokens.named.extra = Some(base.extra.clone());
             }
-            if base.raw_added {
-                added_tokens
-                    .added
-                    .iter_mut()
-                    .for_each(|(_, token)| token.normalized = false);
+            for (_, token) in &mut added_tokens.added {
+                token.normalized &= !base.raw_added;
             }
         }
         let tokens = tokens_to_add(&added_tokens, &existing);
@@ -137,10 +126,7 @@ impl TokenizerFiles<'_> {
                 ));
             }
         }
-        let mut tokenizer = match adds_some {
-            true => inner.renewed()?,
-            false => inner,
-        };
+        let mut tokenizer = if adds_some { inner.renewed()? } else { inner };
         if let Some(base) = base {
             tokenizer.surround_by(&config, &special_tokens, base.bare)?;
         }
