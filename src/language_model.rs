@@ -11,9 +11,7 @@ use crate::checkpoint::{
 use crate::model::{Decoder, DecoderConfig};
 use crate::text::chat_template::{ChatTemplate, ChatTemplateError, ChatTemplates, RenderOptions};
 use crate::text::generation_config::{GenerationConfig, GenerationConfigError};
-use crate::text::prompt::{
-    PromptError, PromptOptions, PromptSplit, PromptTemplate, QuerySplit, TemplateChoice,
-};
+use crate::text::prompt::{PromptError, PromptOptions, PromptSplit, PromptTemplate, QuerySplit};
 use crate::text::stop::{self, StopToken};
 use crate::text::tokenizer::{SpecialTokens, Tokenizer, TokenizerError};
 
@@ -76,7 +74,7 @@ pub struct LanguageModel {
     pub device: Device,
     /// What the weights, and therefore the cache, are stored as.
     pub dtype: FloatDType,
-    /// What the user should know about the weights, one line each.
+    /// Warnings about the weights, a line each.
     pub warnings: Vec<String>,
 }
 
@@ -92,30 +90,28 @@ impl ModelText {
         warnings.extend(loaded.beyond(config.vocab_size));
         warnings.extend(loaded.warnings);
         let (tokenizer, special_tokens) = (loaded.tokenizer, loaded.special_tokens);
-        let (chat_templates, default) = chat_templates(source)?;
-        let chat_template = default.map(|template| with_tokens(template, &special_tokens));
+        let (chat_templates, template) = chat_templates(source, &special_tokens)?;
+        let template = template.as_ref();
         let generation = generation_config(source, config.vocab_size)?;
         let (_, ignored) = generation.unusable_but(&[]);
-        warnings.extend(
-            ignored
-                .iter()
-                .map(|value| format!("{value}; it is ignored")),
-        );
+        let ignored = ignored.iter();
+        warnings.extend(ignored.map(|value| format!("{value}; it is ignored")));
         let stop_tokens = stop::of_model(
             &generation.eos_token_ids,
             special_tokens.eos(),
-            chat_template.as_ref(),
+            template,
             &tokenizer,
             config.vocab_size,
         );
-        let control = own_tokens(chat_template.as_ref(), &tokenizer);
-        let control = control
-            .into_iter()
-            .chain(stop_tokens.iter().map(|stop| stop.id));
-        let tokenizer = tokenizer.with_control_tokens(control);
+        let prompt = template
+            .map(|template| PromptTemplate::from_chat(template, None, &RenderOptions::default()));
+        let control = prompt.and_then(Result::ok);
+        let control = control.map(|prompt| prompt.control_tokens(&tokenizer));
+        let control = control.into_iter().flatten();
+        let control = control.chain(stop_tokens.iter().map(|stop| stop.id));
         Ok(Self {
             config,
-            tokenizer,
+            tokenizer: tokenizer.with_control_tokens(control),
             special_tokens,
             chat_templates,
             generation,
@@ -124,19 +120,9 @@ impl ModelText {
         })
     }
 
-    /// The chat template that was chosen, with the tokenizer's special tokens; none where the text
-    /// stands as it is.
-    fn template(&self, options: &PromptOptions) -> Result<Option<ChatTemplate>, ModelError> {
+    fn template(&self, options: &PromptOptions) -> Result<Option<ChatTemplate>, ChatTemplateError> {
         let has_tools = options.render.tools.is_some();
-        let select = |name| self.chat_templates.select(name, has_tools).map(Some);
-        let template = match &options.template {
-            TemplateChoice::Model if self.chat_templates.is_empty() => None,
-            TemplateChoice::Model => select(None)?,
-            TemplateChoice::Named(name) => select(Some(name))?,
-            TemplateChoice::Source(source) => Some(ChatTemplate::parse(source)?),
-            TemplateChoice::None => None,
-        };
-        Ok(template.map(|template| with_tokens(template, &self.special_tokens)))
+        options.template.of(&self.chat_templates, has_tools)
     }
 
     /// The tokens that end an answer to a prompt of these options: the model's, and the one with which
@@ -149,13 +135,8 @@ impl ModelText {
     pub fn stop_tokens_of(&self, options: &PromptOptions) -> Result<Vec<StopToken>, ModelError> {
         let template = self.template(options)?;
         let mut stops = self.stop_tokens.clone();
-        let ends = template.and_then(|template| stop::end_of_turn(&template, &self.tokenizer));
-        if let Some(token) = ends
-            && (token.id as usize) < self.config.vocab_size
-            && stops.iter().all(|stop| stop.id != token.id)
-        {
-            stops.push(token);
-        }
+        let vocab_size = self.config.vocab_size;
+        stop::add_end_of_turn(&mut stops, template.as_ref(), &self.tokenizer, vocab_size);
         Ok(stops)
     }
 
@@ -261,7 +242,7 @@ impl LanguageModel {
     }
 }
 
-/// Loads only the weights of a model, and what a load that succeeded has to say.
+/// Loads only the weights of a model, with the report of the load.
 ///
 /// # Errors
 ///
@@ -284,27 +265,6 @@ pub fn load_decoder(
     Ok((decoder, report))
 }
 
-/// The added tokens that a chat template itself writes around a user's text: control tokens, whatever
-/// the tokenizer's files say of them.
-fn own_tokens(template: Option<&ChatTemplate>, tokenizer: &Tokenizer) -> Vec<u32> {
-    let Some(template) = template else {
-        return Vec::new();
-    };
-    let Ok(prompt) = PromptTemplate::from_chat(template, None, &RenderOptions::default()) else {
-        return Vec::new();
-    };
-    let frames = [prompt.prefix(), prompt.tail()];
-    let ids = frames.map(|text| tokenizer.encode(text, false).unwrap_or_default());
-    let has_words = |id: &u32| {
-        let token = tokenizer.token(*id);
-        token.is_some_and(|token| !token.trim().is_empty())
-    };
-    let ids = ids.into_iter().flatten();
-    ids.filter(|id| tokenizer.is_added(*id))
-        .filter(has_words)
-        .collect()
-}
-
 /// A file of the source, for a message; all that is in a GGUF file is in one.
 fn file(source: &ModelSource, name: &str) -> PathBuf {
     match source.path().is_dir() {
@@ -313,16 +273,10 @@ fn file(source: &ModelSource, name: &str) -> PathBuf {
     }
 }
 
-/// A template that sees the tokenizer's special tokens.
-fn with_tokens(template: ChatTemplate, tokens: &SpecialTokens) -> ChatTemplate {
-    tokens.iter().fold(template, |template, (name, text)| {
-        template.with_special_token(name, text)
-    })
-}
-
 /// The model's templates, and the one that is used where none is asked for by name.
 fn chat_templates(
     source: &ModelSource,
+    tokens: &SpecialTokens,
 ) -> Result<(ChatTemplates, Option<ChatTemplate>), ChatTemplateError> {
     let files = source.chat_templates();
     let in_file = |error: ChatTemplateError| {
@@ -337,6 +291,7 @@ fn chat_templates(
         error.in_file(&file(source, name))
     };
     let templates = ChatTemplates::read(&files).map_err(in_file)?;
+    let templates = templates.with_special_tokens(tokens);
     let default = match templates.select(None, false) {
         Ok(template) => Some(template),
         // Where templates have other names, one has to be asked for.

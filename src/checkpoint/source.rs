@@ -8,6 +8,8 @@ use super::local::{LocalError, describe_folder, refuse_pointer};
 use super::{Checkpoint, ConfigError, WeightsError, listing};
 use crate::text::chat_template::ChatTemplateFiles;
 use crate::text::json;
+#[cfg(feature = "gguf")]
+use crate::text::tokenizer::SpecialTokens;
 use crate::text::tokenizer::{LoadedTokenizer, TokenizerError, TokenizerFiles};
 
 /// The longest configuration or chat template that is read, in bytes.
@@ -249,7 +251,7 @@ impl ModelSource {
             let config = serde_json::from_str(config).unwrap_or_default();
             return Ok(LoadedTokenizer {
                 tokenizer: tokenizer.build().map_err(of_path)?,
-                special_tokens: crate::text::tokenizer::SpecialTokens::from_config(&config),
+                special_tokens: SpecialTokens::from_config(&config).unwrap_or_default(),
                 warnings: tokenizer.warnings,
             });
         }

@@ -1,22 +1,23 @@
 //! Chat templates: the Jinja program of a model that turns messages into its prompt.
 //!
 //! Rendered as Hugging Face transformers does it (`apply_chat_template`): minijinja parses a
-//! template, and what it says is carried out here with Python's values, operators, methods and
-//! spelling, and with Jinja2's filters and tests. A template is a program from elsewhere, so what it
-//! may take is limited; one that takes more ends with [`ChatTemplateError::Limit`].
+//! template, and an interpreter runs the syntax tree with Python's values, operators, methods and
+//! output, and with Jinja2's filters and tests. minijinja's own engine renders many published templates
+//! differently. Templates are untrusted programs, so steps and memory are limited; one that takes more
+//! ends with [`ChatTemplateError::Limit`].
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `message.rs`, `variable.rs` | what goes in |
-//! | `selection.rs` | which of a model's templates is used |
-//! | `source.rs` | text and tags as Jinja2 cuts them, for minijinja's parser |
-//! | `engine.rs`, `interpreter.rs`, `expression.rs` | runs a template |
-//! | `value.rs`, `operators.rs`, `slices.rs`, `print.rs`, `json.rs`, `text.rs`, `attributes.rs`, `format.rs` | Python |
-//! | `filters.rs`, `tests.rs`, `globals.rs`, `markup.rs`, `clock.rs` | Jinja2 and transformers |
-//! | `limits.rs`, `fault.rs` | what a template may take, and how it stops |
+//! | `message`, `variable` | the messages, and what a template is given beside them |
+//! | `selection` | the choice among a model's templates |
+//! | `source` | text and tags as Jinja2 cuts them, for minijinja's parser |
+//! | `engine`, `interpreter`, `expression` | parsing, statements, expressions |
+//! | `value`, `operators`, `slices`, `sorting`, `print`, `json` | Python's values and what is computed with them |
+//! | `call`, `attributes`, `text`, `characters`, `format` | Python's calls, methods and formatting |
+//! | `filters`, `tests`, `globals`, `markup`, `clock` | Jinja2's and transformers' filters, tests and functions |
+//! | `limits`, `fault`, `error` | limits on steps and memory, exceptions, errors |
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
 
 mod attributes;
 mod call;
@@ -48,24 +49,7 @@ mod variable;
 pub use error::ChatTemplateError;
 pub use message::ChatMessage;
 pub use selection::{ChatTemplateFiles, ChatTemplates};
-pub use variable::TemplateValue;
-
-/// How [`ChatTemplate::render`] renders.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct RenderOptions {
-    /// Whether the prompt ends with the opening of the assistant's turn.
-    pub add_generation_prompt: bool,
-    /// The functions that the model may call, as JSON schemas; `tools` is none where `None`.
-    pub tools: Option<Vec<serde_json::Value>>,
-    /// The documents that the model may cite; `documents` is none where `None`.
-    pub documents: Option<Vec<serde_json::Value>>,
-    /// Further variables, such as `enable_thinking`. They go before special tokens of that name.
-    pub variables: BTreeMap<String, TemplateValue>,
-    /// The time that `strftime_now` tells; the system's clock where `None`.
-    pub now: Option<SystemTime>,
-    /// Where that time is local, in seconds east of UTC; the system's time zone where `None`.
-    pub utc_offset: Option<i32>,
-}
+pub use variable::{RenderOptions, TemplateValue};
 
 /// The variables that every template is given.
 const RESERVED: [&str; 4] = ["messages", "tools", "documents", "add_generation_prompt"];

@@ -1,16 +1,16 @@
-//! How a model's authors want it to generate: `generation_config.json`, with `config.json` for what
-//! that leaves out.
+//! Defaults for generation: `generation_config.json`, with `config.json` for what that leaves out.
 //!
-//! A value that cannot be used is kept by name and refused only by those who would need it: flags
-//! may stand in its place.
+//! A value that cannot be used is recorded by name and refused only where it is needed: a flag may
+//! replace it.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use super::json;
 
-/// Defaults for generation. What a file does not say is `None`.
+/// Defaults for generation. What a file does not have is `None`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GenerationConfig {
     /// The token that begins a text.
@@ -54,8 +54,8 @@ pub struct UnusableValue {
 /// Fields that only a draw looks at.
 const SAMPLED: [&str; 4] = ["temperature", "top_k", "top_p", "min_p"];
 
-/// Fields whose absence changes no choice of a token: an id that the model does not have never
-/// comes, and a limit is always given.
+/// Fields whose absence changes no choice of a token: an id that the model does not have is
+/// never generated, and a limit is always given.
 const HARMLESS: [&str; 3] = ["bos_token_id", "eos_token_id", "max_new_tokens"];
 
 impl GenerationConfig {
@@ -71,8 +71,8 @@ impl GenerationConfig {
         self
     }
 
-    /// The values that cannot be used and are needed where the fields `overridden` are given by
-    /// somebody else, and those that are not needed.
+    /// The values that cannot be used and are needed where the fields `overridden` are given
+    /// elsewhere, and those that are not needed.
     pub fn unusable_but(&self, overridden: &[&str]) -> (Vec<&UnusableValue>, Vec<&UnusableValue>) {
         let sampling = self.do_sample == Some(true) || overridden.contains(&"temperature");
         self.unusable.iter().partition(|value| {
@@ -97,36 +97,28 @@ impl GenerationConfig {
             .ok_or_else(|| GenerationConfigError::NotAnObject {
                 found: shorten(&value),
             })?;
-        let mut unusable = Vec::new();
         let mut fields = Fields {
             fields,
             vocab_size,
-            unusable: &mut unusable,
+            unusable: Vec::new(),
         };
-        let mut config = Self {
-            bos_token_id: fields.one_token("bos_token_id"),
-            eos_token_ids: fields.tokens("eos_token_id"),
-            do_sample: fields.flag("do_sample"),
-            temperature: fields.number("temperature", "a number from 0 to 100", |t| {
-                (0.0..=100.0).contains(&t)
-            }),
+        let share = "a number above 0, at most 1";
+        Ok(Self {
+            bos_token_id: fields.tokens("bos_token_id", false).first().copied(),
+            eos_token_ids: fields.tokens("eos_token_id", true),
+            do_sample: fields.read("do_sample", "true or false", Value::as_bool),
+            temperature: fields.number("temperature", "a number from 0 to 100", 0.0..=100.0),
             top_k: fields.count("top_k"),
-            top_p: fields.number("top_p", "a number above 0, at most 1", |p| {
-                p > 0.0 && p <= 1.0
-            }),
-            min_p: fields.number("min_p", "a number from 0 to 1", |p| {
-                (0.0..=1.0).contains(&p)
-            }),
+            top_p: fields.number("top_p", share, f64::MIN_POSITIVE..=1.0),
+            min_p: fields.number("min_p", "a number from 0 to 1", 0.0..=1.0),
             repetition_penalty: fields.number(
                 "repetition_penalty",
                 "a number from 0.01 to 100",
-                |p| (0.01..=100.0).contains(&p),
+                0.01..=100.0,
             ),
             max_new_tokens: fields.count("max_new_tokens"),
-            unusable: Vec::new(),
-        };
-        config.unusable = unusable;
-        Ok(config)
+            unusable: fields.unusable,
+        })
     }
 
     /// The same, read from a file of this path.
@@ -141,7 +133,7 @@ impl GenerationConfig {
 struct Fields<'a> {
     fields: &'a Map<String, Value>,
     vocab_size: usize,
-    unusable: &'a mut Vec<UnusableValue>,
+    unusable: Vec<UnusableValue>,
 }
 
 impl<'a> Fields<'a> {
@@ -150,81 +142,69 @@ impl<'a> Fields<'a> {
         self.fields.get(name).filter(|value| !value.is_null())
     }
 
-    fn refuse(&mut self, name: &'static str, expected: impl Into<String>, found: &Value) {
+    /// A field's value by `convert`, which gives `None` for one that cannot be used.
+    fn read<T>(
+        &mut self,
+        name: &'static str,
+        expected: &str,
+        convert: impl Fn(&Value) -> Option<T>,
+    ) -> Option<T> {
+        let value = self.get(name)?;
+        let read = convert(value);
+        if read.is_none() {
+            self.refuse(name, expected, value);
+        }
+        read
+    }
+
+    fn refuse(&mut self, name: &'static str, expected: &str, found: &Value) {
         self.unusable.push(UnusableValue {
             file: None,
             name,
-            expected: expected.into(),
+            expected: expected.to_owned(),
             found: shorten(found),
         });
     }
 
-    fn token(&mut self, name: &'static str, value: &Value) -> Option<u32> {
-        let id = value.as_u64().filter(|&id| id < self.vocab_size as u64);
-        let id = id.and_then(|id| u32::try_from(id).ok());
-        if id.is_none() {
-            let expected = format!("a token below the vocabulary's {}", self.vocab_size);
-            self.refuse(name, expected, value);
-        }
-        id
-    }
-
-    fn one_token(&mut self, name: &'static str) -> Option<u32> {
-        let value = self.get(name)?;
-        self.token(name, value)
-    }
-
-    /// One token or a list of them, without repetition.
-    fn tokens(&mut self, name: &'static str) -> Vec<u32> {
+    /// One token or, where it may be one, a list of them, without repetition.
+    fn tokens(&mut self, name: &'static str, list: bool) -> Vec<u32> {
         let values = match self.get(name) {
             None => &[][..],
-            Some(Value::Array(values)) => values,
+            Some(Value::Array(values)) if list => values,
             Some(one) => std::slice::from_ref(one),
         };
         let mut ids = Vec::new();
         for value in values {
-            if let Some(id) = self.token(name, value)
-                && !ids.contains(&id)
-            {
-                ids.push(id);
+            let id = value.as_u64().filter(|&id| id < self.vocab_size as u64);
+            match id.and_then(|id| u32::try_from(id).ok()) {
+                Some(id) if ids.contains(&id) => {}
+                Some(id) => ids.push(id),
+                None => {
+                    let expected = format!("a token below the vocabulary's {}", self.vocab_size);
+                    self.refuse(name, &expected, value);
+                }
             }
         }
         ids
     }
 
-    fn flag(&mut self, name: &'static str) -> Option<bool> {
-        let value = self.get(name)?;
-        let flag = value.as_bool();
-        if flag.is_none() {
-            self.refuse(name, "true or false", value);
-        }
-        flag
-    }
-
     fn number(
         &mut self,
         name: &'static str,
-        expected: &'static str,
-        accept: impl Fn(f64) -> bool,
+        expected: &str,
+        range: RangeInclusive<f64>,
     ) -> Option<f32> {
-        let value = self.get(name)?;
-        match value.as_f64().filter(|&number| accept(number)) {
-            // What underflows to 0 in f32 is out of a range that excludes 0.
-            Some(number) if accept(f64::from(number as f32)) => Some(number as f32),
-            _ => {
-                self.refuse(name, expected, value);
-                None
-            }
-        }
+        // What underflows to 0 in f32 is out of a range that excludes 0.
+        self.read(name, expected, |value| {
+            let number = value.as_f64().filter(|number| range.contains(number))? as f32;
+            range.contains(&f64::from(number)).then_some(number)
+        })
     }
 
     fn count(&mut self, name: &'static str) -> Option<usize> {
-        let value = self.get(name)?;
-        let count = value.as_u64().and_then(|count| u32::try_from(count).ok());
-        if count.is_none() {
-            self.refuse(name, "a whole number from 0 to 4294967295", value);
-        }
-        count.map(|count| count as usize)
+        self.read(name, "a whole number from 0 to 4294967295", |value| {
+            Some(u32::try_from(value.as_u64()?).ok()? as usize)
+        })
     }
 }
 

@@ -16,7 +16,7 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 ///
 /// # Errors
 ///
-/// The error of `serde_json` for the text as it stands, where it is no JSON for Python either.
+/// The error of `serde_json` for the unchanged text, where it is no JSON for Python either.
 pub(crate) fn from_str<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
     match serde_json::from_str(text) {
         Ok(value) => Ok(value),
@@ -78,7 +78,11 @@ pub(crate) fn strict(text: &str) -> Cow<'_, str> {
 
 /// Passes over the string that begins at byte `start` and replaces halves of surrogate pairs in it.
 /// Returns the byte behind it.
-fn string(text: &str, start: usize, replace: &mut impl FnMut(usize, usize, &str)) -> usize {
+pub(crate) fn string(
+    text: &str,
+    start: usize,
+    replace: &mut impl FnMut(usize, usize, &str),
+) -> usize {
     let bytes = text.as_bytes();
     let unit = |at: usize| -> Option<u16> {
         let escape = bytes.get(at..at + 6)?;

@@ -1,5 +1,16 @@
 //! Text to tokens and back: tokenizers, chat templates, prompts, streaming, and the choice of the next
-//! token from logits.
+//! token from logits. Nothing here uses another part of this crate.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | [`tokenizer`] | [`Tokenizer`](tokenizer::Tokenizer): text to token ids and back, from any of the files that models come with |
+//! | [`chat_template`] | [`ChatTemplate`](chat_template::ChatTemplate): messages to the text of a prompt |
+//! | [`prompt`] | [`PromptTemplate`](prompt::PromptTemplate): document and question to the tokens of a prompt in its four parts |
+//! | [`generation_config`] | [`GenerationConfig`](generation_config::GenerationConfig): the defaults of a model |
+//! | [`sampler`] | [`Sampler`](sampler::Sampler): a row of logits to the next token |
+//! | [`stop`] | [`StopToken`](stop::StopToken) and [`StopTexts`](stop::StopTexts): where an answer ends |
+//! | [`text_stream`] | [`TextStream`](text_stream::TextStream): tokens to pieces of text as they come |
+//! | `json` | JSON as Python reads it, for the files above |
 
 pub mod chat_template;
 pub mod generation_config;

@@ -1,5 +1,5 @@
-//! The prompt as the method needs it: what stands before the document, the document, the question,
-//! and what follows, each in tokens.
+//! The prompt in four parts, each in tokens: the text before the document, the document, the question,
+//! and the rest.
 //!
 //! The prompt is what the chat template makes of one user message, the document and the question
 //! with [`SEPARATOR`] between them. The separator counts to the document: tokenizers merge line
@@ -7,10 +7,12 @@
 //! with a token of its own, whatever the document ends with, and one prefilled document takes many
 //! questions.
 
-use super::chat_template::{ChatMessage, ChatTemplate, ChatTemplateError, RenderOptions};
+use super::chat_template::{
+    ChatMessage, ChatTemplate, ChatTemplateError, ChatTemplates, RenderOptions,
+};
 use super::tokenizer::{TextPiece, Tokenizer, TokenizerError};
 
-/// What stands between the document and the question.
+/// The text between the document and the question.
 pub const SEPARATOR: &str = "\n\n";
 
 /// Stand-ins for the document and the question, to find them again in what a template renders. They
@@ -28,9 +30,30 @@ pub enum TemplateChoice {
     Named(String),
     /// Another one: its source.
     Source(String),
-    /// None, whatever the model has: document and question stand as they are behind the tokenizer's
+    /// None, whatever the model has: document and question unchanged, after the tokenizer's
     /// special tokens.
     None,
+}
+
+impl TemplateChoice {
+    /// The template that is chosen among a model's; none where the text stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`ChatTemplateError`] where there is no template of the name, or the source does not parse.
+    pub fn of(
+        &self,
+        templates: &ChatTemplates,
+        has_tools: bool,
+    ) -> Result<Option<ChatTemplate>, ChatTemplateError> {
+        match self {
+            Self::Model if templates.is_empty() => Ok(None),
+            Self::Model => templates.select(None, has_tools).map(Some),
+            Self::Named(name) => templates.select(Some(name), has_tools).map(Some),
+            Self::Source(source) => templates.parse(source).map(Some),
+            Self::None => Ok(None),
+        }
+    }
 }
 
 /// How a document and a question become a prompt.
@@ -50,13 +73,13 @@ pub struct PromptOptions {
 }
 
 /// A chat template with a place for a document and one for a question.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PromptTemplate {
     prefix: String,
     tail: String,
     /// Whether the template strips white space from the start of a message.
     strips_start: bool,
-    /// Whether the tokenizer adds its special tokens: without a template, nobody else does.
+    /// Whether the tokenizer adds its special tokens: only without a template.
     add_special: bool,
     /// Whether control tokens spelled out in document and question become those tokens.
     allow_control_tokens: bool,
@@ -65,7 +88,7 @@ pub struct PromptTemplate {
 /// The text of a prompt in its four pieces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptParts {
-    /// What stands before the document: the begin-of-text token, the system prompt, the opening of
+    /// The text before the document: the begin-of-text token, the system prompt, the opening of
     /// the user's turn.
     pub prefix: String,
     /// The document and the [`SEPARATOR`].
@@ -117,11 +140,8 @@ impl PromptTemplate {
     /// tokenizer.
     pub fn plain() -> Self {
         Self {
-            prefix: String::new(),
-            tail: String::new(),
-            strips_start: false,
             add_special: true,
-            allow_control_tokens: false,
+            ..Self::default()
         }
     }
 
@@ -166,8 +186,7 @@ impl PromptTemplate {
             prefix,
             tail,
             strips_start,
-            add_special: false,
-            allow_control_tokens: false,
+            ..Self::default()
         })
     }
 
@@ -192,6 +211,20 @@ impl PromptTemplate {
     /// The text after the question.
     pub fn tail(&self) -> &str {
         &self.tail
+    }
+
+    /// The added tokens that the template itself writes around the user's text: control tokens, whatever
+    /// their flags in the tokenizer's files are.
+    pub(crate) fn control_tokens(&self, tokenizer: &Tokenizer) -> Vec<u32> {
+        let texts = [&self.prefix, &self.tail];
+        let ids = texts.map(|text| tokenizer.encode(text, false).unwrap_or_default());
+        let has_words = |id: &u32| {
+            let token = tokenizer.token(*id);
+            token.is_some_and(|token| !token.trim().is_empty())
+        };
+        let ids = ids.into_iter().flatten();
+        ids.filter(|id| tokenizer.is_added(*id) && has_words(id))
+            .collect()
     }
 
     /// Puts a document and a question in their places. White space around the question is dropped,
@@ -234,14 +267,13 @@ impl PromptTemplate {
         let query = checked_question(question)?;
         // Encoded behind the separator, as in the whole: some tokenizers treat the start of a text
         // in a way of its own.
-        let texts = [SEPARATOR, query, &self.tail];
-        let pieces = pieces(texts, [true, true, false], self.allow_control_tokens);
-        let cut = Cut::new(tokenizer, &pieces, false, vocab_size)?;
-        let [_, query, tail] = cut.pieces(3).try_into().unwrap_or_default();
+        let parts = [(SEPARATOR, true), (query, true), (&self.tail, false)];
+        let allow = self.allow_control_tokens;
+        let ([_, query, tail], straddling) = encode(tokenizer, parts, false, allow, vocab_size)?;
         Ok(QuerySplit {
             query,
             tail,
-            exact: cut.straddling.is_none(),
+            exact: straddling.is_none(),
         })
     }
 }
@@ -258,7 +290,7 @@ impl PromptParts {
         .concat()
     }
 
-    /// The tokens of each piece. The whole text is encoded, once, and cut where its pieces meet.
+    /// The tokens of each piece. The whole text is encoded once and cut at the ends of its pieces.
     /// `vocab_size` is the model's: the rows of its embedding.
     ///
     /// # Errors
@@ -271,14 +303,15 @@ impl PromptParts {
         tokenizer: &Tokenizer,
         vocab_size: usize,
     ) -> Result<PromptSplit, PromptError> {
-        let texts = [&self.prefix, &self.document, &self.query, &self.tail];
-        let pieces = pieces(
-            texts.map(String::as_str),
-            [false, true, true, false],
-            self.allow_control_tokens,
-        );
-        let cut = Cut::new(tokenizer, &pieces, self.add_special, vocab_size)?;
-        let [prefix, document, query, tail] = cut.pieces(4).try_into().unwrap_or_default();
+        let parts = [
+            (self.prefix.as_str(), false),
+            (&self.document, true),
+            (&self.query, true),
+            (&self.tail, false),
+        ];
+        let (special, allow) = (self.add_special, self.allow_control_tokens);
+        let (tokens, straddling) = encode(tokenizer, parts, special, allow, vocab_size)?;
+        let [prefix, document, query, tail] = tokens;
         if document.is_empty() {
             return Err(PromptError::EmptyDocument);
         }
@@ -287,8 +320,8 @@ impl PromptParts {
             document,
             query,
             tail,
-            exact: cut.straddling.is_none(),
-            first_difference: cut.straddling,
+            exact: straddling.is_none(),
+            first_difference: straddling,
         })
     }
 }
@@ -316,71 +349,49 @@ impl PromptSplit {
     }
 }
 
-/// Texts as pieces; those of the user are literal, unless their control tokens are to be read.
-fn pieces<const N: usize>(
-    texts: [&str; N],
-    of_user: [bool; N],
+/// A text of a prompt, and whether the user wrote it.
+type Part<'t> = (&'t str, bool);
+
+/// Encodes the parts as one text and cuts it at their ends. Returns the tokens of each part, and the
+/// index of the first token that lies across two of them.
+fn encode<const N: usize>(
+    tokenizer: &Tokenizer,
+    parts: [Part<'_>; N],
+    add_special: bool,
     allow_control_tokens: bool,
-) -> [TextPiece<'_>; N] {
-    std::array::from_fn(|i| match of_user[i] && !allow_control_tokens {
-        true => TextPiece::Literal(texts[i]),
-        false => TextPiece::Template(texts[i]),
-    })
-}
-
-/// The tokens of a text, and where its pieces begin among them.
-struct Cut {
-    ids: Vec<u32>,
-    starts: Vec<usize>,
-    /// The first token across the end of a piece.
-    straddling: Option<usize>,
-}
-
-impl Cut {
-    /// Encodes the pieces as one text and cuts it where they meet.
-    fn new(
-        tokenizer: &Tokenizer,
-        pieces: &[TextPiece<'_>],
-        add_special: bool,
-        vocab_size: usize,
-    ) -> Result<Self, PromptError> {
-        let encoded = tokenizer.encode_pieces(pieces, add_special)?;
-        if let Some(index) = encoded.ids.iter().position(|&id| id as usize >= vocab_size) {
-            return Err(PromptError::BeyondVocabulary {
-                id: encoded.ids[index],
-                index,
-                vocab_size,
-            });
-        }
-        let mut straddling = None;
-        let mut starts = Vec::new();
-        let mut end = 0;
-        for piece in pieces.iter().take(pieces.len().saturating_sub(1)) {
-            let (TextPiece::Template(text) | TextPiece::Literal(text)) = piece;
-            end += text.len();
-            let first = encoded.spans.partition_point(|&(_, last)| last <= end);
-            let start = first + encoded.special_before;
-            if encoded.spans.get(first).is_some_and(|span| span.0 < end) {
-                straddling = straddling.or(Some(start));
-            }
-            starts.push(start);
-        }
-        Ok(Self {
-            ids: encoded.ids,
-            starts,
-            straddling,
-        })
+    vocab_size: usize,
+) -> Result<([Vec<u32>; N], Option<usize>), PromptError> {
+    let pieces = parts.map(|(text, of_user)| match of_user && !allow_control_tokens {
+        true => TextPiece::Literal(text),
+        false => TextPiece::Template(text),
+    });
+    let encoded = tokenizer.encode_pieces(&pieces, add_special)?;
+    let ids = &encoded.ids;
+    if let Some(index) = ids.iter().position(|&id| id as usize >= vocab_size) {
+        return Err(PromptError::BeyondVocabulary {
+            id: ids[index],
+            index,
+            vocab_size,
+        });
     }
-
-    /// The tokens of each of the `count` pieces.
-    fn pieces(&self, count: usize) -> Vec<Vec<u32>> {
-        let starts = [0].into_iter().chain(self.starts.iter().copied());
-        let stops = self.starts.iter().copied().chain([self.ids.len()]);
-        let pieces = starts.zip(stops).take(count);
-        pieces
-            .map(|(start, stop)| self.ids.get(start..stop).unwrap_or_default().to_vec())
-            .collect()
-    }
+    let mut straddling = None;
+    let (mut end, mut start) = (0, 0);
+    let mut at = 0;
+    let tokens = parts.map(|(text, _)| {
+        (at, end) = (at + 1, end + text.len());
+        let first = encoded.spans.partition_point(|&(_, last)| last <= end);
+        let stop = match at < N {
+            true => first + encoded.special_before,
+            false => ids.len(),
+        };
+        if at < N && encoded.spans.get(first).is_some_and(|span| span.0 < end) {
+            straddling = straddling.or(Some(stop));
+        }
+        let tokens = ids.get(start..stop).unwrap_or_default().to_vec();
+        start = stop;
+        tokens
+    });
+    Ok((tokens, straddling))
 }
 
 fn checked_question(question: &str) -> Result<&str, PromptError> {

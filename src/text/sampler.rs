@@ -10,13 +10,13 @@ use rand::{Rng, SeedableRng};
 
 use super::generation_config::GenerationConfig;
 
-/// Transformers' `top_k` where a model's authors want sampling and name none.
+/// Transformers' `top_k` where a model's files ask for sampling without one.
 const DEFAULT_TOP_K: usize = 50;
 
 /// How to choose the next token. The default is greedy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplerConfig {
-    /// Divides the logits; 0 takes the likeliest token (greedy), whatever the fields below say.
+    /// Divides the logits; 0 takes the likeliest token (greedy), whatever the fields below are.
     pub temperature: f32,
     /// How many of the likeliest tokens to draw from; 0 is all. Tokens as likely as the last of
     /// them stay too.
@@ -225,8 +225,8 @@ impl Sampler {
             return;
         }
         let total: f64 = candidates.iter().map(|candidate| candidate.weight).sum();
-        // All tokens of less than this weight together fall short of 1 - p, so none of them is in:
-        // there are but few left to sort. The likeliest, of weight 1, is in at all events.
+        // All tokens of less than this weight together have less than 1 - p, so none of them is taken,
+        // and few are left to sort. The likeliest, of weight 1, always stays.
         let least = (total * (1.0 - p) / candidates.len() as f64).min(1.0);
         candidates.retain(|candidate| candidate.weight >= least);
         candidates.sort_by(|a, b| b.score.total_cmp(&a.score));

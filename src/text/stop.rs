@@ -1,9 +1,9 @@
-//! What ends an answer: tokens, and texts.
+//! Stop tokens and stop texts.
 
 use super::chat_template::{ChatMessage, ChatTemplate, RenderOptions};
 use super::tokenizer::Tokenizer;
 
-/// Who says that a token ends an answer.
+/// Where a stop token comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StopSource {
@@ -14,7 +14,7 @@ pub enum StopSource {
     Tokenizer,
     /// The chat template, which ends an assistant's turn with it.
     ChatTemplate,
-    /// Whoever asks.
+    /// The options of the request.
     Request,
 }
 
@@ -35,7 +35,7 @@ impl StopSource {
 pub struct StopToken {
     /// Its id.
     pub id: u32,
-    /// Who says so.
+    /// Where it comes from.
     pub source: StopSource,
 }
 
@@ -45,7 +45,7 @@ pub struct StopToken {
 pub enum Stop {
     /// A token, which is no part of the answer.
     Token {
-        /// The token and who says that it ends an answer.
+        /// The token and where it comes from.
         token: StopToken,
         /// As the vocabulary spells it.
         text: String,
@@ -63,29 +63,39 @@ pub(crate) fn of_model(
     tokenizer: &Tokenizer,
     vocab_size: usize,
 ) -> Vec<StopToken> {
-    let mut tokens: Vec<StopToken> = Vec::new();
-    let configured = configured
-        .iter()
-        .map(|&id| (Some(id), StopSource::GenerationConfig));
-    let eos = eos_token.and_then(|text| tokenizer.token_id(text));
-    let turn = template.and_then(|template| end_of_turn(template, tokenizer));
-    let found = configured.chain([
-        (eos, StopSource::Tokenizer),
-        (turn.map(|token| token.id), StopSource::ChatTemplate),
-    ]);
-    for (id, source) in found {
-        if let Some(id) = id.filter(|&id| (id as usize) < vocab_size)
-            && tokens.iter().all(|token| token.id != id)
-        {
-            tokens.push(StopToken { id, source });
-        }
+    let mut tokens = Vec::new();
+    for &id in configured {
+        add(&mut tokens, id, StopSource::GenerationConfig, vocab_size);
     }
+    if let Some(id) = eos_token.and_then(|text| tokenizer.token_id(text)) {
+        add(&mut tokens, id, StopSource::Tokenizer, vocab_size);
+    }
+    add_end_of_turn(&mut tokens, template, tokenizer, vocab_size);
     tokens
+}
+
+/// Adds the token with which a chat template ends an assistant's turn.
+pub(crate) fn add_end_of_turn(
+    tokens: &mut Vec<StopToken>,
+    template: Option<&ChatTemplate>,
+    tokenizer: &Tokenizer,
+    vocab_size: usize,
+) {
+    if let Some(id) = template.and_then(|template| end_of_turn(template, tokenizer)) {
+        add(tokens, id, StopSource::ChatTemplate, vocab_size);
+    }
+}
+
+/// Adds a token that the model has and that is not there yet.
+fn add(tokens: &mut Vec<StopToken>, id: u32, source: StopSource, vocab_size: usize) {
+    if (id as usize) < vocab_size && tokens.iter().all(|token| token.id != id) {
+        tokens.push(StopToken { id, source });
+    }
 }
 
 /// The special token that follows an assistant's text in a rendered conversation, at most white
 /// space between.
-pub(crate) fn end_of_turn(template: &ChatTemplate, tokenizer: &Tokenizer) -> Option<StopToken> {
+fn end_of_turn(template: &ChatTemplate, tokenizer: &Tokenizer) -> Option<u32> {
     const ANSWER: &str = "\u{e004}Answer\u{e005}";
     let messages = [
         ChatMessage::new("user", "Question"),
@@ -95,22 +105,18 @@ pub(crate) fn end_of_turn(template: &ChatTemplate, tokenizer: &Tokenizer) -> Opt
     let (_, after) = rendered.rsplit_once(ANSWER)?;
     let ids = tokenizer.encode(after.trim_start(), false).ok()?;
     let id = ids.first().copied();
-    let id = id.filter(|&id| tokenizer.is_added(id))?;
-    Some(StopToken {
-        id,
-        source: StopSource::ChatTemplate,
-    })
+    id.filter(|&id| tokenizer.is_added(id))
 }
 
 /// Finds stop texts in an answer that comes in pieces.
 ///
-/// What is given out never holds a stop text, nor the beginning of one that may still be completed.
+/// The output never contains a stop text, nor the beginning of one that may still be completed.
 /// The text that is completed first counts, whatever the pieces.
 #[derive(Debug, Clone)]
 pub struct StopTexts {
     texts: Vec<String>,
     /// The end of the answer that may be the beginning of a stop text.
-    held: String,
+    pending: String,
 }
 
 impl StopTexts {
@@ -118,36 +124,40 @@ impl StopTexts {
     pub fn new(texts: &[String]) -> Self {
         Self {
             texts: texts.iter().filter(|t| !t.is_empty()).cloned().collect(),
-            held: String::new(),
+            pending: String::new(),
         }
     }
 
-    /// Takes the next piece. Returns the text that can be given out, and the stop text that ends the
-    /// answer behind it.
+    /// Takes the next piece. Returns the text that can be output, and the stop text that ends the
+    /// answer after it.
     pub fn push(&mut self, piece: &str) -> (String, Option<&str>) {
-        self.held.push_str(piece);
+        self.pending.push_str(piece);
         let found = self.texts.iter().filter_map(|text| {
-            let start = self.held.find(text.as_str())?;
+            let start = self.pending.find(text.as_str())?;
             Some((start + text.len(), start, text.as_str()))
         });
         // The first to end; of those, the longest.
         if let Some((_, start, text)) = found.min() {
-            self.held.truncate(start);
-            return (std::mem::take(&mut self.held), Some(text));
+            self.pending.truncate(start);
+            return (std::mem::take(&mut self.pending), Some(text));
         }
         let kept = self
-            .held
+            .pending
             .char_indices()
             .map(|(at, _)| at)
-            .find(|&at| self.texts.iter().any(|t| t.starts_with(&self.held[at..])))
-            .unwrap_or(self.held.len());
-        let rest = self.held.split_off(kept);
-        (std::mem::replace(&mut self.held, rest), None)
+            .find(|&at| {
+                self.texts
+                    .iter()
+                    .any(|t| t.starts_with(&self.pending[at..]))
+            })
+            .unwrap_or(self.pending.len());
+        let rest = self.pending.split_off(kept);
+        (std::mem::replace(&mut self.pending, rest), None)
     }
 
-    /// Gives out what is held: the answer is over.
+    /// Returns the rest at the end of the answer.
     pub fn finish(&mut self) -> String {
-        std::mem::take(&mut self.held)
+        std::mem::take(&mut self.pending)
     }
 }
 

@@ -1,10 +1,10 @@
-//! Text as its tokens come: complete characters only, and in sum what decoding all tokens gives.
+//! Decodes tokens one by one into complete characters; the pieces together are the decoded whole.
 
 use super::tokenizer::{Tokenizer, TokenizerError};
 
 /// Turns a growing list of token ids into pieces of text.
 ///
-/// A character may be spread over several tokens; it is given out when its last byte is there. Put
+/// A character may be spread over several tokens; it is emitted with its last byte. Put
 /// together, the pieces and [`finish`](Self::finish) are the text of [`Tokenizer::decode`] for all
 /// ids.
 #[derive(Debug)]
@@ -16,8 +16,8 @@ pub struct TextStream<'t> {
     window: Vec<u32>,
     /// How many of them gave that piece.
     context: usize,
-    /// How many bytes of the window's text have been given out.
-    given: usize,
+    /// How many bytes of the window's text have been emitted.
+    emitted: usize,
 }
 
 impl<'t> TextStream<'t> {
@@ -28,7 +28,7 @@ impl<'t> TextStream<'t> {
             skip_special,
             window: Vec::new(),
             context: 0,
-            given: 0,
+            emitted: 0,
         }
     }
 
@@ -51,13 +51,13 @@ impl<'t> TextStream<'t> {
         let text = self.decode()?;
         // What ends with U+FFFD may be the beginning of a character.
         let complete = text.trim_end_matches(char::REPLACEMENT_CHARACTER);
-        let piece = complete.get(self.given..).unwrap_or_default().to_owned();
-        self.given = self.given.max(complete.len());
+        let piece = complete.get(self.emitted..).unwrap_or_default().to_owned();
+        self.emitted = self.emitted.max(complete.len());
         if complete.len() == text.len() && !piece.is_empty() {
-            // The next text is told apart by what it has more than this window's.
+            // The next piece is what the text has beyond this window's.
             self.window.drain(..self.context);
             self.context = self.window.len();
-            self.given = self.decode()?.len();
+            self.emitted = self.decode()?.len();
         }
         Ok(piece)
     }
@@ -70,7 +70,7 @@ impl<'t> TextStream<'t> {
     /// [`TokenizerError::Decode`].
     pub fn finish(&mut self) -> Result<String, TokenizerError> {
         let text = self.decode()?;
-        let piece = text.get(self.given..).unwrap_or_default().to_owned();
+        let piece = text.get(self.emitted..).unwrap_or_default().to_owned();
         *self = Self::new(self.tokenizer, self.skip_special);
         Ok(piece)
     }

@@ -4,59 +4,61 @@ use std::rc::Rc;
 
 use num_bigint::BigInt;
 
-use super::call::Arguments;
+use super::call::{Arguments, Functions, find};
 use super::fault::{Fault, Result};
 use super::interpreter::Interpreter;
+use super::limits::Budget;
 use super::operators;
 use super::text;
-use super::value::{Dict, Function, Loop, Value, View, integral};
+use super::value::{Function, Loop, Value, View, integral};
 
-const DICT_METHODS: &[&str] = &["copy", "fromkeys", "get", "items", "keys", "values"];
-const DICT_MUTATORS: &[&str] = &["clear", "pop", "popitem", "setdefault", "update"];
-const LIST_METHODS: &[&str] = &["copy", "count", "index"];
-const LIST_MUTATORS: &[&str] = &[
-    "append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort",
+const DICT_METHODS: &Functions = &[
+    ("copy items keys values", Some((0, 0))),
+    ("get", Some((1, 2))),
+    ("fromkeys", None),
 ];
-const TUPLE_METHODS: &[&str] = &["count", "index"];
-/// Attributes that every object of Python has.
-const INTERNAL: &[&str] = &[
-    "__class__",
-    "__delattr__",
-    "__dict__",
-    "__dir__",
-    "__doc__",
-    "__eq__",
-    "__format__",
-    "__ge__",
-    "__getattribute__",
-    "__gt__",
-    "__hash__",
-    "__init__",
-    "__init_subclass__",
-    "__le__",
-    "__lt__",
-    "__ne__",
-    "__new__",
-    "__reduce__",
-    "__reduce_ex__",
-    "__repr__",
-    "__setattr__",
-    "__sizeof__",
-    "__str__",
-    "__subclasshook__",
-    "__len__",
-    "__iter__",
-    "__contains__",
-    "__getitem__",
-    "__add__",
-    "__mul__",
-    "__globals__",
-    "__code__",
-    "__call__",
-    "__func__",
-    "__self__",
-    "__module__",
-];
+const LIST_METHODS: &Functions = &[("copy", Some((0, 0))), ("count index", Some((1, 3)))];
+const TUPLE_METHODS: &Functions = &[("count index", Some((1, 3)))];
+const INTEGER_METHODS: &Functions = &[("bit_length conjugate", Some((0, 0)))];
+const FLOAT_METHODS: &Functions = &[("conjugate is_integer", Some((0, 0)))];
+const LOOP_METHODS: &Functions = &[("changed cycle", Some((0, usize::MAX)))];
+const CYCLER_METHODS: &Functions = &[("next reset", Some((0, 0)))];
+const DICT_MUTATORS: &str = "clear pop popitem setdefault update";
+const LIST_MUTATORS: &str = "append clear extend insert pop remove reverse sort";
+/// Attributes that every object of Python has, without their underscores.
+const INTERNAL: &str = "class delattr dict dir doc eq format ge getattribute gt hash init init_subclass le lt ne \
+                        new reduce reduce_ex repr setattr sizeof str subclasshook len iter contains getitem add \
+                        mul globals code call func self module";
+
+/// The methods of a value that the sandbox hands out.
+fn methods(value: &Value) -> &'static Functions {
+    match value {
+        Value::Str(_) | Value::Markup(_) => text::METHODS,
+        Value::Dict(_) => DICT_METHODS,
+        Value::List(_) => LIST_METHODS,
+        Value::Tuple(_) | Value::Range(_) => TUPLE_METHODS,
+        Value::Int(_) | Value::Bool(_) => INTEGER_METHODS,
+        Value::Float(_) => FLOAT_METHODS,
+        Value::Loop(_) => LOOP_METHODS,
+        Value::Cycler(_) => CYCLER_METHODS,
+        _ => &[],
+    }
+}
+
+/// Whether Python has an attribute of that name which the sandbox does not hand out.
+fn is_forbidden(value: &Value, name: &str) -> bool {
+    let has = |names: &str, name: &str| names.split(' ').any(|known| known == name);
+    let inner = name
+        .strip_prefix("__")
+        .and_then(|name| name.strip_suffix("__"));
+    inner.is_some_and(|inner| has(INTERNAL, inner))
+        || match value {
+            Value::Str(_) | Value::Markup(_) => name == "encode",
+            Value::Dict(_) => has(DICT_MUTATORS, name),
+            Value::List(_) => has(LIST_MUTATORS, name),
+            _ => false,
+        }
+}
 
 /// `getattr(value, name)`; `None` where there is no such attribute.
 pub(super) fn get(
@@ -64,64 +66,40 @@ pub(super) fn get(
     value: &Value,
     name: &str,
 ) -> Result<Option<Value>> {
-    if matches!(value, Value::Undefined(_) | Value::Forbidden(_)) {
-        return Err(value.misfit("a value"));
+    if value.is_undefined() {
+        return Err(value.mismatch("a value"));
     }
-    if INTERNAL.contains(&name) {
+    if is_forbidden(value, name) {
         return Ok(Some(Value::Forbidden(Rc::from(name))));
     }
-    let method = |methods: &'static [&'static str]| {
-        let name = methods.iter().find(|method| **method == name)?;
-        Some(Value::Method(Rc::new((value.clone(), *name))))
-    };
-    let refused = |methods: &[&str]| {
-        methods
-            .contains(&name)
-            .then(|| Value::Forbidden(Rc::from(name)))
-    };
-    Ok(match value {
-        Value::Str(_) | Value::Markup(_) => method(text::METHODS).or_else(|| refused(&["encode"])),
-        Value::Dict(_) => method(DICT_METHODS).or_else(|| refused(DICT_MUTATORS)),
-        Value::List(_) => method(LIST_METHODS).or_else(|| refused(LIST_MUTATORS)),
-        Value::Tuple(seq) => match (name, seq.items.as_slice()) {
+    if let Some(method) = find(methods(value), name) {
+        return Ok(Some(Value::Method(Rc::new((value.clone(), method)))));
+    }
+    Ok(match (value, name) {
+        (Value::Tuple(seq), _) => match (name, seq.items.as_slice()) {
             // The groups of `groupby` are pairs with names.
             ("grouper", [key, _]) => Some(key.clone()),
             ("list", [_, items @ Value::List(_)]) => Some(items.clone()),
-            _ => method(TUPLE_METHODS),
-        },
-        Value::Range(range) => match name {
-            "start" => Some(Value::int(range.start)),
-            "stop" => Some(Value::Int(range.at(range.length))),
-            "step" => Some(Value::int(range.step)),
-            _ => method(TUPLE_METHODS),
-        },
-        Value::Int(_) | Value::Bool(_) => match name {
-            "real" | "numerator" => value.as_index().map(Value::Int),
-            "imag" => Some(Value::int(0)),
-            "denominator" => Some(Value::int(1)),
-            _ => method(&["bit_length", "conjugate"]),
-        },
-        Value::Float(_) => match name {
-            "real" => Some(value.clone()),
-            "imag" => Some(Value::Float(0.0)),
-            _ => method(&["conjugate", "is_integer"]),
-        },
-        Value::Namespace(namespace) => namespace.attributes.borrow().get_str(name).cloned(),
-        Value::Loop(state) => {
-            loop_attribute(engine, state, name)?.or_else(|| method(&["changed", "cycle"]))
-        }
-        Value::Cycler(cycler) => match name {
-            "current" => cycler.items.get(cycler.position.get()).cloned(),
-            "pos" => Some(Value::int(cycler.position.get())),
-            "items" => Some(Value::tuple(cycler.items.clone(), engine.budget)?),
-            _ => method(&["next", "reset"]),
-        },
-        Value::Joiner(joiner) => match name {
-            "sep" => Some(Value::Str(Rc::clone(&joiner.0))),
-            "used" => Some(Value::Bool(joiner.1.get())),
             _ => None,
         },
-        Value::Macro(id) => match (name, engine.signature(*id)) {
+        (Value::Range(range), "start") => Some(Value::int(range.start)),
+        (Value::Range(range), "stop") => Some(Value::Int(range.at(range.length))),
+        (Value::Range(range), "step") => Some(Value::int(range.step)),
+        (Value::Int(_) | Value::Bool(_), "real" | "numerator") => value.as_index().map(Value::Int),
+        (Value::Int(_) | Value::Bool(_), "imag") => Some(Value::int(0)),
+        (Value::Int(_) | Value::Bool(_), "denominator") => Some(Value::int(1)),
+        (Value::Float(_), "real") => Some(value.clone()),
+        (Value::Float(_), "imag") => Some(Value::Float(0.0)),
+        (Value::Namespace(namespace), _) => namespace.attributes.borrow().get_str(name).cloned(),
+        (Value::Loop(state), _) => loop_attribute(engine, state, name)?,
+        (Value::Cycler(cycler), "current") => cycler.items.get(cycler.position.get()).cloned(),
+        (Value::Cycler(cycler), "pos") => Some(Value::int(cycler.position.get())),
+        (Value::Cycler(cycler), "items") => {
+            Some(Value::tuple(cycler.items.clone(), engine.budget)?)
+        }
+        (Value::Joiner(joiner), "sep") => Some(Value::Str(Rc::clone(&joiner.0))),
+        (Value::Joiner(joiner), "used") => Some(Value::Bool(joiner.1.get())),
+        (Value::Macro(id), _) => match (name, engine.signature(*id)) {
             ("name", Some((name, _))) => Some(Value::str(name)),
             ("arguments", Some((_, names))) => {
                 let names = names.into_iter().map(Value::str).collect();
@@ -129,10 +107,8 @@ pub(super) fn get(
             }
             _ => None,
         },
-        Value::Function(Function::Dict) if name == "fromkeys" => {
-            Some(Value::Function(Function::FromKeys))
-        }
-        Value::Blocks => engine.has_block(name).then(|| Value::Block(Rc::from(name))),
+        (Value::Function(Function::Dict), "fromkeys") => Some(Value::Function(Function::FromKeys)),
+        (Value::Blocks, _) => engine.has_block(name).then(|| Value::Block(Rc::from(name))),
         _ => None,
     })
 }
@@ -177,119 +153,100 @@ pub(super) fn call(
     arguments: &Arguments,
 ) -> Result<Value> {
     let budget = engine.budget;
-    match (value, method) {
-        (Value::Str(_) | Value::Markup(_), _) => text::call(engine, value, method, arguments),
+    if value.as_str().is_some() {
+        return text::call(engine, value, method, arguments);
+    }
+    let given = arguments.counted(methods(value), method)?;
+    Ok(match (value, method) {
         (Value::Dict(dict), "get") => {
-            let given = arguments.positional(method, 1, 2)?;
             let found = match given.first() {
-                Some(key) => dict.get(key, budget)?.cloned(),
+                Some(key) => dict.get(key, budget)?,
                 None => None,
             };
-            Ok(found
-                .or_else(|| given.get(1).cloned())
-                .unwrap_or(Value::None))
+            found.or(given.get(1)).cloned().unwrap_or(Value::None)
         }
-        (Value::Dict(_), "fromkeys") => super::globals::call(engine, Function::FromKeys, arguments),
+        (Value::Dict(_), "fromkeys") => {
+            return super::globals::call(engine, Function::FromKeys, arguments);
+        }
+        (Value::Dict(dict), "keys") => Value::View(View::Keys, Rc::clone(dict)),
+        (Value::Dict(dict), "values") => Value::View(View::Values, Rc::clone(dict)),
+        (Value::Dict(dict), "items") => Value::View(View::Items, Rc::clone(dict)),
         (Value::Dict(dict), _) => {
-            arguments.positional(method, 0, 0)?;
-            Ok(match method {
-                "keys" => Value::View(View::Keys, Rc::clone(dict)),
-                "values" => Value::View(View::Values, Rc::clone(dict)),
-                "items" => Value::View(View::Items, Rc::clone(dict)),
-                _ => {
-                    let mut copy = Dict::default();
-                    for (key, value) in dict.iter() {
-                        copy.insert(key.clone(), value.clone(), budget)?;
-                    }
-                    Value::Dict(Rc::new(copy))
-                }
-            })
+            let entries = dict.iter();
+            let entries = entries.map(|(key, value)| Ok((key.clone(), value.clone())));
+            Value::dict(entries, budget)?
         }
-        (Value::List(_), "copy") => {
-            arguments.positional(method, 0, 0)?;
-            Value::list(value.items(budget)?, budget)
-        }
-        (Value::List(_) | Value::Tuple(_) | Value::Range(_), "count" | "index") => {
-            let given = arguments.positional(method, 1, 3)?;
-            let wanted = given.first().cloned().unwrap_or(Value::None);
-            let items = value.items(budget)?;
-            let length = i64::try_from(items.len()).unwrap_or(i64::MAX);
-            let bound = |at: usize, default: i64| -> Result<i64> {
-                let bound = given.get(at).map_or(Ok(default), Value::to_i64)?;
-                Ok(if bound < 0 {
-                    bound.saturating_add(length).max(0)
-                } else {
-                    bound
-                })
-            };
-            let (start, stop) = (bound(1, 0)?, bound(2, length)?);
-            let mut count = 0;
-            for (at, item) in (0..).zip(&items) {
-                let same = item.is_same(&wanted) || operators::equal(item, &wanted, budget)?;
-                match method {
-                    "count" if same => count += 1,
-                    "index" if same && at >= start && at < stop => return Ok(Value::int(at)),
-                    _ => {}
-                }
-            }
-            match method {
-                "count" => Ok(Value::int(count)),
-                _ => Err(Fault::value_error("the value is not in the list")),
-            }
+        (Value::List(_), "copy") => Value::list(value.items(budget)?, budget)?,
+        (Value::List(_) | Value::Tuple(_) | Value::Range(_), _) => {
+            return count(value, method, given, budget);
         }
         (Value::Int(_) | Value::Bool(_), _) => {
-            arguments.positional(method, 0, 0)?;
             let value = value.as_index().unwrap_or_default();
-            Ok(Value::Int(match method {
+            Value::Int(match method {
                 "bit_length" => BigInt::from(value.bits()),
                 _ => value,
-            }))
-        }
-        (Value::Float(float), _) => {
-            arguments.positional(method, 0, 0)?;
-            Ok(match method {
-                "is_integer" => Value::Bool(integral(*float).is_some()),
-                _ => value.clone(),
             })
         }
+        (Value::Float(float), "is_integer") => Value::Bool(integral(*float).is_some()),
+        (Value::Float(_), _) => value.clone(),
+        (Value::Cycler(cycler), "reset") => {
+            cycler.position.set(0);
+            Value::None
+        }
         (Value::Cycler(cycler), _) => {
-            arguments.positional(method, 0, 0)?;
             let position = cycler.position.get();
-            match method {
-                "reset" => {
-                    cycler.position.set(0);
-                    Ok(Value::None)
-                }
-                _ => {
-                    cycler
-                        .position
-                        .set((position + 1) % cycler.items.len().max(1));
-                    Ok(cycler.items.get(position).cloned().unwrap_or(Value::None))
-                }
-            }
+            let next = (position + 1) % cycler.items.len().max(1);
+            cycler.position.set(next);
+            cycler.items.get(position).cloned().unwrap_or(Value::None)
+        }
+        (Value::Loop(_), "cycle") if given.is_empty() => {
+            return Err(Fault::type_error("no items for cycling given"));
         }
         (Value::Loop(state), "cycle") => {
-            let given = arguments.positional(method, 0, usize::MAX)?;
-            if given.is_empty() {
-                return Err(Fault::type_error("no items for cycling given"));
-            }
             let at = state.index0.get() % given.len();
-            Ok(given.get(at).cloned().unwrap_or(Value::None))
+            given.get(at).cloned().unwrap_or(Value::None)
         }
         (Value::Loop(state), _) => {
-            let given = arguments.positional(method, 0, usize::MAX)?.to_vec();
-            let given = Value::tuple(given, budget)?;
+            let given = Value::tuple(given.to_vec(), budget)?;
             let before = state.changed.borrow().clone();
-            let same = match before {
-                Some(before) => operators::equal(&before, &given, budget)?,
-                None => false,
-            };
+            let same = before.map_or(Ok(false), |before| {
+                operators::equal(&before, &given, budget)
+            });
             state.changed.replace(Some(given));
-            Ok(Value::Bool(!same))
+            Value::Bool(!same?)
         }
-        _ => Err(Fault::type_error(format!(
-            "'{}' object has no method '{method}'",
-            value.type_name()
-        ))),
+        _ => {
+            return Err(Fault::type_error(format!(
+                "'{}' object has no method '{method}'",
+                value.type_name()
+            )));
+        }
+    })
+}
+
+/// `count` and `index` of a sequence.
+fn count(value: &Value, method: &str, given: &[Value], budget: &Budget) -> Result<Value> {
+    let wanted = given.first().cloned().unwrap_or(Value::None);
+    let items = value.items(budget)?;
+    let length = i64::try_from(items.len()).unwrap_or(i64::MAX);
+    let bound = |at: usize, default: i64| -> Result<i64> {
+        Ok(match given.get(at).map_or(Ok(default), Value::to_i64)? {
+            bound @ ..0 => bound.saturating_add(length).max(0),
+            bound => bound,
+        })
+    };
+    let bounds = bound(1, 0)?..bound(2, length)?;
+    let mut count = 0;
+    for (at, item) in (0..).zip(&items) {
+        let same = item.is_same(&wanted) || operators::equal(item, &wanted, budget)?;
+        match method {
+            "count" if same => count += 1,
+            "index" if same && bounds.contains(&at) => return Ok(Value::int(at)),
+            _ => {}
+        }
+    }
+    match method {
+        "count" => Ok(Value::int(count)),
+        _ => Err(Fault::value_error("the value is not in the list")),
     }
 }

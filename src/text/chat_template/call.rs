@@ -3,6 +3,42 @@
 use super::fault::{Fault, Result};
 use super::value::Value;
 
+/// Functions by name: a list of names, separated by spaces, with the least and the largest number of
+/// arguments; `None` for functions that also take arguments by keyword.
+pub(super) type Functions = [(&'static str, Option<(usize, usize)>)];
+
+/// The function called `name`.
+pub(super) fn find(functions: &Functions, name: &str) -> Option<&'static str> {
+    let mut names = functions.iter().flat_map(|(names, _)| names.split(' '));
+    names.find(|known| *known == name)
+}
+
+/// Jinja2's filters.
+pub(super) const FILTERS: &Functions = &[
+    (
+        "abs capitalize count e escape first forceescape items",
+        Some((0, 0)),
+    ),
+    (
+        "last length list lower pprint reverse safe string",
+        Some((0, 0)),
+    ),
+    ("striptags title upper urlencode wordcount", Some((0, 0))),
+    (
+        "attr batch center d default dictsort filesizeformat float",
+        None,
+    ),
+    (
+        "format groupby indent int join map max min random reject",
+        None,
+    ),
+    (
+        "rejectattr replace round select selectattr slice sort sum",
+        None,
+    ),
+    ("tojson trim truncate unique urlize wordwrap xmlattr", None),
+];
+
 #[derive(Default, Clone)]
 pub(super) struct Arguments {
     pub positional: Vec<Value>,
@@ -11,10 +47,8 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn keyword(&self, name: &str) -> Option<&Value> {
-        self.keywords
-            .iter()
-            .find(|(keyword, _)| keyword == name)
-            .map(|(_, value)| value)
+        let mut keywords = self.keywords.iter();
+        keywords.find_map(|(keyword, value)| (keyword == name).then_some(value))
     }
 
     /// The arguments by the parameters' names; `None` for those not given.
@@ -62,6 +96,15 @@ impl Arguments {
         }
         Ok(&self.positional)
     }
+
+    /// The arguments of one of `functions`, counted; none for one that takes keywords.
+    pub(super) fn counted(&self, functions: &Functions, name: &str) -> Result<&[Value]> {
+        let mut lists = functions.iter();
+        match lists.find(|(names, _)| names.split(' ').any(|known| known == name)) {
+            Some((_, Some((min, max)))) => self.positional(name, *min, *max),
+            _ => Ok(&[]),
+        }
+    }
 }
 
 pub(super) fn unexpected(function: &str, keyword: &str) -> Fault {
@@ -77,6 +120,11 @@ pub(super) fn required(argument: &Option<Value>, name: &str) -> Result<Value> {
         .ok_or_else(|| Fault::type_error(format!("missing argument '{name}'")))
 }
 
+/// An argument whose default is also chosen by `None`.
+pub(super) fn given(argument: Option<Value>) -> Option<Value> {
+    argument.filter(|value| !matches!(value, Value::None))
+}
+
 /// A flag: any value by its truth.
 pub(super) fn flag(argument: &Option<Value>, default: bool) -> Result<bool> {
     argument.as_ref().map_or(Ok(default), Value::truth)
@@ -85,4 +133,9 @@ pub(super) fn flag(argument: &Option<Value>, default: bool) -> Result<bool> {
 /// An integer.
 pub(super) fn whole(argument: &Option<Value>, default: i64) -> Result<i64> {
     argument.as_ref().map_or(Ok(default), Value::to_i64)
+}
+
+/// An integer that counts or measures; a negative one is 0.
+pub(super) fn size(argument: &Option<Value>, default: i64) -> Result<usize> {
+    Ok(usize::try_from(whole(argument, default)?).unwrap_or(0))
 }

@@ -1,4 +1,4 @@
-//! Classes of characters as Python's `str` knows them.
+//! Python's classes of characters.
 
 use unicode_properties::{GeneralCategory as Category, UnicodeGeneralCategory};
 
@@ -78,7 +78,7 @@ pub(super) fn is_cased(c: char) -> bool {
     c.is_lowercase() || c.is_uppercase() || c.general_category() == Category::TitlecaseLetter
 }
 
-/// The number of a decimal digit of any script: they stand in runs of ten.
+/// The number of a decimal digit of any script; Unicode has them in runs of ten.
 pub(super) fn decimal_value(c: char) -> Option<u32> {
     if c.is_ascii() {
         return c.to_digit(10);

@@ -20,8 +20,8 @@ pub(super) fn local_time(now: Option<SystemTime>, offset: Option<i32>) -> DateTi
     now.with_timezone(&offset)
 }
 
-/// The time by a format of `strftime`. Python's `datetime.now()` knows no time zone: `%z` and `%Z`
-/// are empty. A directive that is not known stays as it is.
+/// The time by a format of `strftime`. Python's `datetime.now()` has no time zone: `%z` and `%Z`
+/// are empty. An unknown directive stays as it is.
 pub(super) fn strftime(now: DateTime<FixedOffset>, format: &str) -> Result<String> {
     let mut out = String::new();
     let mut rest = format;
@@ -70,41 +70,11 @@ fn field(now: DateTime<FixedOffset>, directive: char) -> Option<String> {
         'f' => return Some(format!("{:06}", now.nanosecond() / 1000 % 1_000_000)),
         'Z' | 'z' => return Some(String::new()),
         'c' => "%a %b %e %H:%M:%S %Y",
-        'x' | 'D' => "%m/%d/%y",
-        'X' | 'T' => "%H:%M:%S",
+        'x' => "%m/%d/%y",
+        'X' => "%H:%M:%S",
         'r' => "%I:%M:%S %p",
-        'a' => "%a",
-        'A' => "%A",
-        'b' | 'h' => "%b",
-        'B' => "%B",
-        'C' => "%C",
-        'd' => "%d",
-        'e' => "%e",
-        'F' => "%Y-%m-%d",
-        'g' => "%g",
-        'G' => "%G",
-        'H' => "%H",
-        'I' => "%I",
-        'j' => "%j",
-        'k' => "%k",
-        'l' => "%l",
-        'm' => "%m",
-        'M' => "%M",
-        'n' => "\n",
-        'p' => "%p",
-        'P' => "%P",
-        'R' => "%H:%M",
-        's' => "%s",
-        'S' => "%S",
-        't' => "\t",
-        'u' => "%u",
-        'U' => "%U",
-        'V' => "%V",
-        'w' => "%w",
-        'W' => "%W",
-        'y' => "%y",
-        'Y' => "%Y",
-        '%' => "%%",
+        // The others mean the same to chrono.
+        known if "aAbBCdDeFgGhHIjklmMnpPRsStTuUVwWyY%".contains(known) => &format!("%{known}"),
         _ => return None,
     };
     Some(now.format(specifier).to_string())
@@ -118,11 +88,8 @@ fn adjust(directive: char, text: &str, flags: &str, width: usize) -> String {
     }
     let numeric = "CdegGHIjklmMsSuUVwWyY".contains(directive);
     let mut text = text.to_owned();
-    let mut fill = if numeric && !"ekl".contains(directive) {
-        '0'
-    } else {
-        ' '
-    };
+    let padded = numeric && !"ekl".contains(directive);
+    let mut fill = if padded { '0' } else { ' ' };
     for flag in flags.chars() {
         match flag {
             '^' if directive != 'P' => text = text.to_uppercase(),
@@ -133,26 +100,17 @@ fn adjust(directive: char, text: &str, flags: &str, width: usize) -> String {
             flag => fill = flag,
         }
     }
+    let written = text.chars().count();
     let digits = text.trim_start_matches(['0', ' ']);
     let digits = match digits {
         "" => text.get(text.len().saturating_sub(1)..).unwrap_or_default(),
         digits => digits,
     };
-    match (fill, numeric) {
-        ('-', true) => format!("{digits:>width$}"),
-        ('-', false) => format!("{text:>width$}"),
-        (fill, true) => {
-            let fill = if fill == '_' { ' ' } else { fill };
-            let width = width.max(text.chars().count());
-            let missing = width.saturating_sub(digits.len());
-            std::iter::repeat_n(fill, missing).collect::<String>() + digits
-        }
-        (fill, false) => {
-            let fill = if fill == '_' { ' ' } else { fill };
-            let missing = width.saturating_sub(text.chars().count());
-            std::iter::repeat_n(fill, missing).collect::<String>() + &text
-        }
-    }
+    let text = if numeric { digits } else { &text };
+    let least = if numeric && fill != '-' { written } else { 0 };
+    let missing = width.max(least).saturating_sub(text.chars().count());
+    let fill = if fill == '0' { '0' } else { ' ' };
+    std::iter::repeat_n(fill, missing).collect::<String>() + text
 }
 
 #[cfg(test)]

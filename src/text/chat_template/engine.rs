@@ -1,18 +1,16 @@
 //! Parses and runs a template, with its input turned into Python's values.
 
 use std::collections::{BTreeMap, HashMap};
-use std::rc::Rc;
 
 use minijinja::machinery;
 use minijinja::syntax::SyntaxConfig;
-use num_bigint::BigInt;
 use serde_json::Value as Json;
 
 use super::fault::Result;
 use super::interpreter::Interpreter;
 use super::limits::{Budget, ITEM_BYTES, MAX_SOURCE_BYTES, STACK_BYTES};
-use super::value::{Dict, Value};
-use super::variable::Data;
+use super::value::Value;
+use super::variable::MARK;
 use super::{ChatMessage, ChatTemplateError, RenderOptions, clock, source};
 
 /// What a template is given.
@@ -100,7 +98,7 @@ impl Input<'_> {
             .options
             .variables
             .values()
-            .map(|value| data_size(&value.0))
+            .map(|value| size(&value.json))
             .sum();
         tokens + messages + lists + variables
     }
@@ -109,7 +107,7 @@ impl Input<'_> {
         let list = |list: &Option<Vec<Json>>| match list {
             None => Ok(Value::None),
             Some(items) => {
-                let items = items.iter().map(|item| from_json(item, budget));
+                let items = items.iter().map(|item| from_json(item, false, budget));
                 Value::list(items.collect::<Result<_>>()?, budget)
             }
         };
@@ -118,14 +116,13 @@ impl Input<'_> {
             context.insert(name.clone(), Value::str(token));
         }
         for (name, value) in &self.options.variables {
-            context.insert(name.clone(), from_data(&value.0, budget)?);
+            context.insert(name.clone(), from_json(&value.json, value.marked, budget)?);
         }
         let messages = self.messages.iter().map(|message| {
-            let mut dict = Dict::default();
-            for (key, value) in message.normalized() {
-                dict.insert(Value::str(key), from_json(value, budget)?, budget)?;
-            }
-            Ok(Value::Dict(Rc::new(dict)))
+            let fields = message.normalized().into_iter();
+            let fields =
+                fields.map(|(key, value)| Ok((Value::str(key), from_json(value, false, budget)?)));
+            Value::dict(fields, budget)
         });
         let messages = Value::list(messages.collect::<Result<_>>()?, budget)?;
         context.insert("messages".to_owned(), messages);
@@ -149,19 +146,8 @@ fn size(value: &Json) -> usize {
         }
 }
 
-fn data_size(data: &Data) -> usize {
-    match data {
-        Data::Json(json) => size(json),
-        Data::List(items) => items.iter().map(data_size).sum(),
-        Data::Map(map) => map
-            .iter()
-            .map(|(key, value)| key.len() + data_size(value))
-            .sum(),
-        Data::Integer(_) | Data::Float(_) => ITEM_BYTES,
-    }
-}
-
-fn from_json(json: &Json, budget: &Budget) -> Result<Value> {
+/// A value of JSON; where it is `marked`, its strings that begin with [`MARK`] are numbers.
+fn from_json(json: &Json, marked: bool, budget: &Budget) -> Result<Value> {
     Ok(match json {
         Json::Null => Value::None,
         Json::Bool(flag) => Value::Bool(*flag),
@@ -172,37 +158,26 @@ fn from_json(json: &Json, budget: &Budget) -> Result<Value> {
         },
         Json::String(text) => {
             budget.bytes(text.len())?;
-            Value::str(text)
+            let number = text.strip_prefix(MARK).filter(|_| marked);
+            let integer = number
+                .and_then(|number| number.parse().ok())
+                .map(Value::Int);
+            let float = || {
+                number
+                    .and_then(|number| number.parse().ok())
+                    .map(Value::Float)
+            };
+            integer.or_else(float).unwrap_or_else(|| Value::str(text))
         }
         Json::Array(items) => {
-            let items = items.iter().map(|item| from_json(item, budget));
+            let items = items.iter().map(|item| from_json(item, marked, budget));
             Value::list(items.collect::<Result<_>>()?, budget)?
         }
         Json::Object(map) => {
-            let mut dict = Dict::default();
-            for (key, value) in map {
-                dict.insert(Value::str(key), from_json(value, budget)?, budget)?;
-            }
-            Value::Dict(Rc::new(dict))
-        }
-    })
-}
-
-fn from_data(data: &Data, budget: &Budget) -> Result<Value> {
-    Ok(match data {
-        Data::Json(json) => from_json(json, budget)?,
-        Data::Integer(integer) => Value::Int(BigInt::clone(integer)),
-        Data::Float(float) => Value::Float(*float),
-        Data::List(items) => {
-            let items = items.iter().map(|item| from_data(item, budget));
-            Value::list(items.collect::<Result<_>>()?, budget)?
-        }
-        Data::Map(map) => {
-            let mut dict = Dict::default();
-            for (key, value) in map {
-                dict.insert(Value::str(key), from_data(value, budget)?, budget)?;
-            }
-            Value::Dict(Rc::new(dict))
+            let entries = map
+                .iter()
+                .map(|(key, value)| Ok((Value::str(key), from_json(value, marked, budget)?)));
+            Value::dict(entries, budget)?
         }
     })
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::fault::{Fault, Kind};
+use crate::text::tokenizer::SpecialTokenError;
 
 /// Why a chat template cannot be read or rendered.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +28,7 @@ pub enum ChatTemplateError {
     /// A text is not JSON.
     #[error("not JSON: {message}")]
     Json {
-        /// The parser's words, with line and column.
+        /// The parser's message, with line and column.
         message: String,
     },
     /// A field has another type.
@@ -38,6 +39,9 @@ pub enum ChatTemplateError {
         /// What it should be.
         expected: &'static str,
     },
+    /// A special token is not a text.
+    #[error(transparent)]
+    SpecialToken(#[from] SpecialTokenError),
     /// There are several named templates, none of which is called `default`.
     #[error("the chat templates are {names:?}, none of which is \"default\": choose one by name")]
     NoDefault {
@@ -61,7 +65,7 @@ pub enum ChatTemplateError {
     /// The template does not parse.
     #[error("the chat template does not parse, line {line}: {message}")]
     Syntax {
-        /// The line, from 1; 0 where it is not known.
+        /// The line, from 1; 0 where it is unknown.
         line: usize,
         /// What is wrong there.
         message: String,
@@ -69,7 +73,7 @@ pub enum ChatTemplateError {
     /// The template fails while it renders.
     #[error("the chat template fails in line {line}: {message}")]
     Render {
-        /// The line, from 1; 0 where it is not known.
+        /// The line, from 1; 0 where it is unknown.
         line: usize,
         /// What is wrong there.
         message: String,
@@ -77,7 +81,7 @@ pub enum ChatTemplateError {
     /// The template calls `raise_exception`: it does not take these messages.
     #[error("the chat template refuses the messages: {message}")]
     Raised {
-        /// The template's words.
+        /// The template's message.
         message: String,
     },
     /// The template takes more than it may.

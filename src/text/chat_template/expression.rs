@@ -9,22 +9,17 @@ use num_bigint::BigInt;
 use super::call::Arguments;
 use super::fault::{Fault, Kind, Result};
 use super::interpreter::{Interpreter, line};
-use super::operators::{self, Operator};
+use super::operators;
 use super::print;
 use super::slices::{self, Slice};
 use super::source::BIG_INTEGER;
-use super::value::{Dict, Value, forbidden};
+use super::value::{Value, forbidden};
 use super::{attributes, filters, globals, tests};
 
 impl<'a> Interpreter<'a> {
     pub(super) fn evaluate(&mut self, expression: &'a Expr<'a>) -> Result<Value> {
-        self.budget.steps(1)?;
-        self.descend()?;
-        let value = self
-            .evaluate_within(expression)
-            .map_err(|fault| fault.at(line(expression.span())));
-        self.ascend();
-        value
+        let value = self.nested(|engine| engine.evaluate_within(expression));
+        value.map_err(|fault| fault.at(line(expression.span())))
     }
 
     fn evaluate_within(&mut self, expression: &'a Expr<'a>) -> Result<Value> {
@@ -34,21 +29,14 @@ impl<'a> Interpreter<'a> {
                 name => Ok(self.variable(name)),
             },
             Expr::Const(constant) => self.constant(&constant.value),
-            Expr::List(list) => {
-                let items = self.all(&list.items)?;
-                Value::list(items, self.budget)
-            }
-            Expr::Tuple(tuple) => {
-                let items = self.all(&tuple.items)?;
-                Value::tuple(items, self.budget)
-            }
+            Expr::List(list) => Value::list(self.all(&list.items)?, self.budget),
+            Expr::Tuple(tuple) => Value::tuple(self.all(&tuple.items)?, self.budget),
             Expr::Map(map) => {
-                let mut dict = Dict::default();
-                for (key, value) in map.keys.iter().zip(&map.values) {
-                    let (key, value) = (self.evaluate(key)?, self.evaluate(value)?);
-                    dict.insert(key, value, self.budget)?;
-                }
-                Ok(Value::Dict(Rc::new(dict)))
+                let budget = self.budget;
+                let entries = map.keys.iter().zip(&map.values);
+                let entries =
+                    entries.map(|(key, value)| Ok((self.evaluate(key)?, self.evaluate(value)?)));
+                Value::dict(entries, budget)
             }
             Expr::UnaryOp(node) => {
                 let value = self.evaluate(&node.expr)?;
@@ -62,7 +50,7 @@ impl<'a> Interpreter<'a> {
                 let mut left = self.evaluate(&node.expr)?;
                 for step in &node.ops {
                     let right = self.evaluate(&step.expr)?;
-                    if !self.compare(step.op, &left, &right)? {
+                    if !operators::holds(step.op, &left, &right, self.budget)? {
                         return Ok(Value::Bool(false));
                     }
                     left = right;
@@ -177,84 +165,24 @@ impl<'a> Interpreter<'a> {
             _ => {}
         }
         let right = self.evaluate(&node.right)?;
-        let operator = match node.op {
+        let comparison = match node.op {
             BinOpKind::ScAnd | BinOpKind::ScOr => return Ok(right),
             BinOpKind::Concat => {
                 // Safe text joins other text as it is, unless the output is escaped.
-                return match self.autoescape {
-                    true => {
-                        let escaped = |value| super::markup::escape(value, self.budget);
-                        let text = escaped(&left)? + &escaped(&right)?;
-                        Ok(Value::Markup(Rc::from(text)))
-                    }
-                    false => {
-                        let text = print::text(&left, self.budget)?;
-                        let text = text + &print::text(&right, self.budget)?;
-                        self.budget.bytes(text.len())?;
-                        Ok(Value::str(&text))
-                    }
-                };
+                let text = self.printed(&left)? + &self.printed(&right)?;
+                self.budget.bytes(text.len())?;
+                return Ok(Value::text(text, self.autoescape));
             }
-            BinOpKind::Eq => {
-                return self
-                    .compare(CompareOpKind::Eq, &left, &right)
-                    .map(Value::Bool);
-            }
-            BinOpKind::Ne => {
-                return self
-                    .compare(CompareOpKind::Ne, &left, &right)
-                    .map(Value::Bool);
-            }
-            BinOpKind::Lt => {
-                return self
-                    .compare(CompareOpKind::Lt, &left, &right)
-                    .map(Value::Bool);
-            }
-            BinOpKind::Lte => {
-                return self
-                    .compare(CompareOpKind::Lte, &left, &right)
-                    .map(Value::Bool);
-            }
-            BinOpKind::Gt => {
-                return self
-                    .compare(CompareOpKind::Gt, &left, &right)
-                    .map(Value::Bool);
-            }
-            BinOpKind::Gte => {
-                return self
-                    .compare(CompareOpKind::Gte, &left, &right)
-                    .map(Value::Bool);
-            }
-            BinOpKind::In => {
-                return self
-                    .compare(CompareOpKind::In, &left, &right)
-                    .map(Value::Bool);
-            }
-            BinOpKind::Add => Operator::Add,
-            BinOpKind::Sub => Operator::Subtract,
-            BinOpKind::Mul => Operator::Multiply,
-            BinOpKind::Div => Operator::Divide,
-            BinOpKind::FloorDiv => Operator::FloorDivide,
-            BinOpKind::Rem => Operator::Remainder,
-            BinOpKind::Pow => Operator::Power,
+            BinOpKind::Eq => CompareOpKind::Eq,
+            BinOpKind::Ne => CompareOpKind::Ne,
+            BinOpKind::Lt => CompareOpKind::Lt,
+            BinOpKind::Lte => CompareOpKind::Lte,
+            BinOpKind::Gt => CompareOpKind::Gt,
+            BinOpKind::Gte => CompareOpKind::Gte,
+            BinOpKind::In => CompareOpKind::In,
+            operator => return operators::binary(operator, &left, &right, self.budget),
         };
-        operators::binary(operator, &left, &right, self.budget)
-    }
-
-    fn compare(&self, operator: CompareOpKind, left: &Value, right: &Value) -> Result<bool> {
-        use std::cmp::Ordering::{Equal, Greater, Less};
-        let budget = self.budget;
-        let ordered = || operators::compare(left, right, budget);
-        Ok(match operator {
-            CompareOpKind::Eq => operators::equal(left, right, budget)?,
-            CompareOpKind::Ne => !operators::equal(left, right, budget)?,
-            CompareOpKind::In => operators::contains(right, left, budget)?,
-            CompareOpKind::NotIn => !operators::contains(right, left, budget)?,
-            CompareOpKind::Lt => ordered()? == Some(Less),
-            CompareOpKind::Lte => matches!(ordered()?, Some(Less | Equal)),
-            CompareOpKind::Gt => ordered()? == Some(Greater),
-            CompareOpKind::Gte => matches!(ordered()?, Some(Greater | Equal)),
-        })
+        operators::holds(comparison, &left, &right, self.budget).map(Value::Bool)
     }
 
     pub(super) fn arguments(&mut self, arguments: &'a [CallArg<'a>]) -> Result<Arguments> {
@@ -273,11 +201,11 @@ impl<'a> Interpreter<'a> {
                 CallArg::KwargSplat(values) => match self.evaluate(values)? {
                     Value::Dict(dict) => {
                         for (name, value) in dict.iter() {
-                            let name = name.as_str().ok_or_else(|| name.misfit("a string"))?;
+                            let name = name.as_str().ok_or_else(|| name.mismatch("a string"))?;
                             keyword(&mut given, name, value.clone())?;
                         }
                     }
-                    other => return Err(other.misfit("a mapping after **")),
+                    other => return Err(other.mismatch("a mapping after **")),
                 },
             }
         }
@@ -298,17 +226,12 @@ impl<'a> Interpreter<'a> {
 
     /// `value[index]`: the item, or else the attribute or method of that name.
     pub(super) fn item(&mut self, value: &Value, index: &Value) -> Result<Value> {
-        let found = match value {
-            Value::Undefined(_) | Value::Forbidden(_) => return Err(value.misfit("a value")),
-            Value::Dict(dict) => dict.get(index, self.budget).map(|found| found.cloned()),
-            Value::Str(_)
-            | Value::Markup(_)
-            | Value::List(_)
-            | Value::Tuple(_)
-            | Value::Range(_) => match index.as_index() {
-                Some(index) => slices::index(value, &index, self.budget).map(Some),
-                None => Ok(None),
-            },
+        let found = match (value, index.as_index()) {
+            _ if value.is_undefined() => return Err(value.mismatch("a value")),
+            (Value::Dict(dict), _) => dict.get(index, self.budget).map(|found| found.cloned()),
+            (_, Some(index)) if value.is_sequence() => {
+                slices::index(value, &index, self.budget).map(Some)
+            }
             _ => Ok(None),
         };
         match found {

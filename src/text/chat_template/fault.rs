@@ -19,7 +19,7 @@ pub(super) enum Kind {
     Runtime,
     /// The template called `raise_exception`.
     Raised,
-    /// More was taken than [`Budget`](super::limits::Budget) gives; the message names of what.
+    /// The [`Budget`](super::limits::Budget) is used up; with the name of what was limited.
     Limit(&'static str),
 }
 
@@ -28,7 +28,7 @@ pub(super) enum Kind {
 pub(super) struct Fault {
     pub kind: Kind,
     pub message: String,
-    /// From 1; 0 where it is not known yet.
+    /// From 1; 0 where it is unknown yet.
     pub line: usize,
 }
 

@@ -13,22 +13,6 @@ use super::{clock, print};
 /// Longest `range`, as Jinja2's sandbox has it.
 const MAX_RANGE: i64 = 100_000;
 
-const NAMES: &[(&str, Function)] = &[
-    ("range", Function::Range),
-    ("dict", Function::Dict),
-    ("namespace", Function::Namespace),
-    ("cycler", Function::Cycler),
-    ("joiner", Function::Joiner),
-    ("lipsum", Function::Lipsum),
-    ("raise_exception", Function::RaiseException),
-    ("strftime_now", Function::StrftimeNow),
-];
-
-pub(super) fn named(name: &str) -> Option<Value> {
-    let (_, function) = NAMES.iter().find(|(known, _)| *known == name)?;
-    Some(Value::Function(*function))
-}
-
 pub(super) fn call(
     engine: &mut Interpreter<'_>,
     function: Function,
@@ -40,19 +24,17 @@ pub(super) fn call(
         Function::Dict => Ok(Value::Dict(Rc::new(dict("dict", arguments, budget)?))),
         Function::FromKeys => {
             let given = arguments.positional("fromkeys", 1, 2)?;
-            let mut made = Dict::default();
-            if let Some(keys) = given.first() {
-                for key in keys.items(budget)? {
-                    made.insert(key, given.get(1).cloned().unwrap_or(Value::None), budget)?;
-                }
-            }
-            Ok(Value::Dict(Rc::new(made)))
+            let keys = given
+                .first()
+                .map_or(Ok(Vec::new()), |keys| keys.items(budget))?;
+            let value = given.get(1).unwrap_or(&Value::None);
+            Value::dict(keys.into_iter().map(|key| Ok((key, value.clone()))), budget)
         }
         Function::Namespace => {
             let namespace = Rc::new(Namespace::default());
             engine.keep_namespace(&namespace);
             for (name, value) in dict("namespace", arguments, budget)?.iter() {
-                set_attribute(&namespace, name.clone(), value.clone(), budget)?;
+                namespace.set(name.clone(), value.clone(), budget)?;
             }
             Ok(Value::Namespace(namespace))
         }
@@ -90,31 +72,12 @@ pub(super) fn call(
         Function::StrftimeNow => {
             let [format] = arguments.bind("strftime_now", ["format"])?;
             let format = required(&format, "format")?;
-            let format = format.as_str().ok_or_else(|| format.misfit("a string"))?;
+            let format = format.as_str().ok_or_else(|| format.mismatch("a string"))?;
             let text = clock::strftime(engine.now, format)?;
             budget.bytes(text.len())?;
             Ok(Value::str(&text))
         }
     }
-}
-
-/// Sets an attribute of a namespace, which must not start with an underscore.
-pub(super) fn set_attribute(
-    namespace: &Namespace,
-    name: Value,
-    value: Value,
-    budget: &Budget,
-) -> Result<()> {
-    if name.as_str().is_some_and(|name| name.starts_with('_')) {
-        return Err(Fault::new(
-            Kind::Security,
-            "a namespace stores no attribute that starts with an underscore",
-        ));
-    }
-    namespace
-        .attributes
-        .borrow_mut()
-        .insert(name, value, budget)
 }
 
 fn range(arguments: &Arguments) -> Result<Value> {
@@ -124,29 +87,19 @@ fn range(arguments: &Arguments) -> Result<Value> {
         .map(Value::to_i64)
         .collect::<Result<Vec<_>>>()?;
     let (start, stop, step) = match given.as_slice() {
-        [stop] => (0, *stop, 1),
+        [start, stop, step] => (*start, *stop, *step),
         [start, stop] => (*start, *stop, 1),
-        [start, stop, step, ..] => (*start, *stop, *step),
-        [] => (0, 0, 1),
+        given => (0, given.first().copied().unwrap_or(0), 1),
     };
     if step == 0 {
         return Err(Fault::value_error("range() arg 3 must not be zero"));
     }
-    let distance = match step > 0 {
-        true => i128::from(stop) - i128::from(start),
-        false => i128::from(start) - i128::from(stop),
-    };
-    let step_size = i128::from(step).abs();
-    let length = if distance > 0 {
-        (distance - 1) / step_size + 1
-    } else {
-        0
-    };
+    let (span, size) = (i128::from(stop) - i128::from(start), i128::from(step));
+    let (span, size) = (span * size.signum(), size.abs());
+    let length = (span + size - 1).div_euclid(size).max(0);
     if length > i128::from(MAX_RANGE) {
-        return Err(Fault::new(
-            Kind::Arithmetic,
-            format!("a range is longer than {MAX_RANGE}"),
-        ));
+        let message = format!("a range is longer than {MAX_RANGE}");
+        return Err(Fault::new(Kind::Arithmetic, message));
     }
     Ok(Value::Range(Range {
         start,
@@ -170,7 +123,7 @@ fn dict(function: &str, arguments: &Arguments, budget: &Budget) -> Result<Dict> 
                 made.insert(key.clone(), value.clone(), budget)?;
             }
         }
-        Some(undefined) if undefined.is_undefined() => return Err(undefined.misfit("a mapping")),
+        Some(undefined) if undefined.is_undefined() => return Err(undefined.mismatch("a mapping")),
         Some(pairs) => {
             for pair in pairs.items(budget)? {
                 let pair = pair.items(budget)?;

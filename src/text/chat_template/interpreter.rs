@@ -13,8 +13,7 @@ use super::fault::{Fault, Kind, Result};
 use super::limits::{Budget, MAX_CALLS, MAX_DEPTH};
 use super::markup::escape;
 use super::print;
-use super::value::{Namespace, Value};
-use macros::Macro;
+use super::value::{Function, Namespace, Value};
 
 /// A running template.
 pub(super) struct Interpreter<'a> {
@@ -45,19 +44,22 @@ struct Scope<'a> {
     parent: Option<usize>,
 }
 
+/// A macro, with the scope that it was declared in, and which of its names its body uses.
+#[derive(Clone, Copy)]
+struct Macro<'a> {
+    declaration: &'a ast::Macro<'a>,
+    scope: usize,
+    takes_caller: bool,
+    takes_more: bool,
+    takes_keywords: bool,
+}
+
 /// How a list of statements ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Flow {
     Normal,
     Break,
     Continue,
-}
-
-/// What [`Interpreter::enter`] found, for [`Interpreter::leave`].
-struct Outer {
-    current: usize,
-    scopes: usize,
-    closures: usize,
 }
 
 impl<'a> Interpreter<'a> {
@@ -139,11 +141,7 @@ impl<'a> Interpreter<'a> {
     }
 
     fn statement(&mut self, statement: &'a Stmt<'a>) -> Result<Flow> {
-        self.budget.steps(1)?;
-        self.descend()?;
-        let flow = self.statement_within(statement);
-        self.depth -= 1;
-        flow
+        self.nested(|engine| engine.statement_within(statement))
     }
 
     fn statement_within(&mut self, statement: &'a Stmt<'a>) -> Result<Flow> {
@@ -152,11 +150,7 @@ impl<'a> Interpreter<'a> {
             Stmt::EmitRaw(node) => self.emit(node.raw)?,
             Stmt::EmitExpr(node) => {
                 let value = self.evaluate(&node.expr)?;
-                let text = match self.autoescape {
-                    true => escape(&value, self.budget)?,
-                    false => print::text(&value, self.budget)?,
-                };
-                self.emit(&text)?;
+                self.emit(&self.printed(&value)?)?;
             }
             Stmt::IfCond(node) => return self.branch(node),
             Stmt::ForLoop(node) => {
@@ -194,20 +188,17 @@ impl<'a> Interpreter<'a> {
                     .iter()
                     .map(|(_, value)| self.evaluate(value))
                     .collect::<Result<Vec<_>>>()?;
-                let outer = self.enter(self.current);
-                for ((target, _), value) in node.assignments.iter().zip(values) {
-                    self.assign(target, value)?;
-                }
-                let flow = self.statements(&node.body);
-                self.leave(outer);
-                return flow;
+                return self.scoped(self.current, |engine| {
+                    for ((target, _), value) in node.assignments.iter().zip(values) {
+                        engine.assign(target, value)?;
+                    }
+                    engine.statements(&node.body)
+                });
             }
             Stmt::AutoEscape(node) => {
                 let enabled = self.evaluate(&node.enabled)?.truth()?;
                 let before = std::mem::replace(&mut self.autoescape, enabled);
-                let outer = self.enter(self.current);
-                let flow = self.statements(&node.body);
-                self.leave(outer);
+                let flow = self.scoped(self.current, |engine| engine.statements(&node.body));
                 self.autoescape = before;
                 return flow;
             }
@@ -221,17 +212,11 @@ impl<'a> Interpreter<'a> {
                 let mut arguments = self.arguments(&node.call.args)?;
                 arguments.keywords.push(("caller".to_owned(), caller));
                 let value = at(self.call(&callee, &arguments), node.call.span())?;
-                let text = match self.autoescape {
-                    true => escape(&value, self.budget)?,
-                    false => print::text(&value, self.budget)?,
-                };
-                self.emit(&text)?;
+                self.emit(&self.printed(&value)?)?;
             }
             Stmt::Block(node) => {
-                // A block sees what stands at the top of the template only.
-                let outer = self.enter(0);
-                self.statements(&node.body)?;
-                self.leave(outer);
+                // A block sees the top level of the template only.
+                self.scoped(0, |engine| engine.statements(&node.body))?;
             }
             Stmt::Break(_) => return Ok(Flow::Break),
             Stmt::Continue(_) => return Ok(Flow::Continue),
@@ -269,12 +254,7 @@ impl<'a> Interpreter<'a> {
         let Some(&body) = self.blocks.get(name) else {
             return Err(Fault::undefined(name));
         };
-        self.called(|engine| {
-            let outer = engine.enter(0);
-            engine.statements(body)?;
-            engine.leave(outer);
-            Ok(())
-        })
+        self.called(|engine| engine.scoped(0, |engine| engine.statements(body)))
     }
 
     pub(super) fn has_block(&self, name: &str) -> bool {
@@ -282,7 +262,7 @@ impl<'a> Interpreter<'a> {
     }
 
     /// The text that `run` emits.
-    fn called(&mut self, run: impl FnOnce(&mut Self) -> Result<()>) -> Result<Value> {
+    fn called(&mut self, run: impl FnOnce(&mut Self) -> Result<Flow>) -> Result<Value> {
         if self.calls >= MAX_CALLS {
             return Err(Fault::limit("calls within calls"));
         }
@@ -291,23 +271,21 @@ impl<'a> Interpreter<'a> {
         run(self)?;
         self.calls -= 1;
         let text = std::mem::replace(&mut self.out, before);
-        Ok(self.made(text))
+        Ok(Value::text(text, self.autoescape))
     }
 
     fn capture(&mut self, scope: usize, body: &'a [Stmt<'a>]) -> Result<Value> {
         let before = std::mem::take(&mut self.out);
-        let outer = self.enter(scope);
-        self.statements(body)?;
-        self.leave(outer);
+        self.scoped(scope, |engine| engine.statements(body))?;
         let text = std::mem::replace(&mut self.out, before);
-        Ok(self.made(text))
+        Ok(Value::text(text, self.autoescape))
     }
 
-    /// Text that the template put out, which is safe where it was escaped.
-    fn made(&self, text: String) -> Value {
+    /// The text of a value as the template puts it out.
+    pub(super) fn printed(&self, value: &Value) -> Result<String> {
         match self.autoescape {
-            true => Value::Markup(Rc::from(text)),
-            false => Value::str(&text),
+            true => escape(value, self.budget),
+            false => print::text(value, self.budget),
         }
     }
 
@@ -329,37 +307,32 @@ impl<'a> Interpreter<'a> {
         Ok(())
     }
 
-    pub(super) fn descend(&mut self) -> Result<()> {
+    /// Runs a statement or an expression, a step nested than what holds it.
+    pub(super) fn nested<T>(&mut self, run: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        self.budget.steps(1)?;
         self.depth += 1;
         if self.depth > MAX_DEPTH {
             return Err(Fault::limit("expressions within expressions"));
         }
-        Ok(())
-    }
-
-    pub(super) fn ascend(&mut self) {
+        let result = run(self);
         self.depth -= 1;
+        result
     }
 
-    fn enter(&mut self, parent: usize) -> Outer {
-        let outer = Outer {
-            current: self.current,
-            scopes: self.scopes.len(),
-            closures: self.closures,
-        };
+    /// Runs a part of the template in a scope of its own, within the scope `parent`.
+    fn scoped<T>(&mut self, parent: usize, run: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let (current, scopes, closures) = (self.current, self.scopes.len(), self.closures);
         self.scopes.push(Scope {
             variables: BTreeMap::new(),
             parent: Some(parent),
         });
-        self.current = outer.scopes;
-        outer
-    }
-
-    fn leave(&mut self, outer: Outer) {
-        self.current = outer.current;
-        if self.closures == outer.closures {
-            self.scopes.truncate(outer.scopes);
+        self.current = scopes;
+        let result = run(self);
+        self.current = current;
+        if self.closures == closures {
+            self.scopes.truncate(scopes);
         }
+        result
     }
 
     fn define(&mut self, name: &'a str, value: Value) {
@@ -379,7 +352,7 @@ impl<'a> Interpreter<'a> {
         }
         match self.context.get(name) {
             Some(value) => value.clone(),
-            None => super::globals::named(name).unwrap_or_else(|| Value::undefined(name)),
+            None => Function::named(name).map_or_else(|| Value::undefined(name), Value::Function),
         }
     }
 
@@ -399,15 +372,10 @@ impl<'a> Interpreter<'a> {
                 let span = attribute.span();
                 match self.evaluate(&attribute.expr)? {
                     Value::Namespace(namespace) => {
-                        let set = super::globals::set_attribute(
-                            &namespace,
-                            Value::str(attribute.name),
-                            value,
-                            self.budget,
-                        );
-                        at(set, span)
+                        let name = Value::str(attribute.name);
+                        at(namespace.set(name, value, self.budget), span)
                     }
-                    other @ Value::Undefined(_) => at(Err(other.misfit("a namespace")), span),
+                    other @ Value::Undefined(_) => at(Err(other.mismatch("a namespace")), span),
                     _ => at(
                         Err(Fault::runtime(
                             "cannot assign attribute on non-namespace object",

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use super::fault::{Fault, Result};
 use super::limits::Budget;
 use super::operators::compare;
-use super::print::{Writer, float, integer};
+use super::print::{Writer, float, integer, written};
 use super::sorting::sorted;
 use super::value::Value;
 
@@ -20,10 +20,7 @@ pub(super) struct JsonStyle {
 
 /// `json.dumps(value)`.
 pub(super) fn json(value: &Value, style: &JsonStyle, budget: &Budget) -> Result<String> {
-    let mut writer = Writer::new(budget);
-    writer.json(value, style, 0)?;
-    budget.bytes(writer.out.len())?;
-    Ok(writer.out)
+    written(budget, |writer| writer.json(value, style, 0))
 }
 
 impl Writer<'_> {
@@ -98,27 +95,20 @@ impl Writer<'_> {
     }
 
     fn json_string(&mut self, text: &str, style: &JsonStyle) -> Result<()> {
-        let mut out = String::with_capacity(text.len() + 2);
-        out.push('"');
+        let text = serde_json::Value::from(text).to_string();
+        if !style.ensure_ascii {
+            return self.push(&text);
+        }
+        let mut out = String::with_capacity(text.len());
         for c in text.chars() {
-            match c {
-                '"' => out.push_str("\\\""),
-                '\\' => out.push_str("\\\\"),
-                '\n' => out.push_str("\\n"),
-                '\r' => out.push_str("\\r"),
-                '\t' => out.push_str("\\t"),
-                '\u{8}' => out.push_str("\\b"),
-                '\u{c}' => out.push_str("\\f"),
-                c if (c as u32) < 0x20 => out.push_str(&format!("\\u{:04x}", c as u32)),
-                c if style.ensure_ascii && !(' '..='~').contains(&c) => {
-                    for unit in c.encode_utf16(&mut [0; 2]) {
-                        out.push_str(&format!("\\u{unit:04x}"));
-                    }
-                }
-                c => out.push(c),
+            if (' '..='~').contains(&c) {
+                out.push(c);
+                continue;
+            }
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                out.push_str(&format!("\\u{unit:04x}"));
             }
         }
-        out.push('"');
         self.push(&out)
     }
 }

@@ -5,7 +5,7 @@ use super::limits::Budget;
 use super::print;
 use super::value::Value;
 
-/// `markupsafe.escape(value)`: the text as it stands where it is safe.
+/// `markupsafe.escape(value)`: the text unchanged where it is safe.
 pub(super) fn escape(value: &Value, budget: &Budget) -> Result<String> {
     match value {
         Value::Markup(text) => {

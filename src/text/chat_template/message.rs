@@ -25,7 +25,7 @@ pub struct ChatMessage {
 }
 
 impl ChatMessage {
-    /// A message of `role` (`system`, `user`, `assistant`, `tool` or what else the template knows).
+    /// A message of `role` (`system`, `user`, `assistant`, `tool` or another that the template has).
     /// `content` is text, or a list of parts such as `{"type": "text", "text": ".."}`.
     pub fn new(role: impl Into<String>, content: impl Into<Value>) -> Self {
         Self { fields: Map::new() }
@@ -39,12 +39,12 @@ impl ChatMessage {
         self
     }
 
-    /// Who speaks; empty where the message does not say.
+    /// The role; empty where there is none.
     pub fn role(&self) -> &str {
         self.get("role").and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// What is said: the text, or the texts of the parts.
+    /// The content: the text, or the texts of the parts.
     pub fn text(&self) -> String {
         match self.get("content") {
             Some(Value::String(text)) => text.clone(),
@@ -67,7 +67,7 @@ impl ChatMessage {
     }
 
     /// The message as transformers hands it to a template: without keys that are null, and with
-    /// reasoning under each of the names that templates ask for.
+    /// reasoning under each of the names that templates use.
     pub(super) fn normalized(&self) -> Vec<(&str, &Value)> {
         let given = |key: &str| self.get(key).filter(|value| !value.is_null());
         let reasoning = ["reasoning_content", "thinking", "reasoning"]

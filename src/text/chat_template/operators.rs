@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::rc::Rc;
 
+use minijinja::machinery::ast::{BinOpKind, CompareOpKind};
 use num_bigint::BigInt;
 use num_integer::Integer;
 use num_traits::{Signed, ToPrimitive, Zero};
@@ -12,49 +13,20 @@ use super::format;
 use super::limits::{Budget, ITEM_BYTES, MAX_INTEGER_BITS};
 use super::markup::escape;
 use super::print;
-use super::value::{Key, Value, View, integral};
-
-/// The arithmetic operators.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Operator {
-    Add,
-    Subtract,
-    Multiply,
-    Divide,
-    FloorDivide,
-    Remainder,
-    Power,
-}
-
-impl Operator {
-    fn sign(self) -> &'static str {
-        match self {
-            Self::Add => "+",
-            Self::Subtract => "-",
-            Self::Multiply => "*",
-            Self::Divide => "/",
-            Self::FloorDivide => "//",
-            Self::Remainder => "%",
-            Self::Power => "**",
-        }
-    }
-}
+use super::value::{Value, View, integral};
 
 /// `left operator right`.
 pub(super) fn binary(
-    operator: Operator,
+    operator: BinOpKind,
     left: &Value,
     right: &Value,
     budget: &Budget,
 ) -> Result<Value> {
-    for value in [left, right] {
-        if matches!(value, Value::Undefined(_) | Value::Forbidden(_)) {
-            // A text formats any value, an undefined one as well.
-            if operator == Operator::Remainder && left.as_str().is_some() {
-                break;
-            }
-            return Err(value.misfit("a value"));
-        }
+    // A text formats any value, an undefined one as well.
+    let formats = matches!(operator, BinOpKind::Rem) && left.as_str().is_some();
+    let undefined = [left, right].into_iter().find(|side| side.is_undefined());
+    if let Some(undefined) = undefined.filter(|_| !formats) {
+        return Err(undefined.mismatch("a value"));
     }
     if let (Some(a), Some(b)) = (left.as_index(), right.as_index()) {
         return integers(operator, &a, &b);
@@ -69,33 +41,41 @@ pub(super) fn binary(
         return floats(operator, a, b).map(Value::Float);
     }
     match (operator, left, right) {
-        (Operator::Add, Value::List(a), Value::List(b)) => {
+        (BinOpKind::Add, Value::List(a), Value::List(b)) => {
             budget.product(ITEM_BYTES, a.items.len() + b.items.len())?;
             Value::list([a.items.as_slice(), &b.items].concat(), budget)
         }
-        (Operator::Add, Value::Tuple(a), Value::Tuple(b)) => {
+        (BinOpKind::Add, Value::Tuple(a), Value::Tuple(b)) => {
             budget.product(ITEM_BYTES, a.items.len() + b.items.len())?;
             Value::tuple([a.items.as_slice(), &b.items].concat(), budget)
         }
-        (Operator::Add, Value::Str(_) | Value::Markup(_), Value::Str(_) | Value::Markup(_)) => {
+        (BinOpKind::Add, Value::Str(_) | Value::Markup(_), Value::Str(_) | Value::Markup(_)) => {
             concatenate(&[left.clone(), right.clone()], budget)
         }
-        (Operator::Multiply, _, _) => match (left.as_index(), right.as_index()) {
+        (BinOpKind::Mul, _, _) => match (left.as_index(), right.as_index()) {
             (None, Some(times)) => repeat(left, &times, budget),
             (Some(times), None) => repeat(right, &times, budget),
             _ => Err(unsupported(operator, left, right)),
         },
-        (Operator::Remainder, Value::Str(_) | Value::Markup(_), _) => {
+        (BinOpKind::Rem, Value::Str(_) | Value::Markup(_), _) => {
             format::percent(left, right, budget)
         }
         _ => Err(unsupported(operator, left, right)),
     }
 }
 
-fn unsupported(operator: Operator, left: &Value, right: &Value) -> Fault {
+fn unsupported(operator: BinOpKind, left: &Value, right: &Value) -> Fault {
     Fault::type_error(format!(
         "unsupported operand types for {}: '{}' and '{}'",
-        operator.sign(),
+        match operator {
+            BinOpKind::Add => "+",
+            BinOpKind::Sub => "-",
+            BinOpKind::Mul => "*",
+            BinOpKind::Div => "/",
+            BinOpKind::FloorDiv => "//",
+            BinOpKind::Rem => "%",
+            _ => "**",
+        },
         left.type_name(),
         right.type_name()
     ))
@@ -109,41 +89,35 @@ fn zero_division() -> Fault {
     Fault::new(Kind::Arithmetic, "division by zero")
 }
 
-fn integers(operator: Operator, a: &BigInt, b: &BigInt) -> Result<Value> {
+fn integers(operator: BinOpKind, a: &BigInt, b: &BigInt) -> Result<Value> {
     if a.bits().max(b.bits()) > MAX_INTEGER_BITS {
         return Err(Fault::limit("the size of an integer"));
     }
     let divided = matches!(
         operator,
-        Operator::Divide | Operator::FloorDivide | Operator::Remainder
+        BinOpKind::Div | BinOpKind::FloorDiv | BinOpKind::Rem
     );
     if divided && b.is_zero() {
         return Err(zero_division());
     }
     Ok(Value::Int(match operator {
-        Operator::Add => a + b,
-        Operator::Subtract => a - b,
-        Operator::Multiply => a * b,
-        Operator::FloorDivide => a.div_floor(b),
-        Operator::Remainder => a.mod_floor(b),
-        Operator::Divide => return quotient(a, b).map(Value::Float),
-        Operator::Power if b.is_negative() => {
+        BinOpKind::Add => a + b,
+        BinOpKind::Sub => a - b,
+        BinOpKind::Mul => a * b,
+        BinOpKind::FloorDiv => a.div_floor(b),
+        BinOpKind::Rem => a.mod_floor(b),
+        BinOpKind::Div => return quotient(a, b).map(Value::Float),
+        BinOpKind::Pow if b.is_negative() => {
             let (a, b) = (a.to_f64(), b.to_f64());
             return floats(operator, a.ok_or_else(overflow)?, b.ok_or_else(overflow)?)
                 .map(Value::Float);
         }
-        Operator::Power => {
-            let exponent = b.to_u64().unwrap_or(u64::MAX);
-            // The sign, 0 and 1 take any exponent.
-            if a.bits() <= 1 {
-                let odd = b.is_odd();
-                let value = match (a.is_zero(), a.is_negative(), odd, b.is_zero()) {
-                    (_, _, _, true) | (false, false, ..) | (false, true, false, _) => 1,
-                    (true, ..) => 0,
-                    (false, true, true, _) => -1,
-                };
-                return Ok(Value::int(value));
-            }
+        _ => {
+            // Powers of -1, 0 and 1 go by the parity of the exponent, however large it is.
+            let exponent = match a.bits() {
+                0 | 1 if !b.is_zero() => 2 - u64::from(b.is_odd()),
+                _ => b.to_u64().unwrap_or(u64::MAX),
+            };
             if a.bits().saturating_mul(exponent) > MAX_INTEGER_BITS {
                 return Err(Fault::limit("the size of an integer"));
             }
@@ -159,7 +133,7 @@ fn quotient(a: &BigInt, b: &BigInt) -> Result<f64> {
         let (a, b) = (a.to_f64(), b.to_f64());
         return Ok(a.unwrap_or(0.0) / b.unwrap_or(1.0));
     }
-    // 66 bits of the quotient, the last of which says whether anything is left.
+    // 66 bits of the quotient, the last of which is set where a remainder is left.
     let shift = 66 + b.bits() as i64 - a.bits() as i64;
     let (a, b) = match shift {
         ..0 => (a.clone(), b << shift.unsigned_abs()),
@@ -178,10 +152,10 @@ fn quotient(a: &BigInt, b: &BigInt) -> Result<f64> {
     })
 }
 
-fn floats(operator: Operator, a: f64, b: f64) -> Result<f64> {
+fn floats(operator: BinOpKind, a: f64, b: f64) -> Result<f64> {
     let divided = matches!(
         operator,
-        Operator::Divide | Operator::FloorDivide | Operator::Remainder
+        BinOpKind::Div | BinOpKind::FloorDiv | BinOpKind::Rem
     );
     if divided && b == 0.0 {
         return Err(zero_division());
@@ -195,12 +169,12 @@ fn floats(operator: Operator, a: f64, b: f64) -> Result<f64> {
         }
     };
     Ok(match operator {
-        Operator::Add => a + b,
-        Operator::Subtract => a - b,
-        Operator::Multiply => a * b,
-        Operator::Divide => a / b,
-        Operator::Remainder => remainder(),
-        Operator::FloorDivide => {
+        BinOpKind::Add => a + b,
+        BinOpKind::Sub => a - b,
+        BinOpKind::Mul => a * b,
+        BinOpKind::Div => a / b,
+        BinOpKind::Rem => remainder(),
+        BinOpKind::FloorDiv => {
             let whole = (a - remainder()) / b;
             let floor = whole.floor();
             match whole {
@@ -209,7 +183,7 @@ fn floats(operator: Operator, a: f64, b: f64) -> Result<f64> {
                 _ => floor,
             }
         }
-        Operator::Power => {
+        _ => {
             if a == 0.0 && b < 0.0 {
                 return Err(zero_division());
             }
@@ -239,24 +213,18 @@ fn repeat(value: &Value, times: &BigInt, budget: &Budget) -> Result<Value> {
     match value {
         Value::Str(text) | Value::Markup(text) => {
             budget.product(text.len(), times)?;
-            let text = match text.is_empty() {
-                true => String::new(),
-                false => text.repeat(times),
-            };
-            Ok(match value {
-                Value::Str(_) => Value::str(&text),
-                _ => Value::Markup(Rc::from(text)),
-            })
+            let times = if text.is_empty() { 0 } else { times };
+            Ok(Value::text(text.repeat(times), value.is_safe()))
         }
         Value::List(seq) => Value::list(items(&seq.items)?, budget),
         Value::Tuple(seq) => Value::tuple(items(&seq.items)?, budget),
-        _ => Err(value.misfit("a value that can be repeated")),
+        _ => Err(value.mismatch("a value that can be repeated")),
     }
 }
 
 /// Texts put together; safe where one of them is, with the others escaped.
 pub(super) fn concatenate(values: &[Value], budget: &Budget) -> Result<Value> {
-    let safe = values.iter().any(|value| matches!(value, Value::Markup(_)));
+    let safe = values.iter().any(Value::is_safe);
     let mut out = String::new();
     for value in values {
         match safe {
@@ -274,10 +242,7 @@ pub(super) fn concatenate(values: &[Value], budget: &Budget) -> Result<Value> {
         }
     }
     budget.bytes(out.len())?;
-    Ok(match safe {
-        true => Value::Markup(Rc::from(out)),
-        false => Value::str(&out),
-    })
+    Ok(Value::text(out, safe))
 }
 
 /// `-value`, or `+value`.
@@ -285,7 +250,7 @@ pub(super) fn signed(value: &Value, negative: bool) -> Result<Value> {
     match (value.as_index(), value) {
         (Some(value), _) => Ok(Value::Int(if negative { -value } else { value })),
         (None, Value::Float(value)) => Ok(Value::Float(if negative { -value } else { *value })),
-        _ => Err(value.misfit("a number")),
+        _ => Err(value.mismatch("a number")),
     }
 }
 
@@ -359,21 +324,11 @@ fn compare_numbers(left: &Value, right: &Value) -> Option<Ordering> {
         (Value::Float(_), _) => compare_numbers(right, left).map(Ordering::reverse),
         (_, Value::Float(b)) => {
             let a = left.as_index()?;
-            if b.is_nan() {
-                return None;
-            }
-            if b.is_infinite() {
-                return Some(if *b > 0.0 {
-                    Ordering::Less
-                } else {
-                    Ordering::Greater
-                });
-            }
-            let whole = integral(b.trunc())?;
-            Some(
-                a.cmp(&whole)
-                    .then_with(|| 0f64.total_cmp(&(b.fract() + 0.0))),
-            )
+            let Some(whole) = integral(b.trunc()) else {
+                return 0f64.partial_cmp(b);
+            };
+            let fraction = || 0f64.total_cmp(&(b.fract() + 0.0));
+            Some(a.cmp(&whole).then_with(fraction))
         }
         _ => Some(left.as_index()?.cmp(&right.as_index()?)),
     }
@@ -399,10 +354,8 @@ pub(super) fn compare(left: &Value, right: &Value, budget: &Budget) -> Result<Op
             Ok(Some(a.items.len().cmp(&b.items.len())))
         }
         _ => {
-            for value in [left, right] {
-                if matches!(value, Value::Undefined(_) | Value::Forbidden(_)) {
-                    return Err(value.misfit("a value"));
-                }
+            if let Some(undefined) = [left, right].into_iter().find(|side| side.is_undefined()) {
+                return Err(undefined.mismatch("a value"));
             }
             Err(Fault::type_error(format!(
                 "'{}' and '{}' have no order",
@@ -421,7 +374,7 @@ pub(super) fn contains(container: &Value, item: &Value, budget: &Budget) -> Resu
                 budget.reading(text.len())?;
                 Ok(text.contains(part))
             }
-            None => Err(item.misfit("a string")),
+            None => Err(item.mismatch("a string")),
         },
         Value::Dict(dict) | Value::View(View::Keys, dict) => Ok(dict.get(item, budget)?.is_some()),
         Value::Range(range) => match item.as_index() {
@@ -449,7 +402,23 @@ fn any_equal(items: &[Value], item: &Value, budget: &Budget) -> Result<bool> {
     Ok(false)
 }
 
-/// `hash(value)` as far as equality goes.
-pub(super) fn key(value: &Value, budget: &Budget) -> Result<Key> {
-    Key::of(value, budget)
+/// `left operator right` of a comparison.
+pub(super) fn holds(
+    operator: CompareOpKind,
+    left: &Value,
+    right: &Value,
+    budget: &Budget,
+) -> Result<bool> {
+    use Ordering::{Equal, Greater, Less};
+    let ordered = || compare(left, right, budget);
+    Ok(match operator {
+        CompareOpKind::Eq => equal(left, right, budget)?,
+        CompareOpKind::Ne => !equal(left, right, budget)?,
+        CompareOpKind::In => contains(right, left, budget)?,
+        CompareOpKind::NotIn => !contains(right, left, budget)?,
+        CompareOpKind::Lt => ordered()? == Some(Less),
+        CompareOpKind::Lte => matches!(ordered()?, Some(Less | Equal)),
+        CompareOpKind::Gt => ordered()? == Some(Greater),
+        CompareOpKind::Gte => matches!(ordered()?, Some(Greater | Equal)),
+    })
 }

@@ -8,60 +8,56 @@ use num_bigint::BigInt;
 
 /// `str(value)`.
 pub(super) fn text(value: &Value, budget: &Budget) -> Result<String> {
-    let mut writer = Writer::new(budget);
-    writer.str(value)?;
-    budget.bytes(writer.out.len())?;
-    Ok(writer.out)
+    match value {
+        Value::Undefined(_) | Value::Forbidden(_) => Ok(String::new()),
+        Value::Str(text) | Value::Markup(text) => written(budget, |writer| writer.push(text)),
+        _ => repr(value, budget),
+    }
 }
 
 /// `repr(value)`.
 pub(super) fn repr(value: &Value, budget: &Budget) -> Result<String> {
-    let mut writer = Writer::new(budget);
-    writer.repr(value, 0)?;
-    budget.bytes(writer.out.len())?;
-    Ok(writer.out)
+    written(budget, |writer| writer.repr(value, 0))
 }
 
 /// `pprint.pformat(value)` on one line: `repr` with sorted keys.
 pub(super) fn pretty(value: &Value, budget: &Budget) -> Result<String> {
-    let mut writer = Writer::new(budget);
-    writer.sorted = true;
-    writer.repr(value, 0)?;
+    written(budget, |writer| {
+        writer.sorted = true;
+        writer.repr(value, 0)
+    })
+}
+
+/// What `write` writes, charged to the budget.
+pub(super) fn written<'b>(
+    budget: &'b Budget,
+    write: impl FnOnce(&mut Writer<'b>) -> Result<()>,
+) -> Result<String> {
+    let mut writer = Writer {
+        out: String::new(),
+        budget,
+        sorted: false,
+    };
+    write(&mut writer)?;
     budget.bytes(writer.out.len())?;
     Ok(writer.out)
 }
 
 /// Writes up to a fixed number of bytes, so that no value can be spelled out without end.
 pub(super) struct Writer<'b> {
-    pub out: String,
+    out: String,
     pub budget: &'b Budget,
     /// Whether the entries of dictionaries are sorted by their keys.
     sorted: bool,
 }
 
-impl<'b> Writer<'b> {
-    pub(super) fn new(budget: &'b Budget) -> Self {
-        Self {
-            out: String::new(),
-            budget,
-            sorted: false,
-        }
-    }
-
+impl Writer<'_> {
     pub(super) fn push(&mut self, text: &str) -> Result<()> {
         if self.out.len() + text.len() > self.budget.value_bytes() {
             return Err(Fault::limit("the size of a value"));
         }
         self.out.push_str(text);
         Ok(())
-    }
-
-    fn str(&mut self, value: &Value) -> Result<()> {
-        match value {
-            Value::Undefined(_) | Value::Forbidden(_) => Ok(()),
-            Value::Str(text) | Value::Markup(text) => self.push(text),
-            _ => self.repr(value, 0),
-        }
     }
 
     fn repr(&mut self, value: &Value, depth: u16) -> Result<()> {
@@ -103,9 +99,7 @@ impl<'b> Writer<'b> {
                     View::Items => {
                         for (index, (key, value)) in dict.iter().enumerate() {
                             self.push(if index > 0 { ", (" } else { "(" })?;
-                            self.repr(key, depth + 1)?;
-                            self.push(", ")?;
-                            self.repr(value, depth + 1)?;
+                            self.items([key, value].into_iter(), depth)?;
                             self.push(")")?;
                         }
                     }
@@ -138,7 +132,7 @@ impl<'b> Writer<'b> {
                 self.push(&format!("<LoopContext {index}/{length}>"))
             }
             Value::Function(Function::Lipsum) => self.push("<function generate_lorem_ipsum>"),
-            // Python prints an address here, which says nothing to a model.
+            // Python prints an address here, which means nothing to a model.
             _ => self.push(&format!("<{} object>", value.type_name())),
         }
     }
@@ -188,11 +182,7 @@ impl<'b> Writer<'b> {
                 '\t' => out.push_str("\\t"),
                 c if c == quote => out.extend(['\\', c]),
                 c if is_printable(c) => out.push(c),
-                c => out.push_str(&match c as u32 {
-                    code @ ..=0xff => format!("\\x{code:02x}"),
-                    code @ ..=0xffff => format!("\\u{code:04x}"),
-                    code => format!("\\U{code:08x}"),
-                }),
+                c => out.push_str(&escaped(c)),
             }
         }
         out.push(quote);
@@ -205,6 +195,15 @@ impl<'b> Writer<'b> {
             return Err(Fault::limit("the nesting of values"));
         }
         Ok(())
+    }
+}
+
+/// A character by its number, as `repr` writes those that do not print.
+pub(super) fn escaped(c: char) -> String {
+    match c as u32 {
+        code @ ..=0xff => format!("\\x{code:02x}"),
+        code @ ..=0xffff => format!("\\u{code:04x}"),
+        code => format!("\\U{code:08x}"),
     }
 }
 

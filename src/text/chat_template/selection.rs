@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{ChatTemplate, ChatTemplateError};
 use crate::text::json;
+use crate::text::tokenizer::SpecialTokens;
 
 /// The texts of a model's files that hold chat templates; `None` where there is no such file.
 #[derive(Debug, Clone, Copy, Default)]
@@ -31,16 +32,6 @@ pub struct ChatTemplates {
 const DEFAULT: &str = "default";
 /// The one that goes before it where there are tools.
 const TOOL_USE: &str = "tool_use";
-/// Special tokens that a configuration has by name.
-const SPECIAL_TOKENS: [&str; 7] = [
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "sep_token",
-    "pad_token",
-    "cls_token",
-    "mask_token",
-];
 const SHAPES: &str =
     "a string, an object of templates by name, or a list of objects with a `name` and a `template`";
 
@@ -50,18 +41,20 @@ impl ChatTemplates {
     ///
     /// # Errors
     ///
-    /// [`ChatTemplateError::Json`] and [`ChatTemplateError::Field`]. The templates themselves are
-    /// parsed by [`select`](Self::select).
+    /// [`ChatTemplateError::Json`], [`ChatTemplateError::Field`] and
+    /// [`ChatTemplateError::SpecialToken`]. The templates themselves are parsed by
+    /// [`select`](Self::select).
     pub fn read(files: &ChatTemplateFiles<'_>) -> Result<Self, ChatTemplateError> {
         let config = files.tokenizer_config.map(object).transpose()?;
         let mut templates = Self::default();
-        if let Some(config) = &config {
-            templates.special_tokens = special_tokens(config)?;
+        if let Some(config) = config.as_ref().and_then(Value::as_object) {
+            templates = templates.with_special_tokens(&SpecialTokens::from_config(config)?);
         }
+        templates.sources = files.additional.iter().cloned().collect();
         let jinja = files
             .jinja
             .map(|text| (DEFAULT.to_owned(), text.to_owned()));
-        templates.sources = files.additional.iter().cloned().chain(jinja).collect();
+        templates.sources.extend(jinja);
         for text in [config, files.chat_template_json.map(object).transpose()?] {
             let found = text.as_ref().and_then(|text| text.get("chat_template"));
             if let (true, Some(found)) = (templates.sources.is_empty(), found) {
@@ -92,7 +85,7 @@ impl ChatTemplates {
     /// # Errors
     ///
     /// [`ChatTemplateError::NoSuchTemplate`] or [`ChatTemplateError::NoDefault`] with the names
-    /// there are, and what [`ChatTemplate::parse`] says.
+    /// there are, and the errors of [`ChatTemplate::parse`].
     pub fn select(
         &self,
         name: Option<&str>,
@@ -112,18 +105,27 @@ impl ChatTemplates {
                 .or_else(|| self.source(DEFAULT))
                 .ok_or_else(|| ChatTemplateError::NoDefault { names: names() }),
         }?;
-        let template = ChatTemplate::parse(source)?;
-        Ok(self
-            .special_tokens
-            .iter()
-            .fold(template, |template, (name, token)| {
-                template.with_special_token(name, token)
-            }))
+        self.parse(source)
     }
 
-    /// Sets a special token for all templates.
-    pub fn with_special_token(mut self, name: impl Into<String>, token: impl Into<String>) -> Self {
-        self.special_tokens.insert(name.into(), token.into());
+    /// A template of another source, with the special tokens of these.
+    ///
+    /// # Errors
+    ///
+    /// As [`ChatTemplate::parse`].
+    pub fn parse(&self, source: &str) -> Result<ChatTemplate, ChatTemplateError> {
+        let template = ChatTemplate::parse(source)?;
+        let tokens = self.special_tokens.iter();
+        Ok(tokens.fold(template, |template, (name, token)| {
+            template.with_special_token(name, token)
+        }))
+    }
+
+    /// Sets special tokens for all templates.
+    pub fn with_special_tokens(mut self, tokens: &SpecialTokens) -> Self {
+        let tokens = tokens.iter();
+        self.special_tokens
+            .extend(tokens.map(|(name, text)| (name.to_owned(), text.to_owned())));
         self
     }
 }
@@ -165,27 +167,4 @@ fn named(value: &Value) -> Result<BTreeMap<String, String>, ChatTemplateError> {
             .collect(),
         _ => Err(wrong()),
     }
-}
-
-fn special_tokens(config: &Value) -> Result<BTreeMap<String, String>, ChatTemplateError> {
-    let extra = config
-        .get("extra_special_tokens")
-        .and_then(Value::as_object);
-    let named = SPECIAL_TOKENS.iter().map(|name| (*name, config.get(*name)));
-    let extra = extra.into_iter().flatten();
-    let all = named.chain(extra.map(|(name, token)| (name.as_str(), Some(token))));
-    let mut tokens = BTreeMap::new();
-    for (name, token) in all {
-        let text = match token {
-            None | Some(Value::Null) => continue,
-            Some(Value::String(token)) => Some(token.as_str()),
-            Some(token) => token.get("content").and_then(Value::as_str),
-        };
-        let text = text.ok_or_else(|| ChatTemplateError::Field {
-            field: name.to_owned(),
-            expected: "a string, or an object whose `content` is one",
-        })?;
-        tokens.insert(name.to_owned(), text.to_owned());
-    }
-    Ok(tokens)
 }

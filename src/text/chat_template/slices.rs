@@ -2,7 +2,6 @@
 
 use num_bigint::BigInt;
 use num_traits::ToPrimitive;
-use std::rc::Rc;
 
 use super::fault::{Fault, Kind, Result};
 use super::limits::{Budget, ITEM_BYTES};
@@ -25,18 +24,13 @@ impl Slice {
             return Err(Fault::value_error("slice step cannot be zero"));
         }
         // Backwards, the index before the first item is -1.
-        let (low, high) = if step > 0 {
-            (0, length)
-        } else {
-            (-1, length - 1)
+        let (low, high) = match step > 0 {
+            true => (0, length),
+            false => (-1, length - 1),
         };
-        let bound = |index: i64| {
-            let index = if index < 0 {
-                index.saturating_add(length)
-            } else {
-                index
-            };
-            index.clamp(low, high)
+        let bound = |index: i64| match index {
+            ..0 => index.saturating_add(length).clamp(low, high),
+            _ => index.clamp(low, high),
         };
         let (first, last) = if step > 0 { (low, high) } else { (high, low) };
         let start = self.start.map_or(first, bound);
@@ -81,10 +75,7 @@ pub(super) fn slice(value: &Value, slice: Slice, budget: &Budget) -> Result<Valu
                         .collect()
                 }
             };
-            Ok(match value {
-                Value::Markup(_) => Value::Markup(Rc::from(taken)),
-                _ => Value::str(&taken),
-            })
+            Ok(Value::text(taken, value.is_safe()))
         }
         Value::List(seq) => Value::list(taken(&seq.items, slice, budget)?, budget),
         Value::Tuple(seq) => Value::tuple(taken(&seq.items, slice, budget)?, budget),
@@ -97,7 +88,7 @@ pub(super) fn slice(value: &Value, slice: Slice, budget: &Budget) -> Result<Valu
                 length,
             }))
         }
-        _ => Err(value.misfit("a sequence to slice")),
+        _ => Err(value.mismatch("a sequence to slice")),
     }
 }
 
@@ -125,15 +116,11 @@ pub(super) fn index(value: &Value, index: &BigInt, budget: &Budget) -> Result<Va
     match value {
         Value::Str(text) | Value::Markup(text) => {
             let c = text.chars().nth(at).ok_or_else(out_of_range)?;
-            let text = Rc::from(&*c.encode_utf8(&mut [0; 4]));
-            Ok(match value {
-                Value::Markup(_) => Value::Markup(text),
-                _ => Value::Str(text),
-            })
+            Ok(Value::text(c.to_string(), value.is_safe()))
         }
         Value::List(seq) | Value::Tuple(seq) => seq.items.get(at).cloned().ok_or_else(out_of_range),
         Value::Range(range) => Ok(Value::Int(range.at(at))),
-        _ => Err(value.misfit("a sequence")),
+        _ => Err(value.mismatch("a sequence")),
     }
 }
 

@@ -1,8 +1,9 @@
-//! A stable sort whose comparison may fail, and need not be an order: Python sorts such lists, too.
+//! A stable sort whose comparison may fail, and need not be an order, as Python's; `slice::sort_by` may
+//! panic there.
 
 use super::fault::Result;
 
-/// The items sorted; `less(a, b)` says whether `a` must stand before `b`.
+/// The items sorted; `less(a, b)` is whether `a` must be before `b`.
 pub(super) fn sorted<T>(
     items: Vec<T>,
     less: &mut impl FnMut(&T, &T) -> Result<bool>,

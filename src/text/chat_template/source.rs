@@ -1,6 +1,6 @@
 //! A template's source as Jinja2 cuts it into text and tags, written anew for minijinja's parser.
 //!
-//! What differs between the two is settled here: newlines, whitespace around tags, `{% raw %}`,
+//! It resolves what differs between the two: newlines, whitespace around tags, `{% raw %}`,
 //! escapes in strings, integers beyond 128 bits, and `{% generation %}`, which transformers adds.
 //! Line numbers stay.
 
@@ -148,7 +148,7 @@ impl<'s> Scanner<'s> {
         Ok(())
     }
 
-    /// A tag whose opening was read: its tokens, up to what closes it outside of brackets.
+    /// A tag whose opening was read: its tokens, up to its end outside of brackets.
     fn tag(&mut self, open: &str, close: &str) -> Result<(), ChatTemplateError> {
         self.out.push_str(open);
         self.out.push(' ');
@@ -383,7 +383,7 @@ fn spaces(text: &str) -> usize {
     text.len() - text.trim_start_matches(is_space).len()
 }
 
-/// Python's escapes in a string literal; one that it does not know stays as it is.
+/// Python's escapes in a string literal; an unknown one stays as it is.
 fn unescape(text: &str) -> Result<String, String> {
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();

@@ -1,9 +1,10 @@
-//! Jinja2's tests: what stands behind `is`.
+//! Jinja2's tests: `value is name`.
 
+use minijinja::machinery::ast::{BinOpKind, CompareOpKind};
 use num_bigint::BigInt;
 use num_traits::Zero;
 
-use super::call::{Arguments, required};
+use super::call::{Arguments, FILTERS, Functions, find, required};
 use super::fault::{Fault, Kind, Result};
 use super::interpreter::Interpreter;
 use super::operators;
@@ -11,51 +12,20 @@ use super::print;
 use super::text;
 use super::value::{Value, integral};
 
-const NAMES: &[&str] = &[
-    "!=",
-    "<",
-    "<=",
-    "==",
-    ">",
-    ">=",
-    "boolean",
-    "callable",
-    "defined",
-    "divisibleby",
-    "eq",
-    "equalto",
-    "escaped",
-    "even",
-    "false",
-    "filter",
-    "float",
-    "ge",
-    "greaterthan",
-    "gt",
-    "in",
-    "integer",
-    "iterable",
-    "le",
-    "lessthan",
-    "lower",
-    "lt",
-    "mapping",
-    "ne",
-    "none",
-    "number",
-    "odd",
-    "sameas",
-    "sequence",
-    "string",
-    "test",
-    "true",
-    "undefined",
-    "upper",
+/// The tests there are. Those with an argument take it by name, too.
+const TESTS: &Functions = &[
+    (
+        "boolean callable defined escaped even false filter",
+        Some((0, 0)),
+    ),
+    (
+        "float integer iterable lower mapping none number odd",
+        Some((0, 0)),
+    ),
+    ("sequence string test true undefined upper", Some((0, 0))),
+    ("!= < <= == > >= eq equalto ge greaterthan gt", None),
+    ("divisibleby in le lessthan lt ne sameas", None),
 ];
-
-pub(super) fn exists(name: &str) -> bool {
-    NAMES.contains(&name)
-}
 
 /// `value is name(*arguments)`.
 pub(super) fn call(
@@ -64,29 +34,23 @@ pub(super) fn call(
     value: &Value,
     arguments: &Arguments,
 ) -> Result<bool> {
-    use std::cmp::Ordering::{Equal, Greater, Less};
     let budget = engine.budget;
     let other = |parameter: &str| -> Result<Value> {
         let [other] = arguments.bind(name, [parameter])?;
         required(&other, parameter)
     };
-    let ordered = || operators::compare(value, &other("b")?, budget);
-    match name {
-        "==" | "eq" | "equalto" => return operators::equal(value, &other("b")?, budget),
-        "!=" | "ne" => return Ok(!operators::equal(value, &other("b")?, budget)?),
-        "<" | "lt" | "lessthan" => return Ok(ordered()? == Some(Less)),
-        "<=" | "le" => return Ok(matches!(ordered()?, Some(Less | Equal))),
-        ">" | "gt" | "greaterthan" => return Ok(ordered()? == Some(Greater)),
-        ">=" | "ge" => return Ok(matches!(ordered()?, Some(Greater | Equal))),
-        "in" => return operators::contains(&other("seq")?, value, budget),
-        "sameas" => return Ok(value.is_same(&other("other")?)),
-        "divisibleby" => return Ok(remainder(value, &other("num")?)?.is_zero()),
-        _ => {}
-    }
-    if exists(name) {
-        arguments.positional(name, 0, 0)?;
-    }
+    arguments.counted(TESTS, name)?;
+    let compare = |operator| operators::holds(operator, value, &other("b")?, budget);
     Ok(match name {
+        "==" | "eq" | "equalto" => compare(CompareOpKind::Eq)?,
+        "!=" | "ne" => compare(CompareOpKind::Ne)?,
+        "<" | "lt" | "lessthan" => compare(CompareOpKind::Lt)?,
+        "<=" | "le" => compare(CompareOpKind::Lte)?,
+        ">" | "gt" | "greaterthan" => compare(CompareOpKind::Gt)?,
+        ">=" | "ge" => compare(CompareOpKind::Gte)?,
+        "in" => operators::contains(&other("seq")?, value, budget)?,
+        "sameas" => value.is_same(&other("other")?),
+        "divisibleby" => remainder(value, &other("num")?)?.is_zero(),
         "defined" => !value.is_undefined(),
         "undefined" => value.is_undefined(),
         "none" => matches!(value, Value::None),
@@ -100,17 +64,9 @@ pub(super) fn call(
         "mapping" => matches!(value, Value::Dict(_)),
         "iterable" => value.is_iterable(),
         // What has a length and takes an index: `__getitem__`.
-        "sequence" => matches!(
-            value,
-            Value::Undefined(_)
-                | Value::Forbidden(_)
-                | Value::Str(_)
-                | Value::Markup(_)
-                | Value::List(_)
-                | Value::Tuple(_)
-                | Value::Dict(_)
-                | Value::Range(_)
-        ),
+        "sequence" => {
+            value.is_undefined() || value.is_sequence() || matches!(value, Value::Dict(_))
+        }
         "callable" => value.is_callable(),
         "escaped" => matches!(value, Value::Markup(_)),
         "lower" => text::is_lower(&print::text(value, budget)?),
@@ -118,10 +74,14 @@ pub(super) fn call(
         "odd" => remainder(value, &Value::int(2))? == BigInt::from(1),
         "even" => remainder(value, &Value::int(2))?.is_zero(),
         "filter" | "test" if matches!(value, Value::List(_) | Value::Dict(_) | Value::View(..)) => {
-            return Err(value.misfit("a value that can be hashed"));
+            return Err(value.mismatch("a value that can be hashed"));
         }
-        "filter" => value.as_str().is_some_and(super::filters::exists),
-        "test" => value.as_str().is_some_and(exists),
+        "filter" => value
+            .as_str()
+            .is_some_and(|name| find(FILTERS, name).is_some()),
+        "test" => value
+            .as_str()
+            .is_some_and(|name| find(TESTS, name).is_some()),
         _ => return Err(Fault::runtime(format!("No test named '{name}'."))),
     })
 }
@@ -129,7 +89,7 @@ pub(super) fn call(
 /// `value % divisor`, whole.
 fn remainder(value: &Value, divisor: &Value) -> Result<BigInt> {
     let modulo = operators::binary(
-        operators::Operator::Remainder,
+        BinOpKind::Rem,
         value,
         divisor,
         // Numbers are not charged for.

@@ -8,12 +8,12 @@ pub(super) use case::{is_lower, is_upper};
 pub(super) use parts::{replace, split_lines, strip};
 
 use case::{capitalize, casefold, is_title, swap_case, title};
-use parts::{expand_tabs, justify, split_words, split_words_back};
+use parts::{expand_tabs, justify, split_words};
 use search::{find, window};
 
 use std::rc::Rc;
 
-use super::call::{Arguments, flag, whole};
+use super::call::{Arguments, Functions, flag, required, size, whole};
 use super::characters::{is_alpha, is_decimal, is_digit, is_numeric, is_printable, is_space};
 use super::fault::{Fault, Result};
 use super::format;
@@ -23,53 +23,31 @@ use super::operators;
 use super::value::{Dict, Value};
 
 /// The methods there are. `encode` is not among them: it makes bytes, which no prompt holds.
-pub(super) const METHODS: &[&str] = &[
-    "capitalize",
-    "casefold",
-    "center",
-    "count",
-    "endswith",
-    "expandtabs",
-    "find",
-    "format",
-    "format_map",
-    "index",
-    "isalnum",
-    "isalpha",
-    "isascii",
-    "isdecimal",
-    "isdigit",
-    "isidentifier",
-    "islower",
-    "isnumeric",
-    "isprintable",
-    "isspace",
-    "istitle",
-    "isupper",
-    "join",
-    "ljust",
-    "lower",
-    "lstrip",
-    "maketrans",
-    "partition",
-    "removeprefix",
-    "removesuffix",
-    "replace",
-    "rfind",
-    "rindex",
-    "rjust",
-    "rpartition",
-    "rsplit",
-    "rstrip",
-    "split",
-    "splitlines",
-    "startswith",
-    "strip",
-    "swapcase",
-    "title",
-    "translate",
-    "upper",
-    "zfill",
+pub(super) const METHODS: &Functions = &[
+    (
+        "capitalize casefold lower swapcase title upper",
+        Some((0, 0)),
+    ),
+    (
+        "isalnum isalpha isascii isdecimal isdigit isidentifier",
+        Some((0, 0)),
+    ),
+    (
+        "islower isnumeric isprintable isspace istitle isupper",
+        Some((0, 0)),
+    ),
+    ("lstrip rstrip strip", Some((0, 1))),
+    (
+        "format_map join partition removeprefix removesuffix",
+        Some((1, 1)),
+    ),
+    ("rpartition translate zfill", Some((1, 1))),
+    ("center ljust rjust", Some((1, 2))),
+    (
+        "count endswith find index maketrans rfind rindex startswith",
+        Some((1, 3)),
+    ),
+    ("expandtabs format replace rsplit split splitlines", None),
 ];
 
 /// `value.method(*arguments)` of a string.
@@ -84,177 +62,127 @@ pub(super) fn call(
     budget.reading(text.len())?;
     let wrap = |made: &str| -> Result<Value> {
         budget.bytes(made.len())?;
-        Ok(match value {
-            Value::Markup(_) => Value::Markup(Rc::from(made)),
-            _ => Value::str(made),
-        })
+        Ok(Value::text(made, value.is_safe()))
     };
     let parts = |parts: Vec<&str>| -> Result<Value> {
         budget.product(ITEM_BYTES, parts.len())?;
         Value::list(parts.into_iter().map(wrap).collect::<Result<_>>()?, budget)
     };
-    let none = || arguments.positional(method, 0, 0).map(|_| ());
+    let given = arguments.counted(METHODS, method)?;
+    let part = || given.first().map_or(Ok(""), string);
+    let separator = |separator: &str| match separator.is_empty() {
+        true => Err(Fault::value_error("empty separator")),
+        false => Ok(separator.to_owned()),
+    };
+    let holds = |predicate: fn(char) -> bool| {
+        Ok(Value::Bool(!text.is_empty() && text.chars().all(predicate)))
+    };
     match method {
-        "capitalize" => {
-            none()?;
-            wrap(&capitalize(text))
+        "capitalize" => wrap(&capitalize(text)),
+        "casefold" => wrap(&casefold(text)),
+        "lower" => wrap(&text.to_lowercase()),
+        "upper" => wrap(&text.to_uppercase()),
+        "swapcase" => wrap(&swap_case(text)),
+        "title" => wrap(&title(text)),
+        "isalnum" => holds(|c| is_alpha(c) || is_numeric(c)),
+        "isalpha" => holds(is_alpha),
+        "isdecimal" => holds(is_decimal),
+        "isdigit" => holds(is_digit),
+        "isnumeric" => holds(is_numeric),
+        "isspace" => holds(is_space),
+        "isascii" => Ok(Value::Bool(text.is_ascii())),
+        "isprintable" => Ok(Value::Bool(text.chars().all(is_printable))),
+        "islower" => Ok(Value::Bool(is_lower(text))),
+        "isupper" => Ok(Value::Bool(is_upper(text))),
+        "istitle" => Ok(Value::Bool(is_title(text))),
+        "isidentifier" => {
+            let rest = text.trim_start_matches(|c| is_alpha(c) || c == '_');
+            let rest = rest
+                .chars()
+                .all(|c| is_alpha(c) || is_decimal(c) || c == '_');
+            let first = text.chars().next();
+            Ok(Value::Bool(
+                rest && first.is_some_and(|c| is_alpha(c) || c == '_'),
+            ))
         }
-        "casefold" => {
-            none()?;
-            wrap(&casefold(text))
-        }
-        "lower" => {
-            none()?;
-            wrap(&text.to_lowercase())
-        }
-        "upper" => {
-            none()?;
-            wrap(&text.to_uppercase())
-        }
-        "swapcase" => {
-            none()?;
-            wrap(&swap_case(text))
-        }
-        "title" => {
-            none()?;
-            wrap(&title(text))
-        }
-        "isalnum" => predicate(none(), text, |c| is_alpha(c) || is_numeric(c)),
-        "isalpha" => predicate(none(), text, is_alpha),
-        "isdecimal" => predicate(none(), text, is_decimal),
-        "isdigit" => predicate(none(), text, is_digit),
-        "isnumeric" => predicate(none(), text, is_numeric),
-        "isspace" => predicate(none(), text, is_space),
-        "isascii" => none().map(|()| Value::Bool(text.is_ascii())),
-        "isprintable" => none().map(|()| Value::Bool(text.chars().all(is_printable))),
-        "islower" => none().map(|()| Value::Bool(is_lower(text))),
-        "isupper" => none().map(|()| Value::Bool(is_upper(text))),
-        "istitle" => none().map(|()| Value::Bool(is_title(text))),
-        "isidentifier" => none().map(|()| {
-            let mut chars = text.chars();
-            let first = chars.next().is_some_and(|c| is_alpha(c) || c == '_');
-            Value::Bool(first && chars.all(|c| is_alpha(c) || is_decimal(c) || c == '_'))
-        }),
         "center" | "ljust" | "rjust" => {
-            let given = arguments.positional(method, 1, 2)?;
             let width = given.first().map_or(Ok(0), Value::to_i64)?;
-            let fill = match given.get(1) {
-                None => ' ',
-                Some(fill) => one_char(fill)?,
-            };
+            let fill = given.get(1).map_or(Ok(' '), one_char)?;
             wrap(&justify(text, method, width, fill, budget)?)
         }
         "zfill" => {
-            let given = arguments.positional(method, 1, 1)?;
             let width = given.first().map_or(Ok(0), Value::to_i64)?;
-            let (sign, digits) = match text.starts_with(['+', '-']) {
-                true => text.split_at(1),
-                false => ("", text),
-            };
+            let (sign, digits) = text.split_at(usize::from(text.starts_with(['+', '-'])));
             let width = width.saturating_sub(sign.len() as i64);
             wrap(&(sign.to_owned() + &justify(digits, "rjust", width, '0', budget)?))
         }
         "expandtabs" => {
-            let [size] = arguments.bind(method, ["tabsize"])?;
-            wrap(&expand_tabs(text, whole(&size, 8)?, budget)?)
+            let [tab] = arguments.bind(method, ["tabsize"])?;
+            wrap(&expand_tabs(text, size(&tab, 8)?, budget)?)
         }
         "strip" | "lstrip" | "rstrip" => {
-            let given = arguments.positional(method, 0, 1)?;
-            let left = method != "rstrip";
-            let right = method != "lstrip";
-            let stripped = match given.first() {
+            let (left, right) = (method != "rstrip", method != "lstrip");
+            wrap(match given.first() {
                 None | Some(Value::None) => strip(text, left, right, is_space),
                 Some(chars) => {
                     let chars = string(chars)?;
                     budget.reading(text.len().saturating_mul(chars.len()) / 64)?;
                     strip(text, left, right, |c| chars.contains(c))
                 }
-            };
-            wrap(stripped)
-        }
-        "count" | "find" | "index" | "rfind" | "rindex" => {
-            let given = arguments.positional(method, 1, 3)?;
-            let part = given.first().map_or(Ok(""), string)?;
-            find(text, method, part, given.get(1), given.get(2), budget)
-        }
-        "startswith" | "endswith" => {
-            let given = arguments.positional(method, 1, 3)?;
-            let window = window(value, given.get(1), given.get(2), budget)?;
-            let Some(window) = window
-                .as_ref()
-                .map(|value| value.as_str().unwrap_or_default())
-            else {
-                return Ok(Value::Bool(false));
-            };
-            let fits = |part: &Value| -> Result<bool> {
-                let part = string(part)?;
-                Ok(match method {
-                    "startswith" => window.starts_with(part),
-                    _ => window.ends_with(part),
-                })
-            };
-            match given.first() {
-                Some(Value::Tuple(parts)) => {
-                    for part in &parts.items {
-                        if fits(part)? {
-                            return Ok(Value::Bool(true));
-                        }
-                    }
-                    Ok(Value::Bool(false))
-                }
-                Some(part) => fits(part).map(Value::Bool),
-                None => Ok(Value::Bool(false)),
-            }
-        }
-        "removeprefix" | "removesuffix" => {
-            let given = arguments.positional(method, 1, 1)?;
-            let part = given.first().map_or(Ok(""), string)?;
-            wrap(match method {
-                "removeprefix" => text.strip_prefix(part).unwrap_or(text),
-                _ => text.strip_suffix(part).unwrap_or(text),
             })
         }
-        "partition" | "rpartition" => {
-            let given = arguments.positional(method, 1, 1)?;
-            let separator = given.first().map_or(Ok(""), string)?;
-            if separator.is_empty() {
-                return Err(Fault::value_error("empty separator"));
+        "count" | "find" | "index" | "rfind" | "rindex" => {
+            let window = window(text, given.get(1), given.get(2), budget)?;
+            find(window, method, part()?)
+        }
+        "startswith" | "endswith" => {
+            let Some((_, window)) = window(text, given.get(1), given.get(2), budget)? else {
+                return Ok(Value::Bool(false));
+            };
+            let candidates = match given.first() {
+                Some(Value::Tuple(candidates)) => candidates.items.as_slice(),
+                _ => given.get(..1).unwrap_or_default(),
+            };
+            for candidate in candidates {
+                let candidate = string(candidate)?;
+                if (method == "startswith" && window.starts_with(candidate))
+                    || (method == "endswith" && window.ends_with(candidate))
+                {
+                    return Ok(Value::Bool(true));
+                }
             }
-            let split = match method {
-                "partition" => text.split_once(separator),
-                _ => text.rsplit_once(separator),
+            Ok(Value::Bool(false))
+        }
+        "removeprefix" => wrap(text.strip_prefix(part()?).unwrap_or(text)),
+        "removesuffix" => wrap(text.strip_suffix(part()?).unwrap_or(text)),
+        "partition" | "rpartition" => {
+            let separator = separator(part()?)?;
+            let three = match method {
+                "partition" => text.split_once(&separator).map(|(a, b)| [a, &separator, b]),
+                _ => text
+                    .rsplit_once(&separator)
+                    .map(|(a, b)| [a, &separator, b]),
             };
-            let three = match (split, method) {
-                (Some((before, after)), _) => [before, separator, after],
-                (None, "partition") => [text, "", ""],
-                (None, _) => ["", "", text],
-            };
+            let three = three.unwrap_or(match method {
+                "partition" => [text, "", ""],
+                _ => ["", "", text],
+            });
             Value::tuple(three.into_iter().map(wrap).collect::<Result<_>>()?, budget)
         }
         "split" | "rsplit" => {
-            let [separator, limit] = arguments.bind(method, ["sep", "maxsplit"])?;
+            let [by, limit] = arguments.bind(method, ["sep", "maxsplit"])?;
             let limit = usize::try_from(whole(&limit, -1)?).unwrap_or(usize::MAX);
-            match separator {
-                None | Some(Value::None) => parts(match method {
-                    "split" => split_words(text, limit),
-                    _ => split_words_back(text, limit),
-                }),
-                Some(separator) => {
-                    let separator = string(&separator)?.to_owned();
-                    if separator.is_empty() {
-                        return Err(Fault::value_error("empty separator"));
-                    }
-                    let limit = limit.saturating_add(1);
-                    parts(match method {
-                        "split" => text.splitn(limit, &separator).collect(),
-                        _ => {
-                            let mut parts: Vec<_> = text.rsplitn(limit, &separator).collect();
-                            parts.reverse();
-                            parts
-                        }
-                    })
-                }
+            let forwards = method == "split";
+            let Some(by) = super::call::given(by) else {
+                return parts(split_words(text, limit, forwards));
+            };
+            let (by, limit) = (separator(string(&by)?)?, limit.saturating_add(1));
+            if forwards {
+                return parts(text.splitn(limit, &by).collect());
             }
+            let mut found: Vec<_> = text.rsplitn(limit, &by).collect();
+            found.reverse();
+            parts(found)
         }
         "splitlines" => {
             let [keep] = arguments.bind(method, ["keepends"])?;
@@ -262,31 +190,22 @@ pub(super) fn call(
         }
         "replace" => {
             let [old, new, count] = arguments.bind(method, ["old", "new", "count"])?;
-            let missing = || Fault::type_error("replace() takes two strings");
-            let old = old.ok_or_else(missing)?;
-            let new = new.ok_or_else(missing)?;
+            let (old, new) = (required(&old, "old")?, required(&new, "new")?);
             let new = match value {
                 Value::Markup(_) => super::markup::escape(&new, budget)?,
                 _ => string(&new)?.to_owned(),
             };
-            wrap(&replace(
-                text,
-                string(&old)?,
-                &new,
-                whole(&count, -1)?,
-                budget,
-            )?)
+            let count = whole(&count, -1)?;
+            wrap(&replace(text, string(&old)?, &new, count, budget)?)
         }
         "join" => {
-            let given = arguments.positional(method, 1, 1)?;
             let items = given
                 .first()
                 .map_or(Ok(Vec::new()), |items| items.items(budget))?;
             let mut pieces = Vec::with_capacity(items.len() * 2);
             for item in items {
-                let text = matches!(value, Value::Markup(_)) || item.as_str().is_some();
-                if !text {
-                    return Err(item.misfit("a string"));
+                if !value.is_safe() && item.as_str().is_none() {
+                    return Err(item.mismatch("a string"));
                 }
                 if !pieces.is_empty() {
                     pieces.push(value.clone());
@@ -301,7 +220,6 @@ pub(super) fn call(
         }
         "format" => format::format(engine, value, arguments),
         "format_map" => {
-            let given = arguments.positional(method, 1, 1)?;
             let Some(Value::Dict(dict)) = given.first() else {
                 return Err(Fault::type_error("format_map() takes a mapping"));
             };
@@ -314,9 +232,8 @@ pub(super) fn call(
             };
             format::format(engine, value, &arguments)
         }
-        "maketrans" => make_table(arguments, budget),
+        "maketrans" => make_table(given, budget),
         "translate" => {
-            let given = arguments.positional(method, 1, 1)?;
             let Some(Value::Dict(table)) = given.first() else {
                 return Err(Fault::type_error("translate() takes a table"));
             };
@@ -327,7 +244,7 @@ pub(super) fn call(
 }
 
 pub(super) fn string(value: &Value) -> Result<&str> {
-    value.as_str().ok_or_else(|| value.misfit("a string"))
+    value.as_str().ok_or_else(|| value.mismatch("a string"))
 }
 
 fn one_char(value: &Value) -> Result<char> {
@@ -341,12 +258,7 @@ fn one_char(value: &Value) -> Result<char> {
     }
 }
 
-fn predicate(arguments: Result<()>, text: &str, holds: impl Fn(char) -> bool) -> Result<Value> {
-    arguments.map(|()| Value::Bool(!text.is_empty() && text.chars().all(holds)))
-}
-
-fn make_table(arguments: &Arguments, budget: &Budget) -> Result<Value> {
-    let given = arguments.positional("maketrans", 1, 3)?;
+fn make_table(given: &[Value], budget: &Budget) -> Result<Value> {
     let code = |c: char| Value::int(c as u32);
     let mut table = Dict::default();
     match given {

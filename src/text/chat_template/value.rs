@@ -8,15 +8,15 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use num_bigint::BigInt;
-use num_traits::{ToPrimitive, Zero};
+use num_traits::{FromPrimitive, Signed, ToPrimitive, Zero};
 
-use super::fault::{Fault, Result};
+use super::fault::{Fault, Kind, Result};
 use super::limits::{Budget, ITEM_BYTES, MAX_NESTING};
 
 /// A value. Lists and dictionaries never change: the sandbox of transformers forbids it.
 #[derive(Clone)]
 pub(super) enum Value {
-    /// Jinja2's `Undefined`, with what it stands for.
+    /// Jinja2's `Undefined`, with the name for messages.
     Undefined(Rc<str>),
     None,
     Bool(bool),
@@ -46,7 +46,7 @@ pub(super) enum Value {
     /// `self`, which has the blocks as its attributes, and one of the blocks.
     Blocks,
     Block(Rc<str>),
-    /// What the sandbox does not hand out: undefined, and an exception where it is used.
+    /// What the sandbox forbids: undefined, and an exception where it is used.
     Forbidden(Rc<str>),
 }
 
@@ -84,12 +84,13 @@ pub(super) struct Namespace {
 }
 
 /// The variable `loop`.
+#[derive(Default)]
 pub(super) struct Loop {
     /// The statement, by its place in the interpreter's list.
     pub site: usize,
     pub scope: usize,
     pub source: RefCell<std::vec::IntoIter<Value>>,
-    /// Items that were looked at ahead of their turn.
+    /// Items that were read ahead.
     pub ahead: RefCell<std::collections::VecDeque<Value>>,
     pub index0: Cell<usize>,
     pub depth0: usize,
@@ -116,9 +117,51 @@ pub(super) enum Function {
     StrftimeNow,
 }
 
+impl Function {
+    /// The function of that name, for a template that has no variable of the name.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "range" => Self::Range,
+            "dict" => Self::Dict,
+            "namespace" => Self::Namespace,
+            "cycler" => Self::Cycler,
+            "joiner" => Self::Joiner,
+            "lipsum" => Self::Lipsum,
+            "raise_exception" => Self::RaiseException,
+            "strftime_now" => Self::StrftimeNow,
+            _ => return None,
+        })
+    }
+}
+
+impl Namespace {
+    /// Sets an attribute, which must not start with an underscore.
+    pub(super) fn set(&self, name: Value, value: Value, budget: &Budget) -> Result<()> {
+        if name.as_str().is_some_and(|name| name.starts_with('_')) {
+            return Err(Fault::new(
+                Kind::Security,
+                "a namespace stores no attribute that starts with an underscore",
+            ));
+        }
+        self.attributes.borrow_mut().insert(name, value, budget)
+    }
+}
+
 impl Value {
     pub(super) fn str(text: &str) -> Self {
         Self::Str(Rc::from(text))
+    }
+
+    /// A text, safe or not.
+    pub(super) fn text(text: impl Into<Rc<str>>, safe: bool) -> Self {
+        match safe {
+            true => Self::Markup(text.into()),
+            false => Self::Str(text.into()),
+        }
+    }
+
+    pub(super) fn is_safe(&self) -> bool {
+        matches!(self, Self::Markup(_))
     }
 
     pub(super) fn int(value: impl Into<BigInt>) -> Self {
@@ -137,20 +180,28 @@ impl Value {
         Ok(Self::Tuple(Rc::new(Seq::new(items, budget)?)))
     }
 
+    pub(super) fn dict(
+        entries: impl IntoIterator<Item = Result<(Value, Value)>>,
+        budget: &Budget,
+    ) -> Result<Self> {
+        let mut dict = Dict::default();
+        for entry in entries {
+            let (key, value) = entry?;
+            dict.insert(key, value, budget)?;
+        }
+        Ok(Self::Dict(Rc::new(dict)))
+    }
+
     /// A generator of `items` that ends with an exception, or without one.
     pub(super) fn generator(
         items: Vec<Value>,
         end: Option<Fault>,
         budget: &Budget,
     ) -> Result<Self> {
-        if let Some(
-            fault @ Fault {
-                kind: super::fault::Kind::Limit(_),
-                ..
-            },
-        ) = end
+        if let Some(fault) = &end
+            && matches!(fault.kind, Kind::Limit(_))
         {
-            return Err(fault);
+            return Err(fault.clone());
         }
         budget.product(ITEM_BYTES, items.len())?;
         let nesting = nesting_above(items.iter())?;
@@ -231,7 +282,7 @@ impl Value {
     pub(super) fn to_i64(&self) -> Result<i64> {
         match self.as_index() {
             Some(value) => Ok(clamp(&value)),
-            None => Err(self.misfit("an integer")),
+            None => Err(self.mismatch("an integer")),
         }
     }
 
@@ -246,7 +297,7 @@ impl Value {
     }
 
     /// The exception where this is not what is expected.
-    pub(super) fn misfit(&self, expected: &str) -> Fault {
+    pub(super) fn mismatch(&self, expected: &str) -> Fault {
         match self {
             Self::Undefined(what) => Fault::undefined(what),
             Self::Forbidden(what) => forbidden(what),
@@ -262,7 +313,7 @@ impl Value {
             Self::List(seq) | Self::Tuple(seq) => seq.items.len(),
             Self::Dict(dict) | Self::View(_, dict) => dict.len(),
             Self::Range(range) => range.length,
-            _ => return Err(self.misfit("a value with a length")),
+            _ => return Err(self.mismatch("a value with a length")),
         })
     }
 
@@ -276,16 +327,11 @@ impl Value {
         budget.steps(length / 4)?;
         Ok(match self {
             Self::Undefined(_) | Self::Forbidden(_) => Vec::new(),
-            Self::Str(text) => text
+            // Python's iterator over a subclass of `str` gives plain strings, too.
+            Self::Str(text) | Self::Markup(text) => text
                 .chars()
                 .map(|c| Self::str(c.encode_utf8(&mut [0; 4])))
                 .collect(),
-            Self::Markup(text) => {
-                // Python's iterator over a subclass of `str` gives plain strings.
-                text.chars()
-                    .map(|c| Self::str(c.encode_utf8(&mut [0; 4])))
-                    .collect()
-            }
             Self::List(seq) | Self::Tuple(seq) => seq.items.clone(),
             Self::Dict(dict) | Self::View(View::Keys, dict) => dict.keys().cloned().collect(),
             Self::View(View::Values, dict) => dict.values().cloned().collect(),
@@ -303,24 +349,18 @@ impl Value {
                     None => items,
                 }
             }
-            _ => return Err(self.misfit("something to iterate over")),
+            _ => return Err(self.mismatch("something to iterate over")),
         })
     }
 
+    /// Whether integers are its indices.
+    pub(super) fn is_sequence(&self) -> bool {
+        self.as_str().is_some() || matches!(self, Self::List(_) | Self::Tuple(_) | Self::Range(_))
+    }
+
     pub(super) fn is_iterable(&self) -> bool {
-        matches!(
-            self,
-            Self::Undefined(_)
-                | Self::Str(_)
-                | Self::Markup(_)
-                | Self::List(_)
-                | Self::Tuple(_)
-                | Self::Dict(_)
-                | Self::View(..)
-                | Self::Range(_)
-                | Self::Generator(_)
-                | Self::Loop(_)
-        )
+        let made = matches!(self, Self::View(..) | Self::Generator(_) | Self::Loop(_));
+        made || self.is_sequence() || matches!(self, Self::Undefined(_) | Self::Dict(_))
     }
 
     pub(super) fn is_callable(&self) -> bool {
@@ -349,7 +389,7 @@ impl Value {
         }
     }
 
-    /// Whether both are the same object, as `is` tells in Python.
+    /// Whether both are the same object: `is` in Python.
     pub(super) fn is_same(&self, other: &Value) -> bool {
         match (self, other) {
             (Self::None, Self::None) => true,
@@ -373,21 +413,17 @@ impl Value {
 }
 
 pub(super) fn forbidden(what: &str) -> Fault {
-    Fault::new(
-        super::fault::Kind::Security,
-        format!("access to {what} is unsafe"),
-    )
+    Fault::new(Kind::Security, format!("access to {what} is unsafe"))
 }
 
 /// An integer cut to the machine's range.
 pub(super) fn clamp(value: &BigInt) -> i64 {
-    value
-        .to_i64()
-        .unwrap_or(if value.sign() == num_bigint::Sign::Minus {
-            i64::MIN
-        } else {
-            i64::MAX
-        })
+    let limit = if value.is_negative() {
+        i64::MIN
+    } else {
+        i64::MAX
+    };
+    value.to_i64().unwrap_or(limit)
 }
 
 fn nesting_above<'a>(values: impl Iterator<Item = &'a Value>) -> Result<u16> {
@@ -415,10 +451,6 @@ impl Range {
 
 /// The integer that equals a float, where there is one.
 pub(super) fn integral(value: f64) -> Option<BigInt> {
-    use num_traits::FromPrimitive;
-    if value.fract() == 0.0 {
-        BigInt::from_f64(value)
-    } else {
-        None
-    }
+    let whole = Some(value).filter(|value| value.fract() == 0.0)?;
+    BigInt::from_f64(whole)
 }

@@ -1,14 +1,33 @@
-//! Variables given to a template: JSON, with Python's integers.
+//! What a template is given beside the messages; variables are JSON, with Python's integers.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
+use std::time::SystemTime;
 
-use num_bigint::BigInt;
+use serde_json::Value as Json;
 
 use super::ChatTemplateError;
+use crate::text::json;
 
-/// In front of what [`serde_json`] has no number for; no text starts so.
-const MARK: char = '\u{f8ff}';
+/// In front of what [`serde_json`] has no number for, in the strings of a parsed value.
+pub(super) const MARK: char = '\u{f8ff}';
+
+/// How [`ChatTemplate::render`](super::ChatTemplate::render) renders.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RenderOptions {
+    /// Whether the prompt ends with the opening of the assistant's turn.
+    pub add_generation_prompt: bool,
+    /// The functions that the model may call, as JSON schemas; `tools` is none where `None`.
+    pub tools: Option<Vec<serde_json::Value>>,
+    /// The documents that the model may cite; `documents` is none where `None`.
+    pub documents: Option<Vec<serde_json::Value>>,
+    /// Further variables, such as `enable_thinking`. They go before special tokens of that name.
+    pub variables: BTreeMap<String, TemplateValue>,
+    /// The time of `strftime_now`; the system's clock where `None`.
+    pub now: Option<SystemTime>,
+    /// Where that time is local, in seconds east of UTC; the system's time zone where `None`.
+    pub utc_offset: Option<i32>,
+}
 
 /// The value of a template's variable: JSON, with integers of any size, and with the `NaN` and
 /// `Infinity` that Python reads.
@@ -21,36 +40,34 @@ const MARK: char = '\u{f8ff}';
 /// # Ok::<(), burn_apb::text::chat_template::ChatTemplateError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
-pub struct TemplateValue(pub(super) Data);
-
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Data {
-    Json(serde_json::Value),
-    Integer(BigInt),
-    Float(f64),
-    List(Vec<Data>),
-    Map(Vec<(String, Data)>),
+pub struct TemplateValue {
+    pub(super) json: Json,
+    /// Whether strings that begin with [`MARK`] are numbers.
+    pub(super) marked: bool,
 }
 
 impl TemplateValue {
     /// The values of an object by their keys; `None` where this is no object.
     pub fn into_entries(self) -> Option<BTreeMap<String, TemplateValue>> {
-        let entries: Vec<(String, Data)> = match self.0 {
-            Data::Map(entries) => entries,
-            Data::Json(serde_json::Value::Object(map)) => map
-                .into_iter()
-                .map(|(key, value)| (key, Data::Json(value)))
-                .collect(),
-            _ => return None,
+        let marked = self.marked;
+        let Json::Object(entries) = self.json else {
+            return None;
         };
         let entries = entries.into_iter();
-        Some(entries.map(|(key, value)| (key, Self(value))).collect())
+        Some(
+            entries
+                .map(|(key, json)| (key, Self { json, marked }))
+                .collect(),
+        )
     }
 }
 
-impl<T: Into<serde_json::Value>> From<T> for TemplateValue {
+impl<T: Into<Json>> From<T> for TemplateValue {
     fn from(value: T) -> Self {
-        Self(Data::Json(value.into()))
+        Self {
+            json: value.into(),
+            marked: false,
+        }
     }
 }
 
@@ -59,11 +76,14 @@ impl FromStr for TemplateValue {
 
     /// Reads a JSON text.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let json =
-            serde_json::from_str(&marked(text)).map_err(|error| ChatTemplateError::Json {
-                message: error.to_string(),
-            })?;
-        Ok(Self(unmark(json)))
+        let marked = marked(text);
+        let json = serde_json::from_str(&marked).map_err(|error| ChatTemplateError::Json {
+            message: error.to_string(),
+        })?;
+        Ok(Self {
+            json,
+            marked: marked != text,
+        })
     }
 }
 
@@ -73,7 +93,7 @@ fn marked(text: &str) -> String {
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
         let length = match c {
-            '"' => string_length(rest),
+            '"' => json::string(rest, 0, &mut |_, _, _| {}),
             c if c == '-' || c.is_ascii_alphanumeric() => rest
                 .find(|c: char| !(c.is_ascii_alphanumeric() || "+-.".contains(c)))
                 .unwrap_or(rest.len()),
@@ -94,41 +114,6 @@ fn marked(text: &str) -> String {
     out
 }
 
-fn string_length(text: &str) -> usize {
-    let mut escaped = false;
-    for (at, c) in text.char_indices().skip(1) {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            '"' => return at + 1,
-            _ => {}
-        }
-    }
-    text.len()
-}
-
-fn unmark(value: serde_json::Value) -> Data {
-    match value {
-        serde_json::Value::String(text) => match text.strip_prefix(MARK) {
-            Some("NaN" | "-NaN") => Data::Float(f64::NAN),
-            Some("Infinity") => Data::Float(f64::INFINITY),
-            Some("-Infinity") => Data::Float(f64::NEG_INFINITY),
-            Some(digits) => match digits.parse() {
-                Ok(integer) => Data::Integer(integer),
-                Err(_) => Data::Json(text.into()),
-            },
-            None => Data::Json(text.into()),
-        },
-        serde_json::Value::Array(items) => Data::List(items.into_iter().map(unmark).collect()),
-        serde_json::Value::Object(map) => Data::Map(
-            map.into_iter()
-                .map(|(key, value)| (key, unmark(value)))
-                .collect(),
-        ),
-        other => Data::Json(other),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,19 +123,12 @@ mod tests {
         let value: TemplateValue = r#"{"a": [123456789012345678901234567890, -Infinity, 1], "b\"": "12345678901234567890"}"#
             .parse()
             .unwrap();
-        let big = "123456789012345678901234567890".parse().unwrap();
-        let expected = Data::Map(vec![
-            (
-                "a".to_owned(),
-                Data::List(vec![
-                    Data::Integer(big),
-                    Data::Float(f64::NEG_INFINITY),
-                    Data::Json(1.into()),
-                ]),
-            ),
-            ("b\"".to_owned(), Data::Json("12345678901234567890".into())),
-        ]);
-        assert_eq!(value, TemplateValue(expected));
+        let expected = serde_json::json!({
+            "a": [format!("{MARK}123456789012345678901234567890"), format!("{MARK}-Infinity"), 1],
+            "b\"": "12345678901234567890",
+        });
+        assert_eq!(value.json, expected);
+        assert!(value.marked);
         assert!("[1".parse::<TemplateValue>().is_err());
     }
 }

@@ -18,7 +18,7 @@ pub(crate) struct ByteLevel<'a> {
     pub words: PreTokenizer,
     /// Whether a space is put before a text.
     pub add_prefix_space: bool,
-    /// What stands around a text.
+    /// The tokens around a text.
     pub post_processor: Json,
 }
 
@@ -26,23 +26,14 @@ impl ByteLevel<'_> {
     /// The content of the `tokenizer.json`.
     pub(crate) fn json(self) -> Json {
         let steps = steps(&self.words, self.add_prefix_space);
-        json!({
-            "version": "1.0",
-            "truncation": null,
-            "padding": null,
-            "added_tokens": self.added_tokens,
-            "normalizer": steps.normalizer,
-            "pre_tokenizer": steps.pre_tokenizer,
-            "post_processor": self.post_processor,
-            "decoder": steps.decoder,
-            "model": {
-                "type": "BPE", "dropout": null, "unk_token": null,
-                "continuing_subword_prefix": null, "end_of_word_suffix": null,
-                "fuse_unk": false, "byte_fallback": false,
-                "ignore_merges": self.words.ignore_merges,
-                "vocab": self.vocab, "merges": self.merges,
-            },
-        })
+        let model = json!({
+            "type": "BPE", "dropout": null, "unk_token": null,
+            "continuing_subword_prefix": null, "end_of_word_suffix": null,
+            "fuse_unk": false, "byte_fallback": false,
+            "ignore_merges": self.words.ignore_merges,
+            "vocab": self.vocab, "merges": self.merges,
+        });
+        steps.tokenizer_json(model, self.added_tokens, self.post_processor)
     }
 }
 

@@ -1,7 +1,7 @@
 //! transformers' tokenizer classes that cut text in a way of their own.
 //!
 //! Such a class takes vocabulary, merges and post-processor from `tokenizer.json` and leaves what
-//! that says about white space and words. Which class a folder has follows from `tokenizer_class`
+//! has for white space and words. Which class a folder has follows from `tokenizer_class`
 //! and, as in `AutoTokenizer`, from the model's type.
 
 use serde_json::{Map, Value as Json};
@@ -28,7 +28,7 @@ pub(super) enum Class {
 }
 
 impl Class {
-    /// The class that transformers takes, `None` where it goes by the file alone. `byte_level` says
+    /// The class that transformers takes, `None` where the file alone decides. `byte_level` is
     /// whether the folder has a `tokenizer.json` with a byte-level part.
     pub(super) fn of(
         config: &Map<String, Json>,
@@ -38,7 +38,7 @@ impl Class {
         let named = config.get("tokenizer_class").and_then(Json::as_str);
         let named = named.map(|name| name.strip_suffix("Fast").unwrap_or(name));
         match (model_type, named) {
-            // Many folders of Qwen2 models name another class, so it is not looked at.
+            // Many folders of Qwen2 models name another class, which is ignored.
             (Some("qwen2"), _) | (Some("qwen3"), None) => Some(Self::Qwen2),
             (Some("mistral"), _) => None,
             (_, Some("LlamaTokenizer")) if !byte_level => Some(Self::Llama),
@@ -92,8 +92,6 @@ impl Class {
         inner: &mut tokenizers::Tokenizer,
         config: &Map<String, Json>,
     ) -> Result<bool, TokenizerError> {
-        let wrong = |message: String| TokenizerError::Parse { message };
-        let json = |error: serde_json::Error| wrong(error.to_string());
         let ModelWrapper::BPE(model) = inner.get_model() else {
             return Ok(false);
         };
@@ -105,17 +103,17 @@ impl Class {
         model.ignore_merges = false;
         inner.with_model(model);
         let steps = self.steps(config);
-        let normalizer: Option<NormalizerWrapper> =
-            serde_json::from_value(steps.normalizer).map_err(json)?;
-        guard(|| inner.with_normalizer(normalizer).map(|_| ())).map_err(wrong)?;
-        let cuts: Option<PreTokenizerWrapper> =
-            serde_json::from_value(steps.pre_tokenizer).map_err(json)?;
-        inner.with_pre_tokenizer(cuts);
-        let decoder: Option<DecoderWrapper> =
-            serde_json::from_value(steps.decoder).map_err(json)?;
-        inner.with_decoder(decoder);
+        let normalizer: Option<NormalizerWrapper> = part(steps.normalizer)?;
+        guard(|| inner.with_normalizer(normalizer).map(|_| ())).map_err(TokenizerError::parse)?;
+        inner.with_pre_tokenizer(part::<Option<PreTokenizerWrapper>>(steps.pre_tokenizer)?);
+        inner.with_decoder(part::<Option<DecoderWrapper>>(steps.decoder)?);
         Ok(true)
     }
+}
+
+/// A part of a `tokenizer.json`.
+fn part<T: serde::de::DeserializeOwned>(json: Json) -> Result<T, TokenizerError> {
+    serde_json::from_value(json).map_err(TokenizerError::parse)
 }
 
 #[cfg(test)]

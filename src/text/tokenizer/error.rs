@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::MAX_FILE_BYTES;
+/// Largest `tokenizer.json` that is read, in bytes. Those of 256,000 tokens take about 35 MB.
+pub(super) const MAX_FILE_BYTES: u64 = 256 << 20;
 
 /// Why a tokenizer cannot be read or used.
 #[derive(Debug, thiserror::Error)]
@@ -28,19 +29,19 @@ pub enum TokenizerError {
     /// The content is not a tokenizer.
     #[error("not a tokenizer.json: {message}")]
     Parse {
-        /// What the parser says.
+        /// The parser's message.
         message: String,
     },
     /// The text cannot be encoded.
     #[error("cannot turn the text into tokens: {message}")]
     Encode {
-        /// What the tokenizer says.
+        /// The tokenizer's message.
         message: String,
     },
     /// The tokens cannot be decoded.
     #[error("cannot turn the tokens into text: {message}")]
     Decode {
-        /// What the tokenizer says.
+        /// The tokenizer's message.
         message: String,
     },
     /// A token id is beyond the vocabulary.
@@ -56,7 +57,7 @@ pub enum TokenizerError {
     /// A vocabulary without tokens.
     #[error("expected a vocabulary, found one without tokens")]
     NoTokens,
-    /// A token stands twice.
+    /// A token is listed twice.
     #[error(
         "expected each token of the vocabulary once, found {token:?} as token {first} and as token {second}"
     )]
@@ -91,7 +92,7 @@ pub enum TokenizerError {
         /// The most that is read, in bytes.
         limit: usize,
     },
-    /// One of a tokenizer's files is not what its name says.
+    /// One of a tokenizer's files has other content than its name promises.
     #[error("{file}: {message}")]
     Content {
         /// The name of the file.
@@ -107,7 +108,7 @@ pub enum TokenizerError {
     Unsupported {
         /// The name of the file.
         file: &'static str,
-        /// What it asks for.
+        /// What is not supported.
         what: String,
     },
     /// None of the files that a tokenizer is built from.
@@ -115,4 +116,12 @@ pub enum TokenizerError {
         "expected tokenizer.json, vocab.json with merges.txt, or tokenizer.model, found none of them"
     )]
     NoFiles,
+}
+
+impl TokenizerError {
+    pub(super) fn parse(error: impl ToString) -> Self {
+        Self::Parse {
+            message: error.to_string(),
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! A tokenizer from the files of a Hugging Face folder, put together as transformers does.
 //!
-//! `tokenizer.json` comes first. Added and special tokens that stand only in the files beside it are
+//! `tokenizer.json` comes first. Added and special tokens that are only in the files beside it are
 //! added to it: from `added_tokens_decoder` in `tokenizer_config.json` or, where there is none, from
 //! `special_tokens_map.json` and `added_tokens.json`. A folder without `tokenizer.json` has
 //! `vocab.json` with `merges.txt`, or `tokenizer.model`.
@@ -10,11 +10,11 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value as Json};
 use tokenizers::AddedToken;
 
-use super::beside::{CONFIG, object, tokens_to_add};
+use super::added_tokens::{AddedTokens, CONFIG, object, tokens_to_add};
 use super::byte_level::ByteLevel;
 use super::class::Class;
 use super::special::SpecialTokens;
-use super::vocabulary::around;
+use super::vocabulary::{Base, around};
 use super::{Tokenizer, TokenizerError, guard, model_file, tiktoken};
 
 /// The content of a folder's files, as far as they are there.
@@ -34,32 +34,19 @@ pub struct TokenizerFiles<'a> {
     pub merges_txt: Option<&'a str>,
     /// `tokenizer.model`.
     pub tokenizer_model: Option<&'a [u8]>,
-    /// `model_type` of `config.json`, for folders that do not say what their tokenizer is.
+    /// `model_type` of `config.json`, for folders that do not name their tokenizer's class.
     pub model_type: Option<&'a str>,
 }
 
-/// A tokenizer with what its files say about it.
+/// A tokenizer with its special tokens and warnings.
 #[derive(Debug)]
 pub struct LoadedTokenizer {
     /// The tokenizer.
     pub tokenizer: Tokenizer,
     /// Its special tokens by name.
     pub special_tokens: SpecialTokens,
-    /// What the user should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
-}
-
-/// A tokenizer without what the files beside it add.
-pub(super) struct Base {
-    pub json: Json,
-    /// Tokens that the file itself makes special or never cuts.
-    pub extra: Vec<AddedToken>,
-    /// Names that hold where no file says.
-    pub defaults: Vec<(&'static str, String)>,
-    /// Whether added tokens are looked for before text is normalised, whatever their flags say.
-    pub raw_added: bool,
-    /// Whether the tokens around a text are set anew even where no file names them.
-    pub bare: bool,
 }
 
 impl TokenizerFiles<'_> {
@@ -68,20 +55,16 @@ impl TokenizerFiles<'_> {
     /// # Errors
     ///
     /// A [`TokenizerError`]: none of the files that a tokenizer is built from; a file that is not
-    /// what its name says; a kind of tokenizer that is not built here.
+    /// what its name promises; a kind of tokenizer that is not built here.
     pub fn load(&self) -> Result<LoadedTokenizer, TokenizerError> {
-        let config = match self.tokenizer_config {
-            Some(text) => object(text, CONFIG)?,
-            None => Map::new(),
-        };
+        let config = self.tokenizer_config.map(|text| object(text, CONFIG));
+        let config = config.transpose()?.unwrap_or_default();
         let mut warnings = Vec::new();
         let (mut inner, base, defaults) = match self.tokenizer_json {
             Some(bytes) => {
                 let mut inner = Tokenizer::from_bytes(bytes)?;
-                let byte_level = b"\"ByteLevel\"";
-                let byte_level = bytes
-                    .windows(byte_level.len())
-                    .any(|part| part == byte_level);
+                let text = std::str::from_utf8(bytes).unwrap_or_default();
+                let byte_level = text.contains("\"ByteLevel\"");
                 let class = Class::of(&config, self.model_type, byte_level);
                 if let Some(class) = class {
                     if !class.apply(&mut inner.inner, &config)? {
@@ -96,44 +79,43 @@ impl TokenizerFiles<'_> {
             }
             None => {
                 let base = self.base(&config)?;
-                let json = base.json.to_string();
+                let inner = Tokenizer::from_bytes(base.json.to_string().as_bytes())?;
                 let defaults = base.defaults.clone();
-                (
-                    Tokenizer::from_bytes(json.as_bytes())?,
-                    Some(base),
-                    defaults,
-                )
+                (inner, Some(base), defaults)
             }
         };
         let existing = inner.inner.get_added_tokens_decoder();
         let existing: BTreeMap<u32, AddedToken> = existing.into_iter().collect();
-        let mut beside = self.beside(&config, &existing, &mut warnings)?;
+        let mut added_tokens = AddedTokens::read(
+            &config,
+            self.special_tokens_map,
+            self.added_tokens,
+            &existing,
+            &mut warnings,
+        )?;
         // A name that the configuration gives `null` stays without a token.
         for (name, text) in &defaults {
             if !config.contains_key(*name) {
-                beside.named.set_default(name, text);
+                added_tokens.named.set_default(name, text);
             }
         }
         if let Some(base) = &base {
             if !base.extra.is_empty() {
-                beside.named.extra = Some(base.extra.clone());
+                added_tokens.named.extra = Some(base.extra.clone());
             }
-            if base.raw_added {
-                beside
-                    .added
-                    .iter_mut()
-                    .for_each(|(_, token)| token.normalized = false);
+            for (_, token) in &mut added_tokens.added {
+                token.normalized &= !base.raw_added;
             }
         }
-        let tokens = tokens_to_add(&beside, &existing);
-        let special_tokens = beside.named.texts();
+        let tokens = tokens_to_add(&added_tokens, &existing);
+        let special_tokens = added_tokens.named;
         let adds_some = !tokens.is_empty();
         let backend = &mut inner.inner;
         guard(|| backend.add_tokens(tokens)).map_err(|message| TokenizerError::Content {
             file: CONFIG,
             message,
         })?;
-        for (id, token) in &beside.added {
+        for (id, token) in &added_tokens.added {
             let found = backend.token_to_id(&token.content);
             if found != Some(*id) {
                 let found = found.map_or("none".to_owned(), |found| found.to_string());
@@ -144,10 +126,7 @@ impl TokenizerFiles<'_> {
                 ));
             }
         }
-        let mut tokenizer = match adds_some {
-            true => inner.renewed()?,
-            false => inner,
-        };
+        let mut tokenizer = if adds_some { inner.renewed()? } else { inner };
         if let Some(base) = base {
             tokenizer.surround_by(&config, &special_tokens, base.bare)?;
         }
@@ -206,7 +185,7 @@ impl Tokenizer {
         Ok(renewed)
     }
 
-    /// Puts `bos_token` and `eos_token` around a text as `add_bos_token` and `add_eos_token` say.
+    /// Puts `bos_token` and `eos_token` around a text by `add_bos_token` and `add_eos_token`.
     /// Of a folder with `tokenizer.json`, transformers ignores both flags.
     fn surround_by(
         &mut self,
@@ -219,26 +198,16 @@ impl Tokenizer {
         if before.is_none() && behind.is_none() && !bare {
             return Ok(());
         }
-        let place = |added: Option<bool>, text: Option<&str>| {
-            let text = text.filter(|_| added == Some(true))?;
-            Some((self.token_id(text)? as usize, text.to_owned()))
-        };
-        let before = place(before, special.bos());
-        let behind = place(behind, special.eos());
-        let json = around(
-            before.as_ref().map(|(id, text)| (*id, text.as_str())),
-            behind.as_ref().map(|(id, text)| (*id, text.as_str())),
-        );
-        let parse = |error: serde_json::Error| TokenizerError::Parse {
-            message: error.to_string(),
-        };
-        self.post_processor = serde_json::from_value(json).map_err(parse)?;
+        let bos = special.bos().filter(|_| before == Some(true));
+        let eos = special.eos().filter(|_| behind == Some(true));
+        let [bos, eos] = [bos, eos].map(|text| Some((self.token_id(text?)? as usize, text?)));
+        let json = around(bos, eos);
+        self.post_processor = serde_json::from_value(json).map_err(TokenizerError::parse)?;
         Ok(())
     }
 }
 
-/// The tokenizer of `vocab.json` and `merges.txt`, which do not say how text is cut into words: the
-/// class of the tokenizer does.
+/// The tokenizer of `vocab.json` and `merges.txt`, whose class defines how text is cut into words.
 fn vocab_and_merges<'a>(
     vocab: &str,
     merges: &'a str,
@@ -279,9 +248,8 @@ fn vocab_and_merges<'a>(
     };
     Ok(Base {
         json: byte_level.json(),
-        extra: Vec::new(),
         defaults: class.defaults(),
-        raw_added: false,
         bare: true,
+        ..Base::default()
     })
 }

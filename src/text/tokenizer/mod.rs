@@ -3,16 +3,16 @@
 //! | file | holds |
 //! |---|---|
 //! | `mod` | [`Tokenizer`]: encoding, decoding, ids |
-//! | `pieces` | text that may not become a control token |
-//! | `files`, `beside`, `special` | a folder's files to a tokenizer and its special tokens |
+//! | `pieces` | prompts in which a user's text does not become control tokens |
+//! | `files`, `added_tokens`, `special` | from a folder's files to a tokenizer and its special tokens |
 //! | `class` | transformers' classes that cut text in a way of their own |
 //! | `byte_level`, `pre_tokenizer` | byte-level BPE, and how text is cut into words, by name |
 //! | `sentencepiece`, `model_file`, `protobuf` | SentencePiece vocabularies, and their `tokenizer.model` |
 //! | `tiktoken` | the `tokenizer.model` of Llama 3 |
-//! | `vocabulary` | tokens whose ids are their places |
+//! | `vocabulary` | tokens whose ids are their places, and the parts of a `tokenizer.json` |
 
 // Of three, some parts serve GGUF files only.
-mod beside;
+mod added_tokens;
 pub(crate) mod byte_level;
 mod class;
 mod error;
@@ -40,20 +40,18 @@ use std::sync::OnceLock;
 pub use error::TokenizerError;
 pub use files::{LoadedTokenizer, TokenizerFiles};
 pub use pieces::TextPiece;
-pub use special::SpecialTokens;
+pub use special::{SpecialTokenError, SpecialTokens};
 
-use pieces::{Spellings, Strict};
+use error::MAX_FILE_BYTES;
+use pieces::strict::{Spellings, Strict};
 use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::{Encoding, PostProcessor};
 
 use super::json;
 
-/// Largest `tokenizer.json` that is read, in bytes. Those of 256,000 tokens take about 35 MB.
-const MAX_FILE_BYTES: u64 = 256 << 20;
-
 /// A model's tokenizer.
 ///
-/// Truncation and padding that the file may ask for are off: a document is encoded whole.
+/// Truncation and padding of the file are off: a document is encoded whole.
 pub struct Tokenizer {
     /// Without its post-processor, which may trim the offsets of tokens.
     inner: tokenizers::Tokenizer,
@@ -73,10 +71,10 @@ pub struct Tokenizer {
 pub struct EncodedText {
     /// The ids, special tokens that were asked for included.
     pub ids: Vec<u32>,
-    /// For each token of the text itself, the bytes of the text it stands for, as `start..end`.
+    /// For each token of the text itself, its bytes of the text, as `start..end`.
     /// Tokens that share a character all name its bytes.
     pub spans: Vec<(usize, usize)>,
-    /// How many of `ids` stand before the first token of the text.
+    /// How many of `ids` are before the first token of the text.
     pub special_before: usize,
 }
 
@@ -113,22 +111,20 @@ impl Tokenizer {
                 bytes: bytes.len() as u64,
             });
         }
-        let parse = |message: String| TokenizerError::Parse { message };
         let read = |bytes: &[u8]| guard(|| tokenizers::Tokenizer::from_bytes(bytes));
         let inner = read(bytes).or_else(|message| {
-            // What only Python reads as JSON is looked for where the file is none as it stands.
+            // Only where the file is no JSON, what Python alone accepts is replaced.
             let text = std::str::from_utf8(bytes).unwrap_or_default();
             match json::strict(text) {
                 Cow::Borrowed(same) if same.len() == bytes.len() => Err(message),
                 strict => read(strict.as_bytes()).map_err(|_| message),
             }
         });
-        Self::from_inner(inner.map_err(parse)?)
+        Self::from_inner(inner.map_err(TokenizerError::parse)?)
     }
 
     fn from_inner(mut inner: tokenizers::Tokenizer) -> Result<Self, TokenizerError> {
-        let parse = |message: String| TokenizerError::Parse { message };
-        guard(|| inner.with_truncation(None).map(|_| ())).map_err(parse)?;
+        guard(|| inner.with_truncation(None).map(|_| ())).map_err(TokenizerError::parse)?;
         inner.with_padding(None);
         let post_processor = inner.get_post_processor().cloned();
         inner.with_post_processor(None::<PostProcessorWrapper>);
@@ -136,11 +132,11 @@ impl Tokenizer {
         let vocab_size = inner.get_vocab(true).into_values().max();
         let vocab_size = vocab_size.map_or(0, |largest| largest as usize + 1);
         if vocab_size == 0 {
-            return Err(parse("the vocabulary is empty".to_owned()));
+            return Err(TokenizerError::parse("the vocabulary is empty"));
         }
         let byte_fallback = match inner.get_decoder() {
             Some(decoder) => serde_json::to_string(decoder)
-                .map_err(|error| parse(error.to_string()))?
+                .map_err(TokenizerError::parse)?
                 .contains("\"ByteFallback\""),
             None => false,
         };
@@ -160,7 +156,7 @@ impl Tokenizer {
     }
 
     /// The token ids of `text`. With `add_special`, those that the tokenizer puts around a text
-    /// (Llama's begin-of-text) come too; a rendered chat template brings its own. Special tokens
+    /// (Llama's begin-of-text) are added; a rendered chat template has its own. Special tokens
     /// spelled out in the text become those tokens.
     ///
     /// # Errors

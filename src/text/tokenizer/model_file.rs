@@ -10,10 +10,9 @@ use tokenizers::AddedToken;
 
 use super::TokenizerError;
 use super::class::Class;
-use super::files::Base;
 use super::protobuf::{Field, fields};
 use super::sentencepiece::{Pieces, Rank, SPACE, replace};
-use super::vocabulary::{Kind, Steps, Vocabulary};
+use super::vocabulary::{Base, Kind, Steps, Vocabulary};
 
 const FILE: &str = "tokenizer.model";
 
@@ -54,7 +53,7 @@ impl Default for Model {
 }
 
 /// The tokenizer of a `tokenizer.model`: transformers' `LlamaTokenizer` for a folder that names this
-/// class, and otherwise what the file itself says.
+/// class, and otherwise as the file itself has it.
 pub(super) fn base(
     bytes: &[u8],
     class: Option<Class>,
@@ -145,7 +144,7 @@ impl Model {
             .collect()
     }
 
-    /// As transformers' `LlamaTokenizer`: what the file says about white space is not used.
+    /// As transformers' `LlamaTokenizer`: the file's settings for white space are ignored.
     fn llama(&self, config: &Map<String, Json>) -> Result<Base, TokenizerError> {
         let vocabulary = self.vocabulary(|_, text| text.to_owned())?;
         let json = Pieces {
@@ -164,12 +163,12 @@ impl Model {
             json: json.json()?,
             extra: self.added(&[Kind::Control, Kind::UserDefined]),
             defaults: Class::Llama.defaults(),
-            raw_added: false,
             bare: true,
+            ..Base::default()
         })
     }
 
-    /// As the file says, and as transformers reads it where no class is named.
+    /// By the file's settings, as transformers reads it where no class is named.
     fn by_itself(&self, config: &Map<String, Json>) -> Result<Base, TokenizerError> {
         let decoder = config.get("added_tokens_decoder").and_then(Json::as_object);
         let renamed = |id: usize| decoder?.get(&id.to_string())?.get("content")?.as_str();
@@ -210,13 +209,9 @@ impl Model {
                     .iter()
                     .map(|(text, score, _)| json!([text, score]));
                 let vocab: Vec<Json> = vocab.collect();
-                json!({
-                    "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
-                    "normalizer": steps.normalizer, "pre_tokenizer": steps.pre_tokenizer,
-                    "post_processor": null, "decoder": steps.decoder,
-                    "model": { "type": "Unigram", "unk_id": self.unk.0, "vocab": vocab,
-                        "byte_fallback": self.byte_fallback },
-                })
+                let model = json!({ "type": "Unigram", "unk_id": self.unk.0, "vocab": vocab,
+                    "byte_fallback": self.byte_fallback });
+                steps.tokenizer_json(model, Vec::new(), Json::Null)
             }
             other => {
                 return Err(TokenizerError::Unsupported {
@@ -340,7 +335,7 @@ mod tests {
         let minus_one = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
         let trainer = [&[0x18, 2, 0x98, 0x02, 1, 0xd0, 0x02][..], &minus_one].concat();
         file.extend(bytes(2, &trainer));
-        // No prefix; a 64-bit field that is not known.
+        // No prefix; an unknown 64-bit field.
         file.extend(bytes(3, &[0x18, 0, 0x79, 1, 2, 3, 4, 5, 6, 7, 8]));
         let model = Model::parse(&file).unwrap();
         assert_eq!(model.pieces[2], ("a".to_owned(), -1.5, Kind::Normal));

@@ -2,29 +2,28 @@
 //! (`tokenizer.ggml.pre`).
 //!
 //! A name has regular expressions that are applied one after the other: each cuts the pieces that
-//! the one before left into its matches and what stands between them. Where llama.cpp writes a
-//! model's own expression in another way, because its engine lacks something, the model's own
-//! stands here.
+//! the previous one left into its matches and the text between them. Where llama.cpp writes a
+//! model's own expression in another way, because its engine lacks something, this is the model's.
 
 /// How one model's text is cut into words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PreTokenizer {
-    /// llama.cpp's name for it.
-    pub name: &'static str,
+    /// llama.cpp's names for it, separated by spaces.
+    names: &'static str,
     /// The regular expressions, applied in order.
     pub patterns: &'static [&'static str],
-    /// Whether a word that is a token is taken whole, whatever the merges say.
+    /// Whether a word that is a token stays whole, whatever the merges are.
     pub ignore_merges: bool,
-    /// Whether a text begins with the `bos` token where the file does not say.
+    /// Whether a text begins with the `bos` token by default.
     pub add_bos: bool,
     /// Whether text is brought into Unicode's normal form C first.
     pub nfc: bool,
 }
 
 impl PreTokenizer {
-    const fn new(name: &'static str, patterns: &'static [&'static str]) -> Self {
+    const fn new(names: &'static str, patterns: &'static [&'static str]) -> Self {
         Self {
-            name,
+            names,
             patterns,
             ignore_merges: false,
             add_bos: false,
@@ -54,26 +53,31 @@ impl PreTokenizer {
     ///
     /// # Errors
     ///
-    /// What is wrong with the name, with the nearest one that is known.
+    /// What is wrong with the name, with the nearest known one.
     pub(crate) fn named(name: &str) -> Result<&'static Self, String> {
-        if let Some(found) = KNOWN.iter().find(|known| known.name == name) {
+        let mut names = KNOWN.iter().flat_map(Self::names);
+        if let Some((_, found)) = names.find(|(known, _)| *known == name) {
             return Ok(found);
         }
         if let Some((_, reason)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
             return Err(format!("`{name}`, {reason}"));
         }
+        let likeness = |known: &&str| strsim::jaro_winkler(name, known);
         let nearest = KNOWN
             .iter()
-            .map(|known| (strsim::jaro_winkler(name, known.name), known.name))
-            .max_by(|a, b| a.0.total_cmp(&b.0));
-        Err(match nearest {
-            Some((_, nearest)) => format!("`{name}`; the nearest known name is `{nearest}`"),
-            None => format!("`{name}`"),
-        })
+            .flat_map(Self::names)
+            .map(|(known, _)| known)
+            .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+        let nearest = nearest.unwrap_or(DEFAULT_NAME);
+        Err(format!("`{name}`; the nearest known name is `{nearest}`"))
+    }
+
+    fn names(&'static self) -> impl Iterator<Item = (&'static str, &'static Self)> {
+        self.names.split(' ').map(move |name| (name, self))
     }
 }
 
-/// The name that stands for files without one, as in llama.cpp.
+/// The name for files without one, as in llama.cpp.
 pub(crate) const DEFAULT_NAME: &str = "default";
 
 /// GPT-2's words, which are also those of the tokenizers crate's ByteLevel.
@@ -146,18 +150,19 @@ const BLOOM: &str = " ?[^(\\s|.,!?\u{2026}\u{3002}\u{ff0c}\u{3001}\u{964}\u{6d4}
 const FALCON_PUNCTUATION: &str = r"[\p{P}\$\+<=>\^~\|`]+";
 const DEFAULT_PUNCTUATION: &str = r"[\p{P}\$\+<=>\^~\|]+";
 
-const DEEPSEEK_V3_ALL: &[&str] = &[UP_TO_THREE_DIGITS, CHINESE_AND_JAPANESE, DEEPSEEK_V3];
-
-/// Every name, in the order of the alphabet.
+/// Every name. Those of one entry are separated by spaces.
 const KNOWN: &[PreTokenizer] = &[
-    PreTokenizer::new("a.x-4.0", &[GPT2]),
+    PreTokenizer::new(
+        "a.x-4.0 exaone4 gigachat gpt-2 granite-docling jais jina-de jina-es \
+         jina-v2-de jina-v2-es mellum modern-bert phi-2 trillion",
+        &[GPT2],
+    ),
     PreTokenizer::new(
         "afmoe",
         &[DIGITS_FROM_THE_RIGHT, AFMOE_SCRIPTS, DEEPSEEK_V3],
     ),
-    PreTokenizer::new("bailingmoe", &[BAILING_MOE]),
-    PreTokenizer::new("bailingmoe2", &[BAILING_MOE]),
-    PreTokenizer::new("bloom", &[BLOOM]),
+    PreTokenizer::new("bailingmoe bailingmoe2 llada-moe", &[BAILING_MOE]),
+    PreTokenizer::new("bloom gpt3-finnish poro-chat", &[BLOOM]),
     PreTokenizer::new(
         "chameleon",
         &[
@@ -170,11 +175,13 @@ const KNOWN: &[PreTokenizer] = &[
         ],
     )
     .add_bos(),
-    PreTokenizer::new("chatglm-bpe", &[LLAMA3]),
-    PreTokenizer::new("codeshell", &[DIGIT, GPT2]),
-    PreTokenizer::new("cohere2moe", &[TINY_AYA_DIGITS, GPT4O]),
+    PreTokenizer::new("chatglm-bpe dbrx smaug-bpe", &[LLAMA3]),
+    PreTokenizer::new(
+        "codeshell exaone mellum2 minerva-7b refact smollm starcoder",
+        &[DIGIT, GPT2],
+    ),
+    PreTokenizer::new("cohere2moe tiny_aya", &[TINY_AYA_DIGITS, GPT4O]),
     PreTokenizer::new("command-r", &[DIGIT, GPT2]).nfc(),
-    PreTokenizer::new("dbrx", &[LLAMA3]),
     PreTokenizer::new(
         "deepseek-coder",
         &[
@@ -196,106 +203,48 @@ const KNOWN: &[PreTokenizer] = &[
             NUMBER,
         ],
     ),
-    PreTokenizer::new("deepseek-r1-qwen", &[QWEN2]).nfc(),
-    PreTokenizer::new("deepseek-v3", DEEPSEEK_V3_ALL),
+    PreTokenizer::new("deepseek-r1-qwen f2llmv2 qwen2", &[QWEN2]).nfc(),
     PreTokenizer::new(
-        DEFAULT_NAME,
+        "deepseek-v3 hunyuan-dense hy_v4 joyai-llm",
+        &[UP_TO_THREE_DIGITS, CHINESE_AND_JAPANESE, DEEPSEEK_V3],
+    ),
+    PreTokenizer::new(
+        "default",
         &[DEFAULT_PUNCTUATION, GPT2, NUMBER, THREE_DIGITS],
     ),
-    PreTokenizer::new("exaone", &[DIGIT, GPT2]),
     PreTokenizer::new("exaone-moe", &[EXAONE_MOE]),
-    PreTokenizer::new("exaone4", &[GPT2]),
-    PreTokenizer::new("f2llmv2", &[QWEN2]).nfc(),
     PreTokenizer::new("falcon", &[FALCON_PUNCTUATION, GPT2, THREE_DIGITS]),
-    PreTokenizer::new("falcon-h1", &[LLAMA3])
-        .ignore_merges()
-        .add_bos(),
-    PreTokenizer::new("falcon3", &[LLAMA3])
-        .ignore_merges()
-        .add_bos(),
-    PreTokenizer::new("gigachat", &[GPT2]),
-    PreTokenizer::new("glm4", &[LLAMA3]).ignore_merges(),
-    PreTokenizer::new("glm5", &[LLAMA3]).ignore_merges(),
-    PreTokenizer::new("gpt-2", &[GPT2]),
-    PreTokenizer::new("gpt-4o", &[GPT4O]),
-    PreTokenizer::new("gpt3-finnish", &[BLOOM]),
-    PreTokenizer::new("granite-docling", &[GPT2]),
+    PreTokenizer::new(
+        "falcon-h1 falcon3 jina-v5-nano lfm2 llama-bpe llama-v3 llama3 midm-2.0 pixtral",
+        &[LLAMA3],
+    )
+    .ignore_merges()
+    .add_bos(),
+    PreTokenizer::new("glm4 glm5", &[LLAMA3]).ignore_merges(),
+    PreTokenizer::new("gpt-4o kanana2 llama4 minimax-m2 talkie", &[GPT4O]),
     PreTokenizer::new("granite-embed-multi-97m", &[GPT4O]).ignore_merges(),
-    PreTokenizer::new("grok-2", &[QWEN2]),
-    PreTokenizer::new("hunyuan", &[QWEN2]),
-    PreTokenizer::new("hunyuan-dense", DEEPSEEK_V3_ALL),
-    PreTokenizer::new("hy_v4", DEEPSEEK_V3_ALL),
-    PreTokenizer::new("jais", &[GPT2]),
+    PreTokenizer::new("grok-2 hunyuan kormo megrez solar-open stablelm2", &[QWEN2]),
     PreTokenizer::new("jais-2", &[JAIS2]),
-    PreTokenizer::new("jina-de", &[GPT2]),
-    PreTokenizer::new("jina-es", &[GPT2]),
-    PreTokenizer::new("jina-v2-de", &[GPT2]),
-    PreTokenizer::new("jina-v2-es", &[GPT2]),
-    PreTokenizer::new("jina-v5-nano", &[LLAMA3])
-        .ignore_merges()
-        .add_bos(),
-    PreTokenizer::new("joyai-llm", DEEPSEEK_V3_ALL),
-    PreTokenizer::new("kanana2", &[GPT4O]),
     PreTokenizer::new("kimi-k2", &[KIMI_K2]),
-    PreTokenizer::new("kormo", &[QWEN2]),
     PreTokenizer::new("laguna", &[LINES, QWEN2]),
-    PreTokenizer::new("lfm2", &[LLAMA3])
-        .ignore_merges()
-        .add_bos(),
-    PreTokenizer::new("llada-moe", &[BAILING_MOE]),
-    PreTokenizer::new("llama-bpe", &[LLAMA3])
-        .ignore_merges()
-        .add_bos(),
-    PreTokenizer::new("llama-v3", &[LLAMA3])
-        .ignore_merges()
-        .add_bos(),
-    PreTokenizer::new("llama3", &[LLAMA3])
-        .ignore_merges()
-        .add_bos(),
-    PreTokenizer::new("llama4", &[GPT4O]),
-    PreTokenizer::new("megrez", &[QWEN2]),
-    PreTokenizer::new("mellum", &[GPT2]),
-    PreTokenizer::new("mellum2", &[DIGIT, GPT2]),
-    PreTokenizer::new("midm-2.0", &[LLAMA3])
-        .ignore_merges()
-        .add_bos(),
-    PreTokenizer::new("minerva-7b", &[DIGIT, GPT2]),
     PreTokenizer::new("minicpm5", &[UP_TO_THREE_DIGITS, MINICPM5]).ignore_merges(),
-    PreTokenizer::new("minimax-m2", &[GPT4O]),
-    PreTokenizer::new("modern-bert", &[GPT2]),
-    PreTokenizer::new("mpt", &[GPT2]).nfc(),
-    PreTokenizer::new("olmo", &[GPT2]).nfc(),
-    PreTokenizer::new("phi-2", &[GPT2]),
-    PreTokenizer::new("pixtral", &[LLAMA3])
-        .ignore_merges()
-        .add_bos(),
-    PreTokenizer::new("poro-chat", &[BLOOM]),
-    PreTokenizer::new("qwen2", &[QWEN2]).nfc(),
+    PreTokenizer::new("mpt olmo", &[GPT2]).nfc(),
     PreTokenizer::new("qwen35", &[QWEN35]).nfc(),
-    PreTokenizer::new("refact", &[DIGIT, GPT2]),
     PreTokenizer::new("seed-coder", &[SEED_CODER]),
-    PreTokenizer::new("smaug-bpe", &[LLAMA3]),
-    PreTokenizer::new("smollm", &[DIGIT, GPT2]),
-    PreTokenizer::new("solar-open", &[QWEN2]),
     PreTokenizer::new(
         "spark2_5",
         &[UP_TO_THREE_DIGITS, CHINESE_AND_JAPANESE, SPARK, DIGIT],
     ),
-    PreTokenizer::new("stablelm2", &[QWEN2]),
-    PreTokenizer::new("starcoder", &[DIGIT, GPT2]),
     PreTokenizer::new("superbpe", &[NUMBER, SUPERBPE_DIGITS]),
-    PreTokenizer::new("talkie", &[GPT4O]),
     PreTokenizer::new("tekken", &[TEKKEN])
         .ignore_merges()
         .add_bos(),
-    PreTokenizer::new("tiny_aya", &[TINY_AYA_DIGITS, GPT4O]),
-    PreTokenizer::new("trillion", &[GPT2]),
     PreTokenizer::new("ufakzeka", &[UFAKZEKA]),
     PreTokenizer::new("viking", &[BLOOM, DIGIT]),
     PreTokenizer::new("youtu", &[YOUTU_SCRIPTS, YOUTU]).ignore_merges(),
 ];
 
-/// Names that llama.cpp knows and that are no byte-level BPE of a Llama or Qwen model.
+/// Names that llama.cpp has and that are no byte-level BPE of a Llama or Qwen model.
 const REFUSED: &[(&str, &str)] = &[
     ("gemma4", NOT_BYTE_LEVEL),
     ("granite-embed-multi-311m", NOT_BYTE_LEVEL),
@@ -332,18 +281,23 @@ mod tests {
     }
 
     #[test]
-    fn names_stand_once_and_in_order() {
-        let names: Vec<&str> = KNOWN.iter().map(|known| known.name).collect();
-        assert!(names.windows(2).all(|pair| pair[0] < pair[1]), "{names:?}");
-        assert_eq!(KNOWN.len() + REFUSED.len(), 91);
+    fn every_name_is_listed_once() {
+        let names: Vec<&str> = KNOWN
+            .iter()
+            .flat_map(PreTokenizer::names)
+            .map(|(name, _)| name)
+            .collect();
+        let distinct: std::collections::HashSet<_> = names.iter().collect();
+        assert_eq!(distinct.len(), names.len(), "{names:?}");
+        assert_eq!(names.len() + REFUSED.len(), 91);
     }
 
     #[test]
     fn every_expression_compiles_and_loses_nothing() {
         let text = "It's 1234567 words\u{2003}und 3,14 \u{5149}\u{5b66}\u{304b}\u{ac00} \
                     HTTPServer \u{e9}e\u{301}\r\n\r\n\t  x=y++; \u{1f308}\u{200d} end   ";
-        for known in KNOWN {
-            assert_eq!(words(known.name, text).concat(), text, "{}", known.name);
+        for (name, _) in KNOWN.iter().flat_map(PreTokenizer::names) {
+            assert_eq!(words(name, text).concat(), text, "{name}");
         }
     }
 

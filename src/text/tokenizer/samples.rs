@@ -32,7 +32,7 @@ fn special(id: u32, content: &str) -> Value {
 }
 
 /// 256 bytes, three merges, two tokens across characters, `<s>` before a text, and `<|end|>`
-/// after a gap in the ids. Asks to cut texts at 4 tokens and to fill them up to 16.
+/// after a gap in the ids. Truncates texts at 4 tokens and pads them to 16.
 pub fn byte_level() -> Tokenizer {
     let bytes = byte_characters();
     let merges: Vec<(String, String)> = [(b't', b'h'), (b'\n', b'\n'), (b'.', b'\n')]

@@ -1,7 +1,7 @@
 //! A `tokenizer.json` of a SentencePiece vocabulary with scores.
 //!
 //! SentencePiece merges the neighbours whose union has the highest score; a BPE merges the
-//! neighbours that stand first in its list. So the list is every way to make a piece out of two,
+//! neighbours that are first in its list. So the list is every way to make a piece out of two,
 //! best piece first, which is also how transformers converts Llama 2's `tokenizer.model`.
 
 use std::cmp::Ordering;
@@ -86,7 +86,7 @@ pub(crate) struct Pieces<'a> {
     /// One for each piece.
     pub scores: &'a [f32],
     pub rank: Rank,
-    /// The piece for what no other stands for.
+    /// The piece for what has no other.
     pub unknown: Option<&'a str>,
     /// Whether a character without a piece becomes its bytes.
     pub byte_fallback: bool,
@@ -127,23 +127,15 @@ impl Pieces<'_> {
                 score: self.scores.get(id).copied().unwrap_or_default(),
             })
             .collect();
-        Ok(json!({
-            "version": "1.0",
-            "truncation": null,
-            "padding": null,
-            "added_tokens": self.added_tokens,
-            "normalizer": self.steps.normalizer,
-            "pre_tokenizer": self.steps.pre_tokenizer,
-            "post_processor": self.post_processor,
-            "decoder": self.steps.decoder,
-            "model": {
-                "type": "BPE", "dropout": null, "unk_token": self.unknown,
-                "continuing_subword_prefix": null, "end_of_word_suffix": null,
-                "fuse_unk": true, "byte_fallback": self.byte_fallback,
-                "ignore_merges": self.ignore_merges,
-                "vocab": self.vocabulary.vocab(), "merges": merges(&pieces, self.rank),
-            },
-        }))
+        let model = json!({
+            "type": "BPE", "dropout": null, "unk_token": self.unknown,
+            "continuing_subword_prefix": null, "end_of_word_suffix": null,
+            "fuse_unk": true, "byte_fallback": self.byte_fallback,
+            "ignore_merges": self.ignore_merges,
+            "vocab": self.vocabulary.vocab(), "merges": merges(&pieces, self.rank),
+        });
+        let steps = self.steps;
+        Ok(steps.tokenizer_json(model, self.added_tokens, self.post_processor))
     }
 }
 

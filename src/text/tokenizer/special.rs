@@ -3,88 +3,45 @@
 use serde_json::{Map, Value as Json};
 use tokenizers::AddedToken;
 
-/// The names that every tokenizer has.
-pub(super) const NAMES: [&str; 7] = [
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "sep_token",
-    "pad_token",
-    "cls_token",
-    "mask_token",
-];
-
-/// The texts of special tokens by their names, such as `eos_token`.
+/// The special tokens of a tokenizer by their names, such as `eos_token`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SpecialTokens {
-    named: Vec<(String, String)>,
-    extra: Vec<String>,
+    pub(super) named: Vec<(String, AddedToken)>,
+    /// Those without a name; `None` where no file has any.
+    pub(super) extra: Option<Vec<AddedToken>>,
+}
+
+/// A special token that a file gives as something else than a text or an object with a text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{name} must be a string, or an object whose `content` is one")]
+pub struct SpecialTokenError {
+    /// The name of the token.
+    pub name: String,
 }
 
 impl SpecialTokens {
     /// The special tokens that a `tokenizer_config.json` names.
-    pub fn from_config(config: &Map<String, Json>) -> Self {
-        let named = Named::of(config);
-        named.texts()
+    ///
+    /// # Errors
+    ///
+    /// [`SpecialTokenError`] for the first that is not a token.
+    pub fn from_config(config: &Map<String, Json>) -> Result<Self, SpecialTokenError> {
+        let common = config.iter().filter(|(name, _)| is_common(name));
+        let own = config.get("extra_special_tokens").and_then(Json::as_object);
+        for (name, value) in common.chain(own.into_iter().flatten()) {
+            if !value.is_null() && token(value, true).is_none() {
+                return Err(SpecialTokenError { name: name.clone() });
+            }
+        }
+        Ok(Self::of(config))
     }
 
-    /// The text of a token by its name.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        let mut named = self.named.iter();
-        let found = named.find(|(known, _)| known == name);
-        found.map(|(_, text)| text.as_str())
-    }
-
-    /// The token that begins a text.
-    pub fn bos(&self) -> Option<&str> {
-        self.get("bos_token")
-    }
-
-    /// The token that ends a text.
-    pub fn eos(&self) -> Option<&str> {
-        self.get("eos_token")
-    }
-
-    /// The token for what no other stands for.
-    pub fn unk(&self) -> Option<&str> {
-        self.get("unk_token")
-    }
-
-    /// The token that fills up a batch.
-    pub fn pad(&self) -> Option<&str> {
-        self.get("pad_token")
-    }
-
-    /// Every name with its text, a model's own such as `image_token` too: the variables that a
-    /// chat template gets.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.named
-            .iter()
-            .map(|(name, text)| (name.as_str(), text.as_str()))
-    }
-
-    /// Special tokens without a name.
-    pub fn extra(&self) -> &[String] {
-        &self.extra
-    }
-}
-
-/// Special tokens with their flags while they are collected.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Named {
-    pub named: Vec<(String, AddedToken)>,
-    /// `None` where no file says.
-    pub extra: Option<Vec<AddedToken>>,
-}
-
-impl Named {
-    /// What a `tokenizer_config.json` names.
+    /// The special tokens that a file names, without what is no token.
     pub(super) fn of(config: &Map<String, Json>) -> Self {
         let mut this = Self::default();
         for (name, value) in config {
-            let known = NAMES.contains(&name.as_str());
             // Names of a model's own have plain texts; `add_bos_token` is a flag.
-            if (known || (name.ends_with("_token") && value.is_string()))
+            if (is_common(name) || (name.ends_with("_token") && value.is_string()))
                 && let Some(token) = token(value, true)
             {
                 this.set(name, token);
@@ -102,16 +59,41 @@ impl Named {
                 }
             }
             Some(Json::Array(tokens)) => {
-                this.extra = Some(
-                    tokens
-                        .iter()
-                        .filter_map(|value| token(value, true))
-                        .collect(),
-                );
+                let tokens = tokens.iter().filter_map(|value| token(value, true));
+                this.extra = Some(tokens.collect());
             }
             _ => {}
         }
         this
+    }
+
+    /// The text of a token by its name.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let found = self.named.iter().find(|(known, _)| known == name);
+        found.map(|(_, token)| token.content.as_str())
+    }
+
+    /// The token that begins a text.
+    pub fn bos(&self) -> Option<&str> {
+        self.get("bos_token")
+    }
+
+    /// The token that ends a text.
+    pub fn eos(&self) -> Option<&str> {
+        self.get("eos_token")
+    }
+
+    /// Every name with its text, a model's own such as `image_token` too: the variables that a
+    /// chat template gets.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let named = self.named.iter();
+        named.map(|(name, token)| (name.as_str(), token.content.as_str()))
+    }
+
+    /// The texts of special tokens without a name.
+    pub fn extra(&self) -> impl Iterator<Item = &str> {
+        let extra = self.extra.iter().flatten();
+        extra.map(|token| token.content.as_str())
     }
 
     pub(super) fn set(&mut self, name: &str, token: AddedToken) {
@@ -128,32 +110,17 @@ impl Named {
         }
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&AddedToken> {
-        let found = self.named.iter().find(|(known, _)| known == name);
-        found.map(|(_, token)| token)
-    }
-
-    /// Whether a text is one of the common names' or of those without a name.
+    /// Whether a text is that of a common name or of a token without a name.
     pub(super) fn is_special(&self, text: &str) -> bool {
-        let mut named = self.named.iter();
-        named.any(|(name, token)| NAMES.contains(&name.as_str()) && token.content == text)
-            || self
-                .extra
-                .iter()
-                .flatten()
-                .any(|token| token.content == text)
+        let mut common = self.iter().filter(|(name, _)| is_common(name));
+        common.any(|(_, known)| known == text) || self.extra().any(|known| known == text)
     }
+}
 
-    pub(super) fn texts(&self) -> SpecialTokens {
-        let named = self.named.iter();
-        let extra = self.extra.iter().flatten();
-        SpecialTokens {
-            named: named
-                .map(|(name, token)| (name.clone(), token.content.clone()))
-                .collect(),
-            extra: extra.map(|token| token.content.clone()).collect(),
-        }
-    }
+/// Whether every tokenizer has a token of this name.
+fn is_common(name: &str) -> bool {
+    let kind = name.strip_suffix("_token");
+    kind.is_some_and(|kind| ["bos", "eos", "unk", "sep", "pad", "cls", "mask"].contains(&kind))
 }
 
 fn is_empty(value: &Json) -> bool {
@@ -164,7 +131,7 @@ fn is_empty(value: &Json) -> bool {
     }
 }
 
-/// A token that a file gives as a text or as an object with flags; `special` where it does not say.
+/// A token that a file gives as a text or as an object with flags; `special` is the default of that flag.
 pub(super) fn token(value: &Json, special: bool) -> Option<AddedToken> {
     if let Some(text) = value.as_str() {
         return Some(AddedToken::from(text, special));
@@ -194,9 +161,12 @@ mod tests {
             "eos_token": "</s>", "unk_token": null, "image_token": "<image>",
             "add_bos_token": true, "additional_special_tokens": ["<a>", {"content": "<b>"}],
         });
-        let tokens = SpecialTokens::from_config(config.as_object().unwrap());
+        let tokens = SpecialTokens::from_config(config.as_object().unwrap()).unwrap();
         assert_eq!((tokens.bos(), tokens.eos()), (Some("<s>"), Some("</s>")));
-        assert_eq!((tokens.unk(), tokens.pad()), (None, None));
+        assert_eq!(
+            (tokens.get("unk_token"), tokens.get("pad_token")),
+            (None, None)
+        );
         let named: Vec<(&str, &str)> = tokens.iter().collect();
         let expected = [
             ("bos_token", "<s>"),
@@ -204,6 +174,9 @@ mod tests {
             ("image_token", "<image>"),
         ];
         assert_eq!(named, expected);
-        assert_eq!(tokens.extra(), ["<a>", "<b>"]);
+        assert_eq!(tokens.extra().collect::<Vec<_>>(), ["<a>", "<b>"]);
+        let config = json!({"cls_token": {"id": 1}});
+        let error = SpecialTokens::from_config(config.as_object().unwrap()).unwrap_err();
+        assert_eq!(error.name, "cls_token");
     }
 }

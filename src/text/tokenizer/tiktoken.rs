@@ -1,6 +1,6 @@
 //! The `tokenizer.model` of Llama 3: a line for each token, its bytes in base64 and its rank.
 //!
-//! The rank is the token's id and says when it is merged. Special tokens stand in
+//! The rank is the token's id and the order of merging. Special tokens are in
 //! `tokenizer_config.json`.
 
 use std::collections::{BTreeSet, HashMap};
@@ -11,9 +11,8 @@ use serde_json::{Map, Value as Json, json};
 
 use super::TokenizerError;
 use super::byte_level::{ByteLevel, byte_characters};
-use super::files::Base;
 use super::pre_tokenizer::PreTokenizer;
-use super::vocabulary::added_token;
+use super::vocabulary::{Base, added_token};
 
 const FILE: &str = "tokenizer.model";
 
@@ -35,7 +34,7 @@ fn token(line: &[u8]) -> Option<(Vec<u8>, u32)> {
     Some((STANDARD.decode(text).ok()?, rank.parse().ok()?))
 }
 
-/// The tokenizer, cutting words as Llama 3 does, which is what transformers takes for all.
+/// The tokenizer, cutting words as Llama 3 does, as transformers does for all.
 pub(super) fn base(bytes: &[u8], config: &Map<String, Json>) -> Result<Base, TokenizerError> {
     let wrong = |message: String| TokenizerError::Content {
         file: FILE,
@@ -100,10 +99,7 @@ pub(super) fn base(bytes: &[u8], config: &Map<String, Json>) -> Result<Base, Tok
     };
     Ok(Base {
         json: byte_level.json(),
-        extra: Vec::new(),
-        defaults: Vec::new(),
-        raw_added: false,
-        bare: false,
+        ..Base::default()
     })
 }
 

@@ -7,15 +7,16 @@
 use std::collections::HashMap;
 
 use serde_json::{Map, Value as Json, json};
+use tokenizers::AddedToken;
 
 use super::TokenizerError;
 
 /// What a token is, by the numbers that GGUF and SentencePiece share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A part of a text. Also what is never used, and numbers that are not known.
+    /// A part of a text. Also what is never used, and unknown numbers.
     Normal,
-    /// The token for what no other stands for.
+    /// The token for what has no other.
     Unknown,
     /// A special token, which is no text.
     Control,
@@ -87,7 +88,7 @@ impl Vocabulary {
         self.kinds.get(id).copied().unwrap_or(Kind::Normal)
     }
 
-    /// Makes tokens that end or steer an answer special where the file says that they are text.
+    /// Makes tokens that end or steer an answer special where the file has them as text.
     /// Returns those it changed.
     pub(crate) fn mark_control(&mut self, texts: &[&str]) -> Vec<&str> {
         let kinds = &mut self.kinds;
@@ -111,8 +112,8 @@ impl Vocabulary {
     }
 
     /// `added_tokens` of a `tokenizer.json`: control and unknown tokens, which are special, and
-    /// user-defined ones, which are not. `trims_right` says which of them take the white space
-    /// behind them along.
+    /// user-defined ones, which are not. `trims_right` is whether a token includes the white
+    /// space after it.
     pub(crate) fn added_tokens(&self, trims_right: impl Fn(&str) -> bool) -> Vec<Json> {
         let tokens = self.tokens.iter().enumerate();
         tokens
@@ -134,6 +135,42 @@ pub(crate) struct Steps {
     pub normalizer: Json,
     pub pre_tokenizer: Json,
     pub decoder: Json,
+}
+
+impl Steps {
+    /// The content of a `tokenizer.json` with this model.
+    pub(crate) fn tokenizer_json(
+        self,
+        model: Json,
+        added_tokens: Vec<Json>,
+        post_processor: Json,
+    ) -> Json {
+        json!({
+            "version": "1.0",
+            "truncation": null,
+            "padding": null,
+            "added_tokens": added_tokens,
+            "normalizer": self.normalizer,
+            "pre_tokenizer": self.pre_tokenizer,
+            "post_processor": post_processor,
+            "decoder": self.decoder,
+            "model": model,
+        })
+    }
+}
+
+/// A tokenizer without the tokens that the files beside it add.
+#[derive(Default)]
+pub(super) struct Base {
+    pub json: Json,
+    /// Tokens that the file itself makes special or never cuts.
+    pub extra: Vec<AddedToken>,
+    /// Special tokens where no file names others.
+    pub defaults: Vec<(&'static str, String)>,
+    /// Whether added tokens are matched before text is normalised, whatever their flags are.
+    pub raw_added: bool,
+    /// Whether the tokens around a text are set anew even where no file names them.
+    pub bare: bool,
 }
 
 /// An entry of `added_tokens`.

@@ -11,19 +11,16 @@ use crate::text::chat_template::value::{Value, integral};
 
 pub(super) fn call(name: &str, value: &Value, arguments: &Arguments) -> Result<Value> {
     match name {
-        "abs" => {
-            arguments.positional(name, 0, 0)?;
-            match (value.as_index(), value) {
-                (Some(value), _) => Ok(Value::Int(value.abs())),
-                (None, Value::Float(value)) => Ok(Value::Float(value.abs())),
-                _ => Err(value.misfit("a number")),
-            }
-        }
+        "abs" => match (value.as_index(), value) {
+            (Some(value), _) => Ok(Value::Int(value.abs())),
+            (None, Value::Float(value)) => Ok(Value::Float(value.abs())),
+            _ => Err(value.mismatch("a number")),
+        },
+        "int" | "float" if value.is_undefined() => Err(value.mismatch("a number")),
         "int" => {
             let [default, base] = arguments.bind(name, ["default", "base"])?;
             let default = default.unwrap_or_else(|| Value::int(0));
             let parsed = match value {
-                Value::Undefined(_) | Value::Forbidden(_) => return Err(value.misfit("a number")),
                 Value::Int(_) | Value::Bool(_) => value.as_index(),
                 Value::Float(value) if value.is_infinite() => {
                     return Err(Fault::new(Kind::Arithmetic, "infinity is no integer"));
@@ -39,18 +36,14 @@ pub(super) fn call(name: &str, value: &Value, arguments: &Arguments) -> Result<V
         }
         "float" => {
             let [default] = arguments.bind(name, ["default"])?;
-            let parsed = match value {
-                Value::Undefined(_) | Value::Forbidden(_) => return Err(value.misfit("a number")),
-                Value::Str(text) | Value::Markup(text) => parse_float(text),
-                _ => value.as_float(),
-            };
+            let parsed = as_float(value);
             Ok(parsed.map_or(default.unwrap_or(Value::Float(0.0)), Value::Float))
         }
         "round" => {
             let [precision, method] = arguments.bind(name, ["precision", "method"])?;
             if let (Some(Value::None), Some(number)) = (&precision, value.as_float()) {
                 let rounded = integral(number.round_ties_even()).map(Value::Int);
-                return rounded.ok_or_else(|| value.misfit("a finite number"));
+                return rounded.ok_or_else(|| value.mismatch("a finite number"));
             }
             let precision = whole(&precision, 0)?.clamp(-400, 400) as i32;
             let method = method.unwrap_or_else(|| Value::str("common"));
@@ -58,13 +51,17 @@ pub(super) fn call(name: &str, value: &Value, arguments: &Arguments) -> Result<V
         }
         _ => {
             let [binary] = arguments.bind(name, ["binary"])?;
-            let bytes = match value {
-                Value::Str(text) | Value::Markup(text) => parse_float(text),
-                _ => value.as_float(),
-            };
-            let bytes = bytes.ok_or_else(|| value.misfit("a number"))?;
+            let bytes = as_float(value).ok_or_else(|| value.mismatch("a number"))?;
             Ok(Value::str(&file_size(bytes, flag(&binary, false)?)))
         }
+    }
+}
+
+/// A number, or one that a text spells.
+fn as_float(value: &Value) -> Option<f64> {
+    match value.as_str() {
+        Some(text) => parse_float(text),
+        None => value.as_float(),
     }
 }
 
@@ -87,7 +84,7 @@ fn round(value: &Value, precision: i32, method: &str) -> Result<Value> {
         }
         return Ok(Value::Int(quotient * unit));
     }
-    let number = value.as_float().ok_or_else(|| value.misfit("a number"))?;
+    let number = value.as_float().ok_or_else(|| value.mismatch("a number"))?;
     let scale = 10f64.powi(precision);
     Ok(Value::Float(match method {
         "ceil" | "floor" => {
@@ -129,24 +126,20 @@ fn parse_integer(text: &str, base: i64) -> Option<BigInt> {
         Some("0x") => Some(16),
         _ => None,
     };
-    let (base, digits) = match (base, prefixed) {
-        (0, Some(found)) => (found, lower.get(2..)?),
-        (0, None)
-            if lower.len() > 1
-                && lower.starts_with('0')
-                && !lower.trim_matches(['0', '_']).is_empty() =>
-        {
-            return None;
-        }
-        (0, None) => (10, lower.as_str()),
-        (base @ 2..=36, Some(found)) if base == i64::from(found) => (found, lower.get(2..)?),
-        (base @ 2..=36, _) => (u32::try_from(base).ok()?, lower.as_str()),
-        _ => return None,
+    let prefixed = prefixed.filter(|found| base == 0 || base == i64::from(*found));
+    let (base, digits) = match (prefixed, lower.get(2..)) {
+        (Some(found), Some(digits)) => (found, digits.strip_prefix('_').unwrap_or(digits)),
+        // Python refuses `int("010", 0)`, which was octal once.
+        _ if base == 0 => match lower.trim_matches(['0', '_']) {
+            "" => (10, lower.as_str()),
+            _ if lower.starts_with('0') => return None,
+            _ => (10, lower.as_str()),
+        },
+        _ => (u32::try_from(base).ok()?, lower.as_str()),
     };
-    let digits = match prefixed {
-        Some(_) => digits.strip_prefix('_').unwrap_or(digits),
-        None => digits,
-    };
+    if !(2..=36).contains(&base) {
+        return None;
+    }
     let digits = plain_digits(digits)?;
     if digits.len() > 4300 || !digits.chars().all(|c| c.is_digit(base)) {
         return None;
@@ -160,11 +153,18 @@ fn plain_digits(text: &str) -> Option<String> {
     if text.is_empty() || text.starts_with('_') || text.ends_with('_') || text.contains("__") {
         return None;
     }
-    let digit = |c: char| match decimal_value(c) {
-        Some(value) => char::from_digit(value, 10),
-        None => Some(c),
-    };
-    text.chars().filter(|c| *c != '_').map(digit).collect()
+    Some(
+        text.chars()
+            .filter(|c| *c != '_')
+            .map(ascii_digit)
+            .collect(),
+    )
+}
+
+/// A digit of any script as ASCII; other characters unchanged.
+fn ascii_digit(c: char) -> char {
+    let value = decimal_value(c).and_then(|value| char::from_digit(value, 10));
+    value.unwrap_or(c)
 }
 
 /// `float(text)`; `None` where Python raises.
@@ -175,22 +175,15 @@ fn parse_float(text: &str) -> Option<f64> {
         "inf" | "infinity" | "nan" if text.len() - unsigned.len() < 2 => return text.parse().ok(),
         _ => {}
     }
-    let beside_digits = text
-        .char_indices()
-        .filter(|(_, c)| *c == '_')
-        .all(|(at, _)| {
-            let before = text.get(..at).and_then(|text| text.chars().next_back());
-            let after = text.get(at + 1..).and_then(|text| text.chars().next());
-            before.is_some_and(|c| c.is_ascii_digit()) && after.is_some_and(|c| c.is_ascii_digit())
-        });
+    let is_digit = |c: char| c.is_ascii_digit();
+    let last = text.matches('_').count();
+    let beside_digits = text.split('_').enumerate().all(|(at, part)| {
+        (at == 0 || part.starts_with(is_digit)) && (at == last || part.ends_with(is_digit))
+    });
     let plain: String = text
         .chars()
         .filter(|c| *c != '_')
-        .map(|c| {
-            decimal_value(c)
-                .and_then(|value| char::from_digit(value, 10))
-                .unwrap_or(c)
-        })
+        .map(ascii_digit)
         .collect();
     let numeric = plain
         .chars()
@@ -204,24 +197,17 @@ fn parse_float(text: &str) -> Option<f64> {
 /// `filesizeformat`.
 fn file_size(bytes: f64, binary: bool) -> String {
     let base: f64 = if binary { 1024.0 } else { 1000.0 };
-    let units: [&str; 8] = match binary {
-        true => ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"],
-        false => ["kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"],
-    };
     if bytes == 1.0 {
         return "1 Byte".to_owned();
     }
     if bytes < base {
         return format!("{:.0} Bytes", bytes + 0.0);
     }
-    let mut unit = base;
-    let mut name = "";
-    for (at, candidate) in units.iter().enumerate() {
-        name = candidate;
-        unit = base.powi(at as i32 + 2);
-        if bytes < unit {
-            break;
-        }
-    }
-    format!("{:.1} {name}", base * bytes / unit)
+    let prefixes = if binary { "KMGTPEZY" } else { "kMGTPEZY" };
+    let units = (1..).zip(prefixes.chars());
+    let mut larger = units.skip_while(|(power, _)| bytes >= base.powi(power + 1));
+    let (power, prefix) = larger.next().unwrap_or((8, 'Y'));
+    let amount = base * bytes / base.powi(power + 1);
+    let unit = if binary { "iB" } else { "B" };
+    format!("{amount:.1} {prefix}{unit}")
 }

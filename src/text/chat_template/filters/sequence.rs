@@ -1,15 +1,14 @@
 //! Filters of lists and of what else can be iterated over.
 
-use std::rc::Rc;
+use minijinja::machinery::ast::BinOpKind;
 
-use super::{at_path, fold_case, sort_by_keys};
-use crate::text::chat_template::call::{Arguments, flag, required, unexpected};
+use crate::text::chat_template::call::{Arguments, flag, given, required};
 use crate::text::chat_template::fault::{Fault, Result};
 use crate::text::chat_template::interpreter::Interpreter;
-use crate::text::chat_template::operators::{self, Operator};
+use crate::text::chat_template::operators;
 use crate::text::chat_template::slices::{Slice, slice};
-use crate::text::chat_template::value::Value;
-use crate::text::chat_template::{markup, print, tests};
+use crate::text::chat_template::sorting::sorted;
+use crate::text::chat_template::value::{Key, Value};
 
 pub(super) fn call(
     engine: &mut Interpreter<'_>,
@@ -19,12 +18,8 @@ pub(super) fn call(
 ) -> Result<Value> {
     let budget = engine.budget;
     match name {
-        "list" => {
-            arguments.positional(name, 0, 0)?;
-            Value::list(value.items(budget)?, budget)
-        }
+        "list" => Value::list(value.items(budget)?, budget),
         "first" => {
-            arguments.positional(name, 0, 0)?;
             if let Value::Generator(generator) = value {
                 let first = generator.items.borrow_mut().next();
                 if let Some(first) = first {
@@ -35,15 +30,13 @@ pub(super) fn call(
             Ok(first.unwrap_or_else(|| Value::undefined("the first item of an empty sequence")))
         }
         "last" => {
-            arguments.positional(name, 0, 0)?;
             if matches!(value, Value::Generator(_)) {
-                return Err(value.misfit("a sequence that can be reversed"));
+                return Err(value.mismatch("a sequence that can be reversed"));
             }
             let last = value.items(budget)?.pop();
             Ok(last.unwrap_or_else(|| Value::undefined("the last item of an empty sequence")))
         }
         "reverse" => {
-            arguments.positional(name, 0, 0)?;
             if value.as_str().is_some() {
                 let backwards = Slice {
                     step: Some(-1),
@@ -58,15 +51,13 @@ pub(super) fn call(
         "join" => {
             let [separator, attribute] = arguments.bind(name, ["d", "attribute"])?;
             let mut items = value.items(budget)?;
-            if let Some(attribute) = attribute.filter(|a| !matches!(a, Value::None)) {
+            if let Some(attribute) = given(attribute) {
                 for item in &mut items {
                     *item = at_path(engine, item, &attribute, None)?;
                 }
             }
             join(engine, &items, &separator.unwrap_or_else(|| Value::str("")))
         }
-        "map" => map(engine, value, arguments),
-        "select" | "reject" | "selectattr" | "rejectattr" => select(engine, name, value, arguments),
         "sort" => {
             let [reverse, case, attribute] =
                 arguments.bind(name, ["reverse", "case_sensitive", "attribute"])?;
@@ -93,7 +84,7 @@ pub(super) fn call(
             let mut items = Vec::new();
             for item in value.items(budget)? {
                 let key = fold_case(at_path(engine, &item, &path, None)?, case);
-                if seen.insert(operators::key(&key, budget)?) {
+                if seen.insert(Key::of(&key, budget)?) {
                     items.push(item);
                 }
             }
@@ -129,7 +120,7 @@ pub(super) fn call(
             }
             for item in value.items(budget)? {
                 let item = at_path(engine, &item, &path, None)?;
-                sum = operators::binary(Operator::Add, &sum, &item, budget)?;
+                sum = operators::binary(BinOpKind::Add, &sum, &item, budget)?;
             }
             Ok(sum)
         }
@@ -137,7 +128,7 @@ pub(super) fn call(
         "groupby" => group_by(engine, value, arguments),
         "batch" => {
             let [count, fill] = arguments.bind(name, ["linecount", "fill_with"])?;
-            let count = required(&count, "linecount")?.to_i64()?;
+            let (count, fill) = (required(&count, "linecount")?.to_i64()?, given(fill));
             let items = value.items(budget)?;
             let size = match usize::try_from(count) {
                 Ok(size @ 1..) => size,
@@ -147,7 +138,7 @@ pub(super) fn call(
             let mut batches = Vec::new();
             for batch in items.chunks(size) {
                 let mut batch = batch.to_vec();
-                if let Some(fill) = fill.clone().filter(|fill| !matches!(fill, Value::None)) {
+                if let Some(fill) = fill.clone() {
                     budget.product(48, size)?;
                     batch.resize(size, fill);
                 }
@@ -157,7 +148,7 @@ pub(super) fn call(
         }
         _ => {
             let [count, fill] = arguments.bind(name, ["slices", "fill_with"])?;
-            let count = required(&count, "slices")?.to_i64()?;
+            let (count, fill) = (required(&count, "slices")?.to_i64()?, given(fill));
             if count == 0 {
                 return Err(Fault::value_error("integer division or modulo by zero"));
             }
@@ -170,12 +161,7 @@ pub(super) fn call(
             for at in 0..count {
                 let (taken, behind) = rest.split_at(each + usize::from(at < more));
                 let mut taken = taken.to_vec();
-                if let Some(fill) = fill
-                    .clone()
-                    .filter(|f| !matches!(f, Value::None) && at >= more)
-                {
-                    taken.push(fill);
-                }
+                taken.extend(fill.clone().filter(|_| at >= more));
                 slices.push(Value::list(taken, budget)?);
                 rest = behind;
             }
@@ -186,115 +172,19 @@ pub(super) fn call(
 
 fn join(engine: &Interpreter<'_>, items: &[Value], separator: &Value) -> Result<Value> {
     let budget = engine.budget;
-    let piece = |value: &Value| match engine.autoescape {
-        true => markup::escape(value, budget),
-        false => print::text(value, budget),
-    };
-    let separator = piece(separator)?;
+    let separator = engine.printed(separator)?;
     let mut out = String::new();
     for (index, item) in items.iter().enumerate() {
         if index > 0 {
             out.push_str(&separator);
         }
-        out.push_str(&piece(item)?);
+        out.push_str(&engine.printed(item)?);
         if out.len() > budget.value_bytes() {
             return Err(Fault::limit("the size of a value"));
         }
     }
     budget.bytes(out.len())?;
-    Ok(match engine.autoescape {
-        true => Value::Markup(Rc::from(out)),
-        false => Value::str(&out),
-    })
-}
-
-/// Collects what a generator makes; the exception that ends it is kept for who comes that far.
-fn generate(
-    engine: &mut Interpreter<'_>,
-    value: &Value,
-    mut make: impl FnMut(&mut Interpreter<'_>, Value) -> Result<Option<Value>>,
-) -> Result<Value> {
-    let mut made = Vec::new();
-    let mut end = None;
-    // A generator made of nothing asks nothing, not even for its arguments.
-    if value.truth()? {
-        match value.items(engine.budget) {
-            Ok(items) => {
-                for item in items {
-                    match make(engine, item) {
-                        Ok(Some(value)) => made.push(value),
-                        Ok(None) => {}
-                        Err(fault) => {
-                            end = Some(fault);
-                            break;
-                        }
-                    }
-                }
-            }
-            Err(fault) => end = Some(fault),
-        }
-    }
-    Value::generator(made, end, engine.budget)
-}
-
-fn map(engine: &mut Interpreter<'_>, value: &Value, arguments: &Arguments) -> Result<Value> {
-    if arguments.positional.is_empty()
-        && let Some(path) = arguments.keyword("attribute")
-    {
-        let other = |name: &str| name != "attribute" && name != "default";
-        if let Some((name, _)) = arguments.keywords.iter().find(|(name, _)| other(name)) {
-            return Err(unexpected("map", name));
-        }
-        let (path, default) = (path.clone(), arguments.keyword("default").cloned());
-        let default = default.filter(|default| !matches!(default, Value::None));
-        return generate(engine, value, |engine, item| {
-            at_path(engine, &item, &path, default.as_ref()).map(Some)
-        });
-    }
-    let (filter, rest) = named(arguments);
-    generate(engine, value, |engine, item| {
-        let filter = filter.as_ref().map(|name| print::text(name, engine.budget));
-        let filter = filter.ok_or_else(|| Fault::runtime("map requires a filter argument"))??;
-        super::call(engine, &filter, &item, &rest).map(Some)
-    })
-}
-
-/// The first argument, and the others.
-fn named(arguments: &Arguments) -> (Option<Value>, Arguments) {
-    let mut rest = arguments.clone();
-    let name = match rest.positional.is_empty() {
-        true => None,
-        false => Some(rest.positional.remove(0)),
-    };
-    (name, rest)
-}
-
-fn select(
-    engine: &mut Interpreter<'_>,
-    name: &str,
-    value: &Value,
-    arguments: &Arguments,
-) -> Result<Value> {
-    let by_attribute = name.ends_with("attr");
-    let wanted = name.starts_with("select");
-    let (path, arguments) = match by_attribute {
-        true => named(arguments),
-        false => (Some(Value::None), arguments.clone()),
-    };
-    let (test, rest) = named(&arguments);
-    generate(engine, value, |engine, item| {
-        let path = path.as_ref();
-        let path = path.ok_or_else(|| Fault::runtime("Missing parameter for attribute name"))?;
-        let tested = at_path(engine, &item, path, None)?;
-        let holds = match &test {
-            None => tested.truth()?,
-            Some(test) => {
-                let test = print::text(test, engine.budget)?;
-                tests::call(engine, &test, &tested, &rest)?
-            }
-        };
-        Ok((holds == wanted).then_some(item))
-    })
+    Ok(Value::text(out, engine.autoescape))
 }
 
 fn dict_sort(engine: &mut Interpreter<'_>, value: &Value, arguments: &Arguments) -> Result<Value> {
@@ -311,7 +201,7 @@ fn dict_sort(engine: &mut Interpreter<'_>, value: &Value, arguments: &Arguments)
         }
     };
     let Value::Dict(dict) = value else {
-        return Err(value.misfit("a mapping"));
+        return Err(value.mismatch("a mapping"));
     };
     let mut keyed = Vec::new();
     for (key, value) in dict.iter() {
@@ -328,7 +218,7 @@ fn group_by(engine: &mut Interpreter<'_>, value: &Value, arguments: &Arguments) 
     let [attribute, default, case] =
         arguments.bind("groupby", ["attribute", "default", "case_sensitive"])?;
     let path = required(&attribute, "attribute")?;
-    let default = default.filter(|default| !matches!(default, Value::None));
+    let default = given(default);
     let case = flag(&case, false)?;
     let mut keyed = Vec::new();
     for item in value.items(budget)? {
@@ -353,4 +243,54 @@ fn group_by(engine: &mut Interpreter<'_>, value: &Value, arguments: &Arguments) 
         made.push(Value::tuple(vec![key, items], budget)?);
     }
     Value::list(made, budget)
+}
+
+/// The value at a path such as `function.name` or `0.text`, as `map(attribute=..)` takes it.
+pub(super) fn at_path(
+    engine: &mut Interpreter<'_>,
+    value: &Value,
+    path: &Value,
+    default: Option<&Value>,
+) -> Result<Value> {
+    let parts: Vec<Value> = match path {
+        Value::None => Vec::new(),
+        Value::Str(path) | Value::Markup(path) => path
+            .split('.')
+            .map(|part| match part.parse::<u64>() {
+                Ok(index) if part.bytes().all(|b| b.is_ascii_digit()) => Value::int(index),
+                _ => Value::str(part),
+            })
+            .collect(),
+        index => vec![index.clone()],
+    };
+    let mut value = value.clone();
+    for part in &parts {
+        value = engine.item(&value, part)?;
+        if let (true, Some(default)) = (value.is_undefined(), default) {
+            value = default.clone();
+        }
+    }
+    Ok(value)
+}
+
+/// Text in lower case, unless case matters; anything else as it is.
+fn fold_case(value: Value, case_sensitive: bool) -> Value {
+    match (&value, case_sensitive) {
+        (Value::Str(text) | Value::Markup(text), false) => Value::str(&text.to_lowercase()),
+        _ => value,
+    }
+}
+
+/// Sorts stably by keys, which must be comparable.
+fn sort_by_keys(
+    keyed: Vec<(Value, Value)>,
+    reverse: bool,
+    engine: &Interpreter<'_>,
+) -> Result<Vec<(Value, Value)>> {
+    use std::cmp::Ordering::{Greater, Less};
+    // Equal ones keep their order in reverse as well.
+    let before = if reverse { Greater } else { Less };
+    sorted(keyed, &mut |a: &(Value, Value), b: &(Value, Value)| {
+        Ok(operators::compare(&a.0, &b.0, engine.budget)? == Some(before))
+    })
 }

@@ -1,15 +1,13 @@
 //! Filters of text.
 
-use std::rc::Rc;
-
-use super::soft;
-use crate::text::chat_template::call::{Arguments, flag, required, whole};
+use crate::text::chat_template::call::{Arguments, flag, given, required, size, whole};
 use crate::text::chat_template::characters::{is_alpha, is_numeric, is_space};
 use crate::text::chat_template::fault::{Fault, Result};
 use crate::text::chat_template::format;
 use crate::text::chat_template::interpreter::Interpreter;
+use crate::text::chat_template::limits::Budget;
 use crate::text::chat_template::text::{self as methods, split_lines};
-use crate::text::chat_template::value::{Dict, Value};
+use crate::text::chat_template::value::Value;
 use crate::text::chat_template::{markup, print};
 
 pub(super) fn call(
@@ -20,47 +18,26 @@ pub(super) fn call(
 ) -> Result<Value> {
     let budget = engine.budget;
     match name {
-        "capitalize" | "lower" | "upper" => {
-            arguments.positional(name, 0, 0)?;
-            let text = soft(value, engine)?;
-            methods::call(engine, &text, name, &Arguments::default())
-        }
+        "capitalize" | "lower" | "upper" => method(engine, value, name, None),
         "trim" => {
             let [chars] = arguments.bind(name, ["chars"])?;
-            let text = soft(value, engine)?;
-            let arguments = Arguments {
-                positional: chars.into_iter().collect(),
-                ..Arguments::default()
-            };
-            methods::call(engine, &text, "strip", &arguments)
+            method(engine, value, "strip", chars)
         }
         "center" => {
             let [width] = arguments.bind(name, ["width"])?;
-            let text = soft(value, engine)?;
-            let arguments = Arguments {
-                positional: vec![width.unwrap_or_else(|| Value::int(80))],
-                ..Arguments::default()
-            };
-            methods::call(engine, &text, "center", &arguments)
+            let width = width.unwrap_or_else(|| Value::int(80));
+            method(engine, value, "center", Some(width))
         }
         "replace" => {
             let [old, new, count] = arguments.bind(name, ["old", "new", "count"])?;
-            let count = whole(&count.filter(|count| !matches!(count, Value::None)), -1)?;
-            let text = |value: &Value| print::text(value, budget);
+            let count = whole(&given(count), -1)?;
             let (old, new) = (required(&old, "old")?, required(&new, "new")?);
-            if engine.autoescape {
-                let (value, new) = (
-                    markup::escape(value, budget)?,
-                    markup::escape(&new, budget)?,
-                );
-                let made = methods::replace(&value, &text(&old)?, &new, count, budget)?;
-                return Ok(Value::Markup(Rc::from(made)));
-            }
-            let made = methods::replace(&text(value)?, &text(&old)?, &text(&new)?, count, budget)?;
-            Ok(Value::str(&made))
+            let (value, new) = (engine.printed(value)?, engine.printed(&new)?);
+            let old = print::text(&old, budget)?;
+            let made = methods::replace(&value, &old, &new, count, budget)?;
+            Ok(Value::text(made, engine.autoescape))
         }
         "title" => {
-            arguments.positional(name, 0, 0)?;
             let text = soft(value, engine)?;
             like(&text, &title(text.as_str().unwrap_or_default()), engine)
         }
@@ -72,11 +49,10 @@ pub(super) fn call(
             ) {
                 (_, []) => Value::tuple(arguments.positional.clone(), budget)?,
                 ([], keywords) => {
-                    let mut dict = Dict::default();
-                    for (name, value) in keywords {
-                        dict.insert(Value::str(name), value.clone(), budget)?;
-                    }
-                    Value::Dict(Rc::new(dict))
+                    let keywords = keywords.iter();
+                    let entries =
+                        keywords.map(|(name, value)| Ok((Value::str(name), value.clone())));
+                    Value::dict(entries, budget)?
                 }
                 _ => {
                     return Err(Fault::runtime(
@@ -88,15 +64,7 @@ pub(super) fn call(
         }
         "indent" => {
             let [width, first, blank] = arguments.bind(name, ["width", "first", "blank"])?;
-            let margin = match width {
-                None => " ".repeat(4),
-                Some(Value::Str(text) | Value::Markup(text)) => text.to_string(),
-                Some(width) => {
-                    let width = usize::try_from(width.to_i64()?).unwrap_or(0);
-                    budget.bytes(width)?;
-                    " ".repeat(width)
-                }
-            };
+            let margin = margin(&width.unwrap_or_else(|| Value::int(4)), budget)?;
             let text = methods::string(value)?;
             let with_end = text.to_owned() + "\n";
             let lines = split_lines(&with_end, false);
@@ -115,16 +83,11 @@ pub(super) fn call(
             like(value, &out, engine)
         }
         "striptags" => {
-            arguments.positional(name, 0, 0)?;
             let text = print::text(value, budget)?;
             Ok(Value::str(&markup::strip_tags(&text, budget)?))
         }
-        "pprint" => {
-            arguments.positional(name, 0, 0)?;
-            Ok(Value::str(&print::pretty(value, budget)?))
-        }
+        "pprint" => Ok(Value::str(&print::pretty(value, budget)?)),
         "wordcount" => {
-            arguments.positional(name, 0, 0)?;
             let text = print::text(value, budget)?;
             let words = text
                 .split(|c: char| !is_word(c))
@@ -132,22 +95,48 @@ pub(super) fn call(
             Ok(Value::int(words.count()))
         }
         "truncate" => truncate(engine, value, arguments),
-        "urlencode" => {
-            arguments.positional(name, 0, 0)?;
-            url_encode(engine, value)
-        }
+        "urlencode" => url_encode(engine, value),
         "wordwrap" => word_wrap(engine, value, arguments),
         _ => xml_attributes(engine, value, arguments),
     }
 }
 
+/// A method of the value's text, with one argument or none.
+fn method(
+    engine: &mut Interpreter<'_>,
+    value: &Value,
+    name: &str,
+    argument: Option<Value>,
+) -> Result<Value> {
+    let arguments = Arguments {
+        positional: argument.into_iter().collect(),
+        ..Arguments::default()
+    };
+    methods::call(engine, &soft(value, engine)?, name, &arguments)
+}
+
+/// `soft_str(value)`: the text of a value, safe where the value is a safe text.
+pub(super) fn soft(value: &Value, engine: &Interpreter<'_>) -> Result<Value> {
+    match value {
+        Value::Str(_) | Value::Markup(_) => Ok(value.clone()),
+        _ => Ok(Value::str(&print::text(value, engine.budget)?)),
+    }
+}
+
+/// The indentation of a line: a text, or a number of spaces.
+pub(super) fn margin(indent: &Value, budget: &Budget) -> Result<String> {
+    if let Some(text) = indent.as_str() {
+        return Ok(text.to_owned());
+    }
+    let width = size(&Some(indent.clone()), 0)?;
+    budget.bytes(width)?;
+    Ok(" ".repeat(width))
+}
+
 /// A text that is safe where `model` is.
 fn like(model: &Value, text: &str, engine: &Interpreter<'_>) -> Result<Value> {
     engine.budget.bytes(text.len())?;
-    Ok(match model {
-        Value::Markup(_) => Value::Markup(Rc::from(text)),
-        _ => Value::str(text),
-    })
+    Ok(Value::text(text, model.is_safe()))
 }
 
 /// `\w` of Python's regular expressions.
@@ -176,9 +165,7 @@ fn title(text: &str) -> String {
 fn truncate(engine: &Interpreter<'_>, value: &Value, arguments: &Arguments) -> Result<Value> {
     let [length, kill, end, leeway] =
         arguments.bind("truncate", ["length", "killwords", "end", "leeway"])?;
-    let length = usize::try_from(whole(&length, 255)?).unwrap_or(0);
-    let leeway = leeway.filter(|leeway| !matches!(leeway, Value::None));
-    let leeway = usize::try_from(whole(&leeway, 5)?).unwrap_or(0);
+    let (length, leeway) = (size(&length, 255)?, size(&given(leeway), 5)?);
     let end = match &end {
         Some(end) => methods::string(end)?,
         None => "...",
@@ -259,12 +246,12 @@ fn word_wrap(engine: &Interpreter<'_>, value: &Value, arguments: &Arguments) -> 
             "break_on_hyphens",
         ],
     )?;
-    let width = usize::try_from(whole(&width, 79)?).unwrap_or(0);
+    let width = size(&width, 79)?;
     if width == 0 {
         return Err(Fault::value_error("the width must be above 0"));
     }
     let (break_long, hyphens) = (flag(&break_long, true)?, flag(&hyphens, true)?);
-    let wrap = wrap.filter(|wrap| !matches!(wrap, Value::None));
+    let wrap = given(wrap);
     let wrap = match &wrap {
         Some(wrap) => methods::string(wrap)?,
         None => "\n",
@@ -343,7 +330,7 @@ fn xml_attributes(engine: &Interpreter<'_>, value: &Value, arguments: &Arguments
     let budget = engine.budget;
     let [space] = arguments.bind("xmlattr", ["autospace"])?;
     let Value::Dict(dict) = value else {
-        return Err(value.misfit("a mapping"));
+        return Err(value.mismatch("a mapping"));
     };
     let mut pairs = Vec::new();
     for (key, value) in dict.iter() {
@@ -365,8 +352,5 @@ fn xml_attributes(engine: &Interpreter<'_>, value: &Value, arguments: &Arguments
     let space = flag(&space, true)? && !pairs.is_empty();
     let text = format!("{}{}", if space { " " } else { "" }, pairs.join(" "));
     budget.bytes(text.len())?;
-    Ok(match engine.autoescape {
-        true => Value::Markup(Rc::from(text)),
-        false => Value::str(&text),
-    })
+    Ok(Value::text(text, engine.autoescape))
 }

@@ -1,10 +1,9 @@
 //! `'{}'.format(value)`.
 
-use std::rc::Rc;
+use num_traits::Signed;
 
-use num_traits::{Signed, ToPrimitive};
-
-use super::{count, number, pad};
+use super::field::{Field, count};
+use super::number;
 use crate::text::chat_template::call::Arguments;
 use crate::text::chat_template::fault::{Fault, Kind, Result};
 use crate::text::chat_template::interpreter::Interpreter;
@@ -14,20 +13,17 @@ use crate::text::chat_template::print;
 use crate::text::chat_template::value::Value;
 
 /// `format.format(*arguments)`; safe where `format` is.
-pub(in crate::text::chat_template) fn format(
+pub(crate) fn format(
     engine: &mut Interpreter<'_>,
     format: &Value,
     arguments: &Arguments,
 ) -> Result<Value> {
     let source = format.as_str().unwrap_or_default();
-    let safe = matches!(format, Value::Markup(_));
+    let safe = format.is_safe();
     let mut next = Some(0);
     let out = fill(engine, source, arguments, safe, &mut next, 0)?;
     engine.budget.bytes(out.len())?;
-    Ok(match safe {
-        true => Value::Markup(Rc::from(out)),
-        false => Value::str(&out),
-    })
+    Ok(Value::text(out, safe))
 }
 
 /// The text with its fields filled in. `next` is the next field's number, `None` once a field
@@ -98,7 +94,7 @@ fn fill(
     Ok(out)
 }
 
-/// Where the `}` is that ends the field.
+/// The place of the `}` that ends the field.
 fn field_end(text: &str) -> Result<usize> {
     let mut depth = 0;
     for (at, c) in text.char_indices() {
@@ -112,7 +108,7 @@ fn field_end(text: &str) -> Result<usize> {
     Err(Fault::value_error("expected '}' before end of string"))
 }
 
-/// Where a character is that stands outside of square brackets.
+/// The place of a character outside of square brackets.
 fn top_level(text: &str, wanted: char) -> Option<usize> {
     let mut bracket = false;
     text.char_indices().find_map(|(at, c)| {
@@ -182,61 +178,31 @@ fn lookup(
     Ok(value)
 }
 
-struct Spec {
-    fill: Option<char>,
-    align: Option<char>,
-    sign: char,
-    alternate: bool,
-    zero: bool,
-    width: usize,
-    grouping: Option<char>,
-    precision: Option<usize>,
-    kind: Option<char>,
-}
-
-fn parse(spec: &str) -> Result<Spec> {
+/// The part after the colon: how the field is filled, the separator of groups of digits, and the
+/// kind of the output.
+fn parse(spec: &str) -> Result<(Field, Option<char>, Option<char>)> {
+    let mut field = Field::default();
     let mut chars = spec.chars().peekable();
-    let is_align = |c: char| matches!(c, '<' | '>' | '=' | '^');
-    let mut ahead = spec.chars();
-    let (first, second) = (ahead.next(), ahead.next());
-    let (mut fill, mut align) = (None, None);
-    if second.is_some_and(is_align) {
-        (fill, align) = (first, second);
-        chars.next();
-        chars.next();
-    } else if first.is_some_and(is_align) {
-        align = first;
-        chars.next();
+    let is_align = |c: &char| matches!(c, '<' | '>' | '=' | '^');
+    if spec.chars().nth(1).is_some_and(|c| is_align(&c)) {
+        field.fill = chars.next();
     }
-    let sign = chars
-        .next_if(|c| matches!(c, '+' | '-' | ' '))
-        .unwrap_or('-');
-    let alternate = chars.next_if_eq(&'#').is_some();
-    let zero = chars.next_if_eq(&'0').is_some();
-    let width = count(&mut chars).unwrap_or(0);
+    field.align = chars.next_if(is_align);
+    let sign = chars.next_if(|c| matches!(c, '+' | '-' | ' '));
+    field.sign = sign.filter(|sign| *sign != '-');
+    field.alternate = chars.next_if_eq(&'#').is_some();
+    field.zero = chars.next_if_eq(&'0').is_some();
+    field.width = count(&mut chars).unwrap_or(0);
     let grouping = chars.next_if(|c| matches!(c, ',' | '_'));
-    let precision = match chars.next_if_eq(&'.') {
-        Some(_) => Some(
-            count(&mut chars)
-                .ok_or_else(|| Fault::value_error("Format specifier missing precision"))?,
-        ),
-        None => None,
-    };
-    let kind = chars.next();
-    if chars.next().is_some() {
-        return Err(Fault::value_error("Invalid format specifier"));
+    if chars.next_if_eq(&'.').is_some() {
+        let missing = || Fault::value_error("Format specifier missing precision");
+        field.precision = Some(count(&mut chars).ok_or_else(missing)?);
     }
-    Ok(Spec {
-        fill,
-        align,
-        sign,
-        alternate,
-        zero,
-        width,
-        grouping,
-        precision,
-        kind,
-    })
+    let kind = chars.next();
+    match chars.next() {
+        None => Ok((field, grouping, kind)),
+        Some(_) => Err(Fault::value_error("Invalid format specifier")),
+    }
 }
 
 /// `format(value, spec)`.
@@ -244,118 +210,68 @@ fn format_value(value: &Value, spec: &str, budget: &Budget) -> Result<String> {
     if spec.is_empty() {
         return print::text(value, budget);
     }
-    let spec = parse(spec)?;
+    let (field, grouping, kind) = parse(spec)?;
     let unknown = |kind: char| {
         Fault::value_error(format!(
             "Unknown format code '{kind}' for object of type '{}'",
             value.type_name()
         ))
     };
-    match value {
-        Value::Str(text) | Value::Markup(text) => {
-            if let Some(kind) = spec.kind.filter(|kind| *kind != 's') {
-                return Err(unknown(kind));
-            }
-            if spec.align == Some('=')
-                || spec.sign != '-'
-                || spec.alternate
-                || spec.grouping.is_some()
-            {
-                return Err(Fault::value_error("not allowed in string format specifier"));
-            }
-            let text: String = match spec.precision {
-                Some(precision) => text.chars().take(precision).collect(),
-                None => text.to_string(),
-            };
-            let fill = spec.fill.unwrap_or(if spec.zero { '0' } else { ' ' });
-            pad(
-                "",
-                &text,
-                fill,
-                spec.align.unwrap_or('<'),
-                spec.width,
-                budget,
-            )
+    if let Some(text) = value.as_str() {
+        if let Some(kind) = kind.filter(|kind| *kind != 's') {
+            return Err(unknown(kind));
         }
-        Value::Int(_) | Value::Bool(_) | Value::Float(_) => {
-            let whole = value.as_index();
-            let kind = spec.kind.unwrap_or(if whole.is_some() { 'd' } else { 'r' });
-            let (negative, prefix, digits) = match (kind, &whole) {
-                ('b' | 'o' | 'x' | 'X' | 'd' | 'n', Some(whole)) => {
-                    if spec.precision.is_some() {
-                        return Err(Fault::value_error(
-                            "Precision not allowed in integer format specifier",
-                        ));
-                    }
-                    let prefix = if spec.alternate {
-                        number::prefix(kind)
-                    } else {
-                        ""
-                    };
-                    (whole.is_negative(), prefix, number::integer(whole, kind)?)
-                }
-                ('c', Some(whole)) => {
-                    let c = whole.to_u32().and_then(char::from_u32);
-                    let c = c.ok_or_else(|| Fault::new(Kind::Arithmetic, "%c: not a character"))?;
-                    (false, "", c.to_string())
-                }
-                ('e' | 'E' | 'f' | 'F' | 'g' | 'G' | '%' | 'n' | 'r', _) => {
-                    let float = value.as_float().ok_or_else(|| value.misfit("a number"))?;
-                    let precision = spec.precision.unwrap_or(6);
-                    let digits = match kind {
-                        '%' => number::float(float * 100.0, 'f', precision, false)? + "%",
-                        'n' => number::float(float, 'g', precision, spec.alternate)?,
-                        'r' => match spec.precision {
-                            None => print::float(float.abs()),
-                            // Without a type, one digit behind the point at least.
-                            Some(precision) => {
-                                let text = number::float(float, 'g', precision, false)?;
-                                match text.contains(['.', 'e', 'n', 'i']) {
-                                    true => text,
-                                    false => text + ".0",
-                                }
-                            }
-                        },
-                        kind => number::float(float, kind, precision, spec.alternate)?,
-                    };
-                    (float.is_sign_negative() && !float.is_nan(), "", digits)
-                }
-                (kind, _) => return Err(unknown(kind)),
-            };
-            let digits = match spec.grouping {
-                Some(separator) => {
-                    let size = if matches!(kind, 'b' | 'o' | 'x' | 'X') {
-                        4
-                    } else {
-                        3
-                    };
-                    number::grouped(&digits, separator, size)
-                }
-                None => digits,
-            };
-            let sign = match (negative, spec.sign) {
-                (true, _) => "-",
-                (false, '+') => "+",
-                (false, ' ') => " ",
-                _ => "",
-            };
-            let (fill, align) = match (spec.align, spec.zero) {
-                (Some(align), zero) => (spec.fill.unwrap_or(if zero { '0' } else { ' ' }), align),
-                (None, true) => ('0', '='),
-                (None, false) => (' ', if kind == 'c' { '<' } else { '>' }),
-            };
-            pad(
-                &format!("{sign}{prefix}"),
-                &digits,
-                fill,
-                align,
-                spec.width,
-                budget,
-            )
+        let numeric = field.sign.is_some() || field.alternate || grouping.is_some();
+        if numeric || field.align == Some('=') {
+            return Err(Fault::value_error("not allowed in string format specifier"));
         }
-        _ => Err(Fault::type_error(format!(
+        return field.text(text, '<', budget);
+    }
+    let (whole, Some(float)) = (value.as_index(), value.as_float()) else {
+        return Err(Fault::type_error(format!(
             "unsupported format string passed to {}.__format__",
             value.type_name()
-        ))),
-    }
+        )));
+    };
+    let kind = kind.unwrap_or(if whole.is_some() { 'd' } else { 'r' });
+    let (negative, prefix, digits) = match (kind, &whole) {
+        ('b' | 'o' | 'x' | 'X' | 'd' | 'n', Some(whole)) => {
+            if field.precision.is_some() {
+                return Err(Fault::value_error(
+                    "Precision not allowed in integer format specifier",
+                ));
+            }
+            let prefix = number::prefix(kind, field.alternate);
+            (whole.is_negative(), prefix, number::integer(whole, kind)?)
+        }
+        ('c', Some(whole)) => (false, "", number::character(whole)?),
+        ('e' | 'E' | 'f' | 'F' | 'g' | 'G' | '%' | 'n' | 'r', _) => {
+            let precision = field.precision.unwrap_or(6);
+            let digits = match (kind, field.precision) {
+                ('%', _) => number::float(float * 100.0, 'f', precision, false)? + "%",
+                ('n', _) => number::float(float, 'g', precision, field.alternate)?,
+                ('r', None) => print::float(float.abs()),
+                // Without a type, one digit behind the point at least.
+                ('r', _) => {
+                    let text = number::float(float, 'g', precision, false)?;
+                    let is_float = text.contains(['.', 'e', 'n', 'i']);
+                    text + if is_float { "" } else { ".0" }
+                }
+                _ => number::float(float, kind, precision, field.alternate)?,
+            };
+            (number::is_negative(float), "", digits)
+        }
+        (kind, _) => return Err(unknown(kind)),
+    };
+    let size = if matches!(kind, 'b' | 'o' | 'x' | 'X') {
+        4
+    } else {
+        3
+    };
+    let digits = match grouping {
+        Some(separator) => number::grouped(&digits, separator, size),
+        None => digits,
+    };
+    let align = if kind == 'c' { '<' } else { '>' };
+    field.number(negative, prefix, &digits, align, budget)
 }

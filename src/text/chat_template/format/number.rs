@@ -1,10 +1,10 @@
 //! Digits of integers and floats, without their sign.
 
-use super::MAX_WIDTH;
-use crate::text::chat_template::fault::{Fault, Result};
+use super::field::MAX_WIDTH;
+use crate::text::chat_template::fault::{Fault, Kind, Result};
 use crate::text::chat_template::print;
 use num_bigint::BigInt;
-use num_traits::Signed;
+use num_traits::{Signed, ToPrimitive};
 
 /// An integer's digits in the base of `kind` (`b`, `o`, `x`, `X` or decimal).
 pub(super) fn integer(value: &BigInt, kind: char) -> Result<String> {
@@ -18,15 +18,27 @@ pub(super) fn integer(value: &BigInt, kind: char) -> Result<String> {
     })
 }
 
-/// What `#` puts in front of an integer.
-pub(super) fn prefix(kind: char) -> &'static str {
+/// What `#` puts in front of an integer; nothing where it is not `alternate`.
+pub(super) fn prefix(kind: char, alternate: bool) -> &'static str {
     match kind {
-        'b' => "0b",
-        'o' => "0o",
-        'x' => "0x",
-        'X' => "0X",
+        'b' if alternate => "0b",
+        'o' if alternate => "0o",
+        'x' if alternate => "0x",
+        'X' if alternate => "0X",
         _ => "",
     }
+}
+
+/// The character with this number.
+pub(super) fn character(code: &BigInt) -> Result<String> {
+    let c = code.to_u32().and_then(char::from_u32);
+    let c = c.ok_or_else(|| Fault::new(Kind::Arithmetic, "%c: not a character"))?;
+    Ok(c.to_string())
+}
+
+/// Whether a float is written with a minus.
+pub(super) fn is_negative(float: f64) -> bool {
+    float.is_sign_negative() && !float.is_nan()
 }
 
 /// A float's digits by `kind` (`e`, `f`, `g` and capitals).
@@ -73,10 +85,9 @@ fn general(value: f64, precision: usize, keep_zeros: bool) -> String {
     if (-4..digits).contains(&power) {
         let decimals = usize::try_from(digits - 1 - power).unwrap_or(0);
         let fixed = format!("{value:.decimals$}");
-        return if keep_zeros {
-            fixed
-        } else {
-            trim_zeros(&fixed).to_owned()
+        return match keep_zeros {
+            true => fixed,
+            false => trim_zeros(&fixed).to_owned(),
         };
     }
     match scientific.split_once('e') {

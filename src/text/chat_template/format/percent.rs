@@ -1,69 +1,25 @@
 //! `'%s' % value`.
 
-use std::rc::Rc;
-
 use num_bigint::BigInt;
 use num_traits::Signed;
 
-use super::{count, number, pad};
+use super::field::{Field, count};
+use super::number;
 use crate::text::chat_template::fault::{Fault, Kind, Result};
 use crate::text::chat_template::limits::Budget;
 use crate::text::chat_template::markup::escape_text;
 use crate::text::chat_template::value::{Value, integral};
 use crate::text::chat_template::{markup, print};
 
-#[derive(Default)]
-struct Field {
-    alternate: bool,
-    zero: bool,
-    left: bool,
-    space: bool,
-    plus: bool,
-    width: usize,
-    precision: Option<usize>,
-}
-
-struct Arguments<'v> {
-    all: &'v Value,
-    next: usize,
-}
-
-impl Arguments<'_> {
-    fn next(&mut self) -> Result<Value> {
-        let value = match self.all {
-            Value::Tuple(seq) => seq.items.get(self.next).cloned(),
-            value => (self.next == 0).then(|| value.clone()),
-        };
-        self.next += 1;
-        value.ok_or_else(|| Fault::type_error("not enough arguments for format string"))
-    }
-
-    fn are_used_up(&self) -> bool {
-        match self.all {
-            Value::Tuple(seq) => self.next >= seq.items.len(),
-            // What takes an index may go unused, but for text.
-            Value::Dict(_)
-            | Value::List(_)
-            | Value::Range(_)
-            | Value::Undefined(_)
-            | Value::Forbidden(_) => true,
-            _ => self.next > 0,
-        }
-    }
-}
-
 /// `format % values`; safe where `format` is.
-pub(in crate::text::chat_template) fn percent(
-    format: &Value,
-    values: &Value,
-    budget: &Budget,
-) -> Result<Value> {
+pub(crate) fn percent(format: &Value, values: &Value, budget: &Budget) -> Result<Value> {
     let source = format.as_str().unwrap_or_default();
-    let safe = matches!(format, Value::Markup(_));
-    let mut arguments = Arguments {
-        all: values,
-        next: 0,
+    let safe = format.is_safe();
+    let mut arguments = match values {
+        Value::Tuple(values) => values.items.iter(),
+        value => std::slice::from_ref(value).iter(),
     };
+    let missing = || Fault::type_error("not enough arguments for format string");
     let mut out = String::new();
     let mut chars = source.chars().peekable();
     while let Some(c) = chars.next() {
@@ -72,8 +28,7 @@ pub(in crate::text::chat_template) fn percent(
             continue;
         }
         let mut named = None;
-        if chars.peek() == Some(&'(') {
-            chars.next();
+        if chars.next_if_eq(&'(').is_some() {
             let mut name = String::new();
             let mut depth = 1;
             loop {
@@ -95,37 +50,34 @@ pub(in crate::text::chat_template) fn percent(
             named = Some(value.ok_or_else(|| Fault::new(Kind::Lookup, name))?);
         }
         let mut field = Field::default();
-        while let Some(&flag) = chars.peek() {
+        let mut left = false;
+        while let Some(flag) = chars.next_if(|c| "#0- +".contains(*c)) {
             match flag {
                 '#' => field.alternate = true,
                 '0' => field.zero = true,
-                '-' => field.left = true,
-                ' ' => field.space = true,
-                '+' => field.plus = true,
-                _ => break,
+                '-' => left = true,
+                '+' => field.sign = Some('+'),
+                _ => field.sign = field.sign.or(Some(' ')),
             }
-            chars.next();
         }
-        if chars.peek() == Some(&'*') {
-            chars.next();
-            let width = arguments.next()?.to_i64()?;
-            field.left |= width < 0;
-            field.width = usize::try_from(width.unsigned_abs()).unwrap_or(usize::MAX);
+        field.width = if chars.next_if_eq(&'*').is_some() {
+            let width = arguments.next().ok_or_else(missing)?.to_i64()?;
+            left |= width < 0;
+            usize::try_from(width.unsigned_abs()).unwrap_or(usize::MAX)
         } else {
-            field.width = count(&mut chars).unwrap_or(0);
-        }
-        if chars.peek() == Some(&'.') {
-            chars.next();
-            field.precision = Some(if chars.peek() == Some(&'*') {
-                chars.next();
-                usize::try_from(arguments.next()?.to_i64()?).unwrap_or(0)
+            count(&mut chars).unwrap_or(0)
+        };
+        if chars.next_if_eq(&'.').is_some() {
+            field.precision = Some(if chars.next_if_eq(&'*').is_some() {
+                let precision = arguments.next().ok_or_else(missing)?.to_i64()?;
+                usize::try_from(precision).unwrap_or(0)
             } else {
                 count(&mut chars).unwrap_or(0)
             });
         }
-        while matches!(chars.peek(), Some('h' | 'l' | 'L')) {
-            chars.next();
-        }
+        field.zero &= !left;
+        field.align = left.then_some('<');
+        while chars.next_if(|c| "hlL".contains(*c)).is_some() {}
         let Some(kind) = chars.next() else {
             return Err(Fault::value_error("incomplete format"));
         };
@@ -133,36 +85,35 @@ pub(in crate::text::chat_template) fn percent(
             out.push('%');
             continue;
         }
-        let value = match named {
+        let value = match &named {
             Some(value) => value,
-            None => arguments.next()?,
+            None => arguments.next().ok_or_else(missing)?,
         };
-        let piece = convert(&value, kind, &field, safe, budget)?;
+        let piece = convert(value, kind, field, safe, budget)?;
         out.push_str(&piece);
         if out.len() > budget.value_bytes() {
             return Err(Fault::limit("the size of a value"));
         }
     }
-    if !arguments.are_used_up() {
+    // What takes an index may go unused, but for text.
+    let optional = values.is_undefined()
+        || matches!(values, Value::Dict(_) | Value::List(_) | Value::Range(_));
+    if arguments.len() > 0 && !optional {
         return Err(Fault::type_error(
             "not all arguments converted during string formatting",
         ));
     }
     budget.bytes(out.len())?;
-    Ok(match safe {
-        true => Value::Markup(Rc::from(out)),
-        false => Value::str(&out),
-    })
+    Ok(Value::text(out, safe))
 }
 
 fn convert(
     value: &Value,
     kind: char,
-    field: &Field,
+    mut field: Field,
     safe: bool,
     budget: &Budget,
 ) -> Result<String> {
-    let align = |default| if field.left { '<' } else { default };
     match kind {
         's' | 'r' | 'a' => {
             let text = match (kind, safe) {
@@ -171,78 +122,50 @@ fn convert(
                 (_, false) => print::repr(value, budget)?,
                 (_, true) => escape_text(&print::repr(value, budget)?, budget)?,
             };
+            let ascii = |c: char| match c.is_ascii() {
+                true => c.to_string(),
+                false => print::escaped(c),
+            };
             let text = match kind {
-                'a' => text
-                    .chars()
-                    .map(|c| match c as u32 {
-                        ..=0x7f => c.to_string(),
-                        code @ ..=0xff => format!("\\x{code:02x}"),
-                        code @ ..=0xffff => format!("\\u{code:04x}"),
-                        code => format!("\\U{code:08x}"),
-                    })
-                    .collect(),
+                'a' => text.chars().map(ascii).collect(),
                 _ => text,
             };
-            let text: String = match field.precision {
-                Some(precision) => text.chars().take(precision).collect(),
-                None => text,
-            };
-            pad("", &text, ' ', align('>'), field.width, budget)
+            field.zero = false;
+            field.text(&text, '>', budget)
         }
         'c' => {
             let text = match (value.as_str(), value.as_index()) {
                 (Some(text), _) if text.chars().count() == 1 => text.to_owned(),
-                (None, Some(code)) => u32::try_from(code)
-                    .ok()
-                    .and_then(char::from_u32)
-                    .ok_or_else(|| Fault::new(Kind::Arithmetic, "%c: not a character"))?
-                    .to_string(),
-                _ => return Err(value.misfit("an integer or one character")),
+                (None, Some(code)) => number::character(&code)?,
+                _ => return Err(value.mismatch("an integer or one character")),
             };
-            pad("", &text, ' ', align('>'), field.width, budget)
+            (field.zero, field.precision) = (false, None);
+            field.text(&text, '>', budget)
         }
         'd' | 'i' | 'u' | 'o' | 'x' | 'X' => {
             let whole = match (value, kind) {
                 (Value::Float(value), 'd' | 'i' | 'u') => integral(value.trunc()),
                 _ => value.as_index(),
             };
-            let whole: BigInt = whole.ok_or_else(|| value.misfit("a number"))?;
-            let mut digits = number::integer(&whole, kind)?;
-            if let Some(precision) = field.precision {
-                digits = pad("", &digits, '0', '>', precision, budget)?;
-            }
-            let mut sign = sign(whole.is_negative(), field).to_owned();
-            if field.alternate {
-                sign.push_str(number::prefix(kind));
-            }
-            numeric(&sign, &digits, field, budget)
+            let whole: BigInt = whole.ok_or_else(|| value.mismatch("a number"))?;
+            let digits = number::integer(&whole, kind)?;
+            let least = Field {
+                zero: true,
+                width: field.precision.unwrap_or(0),
+                ..Field::default()
+            };
+            let digits = least.number(false, "", &digits, '=', budget)?;
+            let prefix = number::prefix(kind, field.alternate);
+            field.number(whole.is_negative(), prefix, &digits, '>', budget)
         }
         'e' | 'E' | 'f' | 'F' | 'g' | 'G' => {
-            let float = value.as_float().ok_or_else(|| value.misfit("a number"))?;
+            let float = value.as_float().ok_or_else(|| value.mismatch("a number"))?;
             let precision = field.precision.unwrap_or(6);
             let digits = number::float(float, kind, precision, field.alternate)?;
-            let negative = float.is_sign_negative() && !float.is_nan();
-            numeric(sign(negative, field), &digits, field, budget)
+            field.number(number::is_negative(float), "", &digits, '>', budget)
         }
         kind => Err(Fault::value_error(format!(
             "unsupported format character '{kind}'"
         ))),
-    }
-}
-
-fn sign(negative: bool, field: &Field) -> &'static str {
-    match (negative, field.plus, field.space) {
-        (true, ..) => "-",
-        (_, true, _) => "+",
-        (_, _, true) => " ",
-        _ => "",
-    }
-}
-
-fn numeric(sign: &str, digits: &str, field: &Field, budget: &Budget) -> Result<String> {
-    match (field.left, field.zero) {
-        (true, _) => pad(sign, digits, ' ', '<', field.width, budget),
-        (_, true) => pad(sign, digits, '0', '=', field.width, budget),
-        _ => pad(sign, digits, ' ', '>', field.width, budget),
     }
 }

@@ -26,11 +26,11 @@ impl Interpreter<'_> {
         while let Some(item) = self.advance(&state)? {
             any = true;
             self.budget.steps(1)?;
-            let outer = self.enter(scope);
-            self.assign(&node.target, item)?;
-            self.define("loop", Value::Loop(Rc::clone(&state)));
-            let flow = self.statements(&node.body)?;
-            self.leave(outer);
+            let flow = self.scoped(scope, |engine| {
+                engine.assign(&node.target, item)?;
+                engine.define("loop", Value::Loop(Rc::clone(&state)));
+                engine.statements(&node.body)
+            })?;
             if flow == Flow::Break {
                 break;
             }
@@ -39,10 +39,7 @@ impl Interpreter<'_> {
         if any {
             return Ok(Flow::Normal);
         }
-        let outer = self.enter(scope);
-        let flow = self.statements(&node.else_body)?;
-        self.leave(outer);
-        Ok(flow)
+        self.scoped(scope, |engine| engine.statements(&node.else_body))
     }
 
     /// The next item of a loop, which becomes the current one.
@@ -69,10 +66,10 @@ impl Interpreter<'_> {
             else {
                 return Ok(Some(item));
             };
-            let outer = self.enter(state.scope);
-            self.assign(&node.target, item.clone())?;
-            let taken = self.evaluate(condition)?.truth()?;
-            self.leave(outer);
+            let taken = self.scoped(state.scope, |engine| {
+                engine.assign(&node.target, item.clone())?;
+                engine.evaluate(condition)?.truth()
+            })?;
             if taken {
                 return Ok(Some(item));
             }
@@ -80,11 +77,7 @@ impl Interpreter<'_> {
     }
 
     /// An item ahead of its turn: the next one, or all of them for the loop's length.
-    pub(in crate::text::chat_template) fn look_ahead(
-        &mut self,
-        state: &Loop,
-        all: bool,
-    ) -> Result<Option<Value>> {
+    pub(crate) fn look_ahead(&mut self, state: &Loop, all: bool) -> Result<Option<Value>> {
         while all || state.ahead.borrow().is_empty() {
             let Some(item) = self.pull(state)? else {
                 break;
@@ -95,25 +88,18 @@ impl Interpreter<'_> {
     }
 
     /// `loop(items)` in a recursive loop.
-    pub(in crate::text::chat_template) fn recurse(
-        &mut self,
-        state: &Loop,
-        arguments: &Arguments,
-    ) -> Result<Value> {
+    pub(crate) fn recurse(&mut self, state: &Loop, arguments: &Arguments) -> Result<Value> {
         let [items] = arguments.bind("loop", ["iterable"])?;
         let items = required(&items, "iterable")?;
-        if !self
-            .loops
-            .get(state.site)
-            .is_some_and(|node| node.recursive)
-        {
+        let node = self.loops.get(state.site);
+        if !node.is_some_and(|node| node.recursive) {
             return Err(Fault::type_error(
                 "The loop must have the 'recursive' marker to be called recursively.",
             ));
         }
         let items = items.items(self.budget)?;
         let (site, scope, depth0) = (state.site, state.scope, state.depth0 + 1);
-        self.called(|engine| engine.run_loop(site, scope, items, depth0).map(|_| ()))
+        self.called(|engine| engine.run_loop(site, scope, items, depth0))
     }
 }
 
@@ -123,12 +109,9 @@ impl Loop {
             site,
             scope,
             source: items.into_iter().into(),
-            ahead: Default::default(),
             index0: std::cell::Cell::new(usize::MAX),
             depth0,
-            previous: Default::default(),
-            current: Default::default(),
-            changed: Default::default(),
+            ..Self::default()
         }
     }
 

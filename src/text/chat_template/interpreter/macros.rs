@@ -4,18 +4,10 @@ use std::rc::Rc;
 
 use minijinja::machinery::ast::{self, Expr, Spanned};
 
-use super::{Interpreter, line};
+use super::{Interpreter, Macro, line};
 use crate::text::chat_template::call::{Arguments, unexpected};
 use crate::text::chat_template::fault::{Fault, Result};
 use crate::text::chat_template::value::{Dict, Value};
-
-pub(super) struct Macro<'a> {
-    declaration: &'a ast::Macro<'a>,
-    scope: usize,
-    takes_caller: bool,
-    takes_more: bool,
-    takes_keywords: bool,
-}
 
 impl<'a> Interpreter<'a> {
     pub(super) fn declare(&mut self, declaration: &'a Spanned<ast::Macro<'a>>) -> Result<Value> {
@@ -47,10 +39,7 @@ impl<'a> Interpreter<'a> {
     }
 
     /// The macro's name and the names of its parameters.
-    pub(in crate::text::chat_template) fn signature(
-        &self,
-        id: usize,
-    ) -> Option<(&'a str, Vec<&'a str>)> {
+    pub(crate) fn signature(&self, id: usize) -> Option<(&'a str, Vec<&'a str>)> {
         let declaration = self.macros.get(id)?.declaration;
         let names = declaration
             .args
@@ -62,18 +51,12 @@ impl<'a> Interpreter<'a> {
         Some((declaration.name, names.collect()))
     }
 
-    pub(in crate::text::chat_template) fn call_macro(
-        &mut self,
-        id: usize,
-        arguments: &Arguments,
-    ) -> Result<Value> {
-        let Some((name, parameters)) = self.signature(id) else {
+    pub(crate) fn call_macro(&mut self, id: usize, arguments: &Arguments) -> Result<Value> {
+        let found = self.macros.get(id).copied().zip(self.signature(id));
+        let Some((site, (name, parameters))) = found else {
             return Err(Fault::runtime("no such macro"));
         };
-        let Some(site) = self.macros.get(id) else {
-            return Err(Fault::runtime("no such macro"));
-        };
-        let (declaration, scope) = (site.declaration, site.scope);
+        let defaults = &site.declaration.defaults;
         let mut values: Vec<Option<Value>> = vec![None; parameters.len()];
         for (slot, value) in values.iter_mut().zip(&arguments.positional) {
             *slot = Some(value.clone());
@@ -104,22 +87,19 @@ impl<'a> Interpreter<'a> {
                 None => return Err(unexpected(name, keyword)),
             }
         }
-        let (takes_caller, takes_more, takes_keywords) =
-            (site.takes_caller, site.takes_more, site.takes_keywords);
         let more = Value::tuple(more, self.budget)?;
-        self.called(|engine| {
-            let outer = engine.enter(scope);
-            if takes_caller && !parameters.contains(&"caller") {
+        let run = |engine: &mut Self| {
+            if site.takes_caller && !parameters.contains(&"caller") {
                 let missing = || Value::undefined("No caller defined");
                 engine.define("caller", caller.unwrap_or_else(missing));
             }
-            if takes_keywords {
+            if site.takes_keywords {
                 engine.define("kwargs", Value::Dict(Rc::new(others)));
             }
-            if takes_more {
+            if site.takes_more {
                 engine.define("varargs", more);
             }
-            let without = parameters.len() - declaration.defaults.len().min(parameters.len());
+            let without = parameters.len().saturating_sub(defaults.len());
             let missing: Vec<bool> = values.iter().map(Option::is_none).collect();
             for (parameter, value) in parameters.iter().zip(values) {
                 let undefined =
@@ -127,16 +107,14 @@ impl<'a> Interpreter<'a> {
                 engine.define(parameter, value.unwrap_or_else(undefined));
             }
             // A default may name the parameters before it.
-            for (at, default) in declaration.defaults.iter().enumerate() {
-                let at = without + at;
+            for (at, default) in (without..).zip(defaults) {
                 if let (Some(true), Some(parameter)) = (missing.get(at), parameters.get(at)) {
                     let value = engine.evaluate(default)?;
                     engine.define(parameter, value);
                 }
             }
-            engine.statements(&declaration.body)?;
-            engine.leave(outer);
-            Ok(())
-        })
+            engine.statements(&site.declaration.body)
+        };
+        self.called(|engine| engine.scoped(site.scope, run))
     }
 }

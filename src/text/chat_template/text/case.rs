@@ -3,7 +3,7 @@
 use crate::text::chat_template::characters::is_cased;
 
 /// `str.title` of one character.
-pub(in crate::text::chat_template) fn title_char(c: char) -> String {
+pub(crate) fn title_char(c: char) -> String {
     // The letters that have a form of their own for the start of a word.
     let special = match c {
         '\u{1c4}'..='\u{1c6}' => Some('\u{1c5}'),
@@ -22,7 +22,7 @@ pub(in crate::text::chat_template) fn title_char(c: char) -> String {
 }
 
 /// `str.capitalize`.
-pub(in crate::text::chat_template) fn capitalize(text: &str) -> String {
+pub(crate) fn capitalize(text: &str) -> String {
     let mut chars = text.chars();
     match chars.next() {
         Some(first) => title_char(first) + &chars.as_str().to_lowercase(),
@@ -31,7 +31,7 @@ pub(in crate::text::chat_template) fn capitalize(text: &str) -> String {
 }
 
 /// `str.title`.
-pub(in crate::text::chat_template) fn title(text: &str) -> String {
+pub(crate) fn title(text: &str) -> String {
     let lower = text.to_lowercase();
     let same_length = lower.chars().count() == text.chars().count();
     let mut inside = false;
@@ -51,7 +51,7 @@ pub(in crate::text::chat_template) fn title(text: &str) -> String {
 }
 
 /// `str.casefold`.
-pub(in crate::text::chat_template) fn casefold(text: &str) -> String {
+pub(crate) fn casefold(text: &str) -> String {
     text.chars()
         .flat_map(|c| -> Vec<char> {
             match c {
@@ -67,7 +67,7 @@ pub(in crate::text::chat_template) fn casefold(text: &str) -> String {
         .collect()
 }
 
-pub(in crate::text::chat_template) fn swap_case(text: &str) -> String {
+pub(crate) fn swap_case(text: &str) -> String {
     text.chars()
         .flat_map(|c| -> Vec<char> {
             match c {
@@ -80,16 +80,16 @@ pub(in crate::text::chat_template) fn swap_case(text: &str) -> String {
 }
 
 /// `str.islower`.
-pub(in crate::text::chat_template) fn is_lower(text: &str) -> bool {
+pub(crate) fn is_lower(text: &str) -> bool {
     text.chars().any(char::is_lowercase) && !text.chars().any(|c| is_cased(c) && !c.is_lowercase())
 }
 
 /// `str.isupper`.
-pub(in crate::text::chat_template) fn is_upper(text: &str) -> bool {
+pub(crate) fn is_upper(text: &str) -> bool {
     text.chars().any(char::is_uppercase) && !text.chars().any(|c| is_cased(c) && !c.is_uppercase())
 }
 
-pub(in crate::text::chat_template) fn is_title(text: &str) -> bool {
+pub(crate) fn is_title(text: &str) -> bool {
     let (mut inside, mut any) = (false, false);
     for c in text.chars() {
         let cased = is_cased(c);

@@ -4,7 +4,7 @@ use crate::text::chat_template::characters::{is_line_break, is_space};
 use crate::text::chat_template::fault::Result;
 use crate::text::chat_template::limits::Budget;
 
-pub(in crate::text::chat_template) fn justify(
+pub(crate) fn justify(
     text: &str,
     method: &str,
     width: i64,
@@ -28,12 +28,7 @@ pub(in crate::text::chat_template) fn justify(
         .collect())
 }
 
-pub(in crate::text::chat_template) fn expand_tabs(
-    text: &str,
-    size: i64,
-    budget: &Budget,
-) -> Result<String> {
-    let size = usize::try_from(size).unwrap_or(0);
+pub(crate) fn expand_tabs(text: &str, size: usize, budget: &Budget) -> Result<String> {
     let mut out = String::new();
     let mut column = 0;
     for c in text.chars() {
@@ -59,64 +54,43 @@ pub(in crate::text::chat_template) fn expand_tabs(
 }
 
 /// `str.strip` of the characters that `strips` names.
-pub(in crate::text::chat_template) fn strip(
-    text: &str,
-    left: bool,
-    right: bool,
-    strips: impl Fn(char) -> bool,
-) -> &str {
-    let text = if left {
-        text.trim_start_matches(&strips)
-    } else {
-        text
+pub(crate) fn strip(text: &str, left: bool, right: bool, strips: impl Fn(char) -> bool) -> &str {
+    let text = match left {
+        true => text.trim_start_matches(&strips),
+        false => text,
     };
-    if right {
-        text.trim_end_matches(&strips)
-    } else {
-        text
+    match right {
+        true => text.trim_end_matches(&strips),
+        false => text,
     }
 }
 
-/// `str.split()`: the words between runs of whitespace.
-pub(in crate::text::chat_template) fn split_words(text: &str, limit: usize) -> Vec<&str> {
+/// `str.split()` and `str.rsplit()`: the words between runs of whitespace. After `limit` of them, the
+/// rest is the last part, with its whitespace.
+pub(crate) fn split_words(text: &str, limit: usize, forwards: bool) -> Vec<&str> {
+    let trim = |text| strip(text, forwards, !forwards, is_space);
     let mut words = Vec::new();
-    let mut rest = text.trim_start_matches(is_space);
+    let mut rest = trim(text);
     while !rest.is_empty() {
-        if words.len() == limit {
-            // The last part keeps the whitespace at its end.
-            words.push(rest);
-            break;
-        }
-        let end = rest.find(is_space).unwrap_or(rest.len());
-        let (word, behind) = rest.split_at(end);
+        let cut = match forwards {
+            _ if words.len() == limit => None,
+            true => rest.split_once(is_space),
+            false => rest
+                .rsplit_once(is_space)
+                .map(|(before, word)| (word, before)),
+        };
+        let (word, behind) = cut.unwrap_or((rest, ""));
         words.push(word);
-        rest = behind.trim_start_matches(is_space);
+        rest = trim(behind);
     }
-    words
-}
-
-pub(in crate::text::chat_template) fn split_words_back(text: &str, limit: usize) -> Vec<&str> {
-    let mut words = Vec::new();
-    let mut rest = text.trim_end_matches(is_space);
-    while !rest.is_empty() {
-        if words.len() == limit {
-            words.push(rest);
-            break;
-        }
-        let start = rest
-            .char_indices()
-            .rfind(|(_, c)| is_space(*c))
-            .map_or(0, |(at, c)| at + c.len_utf8());
-        let (before, word) = rest.split_at(start);
-        words.push(word);
-        rest = before.trim_end_matches(is_space);
+    if !forwards {
+        words.reverse();
     }
-    words.reverse();
     words
 }
 
 /// `str.splitlines`.
-pub(in crate::text::chat_template) fn split_lines(text: &str, keep_ends: bool) -> Vec<&str> {
+pub(crate) fn split_lines(text: &str, keep_ends: bool) -> Vec<&str> {
     let mut lines = Vec::new();
     let mut rest = text;
     while let Some(end) = rest.find(is_line_break) {
@@ -136,7 +110,7 @@ pub(in crate::text::chat_template) fn split_lines(text: &str, keep_ends: bool) -
 }
 
 /// `str.replace`; a negative count replaces all.
-pub(in crate::text::chat_template) fn replace(
+pub(crate) fn replace(
     text: &str,
     old: &str,
     new: &str,

@@ -1,87 +1,71 @@
 //! Finding a text in a part of another, as Python's `str` does.
 
+use crate::text::chat_template::call::given;
 use crate::text::chat_template::fault::{Fault, Result};
 use crate::text::chat_template::limits::Budget;
-use crate::text::chat_template::slices::{Slice, slice};
 use crate::text::chat_template::value::Value;
 
-/// The part of a text between two indices; `None` where they are no part of it.
-pub(in crate::text::chat_template) fn window(
-    text: &Value,
+/// The part of a text between two indices, with the index of its first character; `None` where the
+/// indices are no part of the text.
+pub(crate) fn window<'t>(
+    text: &'t str,
     start: Option<&Value>,
     stop: Option<&Value>,
     budget: &Budget,
-) -> Result<Option<Value>> {
-    let bound = |value: Option<&Value>| match value {
-        None | Some(Value::None) => Ok(None),
-        Some(value) => value.to_i64().map(Some),
+) -> Result<Option<(usize, &'t str)>> {
+    let length = text.chars().count();
+    // Counted from the end where it is negative.
+    let index = |value: Option<&Value>| -> Result<Option<usize>> {
+        let Some(value) = given(value.cloned()) else {
+            return Ok(None);
+        };
+        let index = value.to_i64()?;
+        let distance = usize::try_from(index.unsigned_abs()).unwrap_or(usize::MAX);
+        Ok(Some(match index {
+            ..0 => length.saturating_sub(distance),
+            _ => distance,
+        }))
     };
-    let (start, stop) = (bound(start)?, bound(stop)?);
+    let (start, stop) = (index(start)?, index(stop)?);
     if start.is_none() && stop.is_none() {
-        return Ok(Some(text.clone()));
+        return Ok(Some((0, text)));
     }
-    let length = i64::try_from(text.length()?).unwrap_or(i64::MAX);
-    let place = |index: i64| match index {
-        ..0 => index.saturating_add(length).max(0),
-        index => index,
-    };
-    let first = start.map_or(0, place);
-    if first > stop.map_or(length, place).min(length) {
+    budget.reading(text.len())?;
+    let (start, stop) = (start.unwrap_or(0), stop.unwrap_or(length).min(length));
+    if start > stop {
         return Ok(None);
     }
-    slice(
-        text,
-        Slice {
-            start,
-            stop,
-            step: None,
-        },
-        budget,
-    )
-    .map(Some)
+    let byte = |index| {
+        text.char_indices()
+            .nth(index)
+            .map_or(text.len(), |(at, _)| at)
+    };
+    Ok(text.get(byte(start)..byte(stop)).map(|part| (start, part)))
 }
 
-pub(in crate::text::chat_template) fn find(
-    text: &str,
-    method: &str,
-    part: &str,
-    start: Option<&Value>,
-    stop: Option<&Value>,
-    budget: &Budget,
-) -> Result<Value> {
-    let whole = Value::str(text);
-    let found = match window(&whole, start, stop, budget)? {
-        None if method == "count" => return Ok(Value::int(0)),
-        None => None,
-        Some(window) => {
-            let window = window.as_str().unwrap_or_default();
-            if method == "count" {
-                let count = match part.is_empty() {
-                    true => window.chars().count() + 1,
-                    false => window.matches(part).count(),
-                };
-                return Ok(Value::int(count));
-            }
-            let byte = match method.starts_with('r') {
-                true => window.rfind(part),
-                false => window.find(part),
-            };
-            byte.map(|byte| window.get(..byte).unwrap_or_default().chars().count())
-        }
+/// `count`, `find`, `index`, `rfind` and `rindex` of a part in a [`window`].
+pub(crate) fn find(window: Option<(usize, &str)>, method: &str, part: &str) -> Result<Value> {
+    let Some((start, text)) = window else {
+        return match method {
+            "count" => Ok(Value::int(0)),
+            _ => absent(method),
+        };
     };
-    match found {
-        Some(at) => {
-            let length = i64::try_from(text.chars().count()).unwrap_or(i64::MAX);
-            let start = match start {
-                None | Some(Value::None) => 0,
-                Some(start) => match start.to_i64()? {
-                    start @ ..0 => start.saturating_add(length).max(0),
-                    start => start,
-                },
-            };
-            Ok(Value::int(start.saturating_add(at as i64)))
-        }
-        None if method.ends_with("find") => Ok(Value::int(-1)),
-        None => Err(Fault::value_error("substring not found")),
+    let byte = match method {
+        "count" if part.is_empty() => return Ok(Value::int(text.chars().count() + 1)),
+        "count" => return Ok(Value::int(text.matches(part).count())),
+        "rfind" | "rindex" => text.rfind(part),
+        _ => text.find(part),
+    };
+    match byte.and_then(|byte| text.get(..byte)) {
+        Some(before) => Ok(Value::int(start + before.chars().count())),
+        None => absent(method),
+    }
+}
+
+fn absent(method: &str) -> Result<Value> {
+    match method.ends_with("find") {
+        true => Ok(Value::int(-1)),
+        false => Err(Fault::value_error("substring not found")),
     }
 }

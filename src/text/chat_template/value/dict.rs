@@ -11,14 +11,14 @@ use crate::text::chat_template::limits::{Budget, ITEM_BYTES};
 
 /// A dictionary, in the order of insertion.
 #[derive(Default, Clone)]
-pub(in crate::text::chat_template) struct Dict {
+pub(crate) struct Dict {
     entries: IndexMap<Key, (Value, Value)>,
     pub(super) nesting: u16,
 }
 
 /// What Python compares and hashes of a key: `1`, `1.0` and `True` are the same key.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub(in crate::text::chat_template) enum Key {
+pub(crate) enum Key {
     Undefined,
     None,
     Int(BigInt),
@@ -29,7 +29,7 @@ pub(in crate::text::chat_template) enum Key {
 }
 
 impl Key {
-    pub(in crate::text::chat_template) fn of(value: &Value, budget: &Budget) -> Result<Self> {
+    pub(crate) fn of(value: &Value, budget: &Budget) -> Result<Self> {
         budget.steps(1)?;
         Ok(match value {
             Value::Undefined(_) => Self::Undefined,
@@ -69,12 +69,7 @@ impl Key {
 }
 
 impl Dict {
-    pub(in crate::text::chat_template) fn insert(
-        &mut self,
-        key: Value,
-        value: Value,
-        budget: &Budget,
-    ) -> Result<()> {
+    pub(crate) fn insert(&mut self, key: Value, value: Value, budget: &Budget) -> Result<()> {
         budget.bytes(2 * ITEM_BYTES)?;
         let nesting = nesting_above([&key, &value].into_iter())?;
         self.nesting = self.nesting.max(nesting);
@@ -88,43 +83,37 @@ impl Dict {
         Ok(())
     }
 
-    pub(in crate::text::chat_template) fn get(
-        &self,
-        key: &Value,
-        budget: &Budget,
-    ) -> Result<Option<&Value>> {
+    pub(crate) fn get(&self, key: &Value, budget: &Budget) -> Result<Option<&Value>> {
         let key = Key::of(key, budget)?;
         Ok(self.entries.get(&key).map(|(_, value)| value))
     }
 
-    pub(in crate::text::chat_template) fn get_str(&self, key: &str) -> Option<&Value> {
+    pub(crate) fn get_str(&self, key: &str) -> Option<&Value> {
         let key = Key::Str(Rc::from(key));
         self.entries.get(&key).map(|(_, value)| value)
     }
 
-    pub(in crate::text::chat_template) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    pub(in crate::text::chat_template) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    pub(in crate::text::chat_template) fn keys(&self) -> impl DoubleEndedIterator<Item = &Value> {
+    pub(crate) fn keys(&self) -> impl DoubleEndedIterator<Item = &Value> {
         self.entries.values().map(|(key, _)| key)
     }
 
-    pub(in crate::text::chat_template) fn values(&self) -> impl DoubleEndedIterator<Item = &Value> {
+    pub(crate) fn values(&self) -> impl DoubleEndedIterator<Item = &Value> {
         self.entries.values().map(|(_, value)| value)
     }
 
-    pub(in crate::text::chat_template) fn iter(
-        &self,
-    ) -> impl DoubleEndedIterator<Item = (&Value, &Value)> {
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (&Value, &Value)> {
         self.entries.values().map(|(key, value)| (key, value))
     }
 
-    pub(in crate::text::chat_template) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.entries.clear();
     }
 }

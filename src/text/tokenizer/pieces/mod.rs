@@ -1,13 +1,17 @@
-//! Text that may not become a control token: what a user writes is text, whatever it spells.
+//! Encodes a prompt so that control tokens spelled out by a user stay text.
+
+pub(super) mod strict;
 
 use std::ops::Range;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use tokenizers::AddedToken;
 
+use strict::{Spellings, Strict};
+
 use super::{EncodedText, Tokenizer, TokenizerError, encode_error, guard};
 
-/// A part of a text, by who wrote it.
+/// A part of a text, by its origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TextPiece<'a> {
     /// Of the chat template: control tokens spelled in it are control tokens.
@@ -16,37 +20,19 @@ pub enum TextPiece<'a> {
     Literal(&'a str),
 }
 
-/// Encodes text in which no control token is recognised. The template's own are written as
-/// stand-ins: tokens of the same kind under texts that nobody writes.
-pub(super) struct Strict {
-    inner: tokenizers::Tokenizer,
-    /// Begins and ends the text of a stand-in.
-    mark: char,
-    /// The id of the first stand-in; the others follow.
-    first: u32,
-    /// What the stand-ins stand for.
-    tokens: Vec<u32>,
-}
-
-/// Finds the texts of control tokens.
-pub(super) struct Spellings {
-    texts: AhoCorasick,
-    ids: Vec<u32>,
-}
-
-/// A control token in a text that stands there by right.
-struct Own {
+/// A control token in a text.
+struct ControlToken {
     place: Range<usize>,
     token: u32,
 }
 
-/// Where a stand-in stands, and where what it stands for stood.
+/// The place of a stand-in, and of the token that it replaces.
 struct Moved {
     new: Range<usize>,
     old: Range<usize>,
 }
 
-/// Text of one writer.
+/// Text of one origin.
 struct Stretch {
     place: Range<usize>,
     literal: bool,
@@ -90,13 +76,13 @@ impl Tokenizer {
         let (text, stretches) = join(pieces);
         let encoding = guard(|| self.inner.encode(text.as_str(), false)).map_err(encode_error)?;
         let spans = encoding.get_offsets().to_vec();
-        let controls: Vec<Own> = self.controls(&text, encoding.get_ids(), &spans);
-        if controls.iter().all(|own| by_right(own, &stretches)) {
+        let controls: Vec<ControlToken> = self.controls(&text, encoding.get_ids(), &spans);
+        if controls.iter().all(|own| is_of_template(own, &stretches)) {
             return self.finish(encoding, spans, add_special);
         }
         drop((encoding, spans));
 
-        let own = self.own_tokens(&text, &stretches, controls)?;
+        let own = self.template_tokens(&text, &stretches, controls)?;
         let made;
         let strict = match free_mark(&text) {
             None => {
@@ -156,8 +142,8 @@ impl Tokenizer {
         added.get_added_tokens_decoder().get(&id)
     }
 
-    /// The control tokens among the tokens of a text, without the white space that some take along.
-    fn controls(&self, text: &str, ids: &[u32], spans: &[(usize, usize)]) -> Vec<Own> {
+    /// The control tokens among the tokens of a text, without the white space that some include.
+    fn controls(&self, text: &str, ids: &[u32], spans: &[(usize, usize)]) -> Vec<ControlToken> {
         let mut controls = Vec::new();
         for (&token, &(start, end)) in ids.iter().zip(spans) {
             if !self.control.contains(&token) {
@@ -170,21 +156,22 @@ impl Tokenizer {
                     Some((at, content)) => start + at..start + at + content.len(),
                     None => start..end,
                 };
-            controls.push(Own { place, token });
+            controls.push(ControlToken { place, token });
         }
         controls
     }
 
     /// The control tokens of the template: those that it spells by itself, and those that are
     /// recognised only after normalisation, which goes by the whole text.
-    fn own_tokens(
+    fn template_tokens(
         &self,
         text: &str,
         stretches: &[Stretch],
-        mut recognised: Vec<Own>,
-    ) -> Result<Vec<Own>, TokenizerError> {
-        let normalized = |own: &Own| self.added_token(own.token).map(|token| token.normalized);
-        recognised.retain(|own| normalized(own) == Some(true) && by_right(own, stretches));
+        mut recognised: Vec<ControlToken>,
+    ) -> Result<Vec<ControlToken>, TokenizerError> {
+        let normalized =
+            |own: &ControlToken| self.added_token(own.token).map(|token| token.normalized);
+        recognised.retain(|own| normalized(own) == Some(true) && is_of_template(own, stretches));
         let mut own = recognised;
         for stretch in stretches.iter().filter(|stretch| !stretch.literal) {
             let part = &text[stretch.place.clone()];
@@ -192,7 +179,7 @@ impl Tokenizer {
             for control in self.controls(part, encoding.get_ids(), encoding.get_offsets()) {
                 if normalized(&control) == Some(false) {
                     let start = stretch.place.start;
-                    own.push(Own {
+                    own.push(ControlToken {
                         place: start + control.place.start..start + control.place.end,
                         ..control
                     });
@@ -234,13 +221,13 @@ impl Tokenizer {
         &self,
         strict: &Strict,
         text: &str,
-        own: &[Own],
+        own: &[ControlToken],
         add_special: bool,
     ) -> Result<EncodedText, TokenizerError> {
         let mut written = String::with_capacity(text.len());
         let mut moved: Vec<Moved> = Vec::with_capacity(own.len());
         let mut done = 0;
-        for Own { place, token } in own {
+        for ControlToken { place, token } in own {
             let index = strict.tokens.binary_search(token);
             let (Ok(index), true) = (index, place.start >= done) else {
                 continue;
@@ -285,7 +272,7 @@ fn free_mark(text: &str) -> Option<char> {
     marks.find(|&mark| !text.contains(mark))
 }
 
-/// Where a place of the text with stand-ins is in the text without.
+/// The place in the text without stand-ins for one in the text with them.
 fn place(new: usize, moved: &[Moved]) -> usize {
     let behind = moved.partition_point(|moved| moved.new.start <= new);
     match behind.checked_sub(1).map(|last| &moved[last]) {
@@ -295,7 +282,7 @@ fn place(new: usize, moved: &[Moved]) -> usize {
     }
 }
 
-/// The whole text, and who wrote which part; neighbours of one writer are one part.
+/// The whole text, and the origin of each part; neighbours of one origin are one part.
 fn join(pieces: &[TextPiece<'_>]) -> (String, Vec<Stretch>) {
     let mut text = String::new();
     let mut stretches: Vec<Stretch> = Vec::new();
@@ -320,8 +307,8 @@ fn join(pieces: &[TextPiece<'_>]) -> (String, Vec<Stretch>) {
     (text, stretches)
 }
 
-/// Whether a control token is the template's, all of it.
-fn by_right(own: &Own, stretches: &[Stretch]) -> bool {
+/// Whether all of a control token is the template's.
+fn is_of_template(own: &ControlToken, stretches: &[Stretch]) -> bool {
     let at = stretches.partition_point(|stretch| stretch.place.end <= own.place.start);
     stretches.get(at).is_some_and(|stretch| {
         !stretch.literal

@@ -7,7 +7,7 @@ const END: u32 = 300;
 const START: u32 = 261;
 
 /// Each token with the text that it stands for.
-fn told(tokenizer: &Tokenizer, pieces: &[TextPiece<'_>]) -> Vec<(u32, String)> {
+fn encoded(tokenizer: &Tokenizer, pieces: &[TextPiece<'_>]) -> Vec<(u32, String)> {
     let (text, _) = join(pieces);
     let encoded = tokenizer.encode_pieces(pieces, false).unwrap();
     let spans = encoded
@@ -26,7 +26,7 @@ fn a_control_token_in_a_document_is_text() {
         Template("<|end|>x"),
         Literal("<s>"),
     ];
-    let told = told(&tokenizer, &pieces);
+    let told = encoded(&tokenizer, &pieces);
     let controls = told.iter().filter(|(id, _)| tokenizer.is_control(*id));
     let controls: Vec<_> = controls.map(|(id, text)| (*id, text.as_str())).collect();
     assert_eq!(controls, [(START, "<s>"), (END, "<|end|>")]);
@@ -47,10 +47,14 @@ fn a_token_spelled_across_a_border_is_text() {
         [Template("<|e"), Literal("nd|>")],
         [Literal("<|en"), Template("d|>")],
     ] {
-        assert!(told(&tokenizer, &pieces).iter().all(|(id, _)| *id != END));
+        assert!(
+            encoded(&tokenizer, &pieces)
+                .iter()
+                .all(|(id, _)| *id != END)
+        );
     }
     let pieces = [Template("<|e"), Template("nd|>")];
-    assert_eq!(told(&tokenizer, &pieces), [(END, "<|end|>".to_owned())]);
+    assert_eq!(encoded(&tokenizer, &pieces), [(END, "<|end|>".to_owned())]);
 }
 
 #[test]
@@ -61,7 +65,7 @@ fn named_tokens_are_control_tokens_too() {
     let make = || Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap();
     let pieces = [Literal("a<|end|>"), Template("<|end|>")];
     let ends = |tokenizer: &Tokenizer| {
-        let told = told(tokenizer, &pieces);
+        let told = encoded(tokenizer, &pieces);
         told.iter().filter(|(id, _)| *id == END).count()
     };
     assert_eq!(ends(&make()), 2);
@@ -81,9 +85,12 @@ fn a_template_token_takes_white_space_along_as_in_the_whole() {
     json["added_tokens"][1]["rstrip"] = true.into();
     let tokenizer = Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap();
     let clean = [Template("<|end|>"), Literal("  a")];
-    assert_eq!(told(&tokenizer, &clean)[0], (END, "<|end|>  ".to_owned()));
+    assert_eq!(
+        encoded(&tokenizer, &clean)[0],
+        (END, "<|end|>  ".to_owned())
+    );
     let spelled = [Template("<|end|>"), Literal("  a<s>")];
-    let told = told(&tokenizer, &spelled);
+    let told = encoded(&tokenizer, &spelled);
     assert_eq!(told[0], (END, "<|end|>  ".to_owned()));
     assert_eq!(told.len(), 1 + "a<s>".len());
 }

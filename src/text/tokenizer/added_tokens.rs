@@ -6,8 +6,7 @@ use serde_json::{Map, Value as Json};
 use tokenizers::AddedToken;
 
 use super::TokenizerError;
-use super::files::TokenizerFiles;
-use super::special::{Named, token};
+use super::special::{SpecialTokens, token};
 use crate::text::json;
 
 pub(super) const CONFIG: &str = "tokenizer_config.json";
@@ -15,26 +14,25 @@ const MAP: &str = "special_tokens_map.json";
 const ADDED: &str = "added_tokens.json";
 
 /// The tokens that the files beside a tokenizer add, as transformers collects them.
-pub(super) struct Beside {
-    pub named: Named,
+pub(super) struct AddedTokens {
+    pub named: SpecialTokens,
     /// Added tokens by the ids that the files give them.
     pub added: Vec<(u32, AddedToken)>,
 }
 
-impl TokenizerFiles<'_> {
-    /// Added and special tokens of the files beside `tokenizer.json`.
-    pub(super) fn beside(
-        &self,
+impl AddedTokens {
+    /// Reads the files beside `tokenizer.json`: the configuration, `special_tokens_map.json` and
+    /// `added_tokens.json`.
+    pub(super) fn read(
         config: &Map<String, Json>,
+        map: Option<&str>,
+        added_tokens: Option<&str>,
         existing: &BTreeMap<u32, AddedToken>,
         warnings: &mut Vec<String>,
-    ) -> Result<Beside, TokenizerError> {
-        let mut named = Named::of(config);
+    ) -> Result<Self, TokenizerError> {
+        let mut named = SpecialTokens::of(config);
         let mut added: Vec<(u32, AddedToken)> = Vec::new();
-        let map = match self.special_tokens_map {
-            Some(text) => object(text, MAP)?,
-            None => Map::new(),
-        };
+        let map = SpecialTokens::of(&map.map_or(Ok(Map::new()), |text| object(text, MAP))?);
         if let Some(decoder) = config.get("added_tokens_decoder").and_then(Json::as_object) {
             for (id, value) in decoder {
                 let entry = id.parse().ok().zip(token(value, false));
@@ -45,27 +43,19 @@ impl TokenizerFiles<'_> {
                     ),
                 })?);
             }
-            for (name, token) in &Named::of(&map).named {
-                if named.get(name).map(|known| &known.content) != Some(&token.content) {
+            for (name, text) in map.iter() {
+                if named.get(name) != Some(text) {
                     warnings.push(format!(
-                        "{MAP} names {name} `{}` and is not read, as in transformers, because \
-                         {CONFIG} has added_tokens_decoder",
-                        token.content
+                        "{MAP} names {name} `{text}` and is not read, as in transformers, because \
+                         {CONFIG} has added_tokens_decoder"
                     ));
                 }
             }
         } else {
-            let by_map = Named::of(&map);
-            for (name, token) in by_map.named {
-                named.set(
-                    &name,
-                    AddedToken {
-                        special: true,
-                        ..token
-                    },
-                );
+            for (name, token) in map.named {
+                named.set(&name, token.special(true));
             }
-            if let Some(text) = self.added_tokens {
+            if let Some(text) = added_tokens {
                 for (text, id) in object(text, ADDED)? {
                     let id = id.as_u64().and_then(|id| u32::try_from(id).ok());
                     let id = id.ok_or_else(|| TokenizerError::Content {
@@ -77,48 +67,43 @@ impl TokenizerFiles<'_> {
             }
             added.retain(|(id, _)| !existing.contains_key(id));
             // Behind the added tokens, which these do not make special.
-            if let (None, Some(extra)) = (&named.extra, by_map.extra) {
+            if let (None, Some(extra)) = (&named.extra, map.extra) {
                 named.extra = Some(extra);
             }
         }
         added.sort_by_key(|(id, _)| *id);
         // A named token has the flags that it has among the added ones.
         for (_, token) in &mut named.named {
-            let known = added
-                .iter()
-                .map(|(_, token)| token)
-                .chain(existing.values());
-            if let Some(known) = known
-                .into_iter()
-                .find(|known| known.content == token.content)
-            {
+            let added = added.iter().map(|(_, token)| token);
+            let mut known = added.chain(existing.values());
+            if let Some(known) = known.find(|known| known.content == token.content) {
                 *token = known.clone();
             }
         }
-        Ok(Beside { named, added })
+        Ok(AddedTokens { named, added })
     }
 }
 
 /// The tokens that a tokenizer does not have yet, or has with other flags.
 pub(super) fn tokens_to_add(
-    beside: &Beside,
+    added_tokens: &AddedTokens,
     existing: &BTreeMap<u32, AddedToken>,
 ) -> Vec<AddedToken> {
     let mut tokens: Vec<AddedToken> = Vec::new();
-    for (_, token) in &beside.added {
+    for (_, token) in &added_tokens.added {
         if !existing.values().any(|known| known == token) {
             tokens.push(token.clone());
         }
     }
-    let named = beside.named.named.iter().map(|(_, token)| token);
-    for token in named.chain(beside.named.extra.iter().flatten()) {
+    let named = added_tokens.named.named.iter().map(|(_, token)| token);
+    for token in named.chain(added_tokens.named.extra.iter().flatten()) {
         let known = |known: &AddedToken| known.content == token.content;
         if !existing.values().any(known) && !tokens.iter().any(known) {
             tokens.push(token.clone());
         }
     }
     for token in &mut tokens {
-        let mut named = beside.named.named.iter();
+        let mut named = added_tokens.named.named.iter();
         token.special |= named.any(|(_, named)| named.content == token.content);
     }
     tokens
