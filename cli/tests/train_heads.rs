@@ -1,7 +1,6 @@
 //! `apb train-heads` as a program: what it writes, what it says of bad data, and what is left after a
 //! kill or on a full disk.
 
-
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

@@ -1,12 +1,12 @@
-//! What a folder given as a model really is: a model's files, a part of a hub cache, links that lead
-//! nowhere, Git LFS pointers.
+//! What a folder given as a model is: a model's files, a part of a hub cache, broken links, Git LFS
+//! pointers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::SINGLE_FILE;
-use super::index::{INDEX_FILE, Index, MAX_INDEX_LEN};
+use super::index::{INDEX_FILE, Index, MAX_INDEX_LEN, SINGLE_FILE};
 use super::lfs::Pointer;
+use super::listing::{first, names, plural};
 
 /// How many names an error shows at most.
 const SHOWN: usize = 12;
@@ -148,18 +148,17 @@ pub fn describe_folder(path: &Path) -> Result<Option<Snapshot>, LocalError> {
             .filter_map(|name| id_of(name))
             .collect();
         if !models.is_empty() {
-            let count = models.len();
-            let named = some_of(models);
             return Err(LocalError::CacheRoot {
                 path: path.into(),
                 found: format!(
-                    "{count} {}: {named}",
-                    if count == 1 { "model" } else { "models" }
+                    "{}: {}",
+                    plural(models.len(), "model"),
+                    first(&models, SHOWN)
                 ),
             });
         }
     }
-    // A model's files without config.json are refused elsewhere, unless they are not even files.
+    // A folder without config.json is refused by its opener, unless its files are placeholders.
     refuse_placeholders(path, |_| true)?;
     Ok(None)
 }
@@ -168,12 +167,12 @@ pub fn describe_folder(path: &Path) -> Result<Option<Snapshot>, LocalError> {
 ///
 /// # Errors
 ///
-/// [`LocalError::Pointers`]. A file that cannot be read is left to whoever reads it.
+/// [`LocalError::Pointers`]. A file that cannot be read is accepted; opening it reports why.
 pub fn refuse_pointer(file: &Path) -> Result<(), LocalError> {
     match Pointer::read(file) {
         Ok(Some(pointer)) => Err(LocalError::Pointers {
             path: file.into(),
-            files: with_size(name_of(file), &pointer),
+            files: with_size(name_of(file), pointer),
         }),
         _ => Ok(()),
     }
@@ -243,26 +242,26 @@ fn refuse_placeholders(folder: &Path, used: impl Fn(&str) -> bool) -> Result<(),
             links.push(format!("{name} -> {}", target.display()));
         } else if let Ok(Some(pointer)) = Pointer::read(&path) {
             pointed |= used(&name);
-            pointers.push(with_size(&name, &pointer));
+            pointers.push(with_size(&name, pointer));
         }
     }
     if broken {
         return Err(LocalError::BrokenLinks {
             path: folder.into(),
-            links: some_of(links),
+            links: first(&links, SHOWN),
         });
     }
     if pointed {
         return Err(LocalError::Pointers {
             path: folder.into(),
-            files: some_of(pointers),
+            files: first(&pointers, SHOWN),
         });
     }
     Ok(())
 }
 
 /// A pointer's name and the size of its file.
-fn with_size(name: &str, pointer: &Pointer) -> String {
+fn with_size(name: &str, pointer: Pointer) -> String {
     match pointer.size {
         Some(size) => format!("{name} ({size} bytes)"),
         None => name.to_string(),
@@ -292,7 +291,7 @@ fn model_cache(given: &Path, cache: &Path) -> Result<Snapshot, LocalError> {
             format!(
                 "whose snapshot {} (refs/main) lacks {}",
                 short(&commit),
-                some_of(lacks)
+                first(&lacks, SHOWN)
             )
         }
     };
@@ -343,7 +342,7 @@ fn is_link(path: &Path) -> bool {
         .is_ok_and(|found| found.is_symlink())
 }
 
-/// Where a link leads that leads nowhere.
+/// The target of a broken link.
 fn target_of_broken(path: &Path) -> Option<PathBuf> {
     if !is_link(path) || path.exists() {
         return None;
@@ -358,32 +357,10 @@ fn name_of(folder: &Path) -> &str {
         .unwrap_or("")
 }
 
-/// The names in a folder, sorted; none if it cannot be listed.
-fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    names
-}
-
 fn sub_folders(folder: &Path) -> Vec<String> {
     let mut names = names(folder);
     names.retain(|name| folder.join(name).is_dir());
     names
-}
-
-/// The first of many, and how many more there are.
-fn some_of(mut names: Vec<String>) -> String {
-    let more = names.len().saturating_sub(SHOWN);
-    names.truncate(SHOWN);
-    if more > 0 {
-        names.push(format!("{more} more"));
-    }
-    names.join(", ")
 }
 
 #[cfg(test)]

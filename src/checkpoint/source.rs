@@ -4,8 +4,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use super::checkpoint::Checkpoint;
+use super::config::ConfigError;
+use super::error::WeightsError;
+use super::listing::listing;
 use super::local::{LocalError, describe_folder, refuse_pointer};
-use super::{Checkpoint, ConfigError, WeightsError, listing};
 use crate::text::chat_template::ChatTemplateFiles;
 use crate::text::json;
 use crate::text::tokenizer::{LoadedTokenizer, TokenizerError, TokenizerFiles};
@@ -71,7 +74,7 @@ pub enum SourceError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: io::Error,
     },
     /// The tokenizer.

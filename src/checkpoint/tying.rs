@@ -5,7 +5,8 @@ use burn::tensor::FloatDType;
 use super::checkpoint::Checkpoint;
 use super::error::WeightsError;
 use super::load::module_path;
-use super::plan::{EMBEDDING, HEAD};
+use super::mismatch::HEAD;
+use super::plan::EMBEDDING;
 use super::report::LoadWarning;
 use crate::model::DecoderConfig;
 

@@ -10,6 +10,7 @@ mod mlp;
 mod norm;
 mod random;
 mod rope;
+mod shape;
 
 pub use attention::{Attention, Projections};
 pub(crate) use attention::{apply, linear};
@@ -21,3 +22,4 @@ pub use config::{
 pub use decoder::{Decoder, ForwardError};
 pub use mlp::Mlp;
 pub use rope::{Rope, RopeConfig, RopeScaling, RopeTables};
+pub use shape::AttentionShape;

@@ -196,7 +196,7 @@ fn secret() -> String {
     /// Bytes of it.
     const BYTES: usize = 32;
     let token: [u8; BYTES] = rand::random();
-    token.iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::hex::encode(&token)
 }
 
 fn write_line(to: &mut TcpStream, value: &impl Serialize) -> std::io::Result<()> {

@@ -227,7 +227,7 @@ impl World {
             });
         }
         let token: [u8; TOKEN] = rand::random();
-        let token: String = token.iter().map(|byte| format!("{byte:02x}")).collect();
+        let token = crate::hex::encode(&token);
         let token = mpi.broadcast(&token)?;
         let JoinOptions {
             timeout,

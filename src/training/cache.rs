@@ -1,7 +1,7 @@
 //! Features kept on disk, so that later passes over the samples need no backbone.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -10,11 +10,11 @@ use memmap2::Mmap;
 use safetensors::SafeTensors;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use tempfile::NamedTempFile;
 
 use super::features::{LayerFeatures, TrainError};
 use super::labels::Labels;
 use super::sample::Sample;
+use crate::checkpoint::UnfinishedFile;
 use crate::checkpoint::safetensors::encode;
 use crate::hex;
 
@@ -47,7 +47,7 @@ pub(super) struct Kept {
 pub(super) struct Keeping {
     path: PathBuf,
     layers: usize,
-    file: Option<BufWriter<NamedTempFile>>,
+    file: Option<UnfinishedFile>,
     bytes: u64,
 }
 
@@ -168,8 +168,8 @@ impl FeatureCache {
                     return Ok(false);
                 }
                 keeping.bytes = bytes;
-                let file = tempfile::Builder::new().tempfile_in(&self.folder)?;
-                let file = keeping.file.insert(BufWriter::new(file));
+                let file = UnfinishedFile::create(&keeping.path).map_err(|error| error.source)?;
+                let file = keeping.file.insert(file);
                 file.write_all(&header)?;
                 file
             }
@@ -184,19 +184,12 @@ impl FeatureCache {
     /// All layers are there: the file gets its name.
     pub(super) fn end(&self, keeping: Keeping) {
         let Some(file) = keeping.file else { return };
-        let done = file
-            .into_inner()
-            .map_err(|error| error.into_error())
-            .and_then(|file| file.persist(&keeping.path).map_err(|error| error.error));
-        match done {
-            Ok(_) => {
+        match file.finish() {
+            Ok(()) => {
                 self.used.fetch_add(keeping.bytes, Ordering::Relaxed);
             }
             Err(error) => {
-                tracing::warn!(
-                    "{}: {error}; no more features are kept",
-                    self.folder.display()
-                );
+                tracing::warn!("{error}; no more features are kept");
                 self.full.store(true, Ordering::Relaxed);
             }
         }

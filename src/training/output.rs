@@ -1,7 +1,7 @@
 //! Trained heads as a file.
 
 use std::collections::BTreeMap;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::Path;
 
 use burn::tensor::{DType, FloatDType};
@@ -93,17 +93,13 @@ pub fn save_heads(
         (name.as_str(), stored, shape.as_slice(), bytes)
     });
     let (header, _) = encode(Value::Object(metadata), described);
-    let failed = |source| FileError {
-        path: out.into(),
-        source,
-    };
+    let failed = FileError::at(out);
     write_file(out, |file| {
-        let mut file = BufWriter::new(file);
         file.write_all(&header).map_err(failed)?;
         for (_, _, data) in &tensors {
             file.write_all(data.as_bytes()).map_err(failed)?;
         }
-        file.flush().map_err(failed)
+        Ok(())
     })
-    .map_err(|error| TrainError::Run(error.to_string()))
+    .map_err(|error: FileError| TrainError::Run(error.to_string()))
 }

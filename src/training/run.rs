@@ -31,6 +31,7 @@ use super::metrics::{LayerRecallMetric, Mass, Recall, Share, ShareMetric};
 use super::sample::Sample;
 use super::trainer::{HeadsTrainer, Teacher};
 use crate::apb::heads::{RetainingHeads, RetainingHeadsConfig};
+use crate::checkpoint::{FileError, write_file};
 use crate::model::DecoderConfig;
 
 /// The name of Burn's loss metric.
@@ -423,14 +424,13 @@ fn difference(found: &Settings, asked: &Settings) -> String {
     names.join(", ")
 }
 
-/// Writes beside the file and renames: complete or as before.
+/// Writes the file in one step: complete or as before.
 fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    serde_json::to_writer_pretty(&mut file, value)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
+    write_file(path, |file| {
+        let written = serde_json::to_writer_pretty(file, value);
+        written.map_err(|error| FileError::at(path)(error.into()))
+    })
+    .map_err(|error: FileError| error.source)
 }
 
 fn checkpoint_path(folder: &Path, part: &str, round: usize) -> PathBuf {

@@ -219,10 +219,7 @@ pub fn facts(
 
 /// SHA-256 in hexadecimal.
 pub fn hash(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    burn_apb::hex::encode(&Sha256::digest(bytes))
 }
 
 /// What the first process alone does: reads the document, tokenises it, plans.

@@ -1,5 +1,6 @@
 //! `apb trace`: runs one reference case and writes what it computed, for comparison.
 
+use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,7 @@ use burn_apb::apb::{
     RingLayout, Session, SessionConfig, compressor,
 };
 use burn_apb::checkpoint::source::ModelSource;
+use burn_apb::checkpoint::{FileError, write_file};
 use burn_apb::load_decoder;
 use burn_apb::model::{Decoder, DecoderConfig};
 use burn_apb::ranks::World;
@@ -20,7 +22,7 @@ use serde_json::json;
 use crate::args::{Compute, Processes};
 use crate::commands::together::{self, Checked};
 use crate::error::CliError;
-use crate::output::{Output, write_atomically};
+use crate::output::Output;
 use crate::processes;
 
 /// Largest case file that is read, in bytes: a million tokens in JSON are about 8 MB.
@@ -253,12 +255,13 @@ impl Prepared {
         tensors: Vec<(String, HostTensor)>,
         output: &Output,
     ) -> Result<(), CliError> {
-        write_atomically(&args.out, |file| {
-            use std::io::Write;
-            let bytes = safetensors::serialize(tensors, None)
-                .map_err(|e| std::io::Error::other(e.to_string()))?;
-            file.write_all(&bytes)
-        })?;
+        write_file(&args.out, |file| {
+            safetensors::serialize(tensors, None)
+                .map_err(std::io::Error::other)
+                .and_then(|bytes| file.write_all(&bytes))
+                .map_err(FileError::at(&args.out))
+        })
+        .map_err(|error: FileError| CliError::failed(error))?;
         let plan = &self.plan;
         output.result(
             &json!({

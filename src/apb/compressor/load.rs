@@ -4,7 +4,7 @@ use burn::tensor::{Device, FloatDType};
 
 use super::{Compressor, QueryAware, Random};
 use crate::apb::config::{CompressorConfig, Method};
-use crate::apb::heads::{HeadsError, RetainingHeads};
+use crate::apb::heads::{HeadsError, HeadsFile, RetainingHeads};
 use crate::apb::plan::PrefillPlan;
 use crate::checkpoint::source::ModelSource;
 use crate::model::DecoderConfig;
@@ -17,7 +17,7 @@ use crate::model::DecoderConfig;
 pub fn inspect(plan: &PrefillPlan, model: &DecoderConfig) -> Result<(), HeadsError> {
     match (&plan.method, &plan.compressor) {
         (Method::Apb, CompressorConfig::Retaining { heads }) => {
-            RetainingHeads::inspect(heads, model).map(|_| ())
+            HeadsFile::open(heads, model).map(|_| ())
         }
         _ => Ok(()),
     }
@@ -35,7 +35,7 @@ pub fn check_model(
 ) -> Result<(), HeadsError> {
     match (&plan.method, &plan.compressor) {
         (Method::Apb, CompressorConfig::Retaining { heads }) => {
-            RetainingHeads::inspect(heads, model)?.check_model(heads, source)
+            HeadsFile::open(heads, model)?.check_model(source)
         }
         _ => Ok(()),
     }

@@ -1,4 +1,4 @@
-//! What can be wrong with a GGUF file.
+//! Why a GGUF file is refused.
 
 /// Why a GGUF file was refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -35,7 +35,7 @@ pub enum GgufError {
         what: &'static str,
         /// The most that is read.
         limit: u64,
-        /// What the file says.
+        /// What the file has.
         found: u64,
     },
     /// Text that is not UTF-8.
@@ -127,7 +127,7 @@ pub enum GgufError {
     OtherPart {
         /// What the first part and the file's name say.
         expected: String,
-        /// What the file says.
+        /// What the file has.
         found: String,
     },
     /// Parts that hold more or fewer tensors than the model has.

@@ -1,22 +1,25 @@
 //! A model on the hub: asked for, fetched into the cache, or taken from there.
 
 use std::collections::BTreeSet;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
-
-use super::download::{Fetching, RETRIES, check_status, is_passing, wait};
+use super::download::Fetching;
 use super::error::HubError;
-use super::http::{COMMIT, Client, Limits};
-use super::names::{is_file, shown};
+use super::http::{Client, Limits};
+use super::list::{CONFIG, list, with_retries};
+use super::names::is_file;
 use super::settings::{Settings, Token};
 use super::spec::Spec;
 use super::store::{Store, is_full_commit};
-use crate::checkpoint::index::{INDEX_FILE, Index, IndexError, MAX_INDEX_LEN};
-use crate::checkpoint::local::{is_commit, short};
-use crate::checkpoint::{Progress, SINGLE_FILE, WeightsError};
+use crate::checkpoint::index::{INDEX_FILE, SINGLE_FILE};
+use crate::checkpoint::listing::first;
+use crate::checkpoint::local::short;
+use crate::checkpoint::progress::Progress;
+use crate::checkpoint::shards::open_index;
+
+/// Names that a message shows of a model's files.
+const SHOWN: usize = 20;
 
 /// How long the hub may take to answer a question.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -27,10 +30,6 @@ const SHORT_ANSWER: Duration = Duration::from_secs(10);
 /// How long a download may stand still.
 const STALL: Duration = Duration::from_secs(60);
 
-/// The longest list of files that is read, in bytes.
-const MAX_LIST_LEN: u64 = 64 << 20;
-
-const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";
 
 /// Files beside the weights that are fetched where the model has them.
@@ -244,7 +243,7 @@ impl Hub {
             Some(_) => list(&self.asking(SHORT_ANSWER)?, spec)?,
             None => {
                 let asking = self.asking(self.answer)?;
-                with_retries(RETRIES, || list(&asking, spec))?
+                with_retries(|| list(&asking, spec))?
             }
         };
         let limits = Limits {
@@ -282,98 +281,6 @@ impl Hub {
     }
 }
 
-/// What a model consists of.
-struct Listing {
-    commit: String,
-    /// The names of its files; `None` where the hub gives no list.
-    names: Option<BTreeSet<String>>,
-}
-
-#[derive(Deserialize)]
-struct RawListing {
-    sha: Option<String>,
-    siblings: Option<Vec<RawFile>>,
-}
-
-#[derive(Deserialize)]
-struct RawFile {
-    rfilename: String,
-}
-
-/// Asks which commit a revision is and which files it has.
-fn list(client: &Client, spec: &Spec) -> Result<Listing, HubError> {
-    let id = spec.to_string();
-    let reply = client.get(
-        &client.list_url(&spec.id, &spec.revision),
-        0,
-        "the list of files",
-    )?;
-    // A mirror may have the files and no lists; what the hub itself says about a model is final.
-    if reply.status == 404 && reply.code.is_none() {
-        return Ok(Listing {
-            commit: described_commit(client, spec)?,
-            names: None,
-        });
-    }
-    check_status(&reply, client, &id)?;
-    let mut bytes = Vec::new();
-    reply
-        .into_reader()
-        .take(MAX_LIST_LEN)
-        .read_to_end(&mut bytes)
-        .map_err(|error| client.broke_off("the list of files", &error))?;
-    let wrong = |message: String| HubError::Answer {
-        endpoint: client.endpoint(),
-        id: id.clone(),
-        message,
-        status: None,
-        retry_after: None,
-    };
-    let raw: RawListing = serde_json::from_slice(&bytes).map_err(|error| {
-        let start = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]);
-        wrong(format!(
-            "something else than a list of files ({error}), which begins with `{}`",
-            shown(&start)
-        ))
-    })?;
-    let commit = match raw.sha {
-        Some(sha) if is_commit(&sha) => sha,
-        Some(sha) => {
-            let message = format!("a version that is no commit, `{}`", shown(&sha));
-            return Err(wrong(message));
-        }
-        None => described_commit(client, spec)?,
-    };
-    if is_full_commit(&spec.revision) && spec.revision != commit {
-        return Err(wrong(format!("another version, `{commit}`")));
-    }
-    let names = raw.siblings.map(|files| {
-        let names = files.into_iter().map(|file| file.rfilename);
-        names.filter(|name| is_file(name)).collect()
-    });
-    Ok(Listing { commit, names })
-}
-
-/// The commit of a revision as the headers of a file say.
-fn described_commit(client: &Client, spec: &Spec) -> Result<String, HubError> {
-    if is_full_commit(&spec.revision) {
-        return Ok(spec.revision.clone());
-    }
-    let reply = client.get(
-        &client.file_url(&spec.id, &spec.revision, CONFIG),
-        0,
-        CONFIG,
-    )?;
-    check_status(&reply, client, &spec.to_string())?;
-    reply.commit.ok_or_else(|| HubError::Header {
-        endpoint: client.endpoint(),
-        item: CONFIG.into(),
-        header: COMMIT,
-        expected: format!("the commit of `{}`", spec.revision),
-        found: "no such header, and no list of files that names it".into(),
-    })
-}
-
 /// Fetches a commit's files; the weights last, so that a snapshot with weights is complete.
 fn fetch_files(
     fetching: &mut Fetching<'_>,
@@ -396,7 +303,9 @@ fn fetch_files(
         };
     let no_weights = |fetching: &Fetching<'_>| HubError::NoSafetensors {
         id: fetching.spec.to_string(),
-        found: names.map_or("neither".into(), some_names),
+        found: names.map_or("neither".into(), |names| {
+            first(&names.iter().cloned().collect::<Vec<_>>(), SHOWN)
+        }),
     };
     let weights = |name: &str| names.is_none_or(|names| names.contains(name));
     if !weights(CONFIG) || !(weights(SINGLE_FILE) || weights(INDEX_FILE)) {
@@ -420,41 +329,11 @@ fn fetch_files(
     let Some(index) = fetch(fetching, INDEX_FILE)? else {
         return Err(no_weights(fetching));
     };
-    for shard in shards(&index)? {
-        fetching.file(&shard, progress)?;
+    let index = open_index(&index, ".safetensors")?;
+    for shard in index.shards().into_iter().filter(|name| is_file(name)) {
+        fetching.file(shard, progress)?;
     }
     Ok(())
-}
-
-fn some_names(names: &BTreeSet<String>) -> String {
-    let mut found: Vec<&str> = names.iter().map(String::as_str).take(20).collect();
-    if names.len() > found.len() {
-        found.push("..");
-    }
-    found.join(", ")
-}
-
-/// The shards an index names.
-fn shards(path: &Path) -> Result<Vec<String>, HubError> {
-    let failed = |source| HubError::Io {
-        path: path.into(),
-        source,
-    };
-    let length = std::fs::metadata(path).map_err(failed)?.len();
-    let index = if length > MAX_INDEX_LEN {
-        Err(IndexError::TooLarge { found: length })
-    } else {
-        Index::parse(&std::fs::read(path).map_err(failed)?)
-    };
-    let index = index.map_err(|source| WeightsError::Index {
-        path: path.into(),
-        source,
-    })?;
-    let shards = index.shards().into_iter();
-    Ok(shards
-        .filter(|name| is_file(name))
-        .map(String::from)
-        .collect())
 }
 
 /// Whether a commit's tokenizer is in the cache, or known not to exist.
@@ -495,18 +374,4 @@ fn unchecked(spec: &Spec, commit: &str, reason: &str) -> Vec<String> {
         short(commit),
         spec.revision
     )]
-}
-
-/// Asks again, up to `tries` times, where that may help.
-fn with_retries<T>(tries: u32, ask: impl Fn() -> Result<T, HubError>) -> Result<T, HubError> {
-    let mut tried = 0;
-    loop {
-        match ask() {
-            Err(error) if tried < tries && is_passing(&error) => {
-                tried += 1;
-                wait(tried, &error);
-            }
-            result => return result,
-        }
-    }
 }

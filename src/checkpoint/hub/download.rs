@@ -1,7 +1,7 @@
 //! One file of a model: fetched into the cache, resumed where it broke off, checked when it is there.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
@@ -10,11 +10,12 @@ use sha2::{Digest, Sha256};
 
 use super::error::HubError;
 use super::http::{COMMIT, Client, Reply};
+use super::manifest::for_each_part;
 use super::names::{sha256_of, shown};
 use super::spec::Spec;
 use super::store::{Lock, Store};
-use crate::checkpoint::Progress;
 use crate::checkpoint::lfs::{MAX_POINTER_LEN, Pointer};
+use crate::checkpoint::progress::Progress;
 use crate::hex;
 
 /// How often a request that failed is made again before it is given up.
@@ -32,9 +33,6 @@ const HEADWAY: u64 = 1 << 20;
 /// The longest file that is taken where the hub does not say how long it is.
 const MAX_UNSIZED: u64 = 1 << 40;
 
-/// Bytes read at a time.
-const PART: usize = 1 << 17;
-
 /// A model that is being fetched in one version.
 pub(super) struct Fetching<'a> {
     pub(super) client: &'a Client,
@@ -42,7 +40,7 @@ pub(super) struct Fetching<'a> {
     pub(super) spec: &'a Spec,
     pub(super) commit: &'a str,
     pub(super) stall: Duration,
-    /// What the user should know, in words.
+    /// Warnings for the user.
     pub(super) warnings: &'a mut Vec<String>,
 }
 
@@ -86,7 +84,7 @@ impl Fetching<'_> {
                 (best, tries) = (arrived, 0);
             }
             tries += 1;
-            // Another try gives the same bytes, most likely; one shows whether that is so.
+            // Another try gives the same bytes, most likely; one is made.
             let again = match error {
                 HubError::Damaged { .. } => !std::mem::replace(&mut damaged, true),
                 HubError::Stalled { .. } => headway,
@@ -111,7 +109,7 @@ impl Fetching<'_> {
             size: reply.size,
             framed: reply.framed,
         };
-        // Without an ETag, the commit and the name say which bytes these are.
+        // Without an ETag, commit and name identify the bytes.
         let key = described
             .etag
             .clone()
@@ -175,14 +173,11 @@ impl Fetching<'_> {
             return self.store.place(&finished, self.commit, name);
         };
         let blob = self.store.blob(etag);
-        fs::rename(&finished, &blob).map_err(|source| HubError::Io {
-            path: blob.clone(),
-            source,
-        })?;
+        fs::rename(&finished, &blob).map_err(HubError::at(&blob))?;
         self.store.link(etag, self.commit, name, true)
     }
 
-    /// Asks for a file and checks what the answer's head says.
+    /// Requests a file and checks the headers of the answer.
     fn ask(&self, name: &str, from: u64) -> Result<Reply, HubError> {
         let url = self.client.file_url(&self.spec.id, self.commit, name);
         let reply = self.client.get(&url, from, name)?;
@@ -211,7 +206,7 @@ impl Fetching<'_> {
     ) -> Result<Reply, HubError> {
         if part.length > 0 {
             let reply = self.ask(name, part.length)?;
-            // Both are of one commit; an ETag that differs says that one of them is not.
+            // Both are of one commit unless their ETags differ.
             let same = reply.etag.is_none() || reply.etag == described.etag;
             if same && reply.status == 206 && reply.start == part.length {
                 return Ok(reply);
@@ -235,26 +230,20 @@ impl Fetching<'_> {
     ) -> Result<(), HubError> {
         let limit = described.size.unwrap_or(MAX_UNSIZED);
         let total = described.size.unwrap_or(0);
-        let mut reader = reply.into_reader();
-        let mut buffer = vec![0; PART];
-        loop {
-            let count = match reader.read(&mut buffer) {
-                Ok(0) => return Ok(()),
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(self.client.broke_off(name, &error)),
-            };
-            if part.length + count as u64 > limit {
+        let broke_off = |error: io::Error| self.client.broke_off(name, &error);
+        for_each_part(&mut reply.into_reader(), broke_off, |bytes| {
+            if part.length + bytes.len() as u64 > limit {
                 part.restart()?;
                 return Err(self.damaged(name, format!("{limit} bytes"), "more".into()));
             }
-            part.write(&buffer[..count])?;
+            part.write(bytes)?;
             progress(Progress {
                 item: name,
                 done: part.length,
                 total,
             });
-        }
+            Ok(())
+        })
     }
 
     /// Whether what has arrived is the file.
@@ -283,7 +272,7 @@ impl Fetching<'_> {
         Ok(())
     }
 
-    /// Says something about the hub, once.
+    /// Adds a warning about the hub, once.
     fn warn(&mut self, text: &str) {
         let warning = format!("{} {text}", self.client.endpoint());
         if !self.warnings.contains(&warning) {
@@ -356,7 +345,7 @@ struct Part {
     file: File,
     hash: Sha256,
     length: u64,
-    /// Removed with this value, because no later call would know it.
+    /// Removed with this value, because no later call would use it.
     temporary: bool,
 }
 
@@ -369,10 +358,7 @@ impl Part {
         } else {
             format!("{key}.incomplete")
         });
-        let failed = |source| HubError::Io {
-            path: path.clone(),
-            source,
-        };
+        let failed = HubError::at(&path);
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(failed)?;
         }
@@ -390,15 +376,14 @@ impl Part {
             length: 0,
             temporary,
         };
-        let mut buffer = vec![0; PART];
-        loop {
-            let count = part.file.read(&mut buffer).map_err(failed)?;
-            if count == 0 {
-                break;
-            }
-            part.hash.update(&buffer[..count]);
-            part.length += count as u64;
-        }
+        let Self {
+            file, hash, length, ..
+        } = &mut part;
+        for_each_part(file, failed, |bytes| {
+            hash.update(bytes);
+            *length += bytes.len() as u64;
+            Ok(())
+        })?;
         if size.is_some_and(|size| part.length > size) {
             part.restart()?;
         }
@@ -411,23 +396,16 @@ impl Part {
         self.file
             .set_len(0)
             .and_then(|()| self.file.seek(SeekFrom::Start(0)).map(drop))
-            .map_err(|source| self.failed(source))
+            .map_err(HubError::at(&self.path))
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), HubError> {
         self.file
             .write_all(bytes)
-            .map_err(|source| self.failed(source))?;
+            .map_err(HubError::at(&self.path))?;
         self.hash.update(bytes);
         self.length += bytes.len() as u64;
         Ok(())
-    }
-
-    fn failed(&self, source: io::Error) -> HubError {
-        HubError::Io {
-            path: self.path.clone(),
-            source,
-        }
     }
 
     /// The finished file's path, for it to be renamed.
