@@ -24,7 +24,7 @@ mod largest_request;
 use largest_request::assert_modest;
 
 /// The header of the heads at `path`.
-fn info(path: impl AsRef<Path>, model: &DecoderConfig) -> HeadsInfo {
+fn header(path: impl AsRef<Path>, model: &DecoderConfig) -> HeadsInfo {
     HeadsFile::open(path, model).unwrap().info().clone()
 }
 
@@ -85,12 +85,12 @@ fn heads_are_loaded_beside_their_models_and_score_as_their_formula_says() {
     let device = Device::flex();
     for (name, [layers, heads, kv_heads, head_dim]) in MODELS {
         let (config, path) = (model(name), heads_file(name));
-        let info = info(&path, &config);
+        let info = header(&path, &config);
         assert_eq!((info.layers, info.width), (layers, 32), "{name}");
         assert_eq!(info.dtypes, [FloatDType::F32]);
         assert_eq!(info.base_model, None);
         let folder = path.parent().unwrap();
-        assert_eq!(info(folder, &config), info);
+        assert_eq!(header(folder, &config), info);
 
         let bytes = fs::read(&path).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -432,7 +432,7 @@ fn pytorch_files_become_the_same_heads() {
         // What Python's safetensors reads too.
         SafeTensors::deserialize(&fs::read(&out).unwrap()).unwrap();
 
-        let info = info(&out, &converted_model());
+        let info = header(&out, &converted_model());
         assert_eq!((info.width, info.dtypes), (6, vec![dtype]));
         assert_eq!(info.base_model.as_deref(), Some("org/small"));
         assert_eq!(info.source.as_deref(), Some(name));
@@ -448,7 +448,7 @@ fn pytorch_files_become_the_same_heads() {
         // The result converts to itself, and keeps the name of its model.
         let again = folder.path().join("again.safetensors");
         convert_heads(&out, &again, None).unwrap();
-        let info = info(&again, &converted_model());
+        let info = header(&again, &converted_model());
         assert_eq!(info.base_model.as_deref(), Some("org/small"));
         let tensors = |path: &Path| {
             let bytes = fs::read(path).unwrap();
@@ -668,7 +668,7 @@ fn the_checkpoint_that_ships_is_what_its_card_says() {
         }"#,
     )
     .unwrap();
-    let info = info(&folder, &model);
+    let info = header(&folder, &model);
     assert_eq!((info.layers, info.width), (30, 160));
     assert_eq!(info.dtypes, [FloatDType::BF16]);
     assert!(!info.metadata.contains_key(HEADS_MODEL));

@@ -41,11 +41,11 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Opens the weights at `path` and checks every header.
     ///
-    /// In a folder, `model.safetensors` goes before an index, as it does in transformers.
+    /// In a folder, `model.safetensors` precedes an index, as in transformers.
     ///
     /// # Errors
     ///
-    /// A [`WeightsError`] that names the file and says what is wrong with it. No file causes a
+    /// A [`WeightsError`] with the file and what is wrong with it. No file causes a
     /// panic, or memory to be taken beyond a small multiple of its own length.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, WeightsError> {
         let path = path.as_ref();
@@ -224,15 +224,15 @@ impl Checkpoint {
         self.gguf.as_deref()
     }
 
-    /// A tensor in the type asked for, whose data is read when its bytes are.
+    /// A tensor of the requested type, whose data is read with its bytes.
     ///
-    /// Stored and asked type equal: the bytes are the mapped file itself. Otherwise they are
+    /// Where the stored type is the requested one, the bytes are the mapped file itself. Otherwise they are
     /// converted, rounding to nearest even, or dequantised, into memory of their own. Reading
     /// never panics.
     ///
     /// # Errors
     ///
-    /// No tensor of that name; a stored type that is not a float; a type asked for other than
+    /// No tensor of that name; a stored type that is not a float; a requested type other than
     /// f32, f16 and bf16.
     pub fn tensor(&self, name: &str, dtype: FloatDType) -> Result<PackTensor, WeightsError> {
         let Some(&at) = self.by_name.get(name) else {

@@ -12,6 +12,7 @@ use super::error::WeightsError;
 use super::file::{FileError, write_file};
 use super::folder::{FolderError, write_folder, write_json};
 use super::index::SINGLE_FILE;
+use super::listing::name_of;
 use super::progress::Progress;
 use super::safetensors::encode;
 use super::tensor::read_error;
@@ -105,17 +106,8 @@ pub(crate) fn convert_into(
     for (name, json) in &texts {
         write_json(&folder.join(name), json)?;
     }
-    let source = path
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default();
-    write_tensors(
-        &folder.join(SINGLE_FILE),
-        &checkpoint,
-        dtype,
-        &source,
-        progress,
-    )?;
+    let file = folder.join(SINGLE_FILE);
+    write_tensors(&file, &checkpoint, dtype, &name_of(path), progress)?;
     let parameters = checkpoint
         .tensors()
         .map(|info| info.elements() as u64)
@@ -135,7 +127,18 @@ fn write_tensors(
     source: &str,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<(), ConvertError> {
-    let (header, total) = header(checkpoint, dtype, source)?;
+    let width = elements::width(dtype).ok_or(WeightsError::AskedType { found: dtype })? as u64;
+    let stored = format!("{dtype:?}");
+    let described = checkpoint.tensors().map(|info| {
+        let byte_len = info.elements() as u64 * width;
+        (
+            info.name.as_str(),
+            stored.as_str(),
+            &info.shape[..],
+            byte_len,
+        )
+    });
+    let (header, total) = encode(json!({ "format": "pt", "source": source }), described);
     let failed = FileError::at(path);
     let mut done = 0;
     write_file(path, |file| {
@@ -145,29 +148,10 @@ fn write_tensors(
             let bytes = bytes.map_err(|error| read_error(info, error.to_string()))?;
             file.write_all(&bytes).map_err(failed)?;
             done += bytes.len() as u64;
-            progress(Progress {
-                item: &info.name,
-                done,
-                total,
-            });
+            progress(Progress::new(&info.name, done, total));
         }
         Ok(())
     })
-}
-
-/// The encoded header, and the number of data bytes.
-fn header(
-    checkpoint: &Checkpoint,
-    dtype: FloatDType,
-    source: &str,
-) -> Result<(Vec<u8>, u64), WeightsError> {
-    let width = elements::width(dtype).ok_or(WeightsError::AskedType { found: dtype })? as u64;
-    let name = format!("{dtype:?}");
-    let tensors = checkpoint.tensors().map(|info| {
-        let byte_len = info.elements() as u64 * width;
-        (info.name.as_str(), name.as_str(), &info.shape[..], byte_len)
-    });
-    Ok(encode(json!({ "format": "pt", "source": source }), tensors))
 }
 
 fn torch_name(dtype: FloatDType) -> Result<&'static str, WeightsError> {

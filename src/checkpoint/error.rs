@@ -22,7 +22,7 @@ pub enum WeightsError {
     /// The path does not exist.
     #[error("{}: no such file or folder; check the spelling, or fetch the model first with `apb fetch`", path.display())]
     NotFound {
-        /// The path that was asked for.
+        /// The path that was given.
         path: PathBuf,
     },
     /// Broken links or Git LFS pointers in place of weights.
@@ -97,7 +97,7 @@ pub enum WeightsError {
     NoSuchTensor {
         /// The checkpoint.
         path: PathBuf,
-        /// The name asked for.
+        /// The name that was requested.
         name: String,
         /// The most similar name that exists.
         nearest: Option<String>,
@@ -117,7 +117,7 @@ pub enum WeightsError {
     /// A parameter type that weights are not loaded in.
     #[error("weights are loaded as f32, f16 or bf16, not as {found:?}; ask for one of those")]
     AskedType {
-        /// The type asked for.
+        /// The type that was requested.
         found: FloatDType,
     },
     /// The checkpoint does not fit the module; everything that differs is listed.

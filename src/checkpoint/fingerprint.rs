@@ -15,7 +15,7 @@ pub const FINGERPRINT_SLICE: usize = 256;
 /// its end; a tensor not longer than all of them is read whole.
 pub const FINGERPRINT_SLICES: usize = 3;
 
-/// What the text is a fingerprint of; to be changed with what goes into it.
+/// The first field of the hash; to be changed with the content of the others.
 const DOMAIN: &[u8] = b"burn-apb model fingerprint 1";
 
 impl ModelSource {

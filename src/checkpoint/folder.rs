@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value as Json;
 
 use super::file::{FileError, parent, sync_folder, write_file};
-use super::listing::listing;
+use super::listing::{listing, name_of};
 
 /// Why a folder was not written. Nothing is left behind.
 #[derive(Debug, thiserror::Error)]
@@ -33,14 +33,10 @@ pub(crate) fn write_folder<T, E: From<FolderError>>(
 ) -> Result<T, E> {
     let failed = |source| FolderError::from(FileError::at(out)(source));
     refuse_occupied(out)?;
-    let name = out
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_else(|| "model".into());
     let parent = parent(out);
     fs::create_dir_all(parent).map_err(failed)?;
     // Beside the target, because renaming works within one file system only. Removed when dropped.
-    let prefix = format!(".{name}.");
+    let prefix = format!(".{}.", name_of(out));
     let mut builder = tempfile::Builder::new();
     builder.prefix(&prefix).suffix(".partial");
     // The result is an ordinary folder, not a private one.

@@ -139,7 +139,7 @@ struct RawIndex {
 /// A JSON object as pairs, so that a repeated key can be seen.
 pub(super) struct Pairs<V>(pub(super) Vec<(String, V)>);
 
-/// The first key that stands twice.
+/// The first repeated key.
 pub(super) fn repeated<V>(pairs: &[(String, V)]) -> Option<String> {
     let mut seen = HashSet::with_capacity(pairs.len());
     let twice = pairs.iter().find(|(key, _)| !seen.insert(key.as_str()));

@@ -1,4 +1,4 @@
-//! Git LFS pointers: the short texts that stand where a repository's large files were not fetched.
+//! Git LFS pointers: the short texts in place of large files that were not fetched.
 
 use std::fs::File;
 use std::io::{self, Read};

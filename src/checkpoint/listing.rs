@@ -1,5 +1,6 @@
 //! Lists in messages: names of tensors and files, and what a folder holds.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use super::index::{INDEX_FILE, SINGLE_FILE};
@@ -17,26 +18,22 @@ pub(crate) fn first(names: &[String], count: usize) -> String {
         .iter()
         .take(count)
         .map(|name| {
-            let name: String = name
-                .chars()
-                .map(|c| {
-                    if c.is_control() {
-                        c.escape_default().to_string()
-                    } else {
-                        c.into()
-                    }
-                })
-                .collect();
-            match name.char_indices().nth(LONGEST) {
-                Some((at, _)) => format!("{}..", &name[..at]),
-                None => name,
+            let mut cut: String = name.chars().take(LONGEST).collect();
+            if cut.len() < name.len() {
+                cut += "..";
             }
+            cut.replace(char::is_control, " ")
         })
         .collect();
     match names.len().saturating_sub(count) {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),
     }
+}
+
+/// The last component of a path; empty where there is none.
+pub(super) fn name_of(path: &Path) -> Cow<'_, str> {
+    path.file_name().unwrap_or_default().to_string_lossy()
 }
 
 /// The names in a folder, sorted; none if it cannot be listed.

@@ -33,20 +33,19 @@ pub fn module_path(name: &str) -> String {
     }
 }
 
-/// Loads a checkpoint into a module that has just been initialised, in the type asked for.
+/// Loads a checkpoint into a module that has just been initialised, in the requested type.
 ///
 /// The module's float parameters are first compared with the checkpoint's tensors, `rename` giving
 /// a tensor's path in the module ([`module_path()`] for this crate's own); parameters stay
 /// uninitialised meanwhile and nothing is read. Then one tensor after another is read and moved to
 /// the module's device by burn-store, so that there is never a second copy of more than one tensor,
-/// and on a CPU none at all where the stored type is the one asked for. Integer and boolean
+/// and on a CPU none at all where the stored type is the requested one. Integer and boolean
 /// parameters are left as they are.
 ///
 /// Tensors that the module has no parameter for are not read and named in the report's warning;
 /// with [`LoadOptions::strict`] they are an error, and so is a shard that disagrees with its index.
 /// Of a module without an output head, `lm_head.weight` belongs to the embedding: it fills it where
-/// the checkpoint holds no other tensor for it ([`resolve_tying`](super::resolve_tying) says whether
-/// to build such a module).
+/// the checkpoint holds no other tensor for it (see [`resolve_tying`](super::resolve_tying)).
 ///
 /// # Errors
 ///
@@ -183,11 +182,7 @@ impl ModuleMapper for Loading<'_> {
         self.done = self
             .done
             .saturating_add(elements.saturating_mul(self.width));
-        (self.progress)(Progress {
-            item: &self.path.join("."),
-            done: self.done,
-            total: self.total,
-        });
+        (self.progress)(Progress::new(&self.path.join("."), self.done, self.total));
         param
     }
 

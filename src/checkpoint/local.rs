@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::index::{INDEX_FILE, Index, MAX_INDEX_LEN, SINGLE_FILE};
 use super::lfs::Pointer;
-use super::listing::{first, names, plural};
+use super::listing::{first, name_of, names, plural};
 
 /// How many names an error shows at most.
 const SHOWN: usize = 12;
@@ -33,35 +33,15 @@ const TEXTS: [&str; 11] = [
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LocalError {
-    /// The cache of all models.
-    #[error(
-        "{}: expected a model's folder, found a hub cache with {found}; give a model's name, such as `org/name`, or a folder in its `snapshots`", path.display()
-    )]
-    CacheRoot {
+    /// A hub cache in which no model can be chosen.
+    #[error("{}: expected a model's folder, found {found}; {advice}", path.display())]
+    Cache {
         /// The folder.
         path: PathBuf,
-        /// The models in it, by name.
+        /// Whose cache it is.
         found: String,
-    },
-    /// The cache of one model, of which no snapshot can be chosen.
-    #[error("{}: expected a model's folder, found the hub cache of `{id}`, {reason}; {advice}", path.display())]
-    ModelCache {
-        /// The folder.
-        path: PathBuf,
-        /// `org/name`.
-        id: String,
-        /// Why the snapshot of `refs/main` does not serve.
-        reason: String,
-        /// Which folder to give, or how to fetch the model.
+        /// What to give, or how to fetch the model.
         advice: String,
-    },
-    /// The cache of a data set or a space.
-    #[error("{}: expected a model's folder, found the hub cache of {found}; give a model", path.display())]
-    OtherCache {
-        /// The folder.
-        path: PathBuf,
-        /// What is kept there.
-        found: &'static str,
     },
     /// Links without the files that they lead to.
     #[error("{}: expected a model's files, found broken links: {links}; fetch the model again, for example with `apb fetch`, or copy the files and not the links", path.display())]
@@ -119,28 +99,29 @@ pub fn describe_folder(path: &Path) -> Result<Option<Snapshot>, LocalError> {
     }
     // `.` and `..` have no name of their own.
     let full = path.canonicalize().unwrap_or_else(|_| path.into());
+    let cache = |found: String, advice: &str| LocalError::Cache {
+        path: path.into(),
+        found,
+        advice: advice.into(),
+    };
     for (prefix, found) in [("datasets--", "a data set"), ("spaces--", "a space")] {
         if name_of(&full).starts_with(prefix) {
-            return Err(LocalError::OtherCache {
-                path: path.into(),
-                found,
-            });
+            return Err(cache(format!("the hub cache of {found}"), "give a model"));
         }
     }
     if is_model_cache(&full) {
         return model_cache(path, path).map(Some);
     }
-    let inside = ["snapshots", "blobs", "refs"].contains(&name_of(&full));
+    let inside = ["snapshots", "blobs", "refs"].contains(&&*name_of(&full));
     if let Some(parent) = full
         .parent()
         .filter(|parent| inside && is_model_cache(parent))
     {
         // The parent as the user would write it, where there is one to write.
-        let cache = path
+        let written = path
             .parent()
-            .filter(|parent| !parent.as_os_str().is_empty() && path.file_name().is_some())
-            .unwrap_or(parent);
-        return model_cache(path, cache).map(Some);
+            .filter(|parent| !parent.as_os_str().is_empty() && path.file_name().is_some());
+        return model_cache(path, written.unwrap_or(parent)).map(Some);
     }
     for root in [path.to_path_buf(), path.join("hub")] {
         let models: Vec<String> = sub_folders(&root)
@@ -148,14 +129,11 @@ pub fn describe_folder(path: &Path) -> Result<Option<Snapshot>, LocalError> {
             .filter_map(|name| id_of(name))
             .collect();
         if !models.is_empty() {
-            return Err(LocalError::CacheRoot {
-                path: path.into(),
-                found: format!(
-                    "{}: {}",
-                    plural(models.len(), "model"),
-                    first(&models, SHOWN)
-                ),
-            });
+            let (count, models) = (plural(models.len(), "model"), first(&models, SHOWN));
+            return Err(cache(
+                format!("a hub cache with {count}: {models}"),
+                "give a model's name, such as `org/name`, or a folder in its `snapshots`",
+            ));
         }
     }
     // A folder without config.json is refused by its opener, unless its files are placeholders.
@@ -172,7 +150,7 @@ pub fn refuse_pointer(file: &Path) -> Result<(), LocalError> {
     match Pointer::read(file) {
         Ok(Some(pointer)) => Err(LocalError::Pointers {
             path: file.into(),
-            files: with_size(name_of(file), pointer),
+            files: with_size(&name_of(file), pointer),
         }),
         _ => Ok(()),
     }
@@ -202,7 +180,7 @@ pub fn refuse_weight_placeholders(folder: &Path) -> Result<(), LocalError> {
 
 /// What a model's folder lacks: files of its configuration and weights; empty for a whole one.
 ///
-/// A tokenizer is not asked for. A Git LFS pointer counts as missing.
+/// A tokenizer is not required. A Git LFS pointer counts as missing.
 pub(crate) fn missing(folder: &Path) -> Vec<String> {
     let lacks = |name: &str| {
         let path = folder.join(name);
@@ -271,7 +249,7 @@ fn with_size(name: &str, pointer: Pointer) -> String {
 /// The snapshot that `refs/main` names in the cache folder of a model; `given` is what errors name.
 fn model_cache(given: &Path, cache: &Path) -> Result<Snapshot, LocalError> {
     let full = cache.canonicalize().unwrap_or_else(|_| cache.into());
-    let id = id_of(name_of(&full)).unwrap_or_else(|| "an unnamed model".into());
+    let id = id_of(&name_of(&full)).unwrap_or_else(|| "an unnamed model".into());
     let snapshots = cache.join("snapshots");
     let named = fs::read_to_string(cache.join("refs").join("main")).ok();
     let named = named.map(|text| text.trim().to_string());
@@ -306,10 +284,9 @@ fn model_cache(given: &Path, cache: &Path) -> Result<Snapshot, LocalError> {
     } else {
         format!("give {}, or run `apb fetch {id}`", whole.join(" or "))
     };
-    Err(LocalError::ModelCache {
+    Err(LocalError::Cache {
         path: given.into(),
-        id,
-        reason,
+        found: format!("the hub cache of `{id}`, {reason}"),
         advice,
     })
 }
@@ -318,7 +295,7 @@ fn model_cache(given: &Path, cache: &Path) -> Result<Snapshot, LocalError> {
 fn is_model_cache(folder: &Path) -> bool {
     let snapshots = folder.join("snapshots").is_dir();
     let rest = folder.join("refs").is_dir() || folder.join("blobs").is_dir();
-    (snapshots && rest) || id_of(name_of(folder)).is_some()
+    (snapshots && rest) || id_of(&name_of(folder)).is_some()
 }
 
 /// `org/name` of a folder `models--org--name`.
@@ -348,13 +325,6 @@ fn target_of_broken(path: &Path) -> Option<PathBuf> {
         return None;
     }
     fs::read_link(path).ok()
-}
-
-fn name_of(folder: &Path) -> &str {
-    folder
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or("")
 }
 
 fn sub_folders(folder: &Path) -> Vec<String> {

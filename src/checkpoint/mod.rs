@@ -69,3 +69,5 @@ pub(crate) use listing::{first, listing_with};
 pub(crate) use safetensors::encode;
 #[cfg(feature = "pytorch")]
 pub(crate) use shards::open_index;
+#[cfg(feature = "pytorch")]
+pub(crate) use tensor::read_error;

@@ -47,7 +47,7 @@ impl From<FloatDType> for LoadOptions {
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct LoadReport {
-    /// What the user should know, one line each.
+    /// Warnings for the user, one line each.
     pub warnings: Vec<LoadWarning>,
     /// Every tensor of the checkpoint that the module does not use, in the order of the files.
     pub unused: Vec<String>,
@@ -57,13 +57,13 @@ pub struct LoadReport {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum LoadWarning {
-    /// Tensors that are not used, or not where the index says.
+    /// Tensors that are not used, or not in the shard that the index names.
     Tensors {
         /// The checkpoint.
         path: PathBuf,
         /// Tensors that the module does not use.
         unused: Vec<String>,
-        /// What the shards hold otherwise than the index says.
+        /// The differences between shards and index.
         shards: ShardNotes,
     },
     /// Biases with values other than 0 of layers that have none by the configuration. They are left
@@ -90,7 +90,7 @@ pub enum LoadWarning {
 pub struct ShardNotes {
     /// Tensors that the index does not name.
     pub unlisted: Vec<String>,
-    /// Tensors that lie in another shard than the index says.
+    /// Tensors in another shard than the index names.
     pub elsewhere: Vec<String>,
     /// Tensors that several shards hold. The last in the order of the shards' names is used, as in
     /// transformers.
@@ -176,7 +176,7 @@ mod tests {
         assert_eq!(
             warning.to_string(),
             "m: 7 tensors are not used by this model: mtp.0, mtp.1, mtp.2, mtp.3, mtp.4 and 2 more; \
-             1 tensor is not named by the index: a\\nb"
+             1 tensor is not named by the index: a b"
         );
         let long = LoadWarning::Biases {
             path: "m".into(),

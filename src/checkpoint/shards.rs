@@ -65,7 +65,7 @@ pub(super) fn open(
             }
         }
     }
-    // Named once: a tensor in two shards is in another than the index says in one of them.
+    // Reported once: one of a repeated tensor's shards is not the one that the index names.
     let twice: BTreeSet<&String> = notes.repeated.iter().collect();
     notes.elsewhere.retain(|name| !twice.contains(name));
     notes.unlisted.retain(|name| !twice.contains(name));

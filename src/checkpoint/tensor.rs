@@ -1,4 +1,4 @@
-//! A stored tensor: what is known about it, and its data.
+//! A stored tensor: its description and its data.
 
 use std::fmt;
 use std::ops::Range;
@@ -34,7 +34,7 @@ impl fmt::Display for StoredType {
     }
 }
 
-/// What is known about a tensor without reading it.
+/// The description of a tensor, known without reading it.
 #[derive(Debug, Clone)]
 pub struct TensorInfo {
     /// Its Hugging Face name.
@@ -115,7 +115,7 @@ impl Data {
 }
 
 /// The error for a tensor whose data cannot be read.
-pub(super) fn read_error(info: &TensorInfo, message: String) -> WeightsError {
+pub(crate) fn read_error(info: &TensorInfo, message: String) -> WeightsError {
     WeightsError::Read {
         path: info.file.clone(),
         name: info.name.clone(),

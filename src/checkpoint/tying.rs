@@ -14,7 +14,7 @@ use crate::model::DecoderConfig;
 ///
 /// As in transformers, `tie_word_embeddings` is followed unless the checkpoint holds both an
 /// embedding and a head of that shape with other numbers, compared as `dtype`: then the stored head
-/// is used, and the warning says so. In GGUF, as in llama.cpp, a head that is stored is used.
+/// is used, with a warning. In GGUF, as in llama.cpp, a head that is stored is used.
 ///
 /// The two tensors are compared in the mapped files, a piece at a time.
 ///

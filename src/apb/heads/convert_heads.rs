@@ -18,7 +18,7 @@ use super::pytorch::{self, PytorchTensor};
 use crate::checkpoint::index::INDEX_FILE;
 use crate::checkpoint::safetensors::encode;
 use crate::checkpoint::{
-    Checkpoint, FileError, SINGLE_FILE, StoredType, TensorInfo, WeightsError, listing_with,
+    Checkpoint, FileError, SINGLE_FILE, StoredType, TensorInfo, listing_with, read_error,
     write_file,
 };
 
@@ -72,7 +72,12 @@ pub fn convert_heads(
     let (heads, ignored) = choose(input, sources)?;
     let found: Found = heads
         .iter()
-        .map(|(place, source)| (*place, (source.name().into(), source.shape().to_vec())))
+        .map(|(place, source)| {
+            (
+                *place,
+                (source.info.name.clone(), source.info.shape.clone()),
+            )
+        })
         .collect();
     let shape = common_shape(&found).map_err(|fault| ConvertHeadsError::Fault {
         path: input.into(),
@@ -94,9 +99,9 @@ pub fn convert_heads(
         metadata["base_model"] = base_model.into();
     }
     let described = tensors.iter().map(|(name, dtype, stored, source)| {
-        let elements: usize = source.shape().iter().product();
-        let byte_len = elements as u64 * DType::from(*dtype).size() as u64;
-        (name.as_str(), stored.as_str(), source.shape(), byte_len)
+        let shape = &source.info.shape[..];
+        let byte_len = source.info.elements() as u64 * DType::from(*dtype).size() as u64;
+        (name.as_str(), stored.as_str(), shape, byte_len)
     });
     let (header, _) = encode(metadata, described);
 
@@ -119,61 +124,55 @@ pub fn convert_heads(
 }
 
 /// A tensor of the input.
-enum Source {
+struct Source {
+    info: TensorInfo,
+    data: Data,
+}
+
+enum Data {
     Pytorch(PytorchTensor),
-    Safetensors(Arc<Checkpoint>, TensorInfo),
+    Safetensors(Arc<Checkpoint>),
+}
+
+impl From<PytorchTensor> for Source {
+    fn from(source: PytorchTensor) -> Self {
+        let tensor = &source.tensor;
+        let info = TensorInfo {
+            name: tensor.name.clone(),
+            shape: tensor.shape().to_vec(),
+            stored: match tensor.dtype() {
+                pytorch_reader::DType::F32 => StoredType::Float(FloatDType::F32),
+                pytorch_reader::DType::F16 => StoredType::Float(FloatDType::F16),
+                pytorch_reader::DType::BF16 => StoredType::Float(FloatDType::BF16),
+                other => StoredType::Other(format!("{other:?}")),
+            },
+            file: source.file.clone(),
+        };
+        let data = Data::Pytorch(source);
+        Self { info, data }
+    }
 }
 
 impl Source {
-    fn name(&self) -> &str {
-        match self {
-            Self::Pytorch(source) => &source.tensor.name,
-            Self::Safetensors(_, info) => &info.name,
-        }
-    }
-
-    fn shape(&self) -> &[usize] {
-        match self {
-            Self::Pytorch(source) => source.tensor.shape(),
-            Self::Safetensors(_, info) => &info.shape,
-        }
-    }
-
-    fn file(&self) -> &Path {
-        match self {
-            Self::Pytorch(source) => &source.file,
-            Self::Safetensors(_, info) => &info.file,
-        }
-    }
-
     fn dtype(&self) -> Result<FloatDType, ConvertHeadsError> {
-        let found = match self {
-            Self::Pytorch(source) => match source.tensor.dtype() {
-                pytorch_reader::DType::F32 => return Ok(FloatDType::F32),
-                pytorch_reader::DType::F16 => return Ok(FloatDType::F16),
-                pytorch_reader::DType::BF16 => return Ok(FloatDType::BF16),
-                other => format!("{other:?}"),
-            },
-            Self::Safetensors(_, info) => match &info.stored {
-                StoredType::Float(dtype) if *dtype != FloatDType::F64 => return Ok(*dtype),
-                other => other.to_string(),
-            },
-        };
-        Err(ConvertHeadsError::StoredType {
-            path: self.file().into(),
-            name: self.name().into(),
-            found,
-        })
+        match &self.info.stored {
+            StoredType::Float(dtype) if *dtype != FloatDType::F64 => Ok(*dtype),
+            other => Err(ConvertHeadsError::StoredType {
+                path: self.info.file.clone(),
+                name: self.info.name.clone(),
+                found: other.to_string(),
+            }),
+        }
     }
 
     /// Refuses a tensor that would take more memory than its file has bytes. Safetensors cannot
     /// claim that: their header was compared with the file.
     fn refuse_claim(&self) -> Result<(), ConvertHeadsError> {
-        match self {
-            Self::Pytorch(source) if source.tensor.byte_len() as u64 > source.file_len => {
+        match &self.data {
+            Data::Pytorch(source) if source.tensor.byte_len() as u64 > source.file_len => {
                 Err(ConvertHeadsError::Claim {
                     path: source.file.clone(),
-                    what: format!("tensor `{}`", source.tensor.name),
+                    what: format!("tensor `{}`", self.info.name),
                     claimed: source.tensor.byte_len() as u64,
                     file_len: source.file_len,
                 })
@@ -188,21 +187,17 @@ impl Source {
         dtype: FloatDType,
         write: impl FnOnce(&[u8]) -> Result<(), FileError>,
     ) -> Result<(), ConvertHeadsError> {
-        match self {
-            Self::Pytorch(source) => {
-                let bytes = source
-                    .tensor
-                    .read()
-                    .map_err(pytorch::damaged(&source.file))?;
+        let info = &self.info;
+        match &self.data {
+            Data::Pytorch(source) => {
+                let bytes = source.tensor.read().map_err(pytorch::damaged(&info.file))?;
                 Ok(write(&bytes)?)
             }
-            Self::Safetensors(checkpoint, info) => {
+            Data::Safetensors(checkpoint) => {
                 let tensor = checkpoint.tensor(&info.name, dtype)?;
-                let bytes = tensor.into_bytes().map_err(|e| WeightsError::Read {
-                    path: info.file.clone(),
-                    name: info.name.clone(),
-                    message: e.to_string(),
-                })?;
+                let bytes = tensor
+                    .into_bytes()
+                    .map_err(|error| read_error(info, error.to_string()))?;
                 Ok(write(&bytes)?)
             }
         }
@@ -215,7 +210,7 @@ fn open(input: &Path) -> Result<(Vec<Source>, Option<String>), ConvertHeadsError
         return Err(ConvertHeadsError::NotFound { path: input.into() });
     }
     let from_pytorch =
-        |tensors: Vec<PytorchTensor>| (tensors.into_iter().map(Source::Pytorch).collect(), None);
+        |tensors: Vec<PytorchTensor>| (tensors.into_iter().map(Source::from).collect(), None);
     if input.is_dir() {
         let file = |name: &str| Some(input.join(name)).filter(|path| path.exists());
         if let Some(heads) = file(HEADS_FILE) {
@@ -255,9 +250,10 @@ fn open(input: &Path) -> Result<(Vec<Source>, Option<String>), ConvertHeadsError
 
 fn safetensors(path: &Path) -> Result<(Vec<Source>, Option<String>), ConvertHeadsError> {
     let checkpoint = Arc::new(Checkpoint::open(path)?);
-    let sources = checkpoint
-        .tensors()
-        .map(|info| Source::Safetensors(Arc::clone(&checkpoint), info.clone()));
+    let sources = checkpoint.tensors().map(|info| Source {
+        info: info.clone(),
+        data: Data::Safetensors(Arc::clone(&checkpoint)),
+    });
     let base_model = checkpoint.metadata().get("base_model").cloned();
     Ok((sources.collect(), base_model))
 }
@@ -273,7 +269,7 @@ fn choose(
     };
     let (mut heads, mut ignored) = (BTreeMap::new(), Vec::new());
     for source in sources {
-        let name = source.name().to_string();
+        let name = source.info.name.clone();
         let Some((place, parameter)) = within_prefix(&name) else {
             ignored.push(name);
             continue;
@@ -288,7 +284,7 @@ fn choose(
             }
             Entry::Occupied(entry) => {
                 return Err(wrong(HeadsFault::Twice {
-                    first: entry.get().name().into(),
+                    first: entry.get().info.name.clone(),
                     second: name,
                     name: tensor_name(place),
                 }));

@@ -19,7 +19,7 @@ pub enum HeadsError {
     /// The path does not exist.
     #[error("{}: no such file or folder; give a {HEADS_FILE}, or the folder that holds it", path.display())]
     NotFound {
-        /// The path that was asked for.
+        /// The path that was given.
         path: PathBuf,
     },
     /// A folder without a heads file.
@@ -83,7 +83,7 @@ pub enum HeadsError {
         path: PathBuf,
         /// R of the tensors.
         expected: usize,
-        /// What the metadata says.
+        /// The width in the metadata.
         found: String,
     },
     /// Heads that name another model of the same shape.
@@ -136,7 +136,7 @@ pub enum ConvertHeadsError {
     /// The path does not exist.
     #[error("{}: no such file or folder; check the spelling, or download the heads first", path.display())]
     NotFound {
-        /// The path that was asked for.
+        /// The path that was given.
         path: PathBuf,
     },
     /// A folder without weights that are read.
@@ -155,7 +155,7 @@ pub enum ConvertHeadsError {
         /// What it is instead, and what to do.
         found: String,
     },
-    /// A pickle that asks for more than tensors.
+    /// A pickle that requests more than tensors.
     #[error("{}: {source}", path.display())]
     Pickle {
         /// The file.

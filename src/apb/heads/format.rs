@@ -16,8 +16,8 @@ pub const HEADS_FORMAT: &str = "apb-retaining-heads-1";
 /// [`ModelSource::fingerprint`](crate::checkpoint::source::ModelSource::fingerprint).
 pub const HEADS_MODEL: &str = "model_fingerprint";
 
-/// What comes before the version in [`HEADS_FORMAT`]. Other texts, such as the `pt` of Python's
-/// safetensors, say nothing about the heads.
+/// What comes before the version in [`HEADS_FORMAT`]. Other formats, such as the `pt` of Python's
+/// safetensors, are accepted.
 pub(super) const FORMAT_FAMILY: &str = "apb-retaining-heads-";
 
 /// The name of PyTorch's weights in a folder.

@@ -16,7 +16,7 @@ use crate::checkpoint::source::ModelSource;
 use crate::checkpoint::{self, Checkpoint, LoadOptions, StoredType, listing_with};
 use crate::model::AttentionShape;
 
-/// What is known about a file of retaining heads without reading its weights.
+/// The description of a file of retaining heads, known without reading its weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HeadsInfo {

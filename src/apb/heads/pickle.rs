@@ -34,7 +34,7 @@ const SHOWN: usize = 80;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PickleError {
-    /// It asks for something that a file of tensors does not need.
+    /// A call that a file of tensors does not need.
     #[error(
         "expected nothing but tensors in dictionaries, found a call for `{name}`; nothing of it was run: do not load this file with Python unless you trust it, and ask for a plain state dict"
     )]
@@ -49,7 +49,7 @@ pub enum PickleError {
     Instruction {
         /// Its name, or its byte.
         name: String,
-        /// Where it stands.
+        /// Its offset in bytes.
         at: usize,
     },
     /// It ends early.
@@ -63,7 +63,7 @@ pub enum PickleError {
     /// A name that is not UTF-8.
     #[error("expected the name of a function or type at byte {at}, found bytes that are no text")]
     NotText {
-        /// Where it stands.
+        /// Its offset in bytes.
         at: usize,
     },
 }

@@ -8,7 +8,7 @@ use super::model::Gguf;
 use crate::model::Architecture;
 
 /// Keys that scale, cap or clamp in some architecture, and the value with which they do nothing; 0
-/// stands for "not set" with all of them.
+/// means "not set" for all of them.
 const NEUTRAL: [(&str, f64); 9] = [
     ("attention.clamp_kqv", 0.0),
     ("attention.max_alibi_bias", 0.0),
@@ -108,7 +108,7 @@ impl Gguf {
             return Ok(config);
         };
         if architecture == Architecture::Qwen2 {
-            // Qwen2 always has q, k and v biases; its config knows no such key.
+            // Qwen2 always has q, k and v biases; its config has no such key.
             fields.remove("attention_bias");
             fields.remove("mlp_bias");
         }

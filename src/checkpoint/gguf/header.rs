@@ -378,7 +378,7 @@ fn width(kind: u32) -> Option<u64> {
     }
 }
 
-/// A fixed-width value; `item` is as long as [`width`] says.
+/// A fixed-width value; `item` has [`width`] bytes.
 fn scalar(kind: u32, item: &[u8]) -> Value {
     let mut wide = [0u8; 8];
     wide[..item.len()].copy_from_slice(item);

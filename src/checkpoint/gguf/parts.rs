@@ -7,6 +7,7 @@ use super::error::GgufError;
 use super::header::Header;
 use super::metadata::{Metadata, missing};
 use crate::checkpoint::error::WeightsError;
+use crate::checkpoint::listing::name_of;
 use crate::checkpoint::mapped::MappedFile;
 
 /// The name of a part of a split model, such as `model-00001-of-00003.gguf`.
@@ -163,7 +164,7 @@ const COUNT: &str = "split.count";
 /// Number of tensors in all parts.
 const TENSORS: &str = "split.tensors.count";
 
-/// Where a part stands among the others.
+/// The place of a part among the others.
 struct Place {
     folder: PathBuf,
     prefix: String,
@@ -182,10 +183,7 @@ impl Place {
                 found: number.to_string(),
             });
         }
-        let name = path
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default();
+        let name = name_of(path);
         let number = number + 1;
         match PartName::parse(&name) {
             Some(part) if (u64::from(part.number), u64::from(part.count)) == (number, count) => {
@@ -203,7 +201,7 @@ impl Place {
                     "{}-{number:05}-of-{count:05}.gguf",
                     part.map_or("NAME", |part| part.prefix)
                 ),
-                found: name,
+                found: name.into(),
             }),
         }
     }
@@ -222,7 +220,7 @@ impl Place {
     }
 }
 
-/// Checks that a part is the one its name says and of the first part's model.
+/// Checks that a part has the number in its name and belongs to the first part's model.
 fn check(number: u32, place: &Place, first: &Header, (_, part): &Part) -> Result<(), GgufError> {
     let (found, count) = (integer(part, NUMBER)?, integer(part, COUNT)?);
     let named = |number: Option<u64>, count: Option<u64>| match (number, count) {

@@ -69,8 +69,8 @@ impl GgufTokenizer {
     ///
     /// # Errors
     ///
-    /// A [`GgufError`]: no vocabulary, or one of another kind; a token that stands twice; a
-    /// pre-tokenizer this crate does not know.
+    /// A [`GgufError`]: no vocabulary, or one of another kind; a repeated token; an
+    /// unknown pre-tokenizer.
     pub fn read(metadata: &BTreeMap<String, Value>) -> Result<Self, GgufError> {
         let file = Metadata(metadata);
         let mut vocabulary = file.vocabulary()?;
@@ -180,7 +180,7 @@ impl<'a> Metadata<'a> {
         let vocab = vocabulary.vocab();
         let mut merges = Vec::new();
         for merge in self.texts(MERGES)? {
-            // As llama.cpp, at the first space behind the first character.
+            // As in llama.cpp, at the first space behind the first character.
             let cut = merge.char_indices().skip(1).find(|(_, c)| *c == ' ');
             let Some((cut, _)) = cut else {
                 return Err(GgufError::WrongValue {
@@ -231,7 +231,7 @@ impl<'a> Metadata<'a> {
                 .find(|&id| vocabulary.kind(id) == Kind::Unknown)
                 .map(|id| tokens[id].as_str()),
         };
-        // llama.cpp goes by the model's name for the tokens of Phi 3 that take white space along.
+        // llama.cpp uses the model's name to find the tokens of Phi 3 that include white space.
         let name = self
             .text("general.name")?
             .unwrap_or_default()

@@ -93,7 +93,7 @@ fn without_dots(path: &str) -> String {
     format!("/{}{end}", kept.join("/"))
 }
 
-/// An address without name and password, and without its query, in which a signature may stand.
+/// An address without name and password, and without its query, which may hold a signature.
 pub(super) fn without_user(address: &str) -> String {
     let address = address.split('?').next().unwrap_or(address);
     let (scheme, rest) = match address.split_once("://") {

@@ -1,4 +1,4 @@
-//! A model on the hub: asked for, fetched into the cache, or taken from there.
+//! A model on the hub: fetched into the cache, or taken from there.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -21,14 +21,8 @@ use crate::checkpoint::shards::open_index;
 /// Names that a message shows of a model's files.
 const SHOWN: usize = 20;
 
-/// How long the hub may take to answer a question.
-const ANSWER: Duration = Duration::from_secs(30);
-
-/// How long it may take if the cache has an answer already.
+/// How long the hub may take to answer if the cache has an answer already.
 const SHORT_ANSWER: Duration = Duration::from_secs(10);
-
-/// How long a download may stand still.
-const STALL: Duration = Duration::from_secs(60);
 
 const TOKENIZER: &str = "tokenizer.json";
 
@@ -45,7 +39,7 @@ const WANTED: [&str; 9] = [
     "chat_template.json",
 ];
 
-/// What stands for `tokenizer.json` in a model without it.
+/// The vocabulary of a model without `tokenizer.json`.
 const VOCABULARY: [&str; 2] = ["vocab.json", "merges.txt"];
 
 /// The folder of the chat templates that have names.
@@ -53,15 +47,7 @@ const TEMPLATES: &str = "additional_chat_templates/";
 
 /// A Hugging Face hub and the cache of what was fetched from it.
 #[derive(Debug, Clone)]
-pub struct Hub {
-    endpoint: String,
-    cache: Option<PathBuf>,
-    token: Option<Token>,
-    offline: bool,
-    symlinks: bool,
-    answer: Duration,
-    stall: Duration,
-}
+pub struct Hub(Settings);
 
 /// A model of the hub that is now on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +57,7 @@ pub struct Resolved {
     pub path: PathBuf,
     /// Its commit.
     pub commit: String,
-    /// What the user should know, such as that the cache could not be compared with the hub.
+    /// Warnings for the user, such as that the cache could not be compared with the hub.
     pub warnings: Vec<String>,
 }
 
@@ -86,65 +72,56 @@ pub fn resolve(spec: &str, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Res
 }
 
 impl Hub {
-    /// The hub as the environment says, with the variables and precedence of Python's
+    /// The hub of the environment, with the variables and precedence of Python's
     /// `huggingface_hub`: `HF_ENDPOINT`; `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, `HF_HOME`,
     /// `XDG_CACHE_HOME` for the cache; `HF_TOKEN`, `HUGGING_FACE_HUB_TOKEN`, `HF_TOKEN_PATH` or the
     /// token file of `hf auth login`; `HF_HUB_DISABLE_IMPLICIT_TOKEN`; `HF_HUB_OFFLINE`,
     /// `TRANSFORMERS_OFFLINE`; `HF_HUB_DISABLE_SYMLINKS`; and for the limits, in seconds,
     /// `HF_HUB_ETAG_TIMEOUT` and `HF_HUB_DOWNLOAD_TIMEOUT`.
     pub fn from_env() -> Self {
-        let settings = Settings::from_env();
-        Self {
-            endpoint: settings.endpoint,
-            cache: settings.cache,
-            token: settings.token,
-            offline: settings.offline,
-            symlinks: settings.symlinks,
-            answer: settings.answer.unwrap_or(ANSWER),
-            stall: settings.stall.unwrap_or(STALL),
-        }
+        Self(Settings::from_env())
     }
 
     /// Another hub, such as a mirror.
     pub fn with_endpoint(mut self, endpoint: impl Into<String>) -> Self {
-        self.endpoint = endpoint.into();
+        self.0.endpoint = endpoint.into();
         self
     }
 
     /// Another folder for the cache.
     pub fn with_cache(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.cache = Some(folder.into());
+        self.0.cache = Some(folder.into());
         self
     }
 
     /// Another token, or none.
     pub fn with_token(mut self, token: Option<&str>) -> Self {
-        self.token = token.and_then(Token::clean);
+        self.0.token = token.and_then(Token::clean);
         self
     }
 
     /// Other limits: how long the hub may take to answer, and how long a download may stand still.
     pub fn with_timeouts(mut self, answer: Duration, stall: Duration) -> Self {
-        (self.answer, self.stall) = (answer, stall);
+        (self.0.answer, self.0.stall) = (answer, stall);
         self
     }
 
-    /// Whether the hub may not be asked at all.
+    /// Whether no request may be sent to the hub.
     pub fn with_offline(mut self, offline: bool) -> Self {
-        self.offline = offline;
+        self.0.offline = offline;
         self
     }
 
     /// Whether snapshots are links to blobs, as they are where the file system has links.
     pub fn with_symlinks(mut self, symlinks: bool) -> Self {
-        self.symlinks = symlinks;
+        self.0.symlinks = symlinks;
         self
     }
 
     /// The folder of a model, with configuration, tokenizer and safetensors.
     ///
-    /// The hub is asked where a branch or tag is now, and what the cache lacks of that commit is
-    /// fetched; a download that broke off is taken up where it ended. Where the hub cannot be
+    /// The commit of a branch or tag is requested from the hub, and the files that the cache lacks of it
+    /// are fetched; an interrupted download is resumed. Where the hub cannot be
     /// reached or refuses, a complete model in the cache serves, and a warning says that it could
     /// not be checked. The whole hash of a commit that is complete in the cache needs no hub.
     ///
@@ -152,14 +129,14 @@ impl Hub {
     ///
     /// The hub unreachable or silent, access refused, no such model, no safetensors in it; answers
     /// that name files outside the cache, or files other than what was promised. No call waits
-    /// longer than the limits for a sign of life.
+    /// longer than the timeouts.
     pub fn resolve(
         &self,
         spec: &Spec,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Resolved, HubError> {
-        let root = self.cache.as_deref().ok_or(HubError::NoHubCache)?;
-        let store = Store::new(root, spec, self.symlinks);
+        let root = self.0.cache.as_deref().ok_or(HubError::NoHubCache)?;
+        let store = Store::new(root, spec, self.0.symlinks);
         let known = store.commit_of(&spec.revision);
         let cached = known.filter(|commit| store.is_complete(commit));
         let fixed = is_full_commit(&spec.revision);
@@ -168,7 +145,7 @@ impl Hub {
             commit,
             warnings,
         };
-        if self.offline {
+        if self.0.offline {
             let commit = cached.ok_or_else(|| HubError::NotCached {
                 id: spec.to_string(),
                 path: root.into(),
@@ -194,17 +171,17 @@ impl Hub {
 
     /// A client for a question whose whole answer has to come in time.
     fn asking(&self, answer: Duration) -> Result<Client, HubError> {
-        let answer = answer.min(self.answer);
+        let answer = answer.min(self.0.answer);
         let limits = Limits {
             answer,
-            stall: self.stall.min(answer),
+            stall: self.0.stall.min(answer),
             body: Some(answer),
         };
-        Client::new(&self.endpoint, self.token.as_ref(), limits)
+        Client::new(&self.0.endpoint, self.0.token.as_ref(), limits)
     }
 
-    /// What to say about a folder that holds `commit` of a revision: that the revision is elsewhere
-    /// now, or that this could not be checked; nothing of a revision that cannot move.
+    /// The warning about a folder that holds `commit` of a revision: that the revision has moved, or
+    /// that this could not be checked; none for a revision that cannot move.
     pub(super) fn compare(&self, spec: &Spec, folder: &Path, commit: &str) -> Option<String> {
         if is_full_commit(&spec.revision) {
             return None;
@@ -215,7 +192,7 @@ impl Hub {
             short(commit),
             spec.revision
         );
-        if self.offline {
+        if self.0.offline {
             return Some(format!(
                 "{holds}, which could not be checked: HF_HUB_OFFLINE is set"
             ));
@@ -231,7 +208,7 @@ impl Hub {
         }
     }
 
-    /// Fetches what the cache lacks; gives the commit and what the user should know.
+    /// Fetches what the cache lacks; returns the commit and warnings.
     fn fetch(
         &self,
         spec: &Spec,
@@ -242,16 +219,16 @@ impl Hub {
         let listing = match cached {
             Some(_) => list(&self.asking(SHORT_ANSWER)?, spec)?,
             None => {
-                let asking = self.asking(self.answer)?;
+                let asking = self.asking(self.0.answer)?;
                 with_retries(|| list(&asking, spec))?
             }
         };
         let limits = Limits {
-            answer: self.answer,
-            stall: self.stall,
+            answer: self.0.answer,
+            stall: self.0.stall,
             body: None,
         };
-        let client = Client::new(&self.endpoint, self.token.as_ref(), limits)?;
+        let client = Client::new(&self.0.endpoint, self.0.token.as_ref(), limits)?;
         let (mut warnings, commit) = (Vec::new(), listing.commit);
         if let Some(old) = cached.filter(|old| *old != commit) {
             warnings.push(format!(
@@ -266,7 +243,7 @@ impl Hub {
             store,
             spec,
             commit: &commit,
-            stall: self.stall,
+            stall: self.0.stall,
             warnings: &mut warnings,
         };
         let names = listing.names.as_ref();
@@ -344,7 +321,7 @@ fn has_tokenizer(store: &Store, commit: &str) -> bool {
         || store.has(commit, TOKENIZER).is_some()
 }
 
-/// Whether a model in the cache may be used in spite of the error: the hub does not say anything
+/// Whether a model in the cache may be used in spite of the error: the hub gives no information
 /// about the model, or refuses to.
 fn cache_serves(error: &HubError) -> bool {
     match error {

@@ -9,9 +9,9 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::error::HubError;
-use super::http::{COMMIT, Client, Reply};
+use super::http::{Blob, COMMIT, Client, Reply};
 use super::manifest::for_each_part;
-use super::names::{sha256_of, shown};
+use super::names::shown;
 use super::spec::Spec;
 use super::store::{Lock, Store};
 use crate::checkpoint::lfs::{MAX_POINTER_LEN, Pointer};
@@ -30,7 +30,7 @@ const MAX_WAIT: Duration = Duration::from_secs(20);
 /// Bytes that have to arrive for a download that broke off to have its full number of tries again.
 const HEADWAY: u64 = 1 << 20;
 
-/// The longest file that is taken where the hub does not say how long it is.
+/// The longest file that is accepted without a length.
 const MAX_UNSIZED: u64 = 1 << 40;
 
 /// A model that is being fetched in one version.
@@ -42,19 +42,6 @@ pub(super) struct Fetching<'a> {
     pub(super) stall: Duration,
     /// Warnings for the user.
     pub(super) warnings: &'a mut Vec<String>,
-}
-
-/// A file as the hub describes it.
-struct Described {
-    etag: Option<String>,
-    size: Option<u64>,
-    framed: bool,
-}
-
-impl Described {
-    fn sha256(&self) -> Option<&str> {
-        self.etag.as_deref().and_then(sha256_of)
-    }
 }
 
 impl Fetching<'_> {
@@ -104,29 +91,19 @@ impl Fetching<'_> {
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<PathBuf, HubError> {
         let reply = self.ask(name, 0)?;
-        let described = Described {
-            etag: reply.etag.clone(),
-            size: reply.size,
-            framed: reply.framed,
-        };
+        let described = reply.blob.clone();
         // Without an ETag, commit and name identify the bytes.
         let key = described
             .etag
             .clone()
             .unwrap_or_else(|| hex::encode(&Sha256::digest(format!("{} {name}", self.commit))));
         let mut reply = Some(reply);
-        let (total, lock) = (described.size.unwrap_or(0), {
-            let mut waiting = |done| {
-                // The connection would time out meanwhile.
-                reply = None;
-                progress(Progress {
-                    item: name,
-                    done,
-                    total: described.size.unwrap_or(0),
-                });
-            };
-            self.store.lock(&key, self.stall, &mut waiting)?
-        });
+        let total = described.size.unwrap_or(0);
+        let lock = self.store.lock(&key, self.stall, &mut |done| {
+            // The connection would time out meanwhile.
+            reply = None;
+            progress(Progress::new(name, done, total));
+        })?;
         if let Some(etag) = &described.etag {
             let present = fs::metadata(self.store.blob(etag));
             let whole = present.is_ok_and(|m| described.size.is_none_or(|size| size == m.len()));
@@ -148,19 +125,12 @@ impl Fetching<'_> {
                 part.restart()?;
             }
             if reply.start != part.length {
-                return Err(HubError::Header {
-                    endpoint: self.client.endpoint(),
-                    item: name.to_string(),
-                    header: "Content-Range",
-                    expected: format!("a part from byte {} on", part.length),
-                    found: format!("one from byte {}", reply.start),
-                });
+                let expected = format!("a part from byte {} on", part.length);
+                let found = format!("one from byte {}", reply.start);
+                let header = "Content-Range";
+                return Err(self.client.wrong_header(name, header, expected, found));
             }
-            progress(Progress {
-                item: name,
-                done: part.length,
-                total,
-            });
+            progress(Progress::new(name, part.length, total));
             self.receive(name, reply, &mut part, &described, progress)?;
         }
         self.check(name, &mut part, &described)?;
@@ -186,32 +156,25 @@ impl Fetching<'_> {
         }
         check_status(&reply, self.client, &format!("{} ({name})", self.spec))?;
         if let Some(found) = reply.commit.as_ref().filter(|found| *found != self.commit) {
-            return Err(HubError::Header {
-                endpoint: self.client.endpoint(),
-                item: name.to_string(),
-                header: COMMIT,
-                expected: format!("`{}`, which was asked for", self.commit),
-                found: format!("`{}`", shown(found)),
-            });
+            let expected = format!("`{}`, which was asked for", self.commit);
+            let found = format!("`{}`", shown(found));
+            return Err(self.client.wrong_header(name, COMMIT, expected, found));
         }
         Ok(reply)
     }
 
     /// An answer with the rest of a file, or with all of it if the hub cannot give a part.
-    fn resume(
-        &self,
-        name: &str,
-        part: &mut Part,
-        described: &Described,
-    ) -> Result<Reply, HubError> {
+    fn resume(&self, name: &str, part: &mut Part, described: &Blob) -> Result<Reply, HubError> {
         if part.length > 0 {
             let reply = self.ask(name, part.length)?;
             // Both are of one commit unless their ETags differ.
-            let same = reply.etag.is_none() || reply.etag == described.etag;
-            if same && reply.status == 206 && reply.start == part.length {
-                return Ok(reply);
-            }
-            if same && reply.status == 200 {
+            let etag = &reply.blob.etag;
+            let same = etag.is_none() || *etag == described.etag;
+            let usable = match reply.status {
+                206 => reply.start == part.length,
+                status => status == 200,
+            };
+            if same && usable {
                 return Ok(reply);
             }
         }
@@ -225,7 +188,7 @@ impl Fetching<'_> {
         name: &str,
         reply: Reply,
         part: &mut Part,
-        described: &Described,
+        described: &Blob,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<(), HubError> {
         let limit = described.size.unwrap_or(MAX_UNSIZED);
@@ -237,19 +200,15 @@ impl Fetching<'_> {
                 return Err(self.damaged(name, format!("{limit} bytes"), "more".into()));
             }
             part.write(bytes)?;
-            progress(Progress {
-                item: name,
-                done: part.length,
-                total,
-            });
+            progress(Progress::new(name, part.length, total));
             Ok(())
         })
     }
 
     /// Whether what has arrived is the file.
-    fn check(&self, name: &str, part: &mut Part, described: &Described) -> Result<(), HubError> {
+    fn check(&self, name: &str, part: &mut Part, described: &Blob) -> Result<(), HubError> {
         if let Some(size) = described.size.filter(|&size| size > part.length) {
-            // Kept: the rest is asked for at the next try.
+            // Kept: the rest is requested at the next try.
             return Err(HubError::Cut {
                 endpoint: self.client.endpoint(),
                 item: name.to_string(),
@@ -290,7 +249,7 @@ impl Fetching<'_> {
     }
 }
 
-/// The error that a status stands for; success is none.
+/// The error for a status that is not success.
 pub(super) fn check_status(reply: &Reply, client: &Client, id: &str) -> Result<(), HubError> {
     let id = id.to_string();
     match reply.status {

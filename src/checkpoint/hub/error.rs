@@ -18,7 +18,7 @@ pub enum HubError {
         "expected a folder, a hub id such as `org/name` or `org/name@revision`, or one of: {known}; found `{found}`"
     )]
     Spec {
-        /// What was asked for.
+        /// The name that was given.
         found: String,
         /// The names of models that are fetched by alias.
         known: String,

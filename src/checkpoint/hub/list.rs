@@ -40,11 +40,9 @@ struct RawFile {
 /// Requests the commit of a revision and the list of its files.
 pub(super) fn list(client: &Client, spec: &Spec) -> Result<Listing, HubError> {
     let id = spec.to_string();
-    let reply = client.get(
-        &client.list_url(&spec.id, &spec.revision),
-        0,
-        "the list of files",
-    )?;
+    const ITEM: &str = "the list of files";
+    let url = client.list_url(&spec.id, &spec.revision);
+    let reply = client.get(&url, 0, ITEM)?;
     // A mirror may have the files and no lists; the hub itself answers with a code.
     if reply.status == 404 && reply.code.is_none() {
         return Ok(Listing {
@@ -58,7 +56,7 @@ pub(super) fn list(client: &Client, spec: &Spec) -> Result<Listing, HubError> {
         .into_reader()
         .take(MAX_LIST_LEN)
         .read_to_end(&mut bytes)
-        .map_err(|error| client.broke_off("the list of files", &error))?;
+        .map_err(|error| client.broke_off(ITEM, &error))?;
     let wrong = |message: String| HubError::Answer {
         endpoint: client.endpoint(),
         id: id.clone(),
@@ -96,18 +94,13 @@ fn described_commit(client: &Client, spec: &Spec) -> Result<String, HubError> {
     if is_full_commit(&spec.revision) {
         return Ok(spec.revision.clone());
     }
-    let reply = client.get(
-        &client.file_url(&spec.id, &spec.revision, CONFIG),
-        0,
-        CONFIG,
-    )?;
+    let url = client.file_url(&spec.id, &spec.revision, CONFIG);
+    let reply = client.get(&url, 0, CONFIG)?;
     check_status(&reply, client, &spec.to_string())?;
-    reply.commit.ok_or_else(|| HubError::Header {
-        endpoint: client.endpoint(),
-        item: CONFIG.into(),
-        header: COMMIT,
-        expected: format!("the commit of `{}`", spec.revision),
-        found: "no such header, and no list of files that names it".into(),
+    reply.commit.ok_or_else(|| {
+        let expected = format!("the commit of `{}`", spec.revision);
+        let found = "no such header, and no list of files that names it";
+        client.wrong_header(CONFIG, COMMIT, expected, found)
     })
 }
 

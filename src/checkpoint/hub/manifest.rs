@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::error::HubError;
 use crate::checkpoint::checkpoint::Checkpoint;
 use crate::checkpoint::folder::write_json;
+use crate::checkpoint::listing::name_of;
 use crate::checkpoint::progress::Progress;
 use crate::hex;
 
@@ -62,7 +63,7 @@ pub struct FetchReport {
     pub source: Origin,
     /// Its commit on the hub; `None` of a package, or of a folder without it.
     pub commit: Option<String>,
-    /// What the user should know, such as that the cache could not be compared with the hub.
+    /// Warnings for the user, such as that the cache could not be compared with the hub.
     pub warnings: Vec<String>,
 }
 
@@ -150,11 +151,7 @@ fn file_sha256(path: &Path, progress: &mut dyn FnMut(Progress<'_>)) -> Result<St
     for_each_part(&mut file, HubError::at(path), |part| {
         hash.update(part);
         done += part.len() as u64;
-        progress(Progress {
-            item: &name_of(path),
-            done,
-            total,
-        });
+        progress(Progress::new(&name_of(path), done, total));
         Ok(())
     })?;
     Ok(hex::encode(&hash.finalize()))
@@ -175,9 +172,4 @@ pub(super) fn for_each_part(
             Err(error) => return Err(failed(error)),
         }
     }
-}
-
-fn name_of(path: &Path) -> String {
-    let name = path.file_name().unwrap_or_default();
-    name.to_string_lossy().into_owned()
 }

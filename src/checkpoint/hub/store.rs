@@ -64,7 +64,7 @@ impl Store {
         self.folder.join("blobs").join(etag)
     }
 
-    /// The commit a revision was at when it was last asked for; a commit is its own.
+    /// The commit of a revision when it was last requested; a commit is its own.
     pub(super) fn commit_of(&self, revision: &str) -> Option<String> {
         if is_full_commit(revision) {
             return Some(revision.to_string());
