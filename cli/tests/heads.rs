@@ -10,8 +10,8 @@ use std::process::{Command, Output};
 
 use burn::tensor::{DType, Device, Distribution, FloatDType, Tensor, activation};
 use burn_apb::apb::heads::{
-    HEADS_FORMAT, HEADS_MODEL, HeadsError, HeadsFault, RetainingHeads, RetainingHeadsConfig,
-    convert_heads,
+    HEADS_FORMAT, HEADS_MODEL, HeadsError, HeadsFault, HeadsFile, HeadsInfo, RetainingHeads,
+    RetainingHeadsConfig, convert_heads,
 };
 use burn_apb::checkpoint::Checkpoint;
 use burn_apb::checkpoint::source::ModelSource;
@@ -22,6 +22,11 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 mod largest_request;
 
 use largest_request::assert_modest;
+
+/// The header of the heads at `path`.
+fn header(path: impl AsRef<Path>, model: &DecoderConfig) -> HeadsInfo {
+    HeadsFile::open(path, model).unwrap().info().clone()
+}
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
@@ -80,12 +85,12 @@ fn heads_are_loaded_beside_their_models_and_score_as_their_formula_says() {
     let device = Device::flex();
     for (name, [layers, heads, kv_heads, head_dim]) in MODELS {
         let (config, path) = (model(name), heads_file(name));
-        let info = RetainingHeads::inspect(&path, &config).unwrap();
+        let info = header(&path, &config);
         assert_eq!((info.layers, info.width), (layers, 32), "{name}");
         assert_eq!(info.dtypes, [FloatDType::F32]);
         assert_eq!(info.base_model, None);
         let folder = path.parent().unwrap();
-        assert_eq!(RetainingHeads::inspect(folder, &config).unwrap(), info);
+        assert_eq!(header(folder, &config), info);
 
         let bytes = fs::read(&path).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -142,7 +147,7 @@ fn random_heads_have_the_width_asked_for() {
 fn heads_of_another_model_are_refused_before_a_weight_is_read() {
     let refused = |file: &str, config: &DecoderConfig| {
         let path = heads_file(file);
-        let error = RetainingHeads::inspect(&path, config).unwrap_err();
+        let error = HeadsFile::open(&path, config).unwrap_err();
         let loaded = RetainingHeads::load(&path, config, FloatDType::F32, &Device::flex());
         assert_eq!(loaded.unwrap_err().to_string(), error.to_string());
         assert!(error.to_string().contains("heads.safetensors"), "{error}");
@@ -153,7 +158,7 @@ fn heads_of_another_model_are_refused_before_a_weight_is_read() {
     assert!(
         matches!(
             error,
-            HeadsError::Layers {
+            HeadsError::OtherShape {
                 expected: 3,
                 found: 4,
                 ..
@@ -171,7 +176,7 @@ fn heads_of_another_model_are_refused_before_a_weight_is_read() {
     assert!(
         matches!(
             error,
-            HeadsError::Projections {
+            HeadsError::OtherShape {
                 expected: 128,
                 found: 160,
                 ..
@@ -185,7 +190,7 @@ fn heads_of_another_model_are_refused_before_a_weight_is_read() {
     assert!(
         matches!(
             error,
-            HeadsError::KvHeads {
+            HeadsError::OtherShape {
                 expected: 1,
                 found: 2,
                 ..
@@ -224,7 +229,7 @@ fn heads_with(
     // `serialize` writes no JSON for an empty map without tensors.
     let metadata = (!metadata.is_empty()).then_some(metadata);
     fs::write(&path, serialize(views, metadata).unwrap()).unwrap();
-    RetainingHeads::inspect(&path, &model("llama-gqa")).map(|_| ())
+    HeadsFile::open(&path, &model("llama-gqa")).map(|_| ())
 }
 
 /// Heads may name the one model they are for; another of the same shape is then refused.
@@ -241,9 +246,9 @@ fn heads_that_name_another_model_are_refused() {
         ]);
         let path = folder.path().join("heads.safetensors");
         fs::write(&path, serialize(heads.tensors(), Some(metadata)).unwrap()).unwrap();
-        RetainingHeads::inspect(&path, &model("llama-gqa"))
+        HeadsFile::open(&path, &model("llama-gqa"))
             .unwrap()
-            .check_model(&path, &source)
+            .check_model(&source)
     };
     assert!(inspected(&source.fingerprint().unwrap()).is_ok());
     let refused = inspected("0123").unwrap_err();
@@ -291,7 +296,7 @@ fn heads_that_are_not_a_whole_set_are_refused() {
     );
     let other = other.unwrap_err();
     assert!(
-        matches!(other, HeadsError::Unexpected { count: 1, .. }),
+        matches!(&other, HeadsError::Unexpected { names, .. } if names.len() == 1),
         "{other}"
     );
     assert!(
@@ -321,7 +326,7 @@ fn heads_that_are_not_a_whole_set_are_refused() {
 #[test]
 fn places_without_heads_are_refused() {
     let config = model("llama-gqa");
-    let error = |path: &Path| RetainingHeads::inspect(path, &config).unwrap_err();
+    let error = |path: &Path| HeadsFile::open(path, &config).unwrap_err();
     let missing = error(Path::new("/nowhere/heads.safetensors"));
     assert!(matches!(missing, HeadsError::NotFound { .. }), "{missing}");
 
@@ -379,7 +384,7 @@ fn published_files_load_as_they_are() {
         }
     }
     // Another model is refused under the name the user gave.
-    let other = RetainingHeads::inspect(&published, &model("qwen2-bias")).unwrap_err();
+    let other = HeadsFile::open(&published, &model("qwen2-bias")).unwrap_err();
     assert!(other.to_string().contains("f32.pt"), "{other}");
 }
 
@@ -427,7 +432,7 @@ fn pytorch_files_become_the_same_heads() {
         // What Python's safetensors reads too.
         SafeTensors::deserialize(&fs::read(&out).unwrap()).unwrap();
 
-        let info = RetainingHeads::inspect(&out, &converted_model()).unwrap();
+        let info = header(&out, &converted_model());
         assert_eq!((info.width, info.dtypes), (6, vec![dtype]));
         assert_eq!(info.base_model.as_deref(), Some("org/small"));
         assert_eq!(info.source.as_deref(), Some(name));
@@ -443,7 +448,7 @@ fn pytorch_files_become_the_same_heads() {
         // The result converts to itself, and keeps the name of its model.
         let again = folder.path().join("again.safetensors");
         convert_heads(&out, &again, None).unwrap();
-        let info = RetainingHeads::inspect(&again, &converted_model()).unwrap();
+        let info = header(&again, &converted_model());
         assert_eq!(info.base_model.as_deref(), Some("org/small"));
         let tensors = |path: &Path| {
             let bytes = fs::read(path).unwrap();
@@ -663,7 +668,7 @@ fn the_checkpoint_that_ships_is_what_its_card_says() {
         }"#,
     )
     .unwrap();
-    let info = RetainingHeads::inspect(&folder, &model).unwrap();
+    let info = header(&folder, &model);
     assert_eq!((info.layers, info.width), (30, 160));
     assert_eq!(info.dtypes, [FloatDType::BF16]);
     assert!(!info.metadata.contains_key(HEADS_MODEL));

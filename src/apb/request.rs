@@ -5,14 +5,16 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::compressor;
+use super::compressor::CompressorSource;
 use super::config::{Document, PrefillConfig};
 use super::error::{AnswerError, SessionError};
+use super::heads::HeadsError;
 use super::observer::Observer;
 use super::plan::PrefillPlan;
 use super::session::{DEFAULT_PREFILL_CHUNK, Session, SessionConfig};
 use crate::ModelText;
-use crate::model::CausalLm;
+use crate::checkpoint::source::ModelSource;
+use crate::model::{AttentionShape, CausalLm};
 use crate::ranks::{RankError, RankGroup};
 use crate::text::prompt::PromptOptions;
 use crate::text::sampler::SamplerConfig;
@@ -112,6 +114,9 @@ pub struct Request {
     pub max_tokens: usize,
     /// The session's sizes.
     pub session: SessionConfig,
+    /// The plan's compressor, where it is open already.
+    #[serde(skip)]
+    compressor: Option<CompressorSource>,
 }
 
 impl Request {
@@ -169,7 +174,7 @@ impl Request {
             });
         }
         let plan = options.prefill.plan(&document, &model.config)?;
-        compressor::inspect(&plan, &model.config)?;
+        let compressor = CompressorSource::open(&plan, &model.config)?;
         Ok(Self {
             document,
             query,
@@ -180,6 +185,7 @@ impl Request {
             session: SessionConfig::new(needed + options.headroom)
                 .with_context(context_rows)
                 .with_chunk(options.chunk),
+            compressor: Some(compressor),
         })
     }
 
@@ -203,7 +209,25 @@ impl Request {
             session: SessionConfig::new(rows + max_tokens)
                 .with_context(rows)
                 .with_chunk(chunk),
+            compressor: None,
         }
+    }
+
+    /// Refuses retaining heads that are not for `model`, whose files are `source`. No weight is read.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadsError`] when the file holds no retaining heads, or those of another model.
+    pub fn check_heads(
+        &mut self,
+        model: impl Into<AttentionShape>,
+        source: &ModelSource,
+    ) -> Result<(), HeadsError> {
+        let compressor = match self.compressor.take() {
+            Some(open) => open,
+            None => CompressorSource::open(&self.plan, model)?,
+        };
+        self.compressor.insert(compressor).check_model(source)
     }
 
     /// The request of process 0 on every process of a group; others give none.
@@ -241,7 +265,10 @@ impl Request {
         observer: &mut dyn Observer,
     ) -> Result<(Session<'m>, f64), AnswerError> {
         let (shape, dtype, device) = (model.shape(), model.dtype(), model.device());
-        let compressor = compressor::load(&self.plan, shape, dtype, &device)?;
+        let compressor = match &self.compressor {
+            Some(open) => open.load(dtype, &device)?,
+            None => CompressorSource::open(&self.plan, shape)?.load(dtype, &device)?,
+        };
         let mut session = Session::new(model, self.session).with_group(group);
         let started = Instant::now();
         session.prefill_with(&self.document, &self.plan, compressor.as_deref(), observer)?;

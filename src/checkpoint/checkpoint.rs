@@ -1,83 +1,23 @@
-//! The tensors of a model's files under their Hugging Face names, read when they are asked for.
+//! The tensors of a model's files under their Hugging Face names.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::store::burn_pack::{Error as PackError, Tensor as PackTensor};
-use burn::tensor::{Bytes, DType, FloatDType};
+use burn::tensor::{DType, FloatDType};
 
 use super::elements;
 use super::error::WeightsError;
-use super::index::INDEX_FILE;
+use super::index::{INDEX_FILE, SINGLE_FILE};
 use super::listing::listing_without_weights;
+use super::local::refuse_weight_placeholders;
 use super::mapped::MappedFile;
-use super::plan::nearest;
+use super::mismatch::nearest;
 use super::report::ShardNotes;
 use super::shards;
-
-/// The name of a single-file checkpoint in a model's folder.
-pub const SINGLE_FILE: &str = "model.safetensors";
-
-/// How a tensor is stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum StoredType {
-    /// Floating point: f64, or of the same layout as a parameter's.
-    Float(FloatDType),
-    /// Blocks of a GGUF quantisation, by its name there, such as `Q4_1`.
-    Quantized(&'static str),
-    /// A type that cannot become a float parameter, by its name in the file.
-    Other(String),
-}
-
-impl fmt::Display for StoredType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Float(dtype) => write!(f, "{dtype:?}"),
-            Self::Quantized(name) => f.write_str(name),
-            Self::Other(name) => f.write_str(name),
-        }
-    }
-}
-
-/// What is known about a tensor without reading it.
-#[derive(Debug, Clone)]
-pub struct TensorInfo {
-    /// Its Hugging Face name.
-    pub name: String,
-    /// Its shape, outermost axis first.
-    pub shape: Vec<usize>,
-    /// How it is stored.
-    pub stored: StoredType,
-    /// The file it lies in.
-    pub file: PathBuf,
-}
-
-impl TensorInfo {
-    /// Number of elements. The shape was checked against the file, so this does not overflow.
-    pub fn elements(&self) -> usize {
-        self.shape.iter().product()
-    }
-}
-
-/// Where a tensor's data comes from.
-#[derive(Debug, Clone)]
-pub(super) enum Data {
-    /// Elements in a mapped file.
-    Plain {
-        file: MappedFile,
-        range: Range<usize>,
-        from: FloatDType,
-    },
-    /// Blocks of a GGUF file.
-    #[cfg(feature = "gguf")]
-    Gguf(super::gguf::BlockTensor),
-    /// Nothing that can be read.
-    Unreadable,
-}
+use super::tensor::{Data, TensorInfo, read_error};
 
 /// The weights of one model: a folder with `model.safetensors` or with
 /// `model.safetensors.index.json` and shards, one `.safetensors` file, or one `.gguf` file or any
@@ -101,15 +41,15 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Opens the weights at `path` and checks every header.
     ///
-    /// In a folder, `model.safetensors` goes before an index, as it does in transformers.
+    /// In a folder, `model.safetensors` precedes an index, as in transformers.
     ///
     /// # Errors
     ///
-    /// A [`WeightsError`] that names the file and says what is wrong with it. No file causes a
+    /// A [`WeightsError`] with the file and what is wrong with it. No file causes a
     /// panic, or memory to be taken beyond a small multiple of its own length.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, WeightsError> {
         let path = path.as_ref();
-        crate::checkpoint::local::refuse_weight_placeholders(path)?;
+        refuse_weight_placeholders(path)?;
         if path.is_dir() {
             let (single, index) = (path.join(SINGLE_FILE), path.join(INDEX_FILE));
             return if single.exists() {
@@ -126,17 +66,14 @@ impl Checkpoint {
             };
         }
         let file = MappedFile::open(path)?;
-        if file.bytes().starts_with(b"GGUF")
-            || path
-                .extension()
-                .is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
-        {
+        let extension = |name: &str| {
+            path.extension()
+                .is_some_and(|e| e.eq_ignore_ascii_case(name))
+        };
+        if file.bytes().starts_with(b"GGUF") || extension("gguf") {
             return Self::gguf_file(path, file);
         }
-        if path
-            .extension()
-            .is_some_and(|e| e.eq_ignore_ascii_case("safetensors"))
-        {
+        if extension("safetensors") {
             return Self::single(path, file);
         }
         let start = file.bytes().get(..8).unwrap_or(file.bytes());
@@ -277,12 +214,7 @@ impl Checkpoint {
     /// The bytes of a tensor as they lie in its file; `None` for a tensor that is not there or whose
     /// type cannot be read.
     pub(crate) fn stored_bytes(&self, name: &str) -> Option<&[u8]> {
-        let (file, range) = match &self.tensors[*self.by_name.get(name)?].1 {
-            Data::Plain { file, range, .. } => (file, range),
-            #[cfg(feature = "gguf")]
-            Data::Gguf(blocks) => blocks.place(),
-            Data::Unreadable => return None,
-        };
+        let (file, range) = self.tensors[*self.by_name.get(name)?].1.place()?;
         file.bytes().get(range.clone())
     }
 
@@ -292,15 +224,15 @@ impl Checkpoint {
         self.gguf.as_deref()
     }
 
-    /// A tensor whose data is read when its bytes are drawn, in the type asked for.
+    /// A tensor of the requested type, whose data is read with its bytes.
     ///
-    /// Stored and asked type equal: the bytes are the mapped file itself. Otherwise they are
-    /// converted, rounding to nearest even, or dequantised, into memory of their own. Drawing
+    /// Where the stored type is the requested one, the bytes are the mapped file itself. Otherwise they are
+    /// converted, rounding to nearest even, or dequantised, into memory of their own. Reading
     /// never panics.
     ///
     /// # Errors
     ///
-    /// No tensor of that name; a stored type that is not a float; a type asked for other than
+    /// No tensor of that name; a stored type that is not a float; a requested type other than
     /// f32, f16 and bf16.
     pub fn tensor(&self, name: &str, dtype: FloatDType) -> Result<PackTensor, WeightsError> {
         let Some(&at) = self.by_name.get(name) else {
@@ -340,52 +272,6 @@ impl Checkpoint {
                 })
             },
         ))
-    }
-}
-
-impl Data {
-    /// Where elements lie that are plain floats, and of which type they are.
-    fn plain(&self) -> Option<(&MappedFile, &Range<usize>, FloatDType)> {
-        match self {
-            Self::Plain { file, range, from } => Some((file, range, *from)),
-            _ => None,
-        }
-    }
-
-    /// The tensor's elements as `to`, or why not. What was converted from a file does not stay in
-    /// memory beside the result.
-    fn read(&self, to: FloatDType) -> Result<Bytes, String> {
-        let elements = self.elements(to)?;
-        let (file, range) = match self {
-            Self::Plain { file, range, .. } => (file, range),
-            #[cfg(feature = "gguf")]
-            Self::Gguf(blocks) => blocks.place(),
-            Self::Unreadable => return Ok(elements),
-        };
-        if !file.bytes().as_ptr_range().contains(&elements.as_ptr()) {
-            file.release(range.clone());
-        }
-        Ok(elements)
-    }
-
-    fn elements(&self, to: FloatDType) -> Result<Bytes, String> {
-        match self {
-            Self::Plain { file, range, from } => file
-                .slice(range.clone())
-                .and_then(|source| elements::convert(source, *from, to))
-                .ok_or_else(|| "its bytes are not inside the file".to_string()),
-            #[cfg(feature = "gguf")]
-            Self::Gguf(blocks) => blocks.read(to),
-            Self::Unreadable => Err("its type cannot be read".to_string()),
-        }
-    }
-}
-
-pub(super) fn read_error(info: &TensorInfo, message: String) -> WeightsError {
-    WeightsError::Read {
-        path: info.file.clone(),
-        name: info.name.clone(),
-        message,
     }
 }
 

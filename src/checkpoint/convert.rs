@@ -1,21 +1,21 @@
 //! A GGUF file to a Hugging Face folder.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::FloatDType;
 use serde_json::json;
 
 use super::checkpoint::Checkpoint;
+use super::elements;
 use super::error::WeightsError;
+use super::file::{FileError, write_file};
 use super::folder::{FolderError, write_folder, write_json};
+use super::index::SINGLE_FILE;
+use super::listing::name_of;
 use super::progress::Progress;
 use super::safetensors::encode;
-use super::{SINGLE_FILE, elements};
-
-/// Bytes gathered before they go to the file.
-const BUFFER: usize = 1 << 20;
+use super::tensor::read_error;
 
 /// What a conversion wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +46,12 @@ pub enum ConvertError {
     Folder(#[from] FolderError),
 }
 
+impl From<FileError> for ConvertError {
+    fn from(error: FileError) -> Self {
+        Self::Folder(error.into())
+    }
+}
+
 /// Converts the GGUF file at `gguf` to a Hugging Face folder at `out`: `model.safetensors` of
 /// `dtype`, `config.json`, `generation_config.json`, `tokenizer.json`, `tokenizer_config.json`.
 ///
@@ -54,7 +60,7 @@ pub enum ConvertError {
 ///
 /// # Errors
 ///
-/// A GGUF file that does not hold or cannot be expressed; an `out` that is not empty; writing.
+/// A GGUF file that is damaged or cannot be expressed; an `out` that is not empty; writing.
 pub fn convert(
     gguf: impl AsRef<Path>,
     out: impl AsRef<Path>,
@@ -69,7 +75,7 @@ pub fn convert(
     Ok(report)
 }
 
-/// Converts into a folder that exists and is nobody else's yet.
+/// Converts into a folder that exists.
 pub(crate) fn convert_into(
     path: &Path,
     folder: &Path,
@@ -100,17 +106,8 @@ pub(crate) fn convert_into(
     for (name, json) in &texts {
         write_json(&folder.join(name), json)?;
     }
-    let source = path
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default();
-    write_tensors(
-        &folder.join(SINGLE_FILE),
-        &checkpoint,
-        dtype,
-        &source,
-        progress,
-    )?;
+    let file = folder.join(SINGLE_FILE);
+    write_tensors(&file, &checkpoint, dtype, &name_of(path), progress)?;
     let parameters = checkpoint
         .tensors()
         .map(|info| info.elements() as u64)
@@ -130,47 +127,31 @@ fn write_tensors(
     source: &str,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<(), ConvertError> {
-    let failed = |source| {
-        ConvertError::Folder(FolderError::Io {
-            path: path.into(),
-            source,
-        })
-    };
-    let (header, total) = header(checkpoint, dtype, source)?;
-    let mut file = BufWriter::with_capacity(BUFFER, File::create(path).map_err(failed)?);
-    file.write_all(&header).map_err(failed)?;
-    let mut done = 0;
-    for info in checkpoint.tensors() {
-        let bytes = checkpoint.tensor(&info.name, dtype)?.into_bytes();
-        let bytes =
-            bytes.map_err(|error| super::checkpoint::read_error(info, error.to_string()))?;
-        file.write_all(&bytes).map_err(failed)?;
-        done += bytes.len() as u64;
-        progress(Progress {
-            item: &info.name,
-            done,
-            total,
-        });
-    }
-    let file = file
-        .into_inner()
-        .map_err(|error| failed(error.into_error()))?;
-    file.sync_all().map_err(failed)
-}
-
-/// What stands before the data, and the number of data bytes.
-fn header(
-    checkpoint: &Checkpoint,
-    dtype: FloatDType,
-    source: &str,
-) -> Result<(Vec<u8>, u64), WeightsError> {
     let width = elements::width(dtype).ok_or(WeightsError::AskedType { found: dtype })? as u64;
-    let name = format!("{dtype:?}");
-    let tensors = checkpoint.tensors().map(|info| {
+    let stored = format!("{dtype:?}");
+    let described = checkpoint.tensors().map(|info| {
         let byte_len = info.elements() as u64 * width;
-        (info.name.as_str(), name.as_str(), &info.shape[..], byte_len)
+        (
+            info.name.as_str(),
+            stored.as_str(),
+            &info.shape[..],
+            byte_len,
+        )
     });
-    Ok(encode(json!({ "format": "pt", "source": source }), tensors))
+    let (header, total) = encode(json!({ "format": "pt", "source": source }), described);
+    let failed = FileError::at(path);
+    let mut done = 0;
+    write_file(path, |file| {
+        file.write_all(&header).map_err(failed)?;
+        for info in checkpoint.tensors() {
+            let bytes = checkpoint.tensor(&info.name, dtype)?.into_bytes();
+            let bytes = bytes.map_err(|error| read_error(info, error.to_string()))?;
+            file.write_all(&bytes).map_err(failed)?;
+            done += bytes.len() as u64;
+            progress(Progress::new(&info.name, done, total));
+        }
+        Ok(())
+    })
 }
 
 fn torch_name(dtype: FloatDType) -> Result<&'static str, WeightsError> {

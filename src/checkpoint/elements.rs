@@ -1,4 +1,4 @@
-//! Stored elements to the elements asked for: f64, f32, f16 and bf16 to f32, f16 and bf16.
+//! Conversion of stored elements: f64, f32, f16 and bf16 to f32, f16 and bf16.
 
 use burn::tensor::{AllocationProperty, Bytes, FloatDType, bf16, f16};
 use bytemuck::Pod;
@@ -63,46 +63,37 @@ pub(crate) fn convert(source: bytes::Bytes, from: FloatDType, to: FloatDType) ->
 /// Whether two rows of stored elements are the same numbers once they are of type `to`; NaN is
 /// unequal to itself, as everywhere. Compared in parallel, a chunk at a time. False when the types
 /// are not readable or the rows not of one length.
-pub(super) fn equal(
+pub(super) fn equal(left: (&[u8], FloatDType), right: (&[u8], FloatDType), to: FloatDType) -> bool {
+    match to {
+        FloatDType::F32 => equal_as::<f32>(left, right),
+        FloatDType::F16 => equal_as::<f16>(left, right),
+        FloatDType::BF16 => equal_as::<bf16>(left, right),
+        _ => false,
+    }
+}
+
+fn equal_as<T: Target + PartialEq>(
     (left, left_type): (&[u8], FloatDType),
     (right, right_type): (&[u8], FloatDType),
-    to: FloatDType,
 ) -> bool {
     let (Some(left_size), Some(right_size)) = (stored_width(left_type), stored_width(right_type))
     else {
         return false;
     };
-    let lengths = (left.len() / left_size, right.len() / right_size);
-    if lengths.0 != lengths.1 || width(to).is_none() {
-        return false;
-    }
-    left.par_chunks(CHUNK * left_size)
-        .zip(right.par_chunks(CHUNK * right_size))
-        .all(|(left, right)| {
-            rounded(left, left_type, left_size, to) == rounded(right, right_type, right_size, to)
-        })
-}
-
-/// Stored elements rounded to `to`, as f32.
-fn rounded(source: &[u8], from: FloatDType, size: usize, to: FloatDType) -> Vec<f32> {
-    let mut values = vec![0.0; source.len() / size];
-    widen(source, from, &mut values);
-    if from != to && to == FloatDType::F16 {
-        through::<f16>(&mut values);
-    } else if from != to && to == FloatDType::BF16 {
-        through::<bf16>(&mut values);
-    }
-    values
-}
-
-/// Rounds f32 values to those that `T` has.
-fn through<T: Target>(values: &mut [f32])
-where
-    [T]: HalfFloatSliceExt,
-{
-    let mut narrow = vec![T::zeroed(); values.len()];
-    T::narrow(values, &mut narrow);
-    narrow.convert_to_f32_slice(values);
+    let rounded = |source: &[u8], from: FloatDType, size: usize| {
+        let (mut wide, mut out) = (vec![0.0; source.len() / size], Vec::new());
+        widen(source, from, &mut wide);
+        out.resize(wide.len(), T::zeroed());
+        T::narrow(&wide, &mut out);
+        out
+    };
+    left.len() / left_size == right.len() / right_size
+        && left
+            .par_chunks(CHUNK * left_size)
+            .zip(right.par_chunks(CHUNK * right_size))
+            .all(|(left, right)| {
+                rounded(left, left_type, left_size) == rounded(right, right_type, right_size)
+            })
 }
 
 fn converted<T: Target>(source: &[u8], from: FloatDType, size: usize) -> Vec<T> {

@@ -1,16 +1,19 @@
-//! What can be wrong with a checkpoint, said with the file, what was expected, what was found and
-//! what to do about it.
+//! Errors of checkpoints: the file, what was expected, what was found and what to do about it.
 
+use std::any::Any;
 use std::io;
 use std::path::PathBuf;
 
 use burn::tensor::FloatDType;
 
 use super::index::IndexError;
+use super::listing::{first, plural};
+use super::local::LocalError;
 use super::mismatch::Mismatch;
-#[cfg(feature = "gguf")]
-use super::report::first;
 use super::safetensors::HeaderError;
+
+/// Names that a message shows of a list.
+const SHOWN: usize = 8;
 
 /// Why a checkpoint could not be opened, compared with a module, or read.
 #[derive(Debug, thiserror::Error)]
@@ -19,18 +22,18 @@ pub enum WeightsError {
     /// The path does not exist.
     #[error("{}: no such file or folder; check the spelling, or fetch the model first with `apb fetch`", path.display())]
     NotFound {
-        /// The path that was asked for.
+        /// The path that was given.
         path: PathBuf,
     },
     /// Broken links or Git LFS pointers in place of weights.
     #[error(transparent)]
-    Local(#[from] crate::checkpoint::local::LocalError),
+    Local(#[from] LocalError),
     /// A file exists but cannot be opened or mapped.
     #[error("{}: cannot be opened: {source}", path.display())]
     Open {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: io::Error,
     },
     /// The path is neither a regular file nor, where one is allowed, a folder.
@@ -38,14 +41,8 @@ pub enum WeightsError {
     NotAFile {
         /// The path.
         path: PathBuf,
-        /// What stands there.
+        /// What it is.
         found: &'static str,
-    },
-    /// A text that stands for a file which was not fetched.
-    #[error("{}: expected the file itself, found the Git LFS pointer in its place; run `git lfs pull` in its folder, or fetch the model with `apb fetch`", path.display())]
-    LfsPointer {
-        /// The file.
-        path: PathBuf,
     },
     /// A folder without weights that this crate reads.
     #[error("{}: expected model.safetensors or model.safetensors.index.json with its shards, found {found}", path.display())]
@@ -63,7 +60,7 @@ pub enum WeightsError {
         /// Its first bytes, printable.
         found: String,
     },
-    /// A safetensors header that does not hold.
+    /// A safetensors header that is refused.
     #[error("{}: {source}; the file is damaged or incomplete: fetch it again", path.display())]
     Header {
         /// The file.
@@ -71,7 +68,7 @@ pub enum WeightsError {
         /// What is wrong with its header.
         source: HeaderError,
     },
-    /// A shard index that does not hold.
+    /// A shard index that is refused.
     #[error("{}: {source}; fetch the index again", path.display())]
     Index {
         /// The index file.
@@ -88,7 +85,7 @@ pub enum WeightsError {
         shards: Vec<String>,
     },
     /// The index and the shards disagree about which tensor lies where.
-    #[error("{}: {}; the shards do not belong to this index: fetch the model again", index.display(), several(faults))]
+    #[error("{}: {}; the shards do not belong to this index: fetch the model again", index.display(), first(faults, SHOWN))]
     ShardDisagrees {
         /// The index file.
         index: PathBuf,
@@ -100,7 +97,7 @@ pub enum WeightsError {
     NoSuchTensor {
         /// The checkpoint.
         path: PathBuf,
-        /// The name asked for.
+        /// The name that was requested.
         name: String,
         /// The most similar name that exists.
         nearest: Option<String>,
@@ -120,10 +117,10 @@ pub enum WeightsError {
     /// A parameter type that weights are not loaded in.
     #[error("weights are loaded as f32, f16 or bf16, not as {found:?}; ask for one of those")]
     AskedType {
-        /// The type asked for.
+        /// The type that was requested.
         found: FloatDType,
     },
-    /// The checkpoint and the module are not of one kind; everything that differs is listed.
+    /// The checkpoint does not fit the module; everything that differs is listed.
     #[error("{0}")]
     Mismatch(Box<Mismatch>),
     /// A tensor's data could not be produced although the checkpoint had been accepted.
@@ -136,7 +133,7 @@ pub enum WeightsError {
         /// What went wrong.
         message: String,
     },
-    /// A GGUF file that does not hold, or that cannot be expressed as a Hugging Face model.
+    /// A GGUF file that is damaged, or that cannot be expressed as a Hugging Face model.
     #[cfg(feature = "gguf")]
     #[error("{}: {source}", path.display())]
     Gguf {
@@ -147,7 +144,7 @@ pub enum WeightsError {
     },
     /// A part of a split GGUF model that is not complete.
     #[cfg(feature = "gguf")]
-    #[error("{}: is part {part} of {count} of a split GGUF model, and {} not beside it: {}; fetch the missing files into the same folder (llama.cpp's `llama-gguf-split --merge` makes one file of all of them, which is not needed here)", path.display(), if missing.len() == 1 { "one part is".to_string() } else { format!("{} parts are", missing.len()) }, first(missing))]
+    #[error("{}: is part {part} of {count} of a split GGUF model, and {} not beside it: {}; fetch the missing files into the same folder (llama.cpp's `llama-gguf-split --merge` makes one file of all of them, which is not needed here)", path.display(), if missing.len() == 1 { "one part is".to_string() } else { format!("{} parts are", missing.len()) }, first(missing, SHOWN))]
     GgufPartMissing {
         /// The part that was given.
         path: PathBuf,
@@ -160,7 +157,7 @@ pub enum WeightsError {
     },
     /// A folder with more than one GGUF model.
     #[cfg(feature = "gguf")]
-    #[error("{}: expected one GGUF model, found {}; give one of these files as the model", path.display(), first(found))]
+    #[error("{}: expected one GGUF model, found {}; give one of these files as the model", path.display(), first(found, SHOWN))]
     SeveralGguf {
         /// The folder.
         path: PathBuf,
@@ -176,18 +173,11 @@ pub enum WeightsError {
     },
 }
 
-/// `1 shard`, `2 shards`.
-pub(super) fn plural(count: usize, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
-}
-
-/// The first faults of a list, and how many more there are.
-fn several(faults: &[String]) -> String {
-    /// Faults shown.
-    const SHOWN: usize = 8;
-    let shown = faults[..faults.len().min(SHOWN)].join("; ");
-    match faults.len().saturating_sub(SHOWN) {
-        0 => shown,
-        more => format!("{shown}; and {more} more like these"),
-    }
+/// The message of a panic.
+pub(super) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|s| (*s).to_string())
+        .or_else(|| panic.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "a panic without a message".to_string())
 }

@@ -1,8 +1,10 @@
 //! A file that appears whole or not at all.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
 
 /// Why a file was not written. Nothing is left behind.
 #[derive(Debug, thiserror::Error)]
@@ -10,36 +12,103 @@ use std::path::{Path, PathBuf};
 pub struct FileError {
     /// The file.
     pub path: PathBuf,
-    /// What the operating system said.
+    /// The operating system's error.
     pub source: io::Error,
 }
 
-/// Lets `write` fill a file that then appears at `out` in one step, in the place of the file that
-/// may be there.
-#[cfg_attr(not(any(feature = "pytorch", feature = "train")), allow(dead_code))]
-pub(crate) fn write_file<T, E: From<FileError>>(
+impl FileError {
+    /// Makes errors for `path`.
+    pub fn at(path: &Path) -> impl Fn(io::Error) -> Self + Copy + '_ {
+        move |source| Self {
+            path: path.into(),
+            source,
+        }
+    }
+}
+
+/// Lets `write` fill a file that then appears at `out` in one step, durable, in the place of the
+/// file that may be there.
+///
+/// # Errors
+///
+/// What `write` returns; [`FileError`] for `out`.
+pub fn write_file<T, E: From<FileError>>(
     out: &Path,
-    write: impl FnOnce(&mut File) -> Result<T, E>,
+    write: impl FnOnce(&mut UnfinishedFile) -> Result<T, E>,
 ) -> Result<T, E> {
-    let failed = |source| FileError {
-        path: out.into(),
-        source,
-    };
-    let parent = match out.parent() {
+    let mut file = UnfinishedFile::create(out)?;
+    let written = write(&mut file)?;
+    file.finish()?;
+    Ok(written)
+}
+
+/// A file that is being written; removed when it is dropped unfinished.
+#[derive(Debug)]
+pub struct UnfinishedFile {
+    out: PathBuf,
+    file: BufWriter<NamedTempFile>,
+}
+
+impl UnfinishedFile {
+    /// Begins a file that will appear at `out`.
+    ///
+    /// # Errors
+    ///
+    /// No file can be created in the folder of `out`.
+    pub fn create(out: &Path) -> Result<Self, FileError> {
+        let mut builder = tempfile::Builder::new();
+        // The result is an ordinary file, not a private one.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        // Beside the target, because renaming works within one file system only.
+        let file = builder
+            .tempfile_in(parent(out))
+            .map_err(FileError::at(out))?;
+        Ok(Self {
+            out: out.into(),
+            file: BufWriter::new(file),
+        })
+    }
+
+    /// Gives the file its name.
+    ///
+    /// # Errors
+    ///
+    /// The rest cannot be written, or the file not be renamed.
+    pub fn finish(self) -> Result<(), FileError> {
+        let finish = || {
+            let file = self.file.into_inner()?;
+            file.as_file().sync_all()?;
+            file.persist(&self.out)?;
+            Ok(())
+        };
+        finish().map_err(FileError::at(&self.out))
+    }
+}
+
+impl Write for UnfinishedFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// The folder in which `path` is.
+pub(super) fn parent(path: &Path) -> &Path {
+    match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // The result is an ordinary file, not a private one.
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
-    // Beside the target, because renaming works within one file system only. Removed when dropped.
-    let mut file = builder.tempfile_in(parent).map_err(failed)?;
-    let written = write(file.as_file_mut())?;
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist(out).map_err(|error| failed(error.error))?;
-    Ok(written)
+}
+
+/// Makes a folder's entries durable, where the system can.
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+    if cfg!(unix) {
+        File::open(path)?.sync_all()
+    } else {
+        Ok(())
+    }
 }

@@ -1,9 +1,9 @@
-//! A model's configuration and weights in one short text.
+//! The fingerprint of a model's configuration and weights.
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::Checkpoint;
+use super::checkpoint::Checkpoint;
 use super::source::{ModelSource, SourceError};
 use crate::hex;
 use crate::model::DecoderConfig;
@@ -15,7 +15,7 @@ pub const FINGERPRINT_SLICE: usize = 256;
 /// its end; a tensor not longer than all of them is read whole.
 pub const FINGERPRINT_SLICES: usize = 3;
 
-/// What the text is a fingerprint of; to be changed with what goes into it.
+/// The first field of the hash; to be changed with the content of the others.
 const DOMAIN: &[u8] = b"burn-apb model fingerprint 1";
 
 impl ModelSource {
@@ -56,8 +56,7 @@ fn fingerprint(config: &DecoderConfig, checkpoint: &Checkpoint) -> String {
             hash.field(slice);
         }
     }
-    let digest = hash.0.finalize();
-    hex::encode(&digest)
+    hex::encode(&hash.0.finalize())
 }
 
 /// A hash of fields, each with its length in front, so that no two lists of fields are one text.

@@ -1,33 +1,29 @@
 //! A folder that appears whole or not at all.
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
-use super::listing::listing;
+use super::file::{FileError, parent, sync_folder, write_file};
+use super::listing::{listing, name_of};
 
 /// Why a folder was not written. Nothing is left behind.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FolderError {
-    /// Something is in the way.
+    /// The target is neither new nor an empty folder.
     #[error("{}: expected a new or empty folder, found {found}; remove it or choose another name", path.display())]
     InTheWay {
         /// The target.
         path: PathBuf,
-        /// What stands there.
+        /// What it is, or holds.
         found: String,
     },
-    /// Writing failed. Nothing is left behind.
-    #[error("{}: cannot be written: {source}{}; nothing was kept", path.display(), if source.kind() == io::ErrorKind::StorageFull { " (free some space or choose another disk)" } else { "" })]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
-    },
+    /// Writing failed.
+    #[error(transparent)]
+    Io(#[from] FileError),
 }
 
 /// Lets `write` fill a folder that then appears at `out` in one step.
@@ -35,30 +31,17 @@ pub(crate) fn write_folder<T, E: From<FolderError>>(
     out: &Path,
     write: impl FnOnce(&Path) -> Result<T, E>,
 ) -> Result<T, E> {
-    let failed = |source| FolderError::Io {
-        path: out.into(),
-        source,
-    };
+    let failed = |source| FolderError::from(FileError::at(out)(source));
     refuse_occupied(out)?;
-    let name = out
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_else(|| "model".into());
-    let parent = match out.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let parent = parent(out);
     fs::create_dir_all(parent).map_err(failed)?;
     // Beside the target, because renaming works within one file system only. Removed when dropped.
-    let prefix = format!(".{name}.");
+    let prefix = format!(".{}.", name_of(out));
     let mut builder = tempfile::Builder::new();
     builder.prefix(&prefix).suffix(".partial");
+    // The result is an ordinary folder, not a private one.
     #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // The result is an ordinary folder, not a private one.
-        builder.permissions(fs::Permissions::from_mode(0o777));
-    }
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
     let folder = builder.tempdir_in(parent).map_err(failed)?;
     let written = write(folder.path())?;
     sync_folder(folder.path()).map_err(failed)?;
@@ -86,31 +69,16 @@ pub(crate) fn refuse_occupied(out: &Path) -> Result<(), FolderError> {
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(_) if out.exists() => Err(in_the_way("a file".into())),
-        Err(source) => Err(FolderError::Io {
-            path: out.into(),
-            source,
-        }),
+        Err(source) => Err(FileError::at(out)(source).into()),
     }
 }
 
-/// Makes a folder's entries durable, where the system has such a thing.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    if cfg!(unix) {
-        File::open(path)?.sync_all()
-    } else {
-        Ok(())
-    }
-}
-
+/// Writes JSON, indented.
 pub(crate) fn write_json(path: &Path, json: &Json) -> Result<(), FolderError> {
-    let write = || {
-        let mut file = BufWriter::new(File::create(path)?);
-        serde_json::to_writer_pretty(&mut file, json)?;
-        file.write_all(b"\n")?;
-        file.into_inner()?.sync_all()
-    };
-    write().map_err(|source| FolderError::Io {
-        path: path.into(),
-        source,
+    write_file(path, |file| {
+        serde_json::to_writer_pretty(&mut *file, json)
+            .map_err(io::Error::from)
+            .and_then(|()| file.write_all(b"\n"))
+            .map_err(|error| FileError::at(path)(error).into())
     })
 }

@@ -1,12 +1,16 @@
 //! `model.safetensors.index.json`: which shard holds which tensor.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
 use crate::text::json;
+
+/// The name of a single-file checkpoint in a model's folder.
+pub const SINGLE_FILE: &str = "model.safetensors";
 
 /// The name of the index in a model's folder.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
@@ -14,7 +18,7 @@ pub const INDEX_FILE: &str = "model.safetensors.index.json";
 /// The longest index that is read, in bytes. That of a 400-billion-parameter model is 0.2 MiB.
 pub const MAX_INDEX_LEN: u64 = 64 << 20;
 
-/// What is wrong with a shard index.
+/// Why a shard index is refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IndexError {
@@ -29,13 +33,13 @@ pub enum IndexError {
         "expected JSON with a `weight_map` of tensor names to shard names, found something else ({message})"
     )]
     NotJson {
-        /// What the JSON reader said.
+        /// The error of the JSON reader.
         message: String,
     },
     /// No tensors at all.
     #[error("expected a `weight_map` with tensors, found an empty one")]
     Empty,
-    /// One tensor stands twice.
+    /// A repeated tensor.
     #[error("expected each tensor once, found `{name}` twice")]
     Duplicate {
         /// The tensor.
@@ -86,13 +90,10 @@ impl Index {
         if weight_map.is_empty() {
             return Err(IndexError::Empty);
         }
-        let mut seen = BTreeSet::new();
+        if let Some(name) = repeated(&weight_map) {
+            return Err(IndexError::Duplicate { name });
+        }
         for (tensor, shard) in &weight_map {
-            if !seen.insert(tensor) {
-                return Err(IndexError::Duplicate {
-                    name: tensor.clone(),
-                });
-            }
             if !is_inside_path(shard) || !shard.ends_with(extension) {
                 return Err(IndexError::Outside {
                     tensor: tensor.clone(),
@@ -132,24 +133,31 @@ pub(crate) fn is_inside_path(path: &str) -> bool {
 
 #[derive(Deserialize)]
 struct RawIndex {
-    weight_map: Pairs,
+    weight_map: Pairs<String>,
 }
 
 /// A JSON object as pairs, so that a repeated key can be seen.
-struct Pairs(Vec<(String, String)>);
+pub(super) struct Pairs<V>(pub(super) Vec<(String, V)>);
 
-impl<'de> Deserialize<'de> for Pairs {
+/// The first repeated key.
+pub(super) fn repeated<V>(pairs: &[(String, V)]) -> Option<String> {
+    let mut seen = HashSet::with_capacity(pairs.len());
+    let twice = pairs.iter().find(|(key, _)| !seen.insert(key.as_str()));
+    twice.map(|(key, _)| key.clone())
+}
+
+impl<'de, V: Deserialize<'de>> Deserialize<'de> for Pairs<V> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries;
+        struct Entries<V>(PhantomData<V>);
 
-        impl<'de> Visitor<'de> for Entries {
-            type Value = Pairs;
+        impl<'de, V: Deserialize<'de>> Visitor<'de> for Entries<V> {
+            type Value = Pairs<V>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of tensor names to shard names")
+                f.write_str("an object of tensors")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs<V>, A::Error> {
                 let mut pairs = Vec::new();
                 while let Some(pair) = map.next_entry()? {
                     pairs.push(pair);
@@ -158,7 +166,7 @@ impl<'de> Deserialize<'de> for Pairs {
             }
         }
 
-        deserializer.deserialize_map(Entries)
+        deserializer.deserialize_map(Entries(PhantomData))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Git LFS pointers: the short texts that stand where a repository's large files were not fetched.
+//! Git LFS pointers: the short texts in place of large files that were not fetched.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,12 +13,10 @@ const BEGINNINGS: [&str; 2] = [
     "version https://hawser.github.com/spec/",
 ];
 
-/// What a Git LFS pointer says about the file that it stands for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// A Git LFS pointer, which stands for a file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pointer {
-    /// The file's hash, as `sha256:` and 64 hexadecimal digits.
-    pub oid: Option<String>,
     /// The file's length in bytes.
     pub size: Option<u64>,
 }
@@ -34,15 +32,11 @@ impl Pointer {
         if !BEGINNINGS.iter().any(|start| text.starts_with(start)) {
             return None;
         }
-        let value = |key: &str| {
-            text.lines().find_map(|line| {
-                let (found, value) = line.split_once(' ')?;
-                (found == key).then(|| value.trim())
-            })
-        };
         Some(Self {
-            oid: value("oid").map(String::from),
-            size: value("size").and_then(|size| size.parse().ok()),
+            size: text.lines().find_map(|line| {
+                let size = line.strip_prefix("size ")?;
+                size.trim().parse().ok()
+            }),
         })
     }
 
@@ -64,11 +58,6 @@ impl Pointer {
     }
 }
 
-/// Whether the bytes of a file are a Git LFS pointer.
-pub fn is_pointer(bytes: &[u8]) -> bool {
-    Pointer::parse(bytes).is_some()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,14 +69,13 @@ mod tests {
         let text =
             format!("version https://git-lfs.github.com/spec/v1\noid {OID}\nsize 538090408\n");
         let expected = Pointer {
-            oid: Some(OID.into()),
             size: Some(538_090_408),
         };
-        assert_eq!(Pointer::parse(text.as_bytes()), Some(expected.clone()));
+        assert_eq!(Pointer::parse(text.as_bytes()), Some(expected));
         let windows = text.replace('\n', "\r\n");
         assert_eq!(Pointer::parse(windows.as_bytes()), Some(expected));
         let old = format!("version https://hawser.github.com/spec/v1\noid {OID}\nsize 1\n");
-        assert!(is_pointer(old.as_bytes()));
+        assert!(Pointer::parse(old.as_bytes()).is_some());
     }
 
     #[test]
@@ -109,7 +97,7 @@ mod tests {
             b"version 1\n",
             long.as_bytes(),
         ] {
-            assert!(!is_pointer(other));
+            assert!(Pointer::parse(other).is_none());
         }
     }
 

@@ -1,18 +1,60 @@
-//! What a folder holds, for the messages about what it should.
+//! Lists in messages: names of tensors and files, and what a folder holds.
 
+use std::borrow::Cow;
 use std::path::Path;
 
-use super::SINGLE_FILE;
-use super::error::plural;
-use super::index::INDEX_FILE;
+use super::index::{INDEX_FILE, SINGLE_FILE};
 
-/// What a folder holds, for a message; with a hint where it is another known format.
+/// `1 shard`, `2 shards`.
+pub(crate) fn plural(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// The first `count` names and how many more there are, on one line: `a, b and 3 more`.
+pub(crate) fn first(names: &[String], count: usize) -> String {
+    /// Longer names are cut.
+    const LONGEST: usize = 200;
+    let shown: Vec<String> = names
+        .iter()
+        .take(count)
+        .map(|name| {
+            let mut cut: String = name.chars().take(LONGEST).collect();
+            if cut.len() < name.len() {
+                cut += "..";
+            }
+            cut.replace(char::is_control, " ")
+        })
+        .collect();
+    match names.len().saturating_sub(count) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+/// The last component of a path; empty where there is none.
+pub(super) fn name_of(path: &Path) -> Cow<'_, str> {
+    path.file_name().unwrap_or_default().to_string_lossy()
+}
+
+/// The names in a folder, sorted; none if it cannot be listed.
+pub(super) fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// What a folder holds; with a hint where it is another known format.
 pub(crate) fn listing(folder: &Path) -> String {
     listing_with(folder, other_format)
 }
 
-/// [`listing`] of a folder without weights: also says which safetensors file is not one of them, and
-/// why.
+/// [`listing`] of a folder without weights: also names the safetensors file that is not one of them,
+/// and why.
 pub(super) fn listing_without_weights(folder: &Path) -> String {
     listing_with(folder, |names| {
         let safetensors = || names.iter().filter(|name| name.ends_with(".safetensors"));
@@ -39,42 +81,25 @@ pub(super) fn listing_without_weights(folder: &Path) -> String {
 
 /// What to do with a folder of another known format.
 fn other_format(names: &[String]) -> String {
-    if let Some(gguf) = names.iter().find(|n| n.ends_with(".gguf")) {
+    let ends = |ends: &[&str]| {
+        let matches = |name: &&String| ends.iter().any(|end| name.ends_with(end));
+        names.iter().find(matches)
+    };
+    if let Some(gguf) = ends(&[".gguf"]) {
         format!(" (give {gguf} itself as the model)")
-    } else if names
-        .iter()
-        .any(|n| [".bin", ".pth", ".pt"].iter().any(|end| n.ends_with(end)))
-    {
+    } else if ends(&[".bin", ".pth", ".pt"]).is_some() {
         " (PyTorch files are not read: save the model as safetensors with transformers' `save_pretrained`)".into()
     } else {
         String::new()
     }
 }
 
-/// What a folder holds, for a message; with what `hint` says about its sorted file names.
+/// What a folder holds, with a hint by its sorted file names.
 pub(crate) fn listing_with(folder: &Path, hint: impl FnOnce(&[String]) -> String) -> String {
     const SHOWN: usize = 12;
-    let Ok(entries) = std::fs::read_dir(folder) else {
-        return "a folder that cannot be listed".into();
-    };
-    let mut names: Vec<String> = entries
-        .flatten()
-        .map(|e| e.file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    if names.is_empty() {
-        return "an empty folder".into();
+    match names(folder) {
+        names if !names.is_empty() => format!("{}{}", first(&names, SHOWN), hint(&names)),
+        _ if folder.read_dir().is_ok() => "an empty folder".into(),
+        _ => "a folder that cannot be listed".into(),
     }
-    let hint = hint(&names);
-    let more = names.len().saturating_sub(SHOWN);
-    names.truncate(SHOWN);
-    let more = if more > 0 {
-        format!(
-            " and {} more",
-            plural(more, "entry").replace("entrys", "entries")
-        )
-    } else {
-        String::new()
-    };
-    format!("{}{more}{hint}", names.join(", "))
 }

@@ -1,6 +1,5 @@
 //! A checkpoint's tensors into a module's parameters.
 
-use std::any::Any;
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -8,13 +7,14 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::store::{Applier, ApplyError};
 use burn::tensor::{Bool, Int, Tensor};
 
-use super::checkpoint::{Checkpoint, read_error};
+use super::checkpoint::Checkpoint;
 use super::elements;
-use super::error::WeightsError;
+use super::error::{WeightsError, panic_message};
 use super::index::INDEX_FILE;
 use super::plan::{self, Compared};
 use super::progress::Progress;
 use super::report::{LoadOptions, LoadReport, LoadWarning};
+use super::tensor::read_error;
 
 /// The path in this crate's modules of a tensor with a Hugging Face name: the leading `model.` is
 /// dropped, and the weight of a norm is called `gamma`, as in [`burn::nn::RmsNorm`].
@@ -33,20 +33,19 @@ pub fn module_path(name: &str) -> String {
     }
 }
 
-/// Loads a checkpoint into a module that has just been initialised, in the type asked for.
+/// Loads a checkpoint into a module that has just been initialised, in the requested type.
 ///
 /// The module's float parameters are first compared with the checkpoint's tensors, `rename` giving
 /// a tensor's path in the module ([`module_path()`] for this crate's own); parameters stay
 /// uninitialised meanwhile and nothing is read. Then one tensor after another is read and moved to
 /// the module's device by burn-store, so that there is never a second copy of more than one tensor,
-/// and on a CPU none at all where the stored type is the one asked for. Integer and boolean
+/// and on a CPU none at all where the stored type is the requested one. Integer and boolean
 /// parameters are left as they are.
 ///
 /// Tensors that the module has no parameter for are not read and named in the report's warning;
 /// with [`LoadOptions::strict`] they are an error, and so is a shard that disagrees with its index.
 /// Of a module without an output head, `lm_head.weight` belongs to the embedding: it fills it where
-/// the checkpoint holds no other tensor for it ([`resolve_tying`](super::resolve_tying) says whether
-/// to build such a module).
+/// the checkpoint holds no other tensor for it (see [`resolve_tying`](super::resolve_tying)).
 ///
 /// # Errors
 ///
@@ -94,12 +93,8 @@ pub fn load<M: Module>(
     // A panic of a device (out of memory) ends the load, not the program; the module is gone then
     // either way.
     let module = catch_unwind(AssertUnwindSafe(|| module.map(&mut loading))).map_err(|panic| {
-        failed(
-            checkpoint,
-            &loading.path.join("."),
-            &rename,
-            panic_message(&*panic),
-        )
+        let path = loading.path.join(".");
+        failed(checkpoint, &path, &rename, panic_message(&*panic))
     })?;
 
     let result = loading.applier.into_result();
@@ -115,7 +110,7 @@ pub fn load<M: Module>(
     }
 }
 
-/// What a load says about tensors that no parameter takes.
+/// The report about tensors that no parameter takes.
 fn report(checkpoint: &Checkpoint, unused: Vec<String>, biases: Vec<String>) -> LoadReport {
     let path = || checkpoint.path().to_path_buf();
     let shards = checkpoint.shard_notes().clone();
@@ -143,7 +138,7 @@ fn report(checkpoint: &Checkpoint, unused: Vec<String>, biases: Vec<String>) -> 
     LoadReport { warnings, unused }
 }
 
-/// The error for a tensor that was planned and could not be read after all.
+/// The error for a tensor that was accepted and could not be read after all.
 fn failed(
     checkpoint: &Checkpoint,
     path: &str,
@@ -158,15 +153,6 @@ fn failed(
             message,
         },
     }
-}
-
-/// What a panic said.
-pub(super) fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<&str>()
-        .map(|s| (*s).to_string())
-        .or_else(|| panic.downcast_ref::<String>().cloned());
-    text.unwrap_or_else(|| "a panic without a message".to_string())
 }
 
 /// burn-store's applier, with a report after each parameter.
@@ -196,11 +182,7 @@ impl ModuleMapper for Loading<'_> {
         self.done = self
             .done
             .saturating_add(elements.saturating_mul(self.width));
-        (self.progress)(Progress {
-            item: &self.path.join("."),
-            done: self.done,
-            total: self.total,
-        });
+        (self.progress)(Progress::new(&self.path.join("."), self.done, self.total));
         param
     }
 

@@ -1,12 +1,12 @@
-//! What a folder given as a model really is: a model's files, a part of a hub cache, links that lead
-//! nowhere, Git LFS pointers.
+//! What a folder given as a model is: a model's files, a part of a hub cache, broken links, Git LFS
+//! pointers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::SINGLE_FILE;
-use super::index::{INDEX_FILE, Index, MAX_INDEX_LEN};
+use super::index::{INDEX_FILE, Index, MAX_INDEX_LEN, SINGLE_FILE};
 use super::lfs::Pointer;
+use super::listing::{first, name_of, names, plural};
 
 /// How many names an error shows at most.
 const SHOWN: usize = 12;
@@ -33,35 +33,15 @@ const TEXTS: [&str; 11] = [
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LocalError {
-    /// The cache of all models.
-    #[error(
-        "{}: expected a model's folder, found a hub cache with {found}; give a model's name, such as `org/name`, or a folder in its `snapshots`", path.display()
-    )]
-    CacheRoot {
+    /// A hub cache in which no model can be chosen.
+    #[error("{}: expected a model's folder, found {found}; {advice}", path.display())]
+    Cache {
         /// The folder.
         path: PathBuf,
-        /// The models in it, by name.
+        /// Whose cache it is.
         found: String,
-    },
-    /// The cache of one model, of which no snapshot can be chosen.
-    #[error("{}: expected a model's folder, found the hub cache of `{id}`, {reason}; {advice}", path.display())]
-    ModelCache {
-        /// The folder.
-        path: PathBuf,
-        /// `org/name`.
-        id: String,
-        /// Why the snapshot of `refs/main` does not serve.
-        reason: String,
-        /// Which folder to give, or how to fetch the model.
+        /// What to give, or how to fetch the model.
         advice: String,
-    },
-    /// The cache of a data set or a space.
-    #[error("{}: expected a model's folder, found the hub cache of {found}; give a model", path.display())]
-    OtherCache {
-        /// The folder.
-        path: PathBuf,
-        /// What is kept there.
-        found: &'static str,
     },
     /// Links without the files that they lead to.
     #[error("{}: expected a model's files, found broken links: {links}; fetch the model again, for example with `apb fetch`, or copy the files and not the links", path.display())]
@@ -119,28 +99,29 @@ pub fn describe_folder(path: &Path) -> Result<Option<Snapshot>, LocalError> {
     }
     // `.` and `..` have no name of their own.
     let full = path.canonicalize().unwrap_or_else(|_| path.into());
+    let cache = |found: String, advice: &str| LocalError::Cache {
+        path: path.into(),
+        found,
+        advice: advice.into(),
+    };
     for (prefix, found) in [("datasets--", "a data set"), ("spaces--", "a space")] {
         if name_of(&full).starts_with(prefix) {
-            return Err(LocalError::OtherCache {
-                path: path.into(),
-                found,
-            });
+            return Err(cache(format!("the hub cache of {found}"), "give a model"));
         }
     }
     if is_model_cache(&full) {
         return model_cache(path, path).map(Some);
     }
-    let inside = ["snapshots", "blobs", "refs"].contains(&name_of(&full));
+    let inside = ["snapshots", "blobs", "refs"].contains(&&*name_of(&full));
     if let Some(parent) = full
         .parent()
         .filter(|parent| inside && is_model_cache(parent))
     {
         // The parent as the user would write it, where there is one to write.
-        let cache = path
+        let written = path
             .parent()
-            .filter(|parent| !parent.as_os_str().is_empty() && path.file_name().is_some())
-            .unwrap_or(parent);
-        return model_cache(path, cache).map(Some);
+            .filter(|parent| !parent.as_os_str().is_empty() && path.file_name().is_some());
+        return model_cache(path, written.unwrap_or(parent)).map(Some);
     }
     for root in [path.to_path_buf(), path.join("hub")] {
         let models: Vec<String> = sub_folders(&root)
@@ -148,18 +129,14 @@ pub fn describe_folder(path: &Path) -> Result<Option<Snapshot>, LocalError> {
             .filter_map(|name| id_of(name))
             .collect();
         if !models.is_empty() {
-            let count = models.len();
-            let named = some_of(models);
-            return Err(LocalError::CacheRoot {
-                path: path.into(),
-                found: format!(
-                    "{count} {}: {named}",
-                    if count == 1 { "model" } else { "models" }
-                ),
-            });
+            let (count, models) = (plural(models.len(), "model"), first(&models, SHOWN));
+            return Err(cache(
+                format!("a hub cache with {count}: {models}"),
+                "give a model's name, such as `org/name`, or a folder in its `snapshots`",
+            ));
         }
     }
-    // A model's files without config.json are refused elsewhere, unless they are not even files.
+    // A folder without config.json is refused by its opener, unless its files are placeholders.
     refuse_placeholders(path, |_| true)?;
     Ok(None)
 }
@@ -168,12 +145,12 @@ pub fn describe_folder(path: &Path) -> Result<Option<Snapshot>, LocalError> {
 ///
 /// # Errors
 ///
-/// [`LocalError::Pointers`]. A file that cannot be read is left to whoever reads it.
+/// [`LocalError::Pointers`]. A file that cannot be read is accepted; opening it reports why.
 pub fn refuse_pointer(file: &Path) -> Result<(), LocalError> {
     match Pointer::read(file) {
         Ok(Some(pointer)) => Err(LocalError::Pointers {
             path: file.into(),
-            files: with_size(name_of(file), &pointer),
+            files: with_size(&name_of(file), pointer),
         }),
         _ => Ok(()),
     }
@@ -203,7 +180,7 @@ pub fn refuse_weight_placeholders(folder: &Path) -> Result<(), LocalError> {
 
 /// What a model's folder lacks: files of its configuration and weights; empty for a whole one.
 ///
-/// A tokenizer is not asked for. A Git LFS pointer counts as missing.
+/// A tokenizer is not required. A Git LFS pointer counts as missing.
 pub(crate) fn missing(folder: &Path) -> Vec<String> {
     let lacks = |name: &str| {
         let path = folder.join(name);
@@ -243,26 +220,26 @@ fn refuse_placeholders(folder: &Path, used: impl Fn(&str) -> bool) -> Result<(),
             links.push(format!("{name} -> {}", target.display()));
         } else if let Ok(Some(pointer)) = Pointer::read(&path) {
             pointed |= used(&name);
-            pointers.push(with_size(&name, &pointer));
+            pointers.push(with_size(&name, pointer));
         }
     }
     if broken {
         return Err(LocalError::BrokenLinks {
             path: folder.into(),
-            links: some_of(links),
+            links: first(&links, SHOWN),
         });
     }
     if pointed {
         return Err(LocalError::Pointers {
             path: folder.into(),
-            files: some_of(pointers),
+            files: first(&pointers, SHOWN),
         });
     }
     Ok(())
 }
 
 /// A pointer's name and the size of its file.
-fn with_size(name: &str, pointer: &Pointer) -> String {
+fn with_size(name: &str, pointer: Pointer) -> String {
     match pointer.size {
         Some(size) => format!("{name} ({size} bytes)"),
         None => name.to_string(),
@@ -272,7 +249,7 @@ fn with_size(name: &str, pointer: &Pointer) -> String {
 /// The snapshot that `refs/main` names in the cache folder of a model; `given` is what errors name.
 fn model_cache(given: &Path, cache: &Path) -> Result<Snapshot, LocalError> {
     let full = cache.canonicalize().unwrap_or_else(|_| cache.into());
-    let id = id_of(name_of(&full)).unwrap_or_else(|| "an unnamed model".into());
+    let id = id_of(&name_of(&full)).unwrap_or_else(|| "an unnamed model".into());
     let snapshots = cache.join("snapshots");
     let named = fs::read_to_string(cache.join("refs").join("main")).ok();
     let named = named.map(|text| text.trim().to_string());
@@ -292,7 +269,7 @@ fn model_cache(given: &Path, cache: &Path) -> Result<Snapshot, LocalError> {
             format!(
                 "whose snapshot {} (refs/main) lacks {}",
                 short(&commit),
-                some_of(lacks)
+                first(&lacks, SHOWN)
             )
         }
     };
@@ -307,10 +284,9 @@ fn model_cache(given: &Path, cache: &Path) -> Result<Snapshot, LocalError> {
     } else {
         format!("give {}, or run `apb fetch {id}`", whole.join(" or "))
     };
-    Err(LocalError::ModelCache {
+    Err(LocalError::Cache {
         path: given.into(),
-        id,
-        reason,
+        found: format!("the hub cache of `{id}`, {reason}"),
         advice,
     })
 }
@@ -319,7 +295,7 @@ fn model_cache(given: &Path, cache: &Path) -> Result<Snapshot, LocalError> {
 fn is_model_cache(folder: &Path) -> bool {
     let snapshots = folder.join("snapshots").is_dir();
     let rest = folder.join("refs").is_dir() || folder.join("blobs").is_dir();
-    (snapshots && rest) || id_of(name_of(folder)).is_some()
+    (snapshots && rest) || id_of(&name_of(folder)).is_some()
 }
 
 /// `org/name` of a folder `models--org--name`.
@@ -343,7 +319,7 @@ fn is_link(path: &Path) -> bool {
         .is_ok_and(|found| found.is_symlink())
 }
 
-/// Where a link leads that leads nowhere.
+/// The target of a broken link.
 fn target_of_broken(path: &Path) -> Option<PathBuf> {
     if !is_link(path) || path.exists() {
         return None;
@@ -351,39 +327,10 @@ fn target_of_broken(path: &Path) -> Option<PathBuf> {
     fs::read_link(path).ok()
 }
 
-fn name_of(folder: &Path) -> &str {
-    folder
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or("")
-}
-
-/// The names in a folder, sorted; none if it cannot be listed.
-fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    names
-}
-
 fn sub_folders(folder: &Path) -> Vec<String> {
     let mut names = names(folder);
     names.retain(|name| folder.join(name).is_dir());
     names
-}
-
-/// The first of many, and how many more there are.
-fn some_of(mut names: Vec<String>) -> String {
-    let more = names.len().saturating_sub(SHOWN);
-    names.truncate(SHOWN);
-    if more > 0 {
-        names.push(format!("{more} more"));
-    }
-    names.join(", ")
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A file in memory without reading it: the operating system brings in what is touched.
+//! Memory-mapped files: the operating system reads the pages that are used.
 
 use std::fs::File;
 use std::io;
@@ -11,7 +11,7 @@ use memmap2::Mmap;
 use memmap2::UncheckedAdvice;
 
 use super::error::WeightsError;
-use crate::checkpoint::lfs;
+use super::local::refuse_pointer;
 
 /// A memory-mapped file, read-only.
 ///
@@ -45,7 +45,7 @@ impl MappedFile {
                 source,
             },
         };
-        // Asked before opening: opening a pipe would wait for a writer.
+        // Before opening, because opening a pipe would wait for a writer.
         let metadata = std::fs::metadata(path).map_err(failed)?;
         if !metadata.is_file() {
             let found = if metadata.is_dir() {
@@ -58,30 +58,22 @@ impl MappedFile {
                 found,
             });
         }
+        refuse_pointer(path)?;
         let file = File::open(path).map_err(failed)?;
-        let (bytes, map) = if metadata.len() == 0 {
-            (bytes::Bytes::new(), None)
-        } else {
-            // SAFETY: the mapping is read-only; the contract that the file is not changed
-            // meanwhile stands in the type's documentation.
-            let map = Arc::new(unsafe { Mmap::map(&file) }.map_err(failed)?);
-            (
-                bytes::Bytes::from_owner(Shared(Arc::clone(&map))),
-                Some(map),
-            )
-        };
-        if lfs::is_pointer(&bytes) {
-            return Err(WeightsError::LfsPointer { path: path.into() });
+        if metadata.len() == 0 {
+            return Ok(Self::in_memory(path, &[]));
         }
+        // SAFETY: the mapping is read-only; the contract that the file is not changed meanwhile
+        // stands in the type's documentation.
+        let map = Arc::new(unsafe { Mmap::map(&file) }.map_err(failed)?);
         Ok(Self {
             path: path.into(),
-            bytes,
-            map,
+            bytes: bytes::Bytes::from_owner(Shared(Arc::clone(&map))),
+            map: Some(map),
         })
     }
 
     /// Bytes that are in memory already, as if they were a file at `path`.
-    #[cfg(feature = "gguf")]
     pub(crate) fn in_memory(path: &Path, bytes: &[u8]) -> Self {
         Self {
             path: path.into(),
@@ -104,8 +96,8 @@ impl MappedFile {
     pub(crate) fn slice(&self, range: Range<usize>) -> Option<bytes::Bytes> {
         (range.start <= range.end && range.end <= self.bytes.len()).then(|| self.bytes.slice(range))
     }
-    /// Says that a part of the file is not needed any more: what was read of it does not count as
-    /// this process's memory from now on. Reading it again reads the file again.
+
+    /// Releases the memory that a part of the file occupies. Reading it again reads the file again.
     pub(crate) fn release(&self, range: Range<usize>) {
         #[cfg(unix)]
         if let Some(map) = &self.map

@@ -1,19 +1,28 @@
-//! Everything in which a checkpoint and a module differ, said at once.
+//! Everything in which a checkpoint and a module differ, in one error.
 
 use std::fmt;
 use std::path::PathBuf;
 
-use super::error::plural;
-use super::plan::HEAD;
+use super::listing::plural;
+
+/// The path of the output head in a decoder.
+pub(super) const HEAD: &str = "lm_head.weight";
 
 /// Lines of each kind that a message shows; the rest is counted.
 const SHOWN: usize = 32;
+
+/// Names less similar than this (0 to 1, Jaro-Winkler) are not suggested.
+const SIMILAR: f64 = 0.85;
+
+/// Suggestions are looked for only this often, each among this many names: a file of a million
+/// odd names must not make an error message take minutes.
+const SUGGESTIONS: usize = 512;
 
 /// How the names of types begin that hold quantised weights.
 const QUANTIZED: [&str; 5] = ["F8", "F6", "F4", "I8", "U8"];
 
 /// Everything in which a checkpoint and a module differ.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Mismatch {
     /// The checkpoint.
@@ -73,81 +82,84 @@ pub struct WrongType {
     pub found: String,
 }
 
+impl Mismatch {
+    /// Fills in the nearest names: missing parameters among unexpected tensors and the reverse.
+    pub(super) fn suggest(&mut self, rename: &dyn Fn(&str) -> String) {
+        let unexpected: Vec<(String, String)> = self
+            .unexpected
+            .iter()
+            .take(SUGGESTIONS)
+            .map(|u| (rename(&u.tensor), u.tensor.clone()))
+            .collect();
+        let missing = self.missing.iter().take(SUGGESTIONS);
+        let missing: Vec<String> = missing.map(|m| m.parameter.clone()).collect();
+        let paths = || unexpected.iter().map(|(path, _)| path.as_str());
+        for m in self.missing.iter_mut().take(SUGGESTIONS) {
+            let found = nearest(&m.parameter, paths());
+            let found = found.and_then(|path| unexpected.iter().find(|(p, _)| *p == path));
+            m.nearest = found.map(|(_, name)| name.clone());
+        }
+        for (u, path) in self.unexpected.iter_mut().zip(paths()) {
+            u.nearest = nearest(path, missing.iter().map(String::as_str));
+        }
+    }
+}
+
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let near = |name: &Option<String>| {
-            name.as_ref()
-                .map(|n| format!(", nearest `{n}`"))
-                .unwrap_or_default()
+        let near = |name: &Option<String>| match name {
+            Some(name) => format!(", nearest `{name}`"),
+            None => String::new(),
         };
-        let counts = [
-            (self.missing.len(), "missing"),
-            (self.unexpected.len(), "unexpected"),
-            (self.shapes.len(), "of another shape"),
-            (self.types.len(), "of another type"),
-            (self.initialized.len(), "already initialised"),
-        ];
-        let counts: Vec<String> = counts
-            .iter()
-            .filter(|(n, _)| *n > 0)
-            .map(|(n, what)| format!("{} {what}", plural(*n, "tensor")))
-            .collect();
-        write!(
-            f,
-            "{}: does not fit the model: {}",
-            self.path.display(),
-            counts.join(", ")
-        )?;
-        let shown = |count: usize| count.min(SHOWN);
-        for m in &self.missing[..shown(self.missing.len())] {
-            write!(
-                f,
-                "\n  missing     {} {:?}{}",
-                m.parameter,
-                m.shape,
-                near(&m.nearest)
-            )?;
-        }
-        more(f, self.missing.len(), "missing")?;
-        for u in &self.unexpected[..shown(self.unexpected.len())] {
-            write!(
-                f,
-                "\n  unexpected  {} {:?}{}",
-                u.tensor,
-                u.shape,
-                near(&u.nearest)
-            )?;
-        }
-        more(f, self.unexpected.len(), "unexpected")?;
-        for s in &self.shapes[..shown(self.shapes.len())] {
-            write!(
-                f,
-                "\n  shape       {}: expected {:?}, found {:?}",
+        let missing = |m: &Missing| format!("{} {:?}{}", m.parameter, m.shape, near(&m.nearest));
+        let unexpected = |u: &Unexpected| format!("{} {:?}{}", u.tensor, u.shape, near(&u.nearest));
+        let shape = |s: &WrongShape| {
+            format!(
+                "{}: expected {:?}, found {:?}",
                 s.tensor, s.expected, s.found
-            )?;
-        }
-        more(f, self.shapes.len(), "of another shape")?;
-        for t in &self.types[..shown(self.types.len())] {
-            write!(
-                f,
-                "\n  type        {}: expected F64, F32, F16 or BF16, found {}{}",
+            )
+        };
+        let dtype = |t: &WrongType| {
+            let quantized = QUANTIZED.iter().any(|start| t.found.starts_with(start));
+            let hint = ", a quantised model's; use an unquantised copy or a GGUF file";
+            format!(
+                "{}: expected F64, F32, F16 or BF16, found {}{}",
                 t.tensor,
                 t.found,
-                if QUANTIZED.iter().any(|start| t.found.starts_with(start)) {
-                    ", a quantised model's; use an unquantised copy or a GGUF file"
-                } else {
-                    ""
-                }
-            )?;
+                if quantized { hint } else { "" }
+            )
+        };
+        let initialized =
+            |name: &String| format!("{name}: load into a module that has just been initialised");
+        let kinds = [
+            ("missing", "missing", lines(&self.missing, missing)),
+            (
+                "unexpected",
+                "unexpected",
+                lines(&self.unexpected, unexpected),
+            ),
+            ("shape", "of another shape", lines(&self.shapes, shape)),
+            ("type", "of another type", lines(&self.types, dtype)),
+            (
+                "initialised",
+                "already initialised",
+                lines(&self.initialized, initialized),
+            ),
+        ];
+        let found = || kinds.iter().filter(|(.., (_, count))| *count > 0);
+        let counts: Vec<String> = found()
+            .map(|(_, what, (_, count))| format!("{} {what}", plural(*count, "tensor")))
+            .collect();
+        let (path, counts) = (self.path.display(), counts.join(", "));
+        write!(f, "{path}: does not fit the model: {counts}")?;
+        for (label, what, (lines, count)) in found() {
+            for line in lines {
+                write!(f, "\n  {label:<11} {line}")?;
+            }
+            if *count > SHOWN {
+                write!(f, "\n  and {} more {what}", count - SHOWN)?;
+            }
         }
-        more(f, self.types.len(), "of another type")?;
-        for name in &self.initialized[..shown(self.initialized.len())] {
-            write!(
-                f,
-                "\n  initialised {name}: load into a module that has just been initialised"
-            )?;
-        }
-        more(f, self.initialized.len(), "already initialised")?;
         if self.missing.iter().any(|m| m.parameter == HEAD) {
             write!(
                 f,
@@ -159,10 +171,23 @@ impl fmt::Display for Mismatch {
     }
 }
 
-/// How many lines of a kind a message leaves out.
-fn more(f: &mut fmt::Formatter<'_>, count: usize, what: &str) -> fmt::Result {
-    match count.saturating_sub(SHOWN) {
-        0 => Ok(()),
-        more => write!(f, "\n  and {more} more {what}"),
+/// The lines that a message shows of one kind, and how many items of it there are.
+fn lines<T>(items: &[T], line: impl Fn(&T) -> String) -> (Vec<String>, usize) {
+    (items.iter().take(SHOWN).map(line).collect(), items.len())
+}
+
+/// The name most similar to `wanted`, if one is similar at all.
+pub(super) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
+    /// Longer names are noise or an attack; comparing costs the product of the lengths.
+    const LONGEST: usize = 256;
+    if wanted.len() > LONGEST {
+        return None;
     }
+    names
+        .take(SUGGESTIONS)
+        .filter(|name| name.len() <= LONGEST)
+        .map(|name| (strsim::jaro_winkler(wanted, name), name))
+        .filter(|(score, _)| *score >= SIMILAR)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name.to_string())
 }

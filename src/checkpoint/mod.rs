@@ -1,17 +1,22 @@
-//! Weights: from files to parameters.
+//! Files of models: configuration, weights and tokenizer, from a folder, a GGUF file or the hub.
 //!
 //! | file | holds |
 //! |---|---|
-//! | `checkpoint` | [`Checkpoint`]: the tensors of a folder, a `.safetensors` or a `.gguf` file, read lazily |
-//! | `safetensors`, `index`, `shards` | a file's header and a folder's shard index, checked before they are believed |
-//! | `plan`, `mismatch`, `load` | a module's parameters compared with the tensors, then filled: [`load()`] |
-//! | `report` | [`LoadOptions`], and what a load has to say that is no error: [`LoadReport`] |
-//! | `tying` | whether the output head is the embedding: [`resolve_tying`] |
-//! | `elements`, `mapped` | conversions between element types; memory-mapped files |
+//! | `source` | [`ModelSource`](source::ModelSource): a model's files, whatever they are |
+//! | `local`, `lfs` | what a given folder is: a model, a hub cache, broken links, Git LFS pointers |
+//! | `hub` | models by name, fetched into a cache (feature `hub`) |
+//! | `config` | `config.json` to a [`DecoderConfig`](crate::model::DecoderConfig) |
+//! | `checkpoint`, `tensor` | [`Checkpoint`]: the tensors of a folder, a `.safetensors` or a `.gguf` file, read lazily |
+//! | `safetensors`, `index`, `shards` | the header of a file, the shard index of a folder |
 //! | `gguf` | GGUF files as Hugging Face tensors, config and tokenizer (feature `gguf`) |
+//! | `elements`, `mapped` | conversions between element types; memory-mapped files |
+//! | `plan`, `mismatch`, `load`, `progress` | a module's parameters compared with the tensors, then filled: [`load()`] |
+//! | `report` | [`LoadOptions`], and the warnings of a load: [`LoadReport`] |
+//! | `tying` | whether the output head is the embedding: [`resolve_tying`] |
+//! | `fingerprint` | a hash of configuration and weights |
 //! | `convert` | a GGUF file to a Hugging Face folder (feature `gguf`) |
-//! | `listing` | what a folder holds, for messages |
-//! | `folder`, `file` | a folder, a file that appears whole or not at all |
+//! | `file`, `folder` | [`write_file`]: files and folders that appear whole or not at all |
+//! | `listing`, `error` | lists in messages; [`WeightsError`] |
 
 mod checkpoint;
 mod config;
@@ -40,30 +45,29 @@ mod report;
 pub mod safetensors;
 mod shards;
 pub mod source;
+mod tensor;
 mod tying;
 
-pub use checkpoint::{Checkpoint, SINGLE_FILE, StoredType, TensorInfo};
+pub use checkpoint::Checkpoint;
 pub use config::ConfigError;
 #[cfg(feature = "gguf")]
 pub use convert::{ConvertError, ConvertReport, convert};
 pub use error::WeightsError;
-pub use file::FileError;
-#[cfg(any(feature = "pytorch", feature = "train"))]
-pub(crate) use file::write_file;
+pub use file::{FileError, UnfinishedFile, write_file};
 pub use fingerprint::{FINGERPRINT_SLICE, FINGERPRINT_SLICES};
 #[cfg(any(feature = "gguf", feature = "hub"))]
 pub use folder::FolderError;
+pub use index::SINGLE_FILE;
 pub use load::{load, module_path};
 pub use mismatch::{Mismatch, Missing, Unexpected, WrongShape, WrongType};
 pub use progress::Progress;
 pub use report::{LoadOptions, LoadReport, LoadWarning, ShardNotes};
+pub use tensor::{StoredType, TensorInfo};
 pub use tying::resolve_tying;
 
-#[cfg(all(feature = "hub", feature = "gguf"))]
-pub(crate) use convert::convert_into;
-#[cfg(feature = "hub")]
-pub(crate) use folder::{refuse_occupied, write_folder, write_json};
-#[cfg(feature = "hub")]
-pub(crate) use index::is_plain_file_name;
-pub(crate) use listing::{listing, listing_with};
+pub(crate) use listing::{first, listing_with};
 pub(crate) use safetensors::encode;
+#[cfg(feature = "pytorch")]
+pub(crate) use shards::open_index;
+#[cfg(feature = "pytorch")]
+pub(crate) use tensor::read_error;

@@ -1,34 +1,25 @@
-//! A module's parameters beside a checkpoint's tensors, compared before any data is read.
+//! A comparison of a module's parameters with a checkpoint's tensors, before any data is read.
+//!
+//! burn-store reports the same differences in its `ApplyResult`, but only after it has read and
+//! applied the tensors.
 
 use std::collections::{BTreeMap, HashMap};
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
-use super::checkpoint::{Checkpoint, StoredType, TensorInfo};
-use super::mismatch::{Mismatch, Missing, Unexpected, WrongShape, WrongType};
-
-/// Names less similar than this (0 to 1, Jaro-Winkler) are not suggested.
-const SIMILAR: f64 = 0.85;
-
-/// Suggestions are looked for only this often, each among this many names: a file of a million
-/// odd names must not make an error message take minutes.
-const SUGGESTIONS: usize = 512;
-
-/// The path of the output head in a decoder.
-pub(super) const HEAD: &str = "lm_head.weight";
+use super::checkpoint::Checkpoint;
+use super::mismatch::{HEAD, Mismatch, Missing, Unexpected, WrongShape, WrongType};
+use super::tensor::{StoredType, TensorInfo};
 
 /// The path of the embedding in a decoder.
 pub(super) const EMBEDDING: &str = "embed_tokens.weight";
 
-/// Which tensor goes to which parameter: `(path in the module, name in the checkpoint)`.
-pub(super) type Plan = Vec<(String, String)>;
-
 /// A checkpoint that fits a module.
 pub(super) struct Compared {
-    /// Which tensor goes where.
-    pub(super) plan: Plan,
-    /// Tensors that go nowhere.
+    /// Which tensor fills which parameter: `(path in the module, name in the checkpoint)`.
+    pub(super) plan: Vec<(String, String)>,
+    /// Tensors that fill none.
     pub(super) unused: Vec<String>,
     /// Those of them that are biases beside a weight that is used, with values other than 0.
     pub(super) biases: Vec<String>,
@@ -49,14 +40,11 @@ pub(super) fn compare<M: Module>(
 
     let mut mismatch = Mismatch {
         path: checkpoint.path().into(),
-        missing: Vec::new(),
-        unexpected: Vec::new(),
-        shapes: Vec::new(),
-        types: Vec::new(),
         initialized: visitor.initialized,
+        ..Mismatch::default()
     };
     let mut claimed: HashMap<String, String> = HashMap::new();
-    let mut plan = Plan::new();
+    let mut plan = Vec::new();
     let mut left = Vec::new();
     for info in checkpoint.tensors() {
         let path = rename(&info.name);
@@ -112,7 +100,7 @@ pub(super) fn compare<M: Module>(
                 nearest: None,
             })
             .collect();
-        suggest(&mut mismatch, rename);
+        mismatch.suggest(rename);
         return Err(Box::new(mismatch));
     }
     let beside_a_weight = |path: &str| {
@@ -140,7 +128,7 @@ pub(super) fn compare<M: Module>(
 }
 
 impl Mismatch {
-    /// Notes in what a tensor differs from the parameter it is for.
+    /// Records the differences between a tensor and its parameter.
     fn compare(&mut self, info: &TensorInfo, expected: &[usize]) {
         if *expected != *info.shape {
             self.shapes.push(WrongShape {
@@ -156,53 +144,6 @@ impl Mismatch {
             });
         }
     }
-}
-
-/// Fills in the nearest names: missing parameters among unexpected tensors and the reverse.
-fn suggest(mismatch: &mut Mismatch, rename: &dyn Fn(&str) -> String) {
-    let unexpected: Vec<(String, String)> = mismatch
-        .unexpected
-        .iter()
-        .take(SUGGESTIONS)
-        .map(|u| (rename(&u.tensor), u.tensor.clone()))
-        .collect();
-    let missing: Vec<String> = mismatch
-        .missing
-        .iter()
-        .take(SUGGESTIONS)
-        .map(|m| m.parameter.clone())
-        .collect();
-    for m in mismatch.missing.iter_mut().take(SUGGESTIONS) {
-        let found = nearest(
-            &m.parameter,
-            unexpected.iter().map(|(path, _)| path.as_str()),
-        );
-        m.nearest = found.and_then(|path| {
-            unexpected
-                .iter()
-                .find(|(p, _)| *p == path)
-                .map(|(_, name)| name.clone())
-        });
-    }
-    for (u, (path, _)) in mismatch.unexpected.iter_mut().zip(&unexpected) {
-        u.nearest = nearest(path, missing.iter().map(String::as_str));
-    }
-}
-
-/// The name most similar to `wanted`, if one is similar at all.
-pub(super) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
-    /// Longer names are noise or an attack; comparing costs the product of the lengths.
-    const LONGEST: usize = 256;
-    if wanted.len() > LONGEST {
-        return None;
-    }
-    names
-        .take(SUGGESTIONS)
-        .filter(|name| name.len() <= LONGEST)
-        .map(|name| (strsim::jaro_winkler(wanted, name), name))
-        .filter(|(score, _)| *score >= SIMILAR)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, name)| name.to_string())
 }
 
 /// Collects paths and stored shapes of float parameters.
@@ -224,8 +165,8 @@ impl ModuleVisitor for Parameters {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let path = self.path.join(".");
-        // A parameter with a load mapper (a column-major `Linear`) says its stored shape while it
-        // is lazy and its value's shape afterwards; burn-store would then want the wrong one.
+        // A parameter with a load mapper (a column-major `Linear`) has its stored shape while it is
+        // lazy and its value's shape afterwards; burn-store would then expect the wrong one.
         let shape = if param.is_initialized() {
             let (value, stored) = (param.lazy_shape(), param.transform_for_save().lazy_shape());
             if value != stored {

@@ -1,11 +1,11 @@
-//! How weights are loaded, and what a load has to say that is no error.
+//! How weights are loaded, and the warnings of a load.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use burn::tensor::FloatDType;
 
-use super::error::plural;
+use super::listing::{first, plural};
 
 /// Names shown of a list; the rest is counted.
 const SHOWN: usize = 5;
@@ -43,11 +43,11 @@ impl From<FloatDType> for LoadOptions {
     }
 }
 
-/// What a load that succeeded has to say.
+/// The result of a load beside the module.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct LoadReport {
-    /// What the user should know, one line each.
+    /// Warnings for the user, one line each.
     pub warnings: Vec<LoadWarning>,
     /// Every tensor of the checkpoint that the module does not use, in the order of the files.
     pub unused: Vec<String>,
@@ -57,13 +57,13 @@ pub struct LoadReport {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum LoadWarning {
-    /// Tensors that are not used, or not where the index says.
+    /// Tensors that are not used, or not in the shard that the index names.
     Tensors {
         /// The checkpoint.
         path: PathBuf,
         /// Tensors that the module does not use.
         unused: Vec<String>,
-        /// What the shards hold otherwise than the index says.
+        /// The differences between shards and index.
         shards: ShardNotes,
     },
     /// Biases with values other than 0 of layers that have none by the configuration. They are left
@@ -90,7 +90,7 @@ pub enum LoadWarning {
 pub struct ShardNotes {
     /// Tensors that the index does not name.
     pub unlisted: Vec<String>,
-    /// Tensors that lie in another shard than the index says.
+    /// Tensors in another shard than the index names.
     pub elsewhere: Vec<String>,
     /// Tensors that several shards hold. The last in the order of the shards' names is used, as in
     /// transformers.
@@ -105,18 +105,15 @@ impl ShardNotes {
 
     /// One clause a kind of difference.
     pub(super) fn clauses(&self) -> Vec<String> {
-        [
-            (&self.unlisted, "not named by the index"),
-            (&self.elsewhere, "in another shard than the index says"),
-            (
+        let clauses = [
+            clause(&self.unlisted, "not named by the index"),
+            clause(&self.elsewhere, "in another shard than the index names"),
+            clause(
                 &self.repeated,
                 "in several shards, of which the last is used",
             ),
-        ]
-        .into_iter()
-        .filter(|(names, _)| !names.is_empty())
-        .map(|(names, what)| clause(names, what))
-        .collect()
+        ];
+        clauses.into_iter().flatten().collect()
     }
 }
 
@@ -128,11 +125,8 @@ impl fmt::Display for LoadWarning {
                 unused,
                 shards,
             } => {
-                let mut clauses = Vec::new();
-                if !unused.is_empty() {
-                    clauses.push(clause(unused, "not used by this model"));
-                }
-                clauses.extend(shards.clauses());
+                let unused = clause(unused, "not used by this model");
+                let clauses: Vec<String> = unused.into_iter().chain(shards.clauses()).collect();
                 write!(f, "{}: {}", path.display(), clauses.join("; "))
             }
             Self::Biases { path, names } => write!(
@@ -140,7 +134,7 @@ impl fmt::Display for LoadWarning {
                 "{}: {}; config.json gives these layers no bias, so they are left out; if the model \
                  has them, set `attention_bias` or `mlp_bias` there",
                 path.display(),
-                clause(names, "biases other than 0")
+                clause(names, "biases other than 0").unwrap_or_default()
             ),
             Self::HeadNotTied { path, name } => write!(
                 f,
@@ -153,32 +147,12 @@ impl fmt::Display for LoadWarning {
     }
 }
 
-/// `3 tensors are not used by this model: a, b, c`.
-fn clause(names: &[String], what: &str) -> String {
+/// `3 tensors are not used by this model: a, b, c`; none for no names.
+fn clause(names: &[String], what: &str) -> Option<String> {
     let count = plural(names.len(), "tensor");
     let verb = if names.len() == 1 { "is" } else { "are" };
-    format!("{count} {verb} {what}: {}", first(names))
-}
-
-/// The first names of a list and how many more there are, without line breaks.
-pub(super) fn first(names: &[String]) -> String {
-    /// Longer names are cut.
-    const LONGEST: usize = 120;
-    let shown: Vec<String> = names
-        .iter()
-        .take(SHOWN)
-        .map(|name| {
-            let name = name.escape_debug().to_string();
-            match name.char_indices().nth(LONGEST) {
-                Some((at, _)) => format!("{}..", &name[..at]),
-                None => name,
-            }
-        })
-        .collect();
-    match names.len().saturating_sub(SHOWN) {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
-    }
+    let clause = || format!("{count} {verb} {what}: {}", first(names, SHOWN));
+    (!names.is_empty()).then(clause)
 }
 
 #[cfg(test)]
@@ -202,7 +176,7 @@ mod tests {
         assert_eq!(
             warning.to_string(),
             "m: 7 tensors are not used by this model: mtp.0, mtp.1, mtp.2, mtp.3, mtp.4 and 2 more; \
-             1 tensor is not named by the index: a\\nb"
+             1 tensor is not named by the index: a b"
         );
         let long = LoadWarning::Biases {
             path: "m".into(),

@@ -7,12 +7,12 @@ use std::path::Path;
 use burn::tensor::FloatDType;
 use safetensors::Dtype;
 
-use super::checkpoint::{Data, StoredType, TensorInfo};
 use super::error::WeightsError;
-use super::index::{Index, IndexError, MAX_INDEX_LEN};
+use super::index::Index;
 use super::mapped::MappedFile;
 use super::report::ShardNotes;
 use super::safetensors::Header;
+use super::tensor::{Data, StoredType, TensorInfo};
 
 /// The tensors of a safetensors file and its metadata.
 type Shard = (Vec<(TensorInfo, Data)>, BTreeMap<String, String>);
@@ -23,17 +23,7 @@ pub(super) fn open(
     folder: &Path,
     path: &Path,
 ) -> Result<(Vec<(TensorInfo, Data)>, ShardNotes), WeightsError> {
-    let text = MappedFile::open(path)?;
-    let wrong = |source| WeightsError::Index {
-        path: path.into(),
-        source,
-    };
-    if text.bytes().len() as u64 > MAX_INDEX_LEN {
-        return Err(wrong(IndexError::TooLarge {
-            found: text.bytes().len() as u64,
-        }));
-    }
-    let index = Index::parse(text.bytes()).map_err(wrong)?;
+    let index = open_index(path, ".safetensors")?;
     let missing: Vec<String> = index
         .shards()
         .into_iter()
@@ -75,7 +65,7 @@ pub(super) fn open(
             }
         }
     }
-    // Named once: a tensor in two shards is in another than the index says in one of them.
+    // Reported once: one of a repeated tensor's shards is not the one that the index names.
     let twice: BTreeSet<&String> = notes.repeated.iter().collect();
     notes.elsewhere.retain(|name| !twice.contains(name));
     notes.unlisted.retain(|name| !twice.contains(name));
@@ -94,13 +84,20 @@ pub(super) fn open(
     Ok((tensors, notes))
 }
 
+/// Reads the index at `path` of shards whose names end in `extension`.
+pub(crate) fn open_index(path: &Path, extension: &'static str) -> Result<Index, WeightsError> {
+    let text = MappedFile::open(path)?;
+    Index::parse_shards(text.bytes(), extension).map_err(|source| WeightsError::Index {
+        path: path.into(),
+        source,
+    })
+}
+
 /// The tensors of one safetensors file, and its metadata.
 pub(super) fn read(file: &MappedFile) -> Result<Shard, WeightsError> {
-    let header = Header::parse(file.bytes(), file.bytes().len() as u64).map_err(|source| {
-        WeightsError::Header {
-            path: file.path().into(),
-            source,
-        }
+    let header = Header::parse(file.bytes()).map_err(|source| WeightsError::Header {
+        path: file.path().into(),
+        source,
     })?;
     let tensors = header.tensors.into_iter().map(|entry| {
         let stored = match entry.dtype {

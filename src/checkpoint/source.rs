@@ -4,8 +4,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use super::checkpoint::Checkpoint;
+use super::config::ConfigError;
+use super::error::WeightsError;
+use super::listing::listing;
 use super::local::{LocalError, describe_folder, refuse_pointer};
-use super::{Checkpoint, ConfigError, WeightsError, listing};
 use crate::text::chat_template::ChatTemplateFiles;
 use crate::text::json;
 #[cfg(feature = "gguf")]
@@ -22,12 +25,6 @@ pub const MAX_TOKENIZER_LEN: u64 = 256 << 20;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceError {
-    /// The path does not exist.
-    #[error("{}: no such file or folder; check the spelling, or fetch the model first with `apb fetch`", path.display())]
-    NotFound {
-        /// The path that was asked for.
-        path: PathBuf,
-    },
     /// A folder that holds no model.
     #[error("{}: expected a model's folder with config.json, tokenizer.json and model.safetensors, found {found}", path.display())]
     NotAModel {
@@ -73,7 +70,7 @@ pub enum SourceError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: io::Error,
     },
     /// The tokenizer.
@@ -97,8 +94,8 @@ pub enum SourceError {
 
 /// A model's files: configuration, tokenizer, chat template, weights.
 ///
-/// The configurations are kept as the text they stand in, so that whoever reads one can say where
-/// it is wrong. Of a GGUF file they are derived, in Hugging Face spelling.
+/// The configurations are kept as text, so that an error can name the line. Of a GGUF file they are
+/// derived, in Hugging Face spelling.
 #[derive(Debug, Clone)]
 pub struct ModelSource {
     path: PathBuf,
@@ -115,8 +112,8 @@ impl ModelSource {
     /// Opens a Hugging Face folder, a `.gguf` file (of a split model, any of its parts), or a folder
     /// with one GGUF model and no `config.json`.
     ///
-    /// Of a folder, only the small text files are read; weights and tokenizer are opened when they
-    /// are asked for.
+    /// Of a folder, only the small text files are read; weights and tokenizer are opened by
+    /// [`Self::checkpoint`] and [`Self::tokenizer`].
     ///
     /// # Errors
     ///
@@ -124,18 +121,15 @@ impl ModelSource {
     /// too long or not UTF-8; a GGUF file that does not hold or is not a Llama or Qwen.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, SourceError> {
         let snapshot = describe_folder(path.as_ref())?;
-        let path = match &snapshot {
-            Some(snapshot) => {
-                tracing::info!("{}", snapshot.note);
-                snapshot.path.as_path()
-            }
-            None => path.as_ref(),
-        };
+        if let Some(snapshot) = &snapshot {
+            tracing::info!("{}", snapshot.note);
+        }
+        let path = snapshot.as_ref().map_or(path.as_ref(), |found| &found.path);
         if path.is_dir() {
             return Self::folder(path);
         }
         if !path.exists() {
-            return Err(SourceError::NotFound { path: path.into() });
+            return Err(WeightsError::NotFound { path: path.into() }.into());
         }
         if !is_gguf(path) {
             return Err(SourceError::NotAFolder { path: path.into() });
@@ -177,16 +171,12 @@ impl ModelSource {
             path: path.into(),
             source,
         };
-        let (config, tokenizer_config) = (
-            gguf.config().map_err(wrong)?,
-            gguf.tokenizer_config().map_err(wrong)?,
-        );
         Ok(Self {
             path: path.into(),
-            config: config.to_string(),
-            tokenizer_config: Some(tokenizer_config.to_string()),
+            config: gguf.config().map_err(wrong)?.to_string(),
+            tokenizer_config: Some(gguf.tokenizer_config().map_err(wrong)?.to_string()),
             generation_config: Some(gguf.generation_config().to_string()),
-            // They stand in the tokenizer's configuration.
+            // They are in the tokenizer's configuration.
             chat_template: None,
             chat_template_json: None,
             additional_chat_templates: Vec::new(),
@@ -325,7 +315,7 @@ fn additional_chat_templates(folder: &Path) -> Result<Vec<(String, String)>, Sou
     Ok(templates)
 }
 
-/// Whether a file calls itself GGUF, by its name or by its first bytes.
+/// Whether a file is GGUF by its name or by its first bytes.
 fn is_gguf(path: &Path) -> bool {
     let mut magic = [0; 4];
     // Only of a regular file: a pipe would wait for a writer.
@@ -419,7 +409,10 @@ mod tests {
     #[test]
     fn says_what_is_wrong_with_a_folder() {
         let missing = ModelSource::open("/nowhere/at/all");
-        assert!(matches!(missing, Err(SourceError::NotFound { .. })));
+        assert!(matches!(
+            missing,
+            Err(SourceError::Weights(WeightsError::NotFound { .. }))
+        ));
 
         let dir = folder(&[("notes.txt", b"x")]);
         let error = ModelSource::open(dir.path()).unwrap_err();

@@ -5,7 +5,8 @@ use burn::tensor::FloatDType;
 use super::checkpoint::Checkpoint;
 use super::error::WeightsError;
 use super::load::module_path;
-use super::plan::{EMBEDDING, HEAD};
+use super::mismatch::HEAD;
+use super::plan::EMBEDDING;
 use super::report::LoadWarning;
 use crate::model::DecoderConfig;
 
@@ -13,7 +14,7 @@ use crate::model::DecoderConfig;
 ///
 /// As in transformers, `tie_word_embeddings` is followed unless the checkpoint holds both an
 /// embedding and a head of that shape with other numbers, compared as `dtype`: then the stored head
-/// is used, and the warning says so. In GGUF, as in llama.cpp, a head that is stored is used.
+/// is used, with a warning. In GGUF, as in llama.cpp, a head that is stored is used.
 ///
 /// The two tensors are compared in the mapped files, a piece at a time.
 ///

@@ -15,7 +15,7 @@ use super::quality::to_vec;
 use super::trainer::{HeadsTrainer, TrainingContext};
 use super::*;
 use crate::apb::compressor::{QueryAware, Random};
-use crate::apb::heads::{RetainingHeads, RetainingHeadsConfig};
+use crate::apb::heads::{HeadsFile, RetainingHeads, RetainingHeadsConfig};
 use crate::checkpoint::source::ModelSource;
 use crate::load_decoder;
 use crate::model::DecoderConfig;
@@ -479,14 +479,20 @@ fn saved_heads_load_unchanged() {
         ..HeadsCard::default()
     };
     save_heads(&heads, &path, FloatDType::F32, &card).expect("written");
-    let info = RetainingHeads::inspect(&path, &config).expect("a file of heads");
+    let info = HeadsFile::open(&path, &config)
+        .expect("a file of heads")
+        .info()
+        .clone();
     assert_eq!(info.width, 6);
     assert_eq!(info.base_model.as_deref(), Some("a model"));
     assert_eq!(info.metadata["steps"], "3");
     let read = RetainingHeads::load(&path, &config, FloatDType::F32, &Device::flex());
     assert_eq!(weights(&read.expect("heads")), weights(&heads));
     save_heads(&heads, &path, FloatDType::BF16, &card).expect("written");
-    let info = RetainingHeads::inspect(&path, &config).expect("a file of heads");
+    let info = HeadsFile::open(&path, &config)
+        .expect("a file of heads")
+        .info()
+        .clone();
     assert_eq!(info.dtypes, [FloatDType::BF16]);
 
     let absent = folder.path().join("no/such/folder/heads.safetensors");

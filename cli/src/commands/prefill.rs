@@ -6,9 +6,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, FloatDType};
-use burn_apb::apb::{
-    AnswerOptions, Method, Observer, PrefillPlan, Reply, Request, Session, ask, compressor,
-};
+use burn_apb::apb::{AnswerOptions, Method, Observer, PrefillPlan, Reply, Request, Session, ask};
 use burn_apb::checkpoint::source::ModelSource;
 use burn_apb::checkpoint::{LoadOptions, hub, local};
 use burn_apb::model::{Decoder, DecoderConfig, KvCache};
@@ -200,8 +198,8 @@ fn prepare(
     let document = read_text(&reading.document, "document")?;
     let text = read_model_text(source, output)?;
     complete(&mut options, &text)?;
-    let request = Request::new(&text, &document, question, &options)?;
-    compressor::check_model(&request.plan, &text.config, source)?;
+    let mut request = Request::new(&text, &document, question, &options)?;
+    request.check_heads(&text.config, source)?;
     if let Some(note) = request.plan.note() {
         output.note(format!("note: {note}"));
     }

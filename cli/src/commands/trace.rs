@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{DType, Device, Tensor};
 use burn_apb::apb::{
     CompressorConfig, Document, Method, Observer, PrefillConfig, PrefillPlan, Request, RingLayout,
-    Session, compressor,
+    Session,
 };
 use burn_apb::checkpoint::source::ModelSource;
+use burn_apb::checkpoint::{FileError, write_file};
 use burn_apb::model::{CausalLm, Decoder, DecoderConfig};
 use burn_apb::ranks::World;
 use burn_apb::text::sampler::{Sampler, SamplerConfig};
@@ -19,7 +20,7 @@ use serde_json::json;
 use crate::args::{Compute, Processes};
 use crate::commands::prefill;
 use crate::error::CliError;
-use crate::output::{Output, write_atomically};
+use crate::output::Output;
 use crate::processes;
 
 /// Largest case file that is read, in bytes: a million tokens in JSON are about 8 MB.
@@ -200,10 +201,11 @@ fn prepare(args: &Args) -> Result<Prepared, CliError> {
             "the case scores with retaining heads; give them with --heads FILE",
         ));
     }
-    compressor::check_model(&plan, &config, &source)?;
     let chunk = args.chunk.get();
+    let mut request = Request::from_tokens(document, plan, case.query, case.generate, chunk);
+    request.check_heads(&config, &source)?;
     Ok(Prepared {
-        request: Request::from_tokens(document, plan, case.query, case.generate, chunk),
+        request,
         store: case.store,
         source,
         config,
@@ -250,12 +252,13 @@ fn trace(args: &Args, world: &mut World, output: &Output) -> Result<(), CliError
         return Ok(());
     }
     let tensors = trace.finish(config)?;
-    write_atomically(&args.out, |file| {
-        use std::io::Write;
-        let bytes = safetensors::serialize(tensors, None)
-            .map_err(|e| std::io::Error::other(e.to_string()))?;
-        file.write_all(&bytes)
-    })?;
+    write_file(&args.out, |file| {
+        safetensors::serialize(tensors, None)
+            .map_err(std::io::Error::other)
+            .and_then(|bytes| file.write_all(&bytes))
+            .map_err(FileError::at(&args.out))
+    })
+    .map_err(|error: FileError| CliError::failed(error))?;
     output.result(
         &json!({
             "out": args.out, "method": plan.method.name(), "ranks": plan.ranks,

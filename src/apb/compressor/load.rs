@@ -4,62 +4,88 @@ use burn::tensor::{Device, FloatDType};
 
 use super::{Compressor, QueryAware, Random};
 use crate::apb::config::{CompressorConfig, Method};
-use crate::apb::heads::{HeadsError, RetainingHeads};
+use crate::apb::heads::{HeadsError, HeadsFile};
 use crate::apb::plan::PrefillPlan;
 use crate::checkpoint::source::ModelSource;
 use crate::model::AttentionShape;
 
-/// Checks the compressor of a plan against a model, without reading weights.
-///
-/// # Errors
-///
-/// [`HeadsError`] when the retaining heads are another model's, or no heads at all.
-pub fn inspect(plan: &PrefillPlan, shape: impl Into<AttentionShape>) -> Result<(), HeadsError> {
-    match (&plan.method, &plan.compressor) {
-        (Method::Apb, CompressorConfig::Retaining { heads }) => {
-            RetainingHeads::inspect(heads, shape.into()).map(|_| ())
+/// The compressor that a plan names, without weights. Cloning is cheap.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum CompressorSource {
+    /// The plan's method has none.
+    None,
+    /// A file of retaining heads that fit the model, opened once.
+    Retaining(HeadsFile),
+    /// [`QueryAware`].
+    QueryAware,
+    /// [`Random`].
+    Random {
+        /// Seed of the scores.
+        seed: u64,
+    },
+}
+
+impl CompressorSource {
+    /// Opens the compressor of a plan for a model. No weight is read.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadsError`] when the file holds no retaining heads, or those of another model.
+    pub fn open(plan: &PrefillPlan, model: impl Into<AttentionShape>) -> Result<Self, HeadsError> {
+        if plan.method != Method::Apb {
+            return Ok(Self::None);
         }
-        _ => Ok(()),
+        Ok(match &plan.compressor {
+            CompressorConfig::Retaining { heads } => {
+                Self::Retaining(HeadsFile::open(heads, model)?)
+            }
+            CompressorConfig::QueryAware => Self::QueryAware,
+            CompressorConfig::Random { seed } => Self::Random { seed: *seed },
+        })
+    }
+
+    /// Refuses heads that name another model than the one in `source`.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadsError::OtherModel`], or [`HeadsError::Model`] when the model's files cannot be opened.
+    pub fn check_model(&self, source: &ModelSource) -> Result<(), HeadsError> {
+        match self {
+            Self::Retaining(file) => file.check_model(source),
+            _ => Ok(()),
+        }
+    }
+
+    /// Loads it; none where the method has none.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadsError`] when the weights cannot be read.
+    pub fn load(
+        &self,
+        dtype: FloatDType,
+        device: &Device,
+    ) -> Result<Option<Box<dyn Compressor>>, HeadsError> {
+        Ok(match self {
+            Self::None => None,
+            Self::Retaining(file) => Some(Box::new(file.load(dtype, device)?)),
+            Self::QueryAware => Some(Box::new(QueryAware)),
+            Self::Random { seed } => Some(Box::new(Random::new(*seed))),
+        })
     }
 }
 
-/// [`inspect`], and refuses heads that name another model than the one in `source`.
-///
-/// # Errors
-///
-/// [`HeadsError`] as [`inspect`], or when the heads name another model.
-pub fn check_model(
-    plan: &PrefillPlan,
-    shape: impl Into<AttentionShape>,
-    source: &ModelSource,
-) -> Result<(), HeadsError> {
-    match (&plan.method, &plan.compressor) {
-        (Method::Apb, CompressorConfig::Retaining { heads }) => {
-            RetainingHeads::inspect(heads, shape.into())?.check_model(heads, source)
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The compressor of a plan; none where its method has none.
+/// Opens and loads the compressor of a plan; none where its method has none.
 ///
 /// # Errors
 ///
 /// [`HeadsError`] when the retaining heads cannot be used.
 pub fn load(
     plan: &PrefillPlan,
-    shape: impl Into<AttentionShape>,
+    model: impl Into<AttentionShape>,
     dtype: FloatDType,
     device: &Device,
 ) -> Result<Option<Box<dyn Compressor>>, HeadsError> {
-    if plan.method != Method::Apb {
-        return Ok(None);
-    }
-    Ok(Some(match &plan.compressor {
-        CompressorConfig::Retaining { heads } => {
-            Box::new(RetainingHeads::load(heads, shape.into(), dtype, device)?)
-        }
-        CompressorConfig::QueryAware => Box::new(QueryAware),
-        CompressorConfig::Random { seed } => Box::new(Random::new(*seed)),
-    }))
+    CompressorSource::open(plan, model)?.load(dtype, device)
 }

@@ -14,7 +14,7 @@ mod random;
 mod retaining;
 mod score;
 
-pub use load::{check_model, inspect, load};
+pub use load::{CompressorSource, load};
 pub use query_aware::QueryAware;
 pub use random::Random;
 pub use score::{AnchorContext, Compressor, ScoreInput};

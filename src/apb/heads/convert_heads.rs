@@ -1,23 +1,24 @@
-//! Published retaining heads to the file this crate loads.
+//! Published retaining heads to a heads file.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use burn::tensor::FloatDType;
-use pytorch_reader::DType;
-use serde_json::{Map, Value};
+use burn::tensor::{DType, FloatDType};
+use serde_json::json;
 
-use super::head_shapes::{Found, HeadsFault, Place, common_shape, tensor_name, within_prefix};
-use super::heads_file::{Beginning, HEADS_FILE, HEADS_FORMAT, beginning};
-use super::pickle::PickleError;
+use super::error::ConvertHeadsError;
+use super::format::{
+    Beginning, Found, HEADS_FILE, HEADS_FORMAT, HeadsFault, PYTORCH_FILE, Place, beginning,
+    common_shape, tensor_name, within_prefix,
+};
 use super::pytorch::{self, PytorchTensor};
-use crate::checkpoint::index::IndexError;
+use crate::checkpoint::index::INDEX_FILE;
 use crate::checkpoint::safetensors::encode;
 use crate::checkpoint::{
-    Checkpoint, FileError, SINGLE_FILE, StoredType, TensorInfo, WeightsError, index, listing_with,
+    Checkpoint, FileError, SINGLE_FILE, StoredType, TensorInfo, listing_with, read_error,
     write_file,
 };
 
@@ -39,137 +40,15 @@ pub struct ConvertedHeads {
     pub ignored: Vec<String>,
 }
 
-/// Why no heads were written.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConvertHeadsError {
-    /// The path does not exist.
-    #[error("{}: no such file or folder; check the spelling, or download the heads first", path.display())]
-    NotFound {
-        /// The path that was asked for.
-        path: PathBuf,
-    },
-    /// A folder without weights that are read.
-    #[error("{}: expected {}, its index with shards, or safetensors, found {found}", path.display(), pytorch::SINGLE_FILE)]
-    NoWeights {
-        /// The folder.
-        path: PathBuf,
-        /// What it holds.
-        found: String,
-    },
-    /// A file that is no weights.
-    #[error("{}: expected a PyTorch file (a zip archive) or safetensors, found {found}", path.display())]
-    UnknownFormat {
-        /// The file.
-        path: PathBuf,
-        /// What it is instead, and what to do.
-        found: String,
-    },
-    /// A pickle that asks for more than tensors.
-    #[error("{}: {source}", path.display())]
-    Pickle {
-        /// The file.
-        path: PathBuf,
-        /// What it asks for.
-        source: PickleError,
-    },
-    /// A PyTorch file that does not hold.
-    #[error("{}: {message}; the file is damaged or incomplete: download it again", path.display())]
-    Pytorch {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        message: String,
-    },
-    /// Something that would take more than the file can have.
-    #[error("{}: {what} claims {claimed} bytes, expected at most {file_len}; the file is damaged or made to harm: download it again", path.display())]
-    Claim {
-        /// The file.
-        path: PathBuf,
-        /// Which part of it.
-        what: String,
-        /// Bytes it would take.
-        claimed: u64,
-        /// Bytes it may take: those of the file.
-        file_len: u64,
-    },
-    /// A shard index that does not hold.
-    #[error("{}: {source}; download the index again", path.display())]
-    Index {
-        /// The index file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: IndexError,
-    },
-    /// Shards that do not belong to their index.
-    #[error("{}: names {what}; the download is incomplete: download the model again", path.display())]
-    Shards {
-        /// The index file.
-        path: PathBuf,
-        /// What is missing.
-        what: String,
-    },
-    /// Tensors that are no retaining heads, or not all of them.
-    #[error("{}: {fault}; give the file or folder of the published heads", path.display())]
-    Fault {
-        /// The file or folder.
-        path: PathBuf,
-        /// What is wrong.
-        fault: HeadsFault,
-    },
-    /// A parameter that retaining heads do not have.
-    #[error("{}: found `{name}`, but retaining heads have a weight and nothing else; these heads are of another kind", path.display())]
-    Parameter {
-        /// The file or folder.
-        path: PathBuf,
-        /// The tensor.
-        name: String,
-    },
-    /// Two tensors for one place.
-    #[error("{}: `{first}` and `{second}` are both {place}; keep one of the two", path.display())]
-    Twice {
-        /// The file or folder.
-        path: PathBuf,
-        /// One tensor.
-        first: String,
-        /// The other.
-        second: String,
-        /// The name that both would get.
-        place: String,
-    },
-    /// A tensor of a type that heads are not kept in.
-    #[error("{}: tensor `{name}` is stored as {found}, expected f32, f16 or bf16; save the heads in one of those", path.display())]
-    StoredType {
-        /// The file.
-        path: PathBuf,
-        /// The tensor.
-        name: String,
-        /// Its type.
-        found: String,
-    },
-    /// Safetensors that cannot be read.
-    #[error(transparent)]
-    Weights(#[from] WeightsError),
-    /// The target is a folder.
-    #[error("{}: expected the name of a file, found a folder; say {}", path.display(), path.join(HEADS_FILE).display())]
-    OutIsFolder {
-        /// The target.
-        path: PathBuf,
-    },
-    /// Writing. Nothing is left behind.
-    #[error(transparent)]
-    Write(#[from] FileError),
-}
-
 /// Converts the retaining heads in `input` to the safetensors file `out`, which
 /// [`RetainingHeads::load`](super::RetainingHeads::load) reads.
 ///
 /// `input` is a PyTorch file as `torch.save` writes it, a folder with `pytorch_model.bin` or with
 /// its index and shards, or the same in safetensors. Heads are the tensors named
 /// `model.layers.{i}.self_attn.fc1.weight` and `.fc2.weight`, behind any prefix that a wrapper left
-/// (`module.`, `base_model.model.`); others are passed over and listed in the report. Element types
-/// are kept. `base_model` names the model the heads are for in the new file; without it, what a
-/// safetensors `input` says is kept.
+/// (`module.`, `base_model.model.`); other tensors are skipped and listed in the report. Element types
+/// are kept. `base_model` names the model the heads are for in the new file; without it, the name
+/// in a safetensors `input` is kept.
 ///
 /// A pickle is never executed. One that asks for anything but tensors is refused by the name of
 /// what it asks for; no memory is taken by a length that the file only claims.
@@ -189,11 +68,16 @@ pub fn convert_heads(
     if out.is_dir() {
         return Err(ConvertHeadsError::OutIsFolder { path: out.into() });
     }
-    let (sources, said) = open(input)?;
+    let (sources, named) = open(input)?;
     let (heads, ignored) = choose(input, sources)?;
     let found: Found = heads
         .iter()
-        .map(|(place, source)| (*place, (source.name().into(), source.shape().to_vec())))
+        .map(|(place, source)| {
+            (
+                *place,
+                (source.info.name.clone(), source.info.shape.clone()),
+            )
+        })
         .collect();
     let shape = common_shape(&found).map_err(|fault| ConvertHeadsError::Fault {
         path: input.into(),
@@ -202,39 +86,31 @@ pub fn convert_heads(
 
     let mut tensors = Vec::with_capacity(heads.len());
     for (place, source) in &heads {
-        tensors.push((tensor_name(*place), source.dtype()?, source));
+        let dtype = source.dtype()?;
+        tensors.push((tensor_name(*place), dtype, format!("{dtype:?}"), source));
     }
-    let mut metadata = Map::new();
     let source = input.file_name().unwrap_or(input.as_os_str());
-    let base_model = base_model.map(String::from).or(said);
-    for (key, value) in [
-        ("format", Some(HEADS_FORMAT.into())),
-        ("base_model", base_model),
-        ("width", Some(shape.width.to_string())),
-        ("source", Some(source.to_string_lossy().into_owned())),
-    ] {
-        if let Some(value) = value {
-            metadata.insert(key.into(), Value::String(value));
-        }
-    }
-    let described = tensors.iter().map(|(name, dtype, source)| {
-        let elements: usize = source.shape().iter().product();
-        let byte_len = elements as u64 * dtype.width;
-        (name.as_str(), dtype.name, source.shape(), byte_len)
+    let mut metadata = json!({
+        "format": HEADS_FORMAT,
+        "width": shape.width.to_string(),
+        "source": source.to_string_lossy(),
     });
-    let (header, _) = encode(Value::Object(metadata), described);
+    if let Some(base_model) = base_model.or(named.as_deref()) {
+        metadata["base_model"] = base_model.into();
+    }
+    let described = tensors.iter().map(|(name, dtype, stored, source)| {
+        let shape = &source.info.shape[..];
+        let byte_len = source.info.elements() as u64 * DType::from(*dtype).size() as u64;
+        (name.as_str(), stored.as_str(), shape, byte_len)
+    });
+    let (header, _) = encode(metadata, described);
 
     write_file(out, |file| {
-        let failed = |source| FileError {
-            path: out.into(),
-            source,
-        };
-        let mut file = BufWriter::new(file);
+        let failed = FileError::at(out);
         file.write_all(&header).map_err(failed)?;
-        for (_, dtype, source) in &tensors {
-            source.write(*dtype, &mut |bytes| file.write_all(bytes).map_err(failed))?;
+        for (_, dtype, _, source) in &tensors {
+            source.read(*dtype, |bytes| file.write_all(bytes).map_err(failed))?;
         }
-        file.flush().map_err(failed)?;
         Ok::<_, ConvertHeadsError>(())
     })?;
     Ok(ConvertedHeads {
@@ -247,90 +123,56 @@ pub fn convert_heads(
     })
 }
 
-/// An element type of a head.
-#[derive(Debug, Clone, Copy)]
-struct Stored {
-    dtype: FloatDType,
-    /// Its name in safetensors.
-    name: &'static str,
-    /// Bytes of an element.
-    width: u64,
+/// A tensor of the input.
+struct Source {
+    info: TensorInfo,
+    data: Data,
 }
 
-const F32: Stored = Stored {
-    dtype: FloatDType::F32,
-    name: "F32",
-    width: 4,
-};
-const F16: Stored = Stored {
-    dtype: FloatDType::F16,
-    name: "F16",
-    width: 2,
-};
-const BF16: Stored = Stored {
-    dtype: FloatDType::BF16,
-    name: "BF16",
-    width: 2,
-};
-
-/// A tensor of the input.
-enum Source {
+enum Data {
     Pytorch(PytorchTensor),
-    Safetensors(Arc<Checkpoint>, TensorInfo),
+    Safetensors(Arc<Checkpoint>),
+}
+
+impl From<PytorchTensor> for Source {
+    fn from(source: PytorchTensor) -> Self {
+        let tensor = &source.tensor;
+        let info = TensorInfo {
+            name: tensor.name.clone(),
+            shape: tensor.shape().to_vec(),
+            stored: match tensor.dtype() {
+                pytorch_reader::DType::F32 => StoredType::Float(FloatDType::F32),
+                pytorch_reader::DType::F16 => StoredType::Float(FloatDType::F16),
+                pytorch_reader::DType::BF16 => StoredType::Float(FloatDType::BF16),
+                other => StoredType::Other(format!("{other:?}")),
+            },
+            file: source.file.clone(),
+        };
+        let data = Data::Pytorch(source);
+        Self { info, data }
+    }
 }
 
 impl Source {
-    fn name(&self) -> &str {
-        match self {
-            Self::Pytorch(source) => &source.tensor.name,
-            Self::Safetensors(_, info) => &info.name,
-        }
-    }
-
-    fn shape(&self) -> &[usize] {
-        match self {
-            Self::Pytorch(source) => source.tensor.shape(),
-            Self::Safetensors(_, info) => &info.shape,
-        }
-    }
-
-    fn file(&self) -> &Path {
-        match self {
-            Self::Pytorch(source) => &source.file,
-            Self::Safetensors(_, info) => &info.file,
-        }
-    }
-
-    fn dtype(&self) -> Result<Stored, ConvertHeadsError> {
-        let wrong = |found: String| ConvertHeadsError::StoredType {
-            path: self.file().into(),
-            name: self.name().into(),
-            found,
-        };
-        match self {
-            Self::Pytorch(source) => match source.tensor.dtype() {
-                DType::F32 => Ok(F32),
-                DType::F16 => Ok(F16),
-                DType::BF16 => Ok(BF16),
-                other => Err(wrong(format!("{other:?}"))),
-            },
-            Self::Safetensors(_, info) => match info.stored {
-                StoredType::Float(FloatDType::F32) => Ok(F32),
-                StoredType::Float(FloatDType::F16) => Ok(F16),
-                StoredType::Float(FloatDType::BF16) => Ok(BF16),
-                ref other => Err(wrong(other.to_string())),
-            },
+    fn dtype(&self) -> Result<FloatDType, ConvertHeadsError> {
+        match &self.info.stored {
+            StoredType::Float(dtype) if *dtype != FloatDType::F64 => Ok(*dtype),
+            other => Err(ConvertHeadsError::StoredType {
+                path: self.info.file.clone(),
+                name: self.info.name.clone(),
+                found: other.to_string(),
+            }),
         }
     }
 
     /// Refuses a tensor that would take more memory than its file has bytes. Safetensors cannot
     /// claim that: their header was compared with the file.
     fn refuse_claim(&self) -> Result<(), ConvertHeadsError> {
-        match self {
-            Self::Pytorch(source) if source.tensor.byte_len() as u64 > source.file_len => {
+        match &self.data {
+            Data::Pytorch(source) if source.tensor.byte_len() as u64 > source.file_len => {
                 Err(ConvertHeadsError::Claim {
                     path: source.file.clone(),
-                    what: format!("tensor `{}`", source.tensor.name),
+                    what: format!("tensor `{}`", self.info.name),
                     claimed: source.tensor.byte_len() as u64,
                     file_len: source.file_len,
                 })
@@ -339,30 +181,23 @@ impl Source {
         }
     }
 
-    /// Hands the tensor's bytes, row by row and little-endian, to `write`.
-    fn write(
+    /// Reads the tensor and passes its bytes, row by row and little-endian, to `write`.
+    fn read(
         &self,
-        stored: Stored,
-        write: &mut dyn FnMut(&[u8]) -> Result<(), FileError>,
+        dtype: FloatDType,
+        write: impl FnOnce(&[u8]) -> Result<(), FileError>,
     ) -> Result<(), ConvertHeadsError> {
-        match self {
-            Self::Pytorch(source) => {
-                let bytes = source
-                    .tensor
-                    .read()
-                    .map_err(|e| ConvertHeadsError::Pytorch {
-                        path: source.file.clone(),
-                        message: e.to_string(),
-                    })?;
+        let info = &self.info;
+        match &self.data {
+            Data::Pytorch(source) => {
+                let bytes = source.tensor.read().map_err(pytorch::damaged(&info.file))?;
                 Ok(write(&bytes)?)
             }
-            Self::Safetensors(checkpoint, info) => {
-                let tensor = checkpoint.tensor(&info.name, stored.dtype)?;
-                let bytes = tensor.into_bytes().map_err(|e| WeightsError::Read {
-                    path: info.file.clone(),
-                    name: info.name.clone(),
-                    message: e.to_string(),
-                })?;
+            Data::Safetensors(checkpoint) => {
+                let tensor = checkpoint.tensor(&info.name, dtype)?;
+                let bytes = tensor
+                    .into_bytes()
+                    .map_err(|error| read_error(info, error.to_string()))?;
                 Ok(write(&bytes)?)
             }
         }
@@ -375,16 +210,16 @@ fn open(input: &Path) -> Result<(Vec<Source>, Option<String>), ConvertHeadsError
         return Err(ConvertHeadsError::NotFound { path: input.into() });
     }
     let from_pytorch =
-        |tensors: Vec<PytorchTensor>| (tensors.into_iter().map(Source::Pytorch).collect(), None);
+        |tensors: Vec<PytorchTensor>| (tensors.into_iter().map(Source::from).collect(), None);
     if input.is_dir() {
         let file = |name: &str| Some(input.join(name)).filter(|path| path.exists());
         if let Some(heads) = file(HEADS_FILE) {
             return safetensors(&heads);
         }
-        if file(SINGLE_FILE).or(file(index::INDEX_FILE)).is_some() {
+        if file(SINGLE_FILE).or(file(INDEX_FILE)).is_some() {
             return safetensors(input);
         }
-        if let Some(single) = file(pytorch::SINGLE_FILE) {
+        if let Some(single) = file(PYTORCH_FILE) {
             return pytorch::open(&single).map(from_pytorch);
         }
         if file(pytorch::INDEX_FILE).is_some() {
@@ -415,9 +250,10 @@ fn open(input: &Path) -> Result<(Vec<Source>, Option<String>), ConvertHeadsError
 
 fn safetensors(path: &Path) -> Result<(Vec<Source>, Option<String>), ConvertHeadsError> {
     let checkpoint = Arc::new(Checkpoint::open(path)?);
-    let sources = checkpoint
-        .tensors()
-        .map(|info| Source::Safetensors(Arc::clone(&checkpoint), info.clone()));
+    let sources = checkpoint.tensors().map(|info| Source {
+        info: info.clone(),
+        data: Data::Safetensors(Arc::clone(&checkpoint)),
+    });
     let base_model = checkpoint.metadata().get("base_model").cloned();
     Ok((sources.collect(), base_model))
 }
@@ -427,17 +263,19 @@ fn choose(
     input: &Path,
     sources: Vec<Source>,
 ) -> Result<(BTreeMap<Place, Source>, Vec<String>), ConvertHeadsError> {
+    let wrong = |fault| ConvertHeadsError::Fault {
+        path: input.into(),
+        fault,
+    };
     let (mut heads, mut ignored) = (BTreeMap::new(), Vec::new());
     for source in sources {
-        let Some((place, parameter)) = within_prefix(source.name()) else {
-            ignored.push(source.name().into());
+        let name = source.info.name.clone();
+        let Some((place, parameter)) = within_prefix(&name) else {
+            ignored.push(name);
             continue;
         };
         if parameter != "weight" {
-            return Err(ConvertHeadsError::Parameter {
-                path: input.into(),
-                name: source.name().into(),
-            });
+            return Err(wrong(HeadsFault::Parameter { name }));
         }
         source.refuse_claim()?;
         match heads.entry(place) {
@@ -445,12 +283,11 @@ fn choose(
                 entry.insert(source);
             }
             Entry::Occupied(entry) => {
-                return Err(ConvertHeadsError::Twice {
-                    path: input.into(),
-                    first: entry.get().name().into(),
-                    second: source.name().into(),
-                    place: tensor_name(place),
-                });
+                return Err(wrong(HeadsFault::Twice {
+                    first: entry.get().info.name.clone(),
+                    second: name,
+                    name: tensor_name(place),
+                }));
             }
         }
     }

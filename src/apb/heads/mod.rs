@@ -3,13 +3,15 @@
 //! | file | holds |
 //! |---|---|
 //! | `retaining` | [`RetainingHead`], [`RetainingHeads`]: the module |
-//! | `heads_file` | a file of heads, compared with a model before a weight is read |
-//! | `head_shapes` | names and shapes that make a whole set of heads |
-//! | `convert_heads`, `pytorch`, `pickle` | published PyTorch files to safetensors, read and never run (feature `pytorch`) |
+//! | `heads_file` | [`HeadsFile`]: a file of heads, compared with a model before a weight is read |
+//! | `format` | names, shapes and metadata of a heads file |
+//! | `convert_heads`, `pytorch`, `pickle` | published PyTorch files to safetensors, without executing pickle (feature `pytorch`) |
+//! | `error` | why heads cannot be used or converted |
 
 #[cfg(feature = "pytorch")]
 mod convert_heads;
-mod head_shapes;
+mod error;
+mod format;
 mod heads_file;
 #[cfg(feature = "pytorch")]
 mod pickle;
@@ -18,11 +20,14 @@ mod pytorch;
 mod retaining;
 
 #[cfg(feature = "pytorch")]
-pub use convert_heads::{ConvertHeadsError, ConvertedHeads, convert_heads};
+pub use convert_heads::{ConvertedHeads, convert_heads};
+#[cfg(feature = "pytorch")]
+pub use error::ConvertHeadsError;
+pub use error::HeadsError;
 #[cfg(feature = "train")]
-pub(crate) use head_shapes::heads_tensor_names;
-pub use head_shapes::{HeadsFault, HeadsShape};
-pub use heads_file::{HEADS_FILE, HEADS_FORMAT, HEADS_MODEL, HeadsError, HeadsInfo};
+pub(crate) use format::heads_tensor_names;
+pub use format::{HEADS_FILE, HEADS_FORMAT, HEADS_MODEL, HeadsFault, HeadsShape};
+pub use heads_file::{HeadsFile, HeadsInfo};
 #[cfg(feature = "pytorch")]
 pub use pickle::PickleError;
 pub use retaining::{RetainingHead, RetainingHeads, RetainingHeadsConfig};

@@ -1,10 +1,10 @@
-//! What a pickle asks for, seen without doing any of it.
+//! A check of a pickle's instructions, none of which is executed.
 //!
 //! A pickle is a program for a stack machine, and a hostile one calls what it likes. The reader
-//! behind this (see `pytorch`) runs nothing either, but it passes over calls it does not know. Here
-//! they are refused by name: a file of weights that asks for `os.system` is an attack, and whoever
-//! has it should hear so before giving it to something that obeys. What is let through is what
-//! `torch.save` writes for tensors in dictionaries, about as `torch.load(weights_only=True)` does.
+//! behind this (see `pytorch`) executes nothing either, but it skips calls it does not know. Here
+//! they are refused by name: a file of weights that asks for `os.system` is an attack, and its user
+//! should know before another program executes it. Accepted is what `torch.save` writes for tensors
+//! in dictionaries, about as with `torch.load(weights_only=True)`.
 
 use pytorch_reader::OpCode;
 
@@ -34,7 +34,7 @@ const SHOWN: usize = 80;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PickleError {
-    /// It asks for something that a file of tensors does not need.
+    /// A call that a file of tensors does not need.
     #[error(
         "expected nothing but tensors in dictionaries, found a call for `{name}`; nothing of it was run: do not load this file with Python unless you trust it, and ask for a plain state dict"
     )]
@@ -49,10 +49,10 @@ pub enum PickleError {
     Instruction {
         /// Its name, or its byte.
         name: String,
-        /// Where it stands.
+        /// Its offset in bytes.
         at: usize,
     },
-    /// It ends before it is finished.
+    /// It ends early.
     #[error(
         "expected a whole pickle, found one that breaks off after {len} bytes; fetch the file again"
     )]
@@ -60,15 +60,15 @@ pub enum PickleError {
         /// Its length in bytes.
         len: usize,
     },
-    /// A name that is no text.
+    /// A name that is not UTF-8.
     #[error("expected the name of a function or type at byte {at}, found bytes that are no text")]
     NotText {
-        /// Where it stands.
+        /// Its offset in bytes.
         at: usize,
     },
 }
 
-/// Checks every instruction of `pickle` up to its end; what comes behind is nobody's to read.
+/// Checks every instruction of `pickle` up to its end; bytes behind it are never read.
 pub(super) fn check(pickle: &[u8]) -> Result<(), PickleError> {
     let mut rest = Rest { pickle, at: 0 };
     loop {
@@ -134,7 +134,7 @@ pub(super) fn check(pickle: &[u8]) -> Result<(), PickleError> {
     }
 }
 
-/// What of a pickle has not been looked at.
+/// The part of a pickle that has not been checked.
 struct Rest<'a> {
     pickle: &'a [u8],
     at: usize,

@@ -10,6 +10,7 @@
 //! more memory than the file has bytes, as an expanded view can, is not read.
 
 use std::collections::HashSet;
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -17,13 +18,10 @@ use std::path::{Path, PathBuf};
 use pytorch_reader::{PytorchReader, Tensor};
 use zip::{ZipArchive, ZipReadOptions};
 
-use super::convert_heads::ConvertHeadsError;
-use super::head_shapes::within_prefix;
+use super::error::ConvertHeadsError;
+use super::format::within_prefix;
 use super::pickle;
-use crate::checkpoint::index::{Index, MAX_INDEX_LEN};
-
-/// The name of the weights in a folder.
-pub(super) const SINGLE_FILE: &str = "pytorch_model.bin";
+use crate::checkpoint::open_index;
 
 /// The name of the index of a folder with shards.
 pub(super) const INDEX_FILE: &str = "pytorch_model.bin.index.json";
@@ -40,13 +38,9 @@ pub(super) struct PytorchTensor {
 
 /// The tensors of one zip file as `torch.save` writes it, sorted by name.
 pub(super) fn open(path: &Path) -> Result<Vec<PytorchTensor>, ConvertHeadsError> {
-    let failed = |error: &dyn std::fmt::Display| ConvertHeadsError::Pytorch {
-        path: path.into(),
-        message: error.to_string(),
-    };
     let file_len = refuse_hostile(path)?;
     let tensors = PytorchReader::new(path)
-        .map_err(|e| failed(&e))?
+        .map_err(damaged(path))?
         .into_tensors();
     let mut tensors: Vec<PytorchTensor> = tensors
         .into_values()
@@ -60,20 +54,24 @@ pub(super) fn open(path: &Path) -> Result<Vec<PytorchTensor>, ConvertHeadsError>
     Ok(tensors)
 }
 
-/// Refuses an archive that claims more than it holds, or whose pickle asks for more than tensors.
-/// The file's length otherwise.
-fn refuse_hostile(path: &Path) -> Result<u64, ConvertHeadsError> {
-    let failed = |error: &dyn std::fmt::Display| ConvertHeadsError::Pytorch {
+/// Makes the error for what a reader of `path` reports.
+pub(super) fn damaged<E: Display>(path: &Path) -> impl Fn(E) -> ConvertHeadsError + '_ {
+    move |error| ConvertHeadsError::Pytorch {
         path: path.into(),
         message: error.to_string(),
-    };
-    let file = File::open(path).map_err(|e| failed(&e))?;
-    let file_len = file.metadata().map_err(|e| failed(&e))?.len();
-    let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|e| failed(&e))?;
+    }
+}
+
+/// Refuses an archive whose entries claim to be longer than the file, or whose pickle asks for more
+/// than tensors; returns the file's length.
+fn refuse_hostile(path: &Path) -> Result<u64, ConvertHeadsError> {
+    let file = File::open(path).map_err(damaged(path))?;
+    let file_len = file.metadata().map_err(damaged(path))?.len();
+    let mut archive = ZipArchive::new(BufReader::new(file)).map_err(damaged(path))?;
     let mut pickles = Vec::new();
     for at in 0..archive.len() {
-        let entry = archive.by_index_raw(at).map_err(|e| failed(&e))?;
-        let name = entry.name().map_err(|e| failed(&e))?;
+        let entry = archive.by_index_raw(at).map_err(damaged(path))?;
+        let name = entry.name().map_err(damaged(path))?;
         if entry.size() > file_len {
             return Err(ConvertHeadsError::Claim {
                 path: path.into(),
@@ -92,17 +90,17 @@ fn refuse_hostile(path: &Path) -> Result<u64, ConvertHeadsError> {
             "expected one data.pkl in the archive, found {}",
             pickles.len()
         );
-        return Err(failed(&found));
+        return Err(damaged(path)(found));
     };
     let mut bytes = Vec::new();
     let options = ZipReadOptions::new().ignore_crc32(unchecked);
     let entry = archive
         .by_index_with_options(at, options)
-        .map_err(|e| failed(&e))?;
+        .map_err(damaged(path))?;
     entry
         .take(file_len)
         .read_to_end(&mut bytes)
-        .map_err(|e| failed(&e))?;
+        .map_err(damaged(path))?;
     pickle::check(&bytes).map_err(|source| ConvertHeadsError::Pickle {
         path: path.into(),
         source,
@@ -113,24 +111,7 @@ fn refuse_hostile(path: &Path) -> Result<u64, ConvertHeadsError> {
 /// The tensors of the shards that the index in `folder` names.
 pub(super) fn open_shards(folder: &Path) -> Result<Vec<PytorchTensor>, ConvertHeadsError> {
     let path = folder.join(INDEX_FILE);
-    let failed = |error: std::io::Error| ConvertHeadsError::Pytorch {
-        path: path.clone(),
-        message: error.to_string(),
-    };
-    let len = std::fs::metadata(&path).map_err(failed)?.len();
-    if len > MAX_INDEX_LEN {
-        return Err(ConvertHeadsError::Claim {
-            path,
-            what: "the index".into(),
-            claimed: len,
-            file_len: MAX_INDEX_LEN,
-        });
-    }
-    let text = std::fs::read(&path).map_err(failed)?;
-    let index = Index::parse_shards(&text, ".bin").map_err(|source| ConvertHeadsError::Index {
-        path: path.clone(),
-        source,
-    })?;
+    let index = open_index(&path, ".bin")?;
     let missing = |what: String| ConvertHeadsError::Shards {
         path: path.clone(),
         what,

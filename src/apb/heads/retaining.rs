@@ -1,20 +1,14 @@
-//! Retaining heads: small learned networks that say how much a later question will want a row.
+//! Retaining heads: small learned networks that score how much a later question will attend to a row.
 //!
 //! One head a layer, trained beforehand against what real answers attend to (Locret,
 //! <https://arxiv.org/abs/2410.01805>); published for some models, see
 //! [`convert_heads`](super::convert_heads()).
 
-use std::path::Path;
-
 use burn::config::Config;
 use burn::module::Module;
 use burn::nn::Linear;
-use burn::tensor::activation::silu;
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{Device, Tensor};
 
-use super::head_shapes::{Matrix, place};
-use super::heads_file::{self, HeadsError, HeadsInfo};
-use crate::checkpoint;
 use crate::kernels::{KernelError, silu_scores};
 use crate::model::{AttentionShape, apply, linear};
 
@@ -27,21 +21,16 @@ pub struct RetainingHeadsConfig {
 }
 
 impl RetainingHeadsConfig {
-    /// Initialises one head for every layer with random weights, allocated when first
+    /// Initialises one head for every layer of a model with random weights, allocated when first
     /// used.
-    pub fn init(&self, shape: impl Into<AttentionShape>, device: &Device) -> RetainingHeads {
-        let AttentionShape {
-            layers,
-            heads,
-            kv_heads,
-            head_dim,
-        } = shape.into();
-        let projections = (heads + 2 * kv_heads) * head_dim;
+    pub fn init(&self, model: impl Into<AttentionShape>, device: &Device) -> RetainingHeads {
+        let model = model.into();
+        let projections = (model.heads + 2 * model.kv_heads) * model.head_dim;
         RetainingHeads {
-            layers: (0..layers)
+            layers: (0..model.layers)
                 .map(|_| RetainingHead {
                     fc1: linear(projections, self.width, false, device),
-                    fc2: linear(self.width, kv_heads, false, device),
+                    fc2: linear(self.width, model.kv_heads, false, device),
                 })
                 .collect(),
         }
@@ -58,19 +47,6 @@ pub struct RetainingHead {
 }
 
 impl RetainingHead {
-    /// The raw scores of some rows, in Burn's own operations, which have a gradient: for training, and
-    /// the reference of [`score`](Self::score).
-    ///
-    /// # Shapes
-    ///
-    /// - `projections`: queries, keys and values side by side, `[batch, rows, (heads + 2 * kv_heads) *
-    ///   head_dim]`, dtype of the weights
-    /// - output: `[batch, kv_heads, rows]`, dtype of the weights
-    pub fn forward(&self, projections: Tensor<3>) -> Tensor<3> {
-        let hidden = silu(self.fc1.forward(projections));
-        self.fc2.forward(hidden).swap_dims(1, 2)
-    }
-
     /// The raw scores of some rows, before any pooling; higher is more worth keeping.
     ///
     /// # Shapes
@@ -125,54 +101,4 @@ const OPERATION: &str = "retaining head";
 pub struct RetainingHeads {
     /// One head a layer.
     pub layers: Vec<RetainingHead>,
-}
-
-impl RetainingHeads {
-    /// Compares the heads at `path`, a safetensors file or a folder with
-    /// [`HEADS_FILE`](super::HEADS_FILE), with `model`. Nothing but the file's header is read.
-    ///
-    /// A published PyTorch file does as well (feature `pytorch`); it is converted by
-    /// [`convert_heads`](super::convert_heads()), without ever executing pickle, each time it is opened.
-    ///
-    /// # Errors
-    ///
-    /// A [`HeadsError`]: no such file, another kind of file, a set of heads that is not whole, or
-    /// one for another number of layers, other projections or other key/value heads.
-    pub fn inspect(
-        path: impl AsRef<Path>,
-        shape: impl Into<AttentionShape>,
-    ) -> Result<HeadsInfo, HeadsError> {
-        heads_file::open(path.as_ref(), shape.into()).map(|(_, info)| info)
-    }
-
-    /// Loads the heads at `path` in `dtype` (f32, f16 or bf16). Weights of that type stay in the
-    /// memory-mapped file, others are converted.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::inspect`], before any weight is read; reading.
-    pub fn load(
-        path: impl AsRef<Path>,
-        shape: impl Into<AttentionShape>,
-        dtype: FloatDType,
-        device: &Device,
-    ) -> Result<Self, HeadsError> {
-        let shape = shape.into();
-        let (file, info) = heads_file::open(path.as_ref(), shape)?;
-        let heads = RetainingHeadsConfig::new()
-            .with_width(info.width)
-            .init(shape, device);
-        let options = checkpoint::LoadOptions::new(dtype).with_strict(true);
-        let (loaded, _) = checkpoint::load(heads, &file, options, parameter, &mut |_| {})?;
-        Ok(loaded)
-    }
-}
-
-/// The path in [`RetainingHeads`] of a tensor in a file.
-fn parameter(name: &str) -> String {
-    match place(name) {
-        Some((layer, Matrix::Fc1)) => format!("layers.{layer}.fc1.weight"),
-        Some((layer, Matrix::Fc2)) => format!("layers.{layer}.fc2.weight"),
-        None => name.into(),
-    }
 }

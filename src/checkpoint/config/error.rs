@@ -13,13 +13,13 @@ pub enum ConfigError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// The text is not a JSON object.
     #[error("config.json is not a JSON object: {reason}; download the model again")]
     Json {
-        /// What the parser said.
+        /// The parser's error.
         reason: String,
     },
     /// A field that has no default is absent.

@@ -21,7 +21,7 @@ pub(super) struct Family {
 
 /// Which projections have biases.
 pub(super) enum Biases {
-    /// None, whatever the file says.
+    /// None, whatever is in the file.
     None,
     /// Query, key and value.
     Qkv,
@@ -36,7 +36,7 @@ pub(super) enum Biases {
 
 /// Which layers have a sliding window.
 pub(super) enum Window {
-    /// None, whatever the file says.
+    /// None, whatever is in the file.
     Ignored,
     /// All of them where `sliding_window` is a number; absent, it is this one.
     All {

@@ -47,7 +47,7 @@ impl DecoderConfig {
     /// Reads the text of a Hugging Face `config.json`, as transformers does. Also returns warnings:
     /// statements of the file that something else in it overrules.
     ///
-    /// Fields that only matter for training or for other libraries are passed over; a field that
+    /// Fields that only matter for training or for other libraries are ignored; a field that
     /// changes what the model computes in a way this crate does not follow is refused by name.
     ///
     /// # Errors
@@ -239,7 +239,7 @@ mod tests {
                 (found, expected) => panic!("{fields}: {found:?}, not {expected:?}"),
             }
         }
-        // Llama has no window, whatever its file says.
+        // Llama has no window, whatever is in its file.
         let mut raw = llama();
         raw["sliding_window"] = json!(64);
         let (config, warnings) = read(&raw).unwrap();

@@ -2,8 +2,8 @@
 //!
 //! Older files have `rope_theta` and `rope_scaling`, whose kind is called `type`; newer ones have
 //! all of it in `rope_parameters`, whose kind is called `rope_type`. Precedence is that of
-//! transformers 5: `rope_scaling` stands in place of `rope_parameters` as a whole, `rope_type` goes
-//! before `type`, and what is inside goes before the same field of the file. What is overruled is
+//! transformers 5: `rope_scaling` replaces `rope_parameters` as a whole, `rope_type` precedes
+//! `type`, and a field inside precedes the same field of the file. What is overruled is
 //! reported; two scalings that differ are refused, since no reading of them can be trusted.
 
 use std::ops::Range;
@@ -49,7 +49,7 @@ pub(super) fn read(
     })?
     .unwrap_or(DEFAULT_THETA);
     let kind = kind(&inner)?;
-    // The field of the file goes before the one inside, for this one alone.
+    // Of this field alone, the one of the file precedes the one inside.
     let original = match fields.optional_size("original_max_position_embeddings", MAX_CONTEXT)? {
         Some(original) => Some(original),
         None => inner.optional_size("original_max_position_embeddings", MAX_CONTEXT)?,
@@ -191,7 +191,7 @@ fn kind<'a>(inner: &Fields<'a>) -> Result<&'a str, ConfigError> {
     }
 }
 
-/// A field that may stand inside and in the file; inside goes before.
+/// A field that may be inside and in the file; the one inside precedes.
 fn overruling(
     field: &str,
     outer: &Fields<'_>,
@@ -214,7 +214,71 @@ fn overruling(
     Ok(Some(inside))
 }
 
-/// Whether two values say the same; 1 and 1.0 do.
+/// Whether two values are equal; 1 and 1.0 are.
 fn equal(a: &Value, b: &Value) -> bool {
     a == b || (a.is_number() && a.as_f64() == b.as_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use crate::model::DecoderConfig;
+
+    /// Frequencies from an independent program; see tests/fixtures/rope/README.md.
+    const EXPECTED: &str = include_str!("../../../tests/fixtures/rope/frequencies.json");
+
+    #[test]
+    fn frequencies_equal_an_independent_program() {
+        let cases: Value = serde_json::from_str(EXPECTED).unwrap();
+        let cases = cases.as_object().unwrap();
+        assert_eq!(cases.len(), 8);
+        for (name, case) in cases {
+            let config = DecoderConfig::from_json(&case["config"].to_string()).unwrap();
+            let context = case["context"].as_u64().unwrap_or(10) as usize;
+            let rope = config.rope.init(config.head_dim, context);
+            let expected = case["inverse_frequencies"].as_array().unwrap();
+            assert_eq!(rope.inverse_frequencies.len(), expected.len());
+            for (got, want) in rope.inverse_frequencies.iter().zip(expected) {
+                let want = want.as_f64().unwrap();
+                assert!((got / want - 1.0).abs() < 1e-12, "{name}: {got} {want}");
+            }
+            let factor = case["attention_factor"].as_f64().unwrap();
+            assert!((rope.attention_factor - factor).abs() < 1e-12, "{name}");
+        }
+    }
+
+    /// Every spelling gives what transformers 5 makes of it, or is refused by both; a contradiction
+    /// that transformers lets pass may be refused.
+    #[test]
+    fn spellings_are_read_as_transformers_reads_them() {
+        let all: Value =
+            serde_json::from_str(include_str!("../../../tests/fixtures/rope/spellings.json"))
+                .unwrap();
+        let cases = all["cases"].as_array().unwrap();
+        assert!(cases.len() > 30);
+        for case in cases {
+            let mut config = all["base"].clone();
+            for (name, value) in case["fields"].as_object().unwrap() {
+                config[name] = value.clone();
+            }
+            let found = DecoderConfig::from_json(&config.to_string());
+            if case["refused"] == true {
+                assert!(found.is_err(), "{case}");
+                continue;
+            }
+            let config = found.unwrap_or_else(|error| panic!("{case}: {error}"));
+            let context = case["context"].as_u64().unwrap() as usize;
+            let rope = config.rope.init(config.head_dim, context);
+            let expected = case["inverse_frequencies"].as_array().unwrap();
+            assert_eq!(rope.inverse_frequencies.len(), expected.len());
+            // transformers computes in f32.
+            for (got, want) in rope.inverse_frequencies.iter().zip(expected) {
+                let want = want.as_f64().unwrap();
+                assert!((got / want - 1.0).abs() < 1e-5, "{case}: {got}");
+            }
+            let factor = case["attention_factor"].as_f64().unwrap();
+            assert!((rope.attention_factor - factor).abs() < 1e-6, "{case}");
+        }
+    }
 }

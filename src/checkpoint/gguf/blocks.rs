@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::iq4;
 use super::kind::{Kind, Stored};
 use crate::checkpoint::elements::{self, Target};
-use crate::checkpoint::load::panic_message;
+use crate::checkpoint::error::panic_message;
 use crate::checkpoint::mapped::MappedFile;
 
 /// Elements dequantised by one task: the f32 scratch of a task is four times as many bytes.

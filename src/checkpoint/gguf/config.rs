@@ -3,10 +3,12 @@
 use serde_json::{Value as Json, json};
 
 use super::error::GgufError;
-use super::{Architecture, Gguf, Value};
+use super::metadata::missing;
+use super::model::Gguf;
+use crate::model::Architecture;
 
 /// Keys that scale, cap or clamp in some architecture, and the value with which they do nothing; 0
-/// stands for "not set" with all of them.
+/// means "not set" for all of them.
 const NEUTRAL: [(&str, f64); 9] = [
     ("attention.clamp_kqv", 0.0),
     ("attention.max_alibi_bias", 0.0),
@@ -32,20 +34,13 @@ struct Biases {
 impl Gguf {
     /// Query heads and key/value heads.
     pub(super) fn heads(&self) -> Result<(usize, usize), GgufError> {
-        let key = self.key("attention.head_count");
-        let heads = self.integer(&key)?;
-        let kv_heads = self
-            .optional_integer(&self.key("attention.head_count_kv"))?
-            .unwrap_or(heads);
+        let heads = self.required("attention.head_count")?;
+        let kv_heads = self.integer("attention.head_count_kv")?.unwrap_or(heads);
         if heads == 0 || kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
-            let (expected, found) = (
-                "heads that are a multiple of the key/value heads",
-                format!("{heads} and {kv_heads}"),
-            );
             return Err(GgufError::WrongValue {
-                key,
-                expected,
-                found,
+                key: self.key("attention.head_count"),
+                expected: "heads that are a multiple of the key/value heads",
+                found: format!("{heads} and {kv_heads}"),
             });
         }
         Ok((heads, kv_heads))
@@ -53,17 +48,15 @@ impl Gguf {
 
     /// The base of the rotary frequencies.
     pub(super) fn rope_theta(&self) -> Result<f64, GgufError> {
-        // llama.cpp's default where an old file does not say.
-        Ok(self
-            .optional_float(&self.key("rope.freq_base"))?
-            .unwrap_or(10_000.0))
+        // llama.cpp's default for old files without the key.
+        Ok(self.float("rope.freq_base")?.unwrap_or(10_000.0))
     }
 
     fn head_dim(&self) -> Result<usize, GgufError> {
         let (heads, _) = self.heads()?;
-        let hidden = self.integer(&self.key("embedding_length"))?;
+        let hidden = self.required("embedding_length")?;
         Ok(self
-            .optional_integer(&self.key("attention.key_length"))?
+            .integer("attention.key_length")?
             .unwrap_or(hidden / heads))
     }
 
@@ -72,7 +65,7 @@ impl Gguf {
     /// # Errors
     ///
     /// Missing or impossible metadata; experts, partial rotation or a rope scaling that the
-    /// Hugging Face spelling has no word for.
+    /// Hugging Face spelling cannot express.
     pub fn config(&self) -> Result<Json, GgufError> {
         self.refuse_unsupported()?;
         let (heads, kv_heads) = self.heads()?;
@@ -81,26 +74,26 @@ impl Gguf {
             attention,
             mlp,
         } = self.biases()?;
-        let class = match architecture {
-            Architecture::Llama => "LlamaForCausalLM",
-            Architecture::Qwen2 => "Qwen2ForCausalLM",
-            Architecture::Qwen3 => "Qwen3ForCausalLM",
+        let (class, model_type) = match architecture {
+            Architecture::Llama => ("LlamaForCausalLM", "llama"),
+            Architecture::Qwen2 => ("Qwen2ForCausalLM", "qwen2"),
+            Architecture::Qwen3 => ("Qwen3ForCausalLM", "qwen3"),
         };
-        let token = |name: &str| self.token_id(name).map(|id| json!(id));
-        let epsilon = self.key("attention.layer_norm_rms_epsilon");
+        let token = |name: &str| self.metadata().token_id(name).map(|id| json!(id));
+        const EPSILON: &str = "attention.layer_norm_rms_epsilon";
         let mut config = json!({
             "architectures": [class],
-            "model_type": architecture.name(),
+            "model_type": model_type,
             "vocab_size": self.vocab_size,
-            "hidden_size": self.integer(&self.key("embedding_length"))?,
-            "intermediate_size": self.integer(&self.key("feed_forward_length"))?,
-            "num_hidden_layers": self.integer(&self.key("block_count"))?,
+            "hidden_size": self.required("embedding_length")?,
+            "intermediate_size": self.required("feed_forward_length")?,
+            "num_hidden_layers": self.required("block_count")?,
             "num_attention_heads": heads,
             "num_key_value_heads": kv_heads,
             "head_dim": self.head_dim()?,
             "hidden_act": "silu",
-            "max_position_embeddings": self.integer(&self.key("context_length"))?,
-            "rms_norm_eps": self.optional_float(&epsilon)?.ok_or(GgufError::MissingKey { key: epsilon })?,
+            "max_position_embeddings": self.required("context_length")?,
+            "rms_norm_eps": self.float(EPSILON)?.ok_or_else(|| missing(&self.key(EPSILON)))?,
             "rope_theta": self.rope_theta()?,
             "tie_word_embeddings": self.tied,
             "attention_bias": attention,
@@ -115,23 +108,23 @@ impl Gguf {
             return Ok(config);
         };
         if architecture == Architecture::Qwen2 {
-            // Qwen2 always has q, k and v biases; its config knows no such key.
+            // Qwen2 always has q, k and v biases; its config has no such key.
             fields.remove("attention_bias");
             fields.remove("mlp_bias");
         }
         if let Some(scaling) = self.rope_scaling()? {
             fields.insert("rope_scaling".into(), scaling);
         }
-        if let Some(window) = self.optional_integer(&self.key("attention.sliding_window"))? {
+        if let Some(window) = self.integer("attention.sliding_window")? {
             fields.insert("sliding_window".into(), json!(window));
             fields.insert("use_sliding_window".into(), json!(window > 0));
         }
         Ok(config)
     }
 
-    /// Which biases the model has, and in which of the families' configurations that can be said.
+    /// Which biases the model has, and the family whose configuration can express them.
     ///
-    /// No key says so: it is the first configuration that has every bias which is not 0, and no bias
+    /// No key holds this: it is the first configuration that has every bias which is not 0, and no bias
     /// that is not there.
     fn biases(&self) -> Result<Biases, GgufError> {
         const MLP: [&str; 3] = ["down_proj", "gate_proj", "up_proj"];
@@ -190,29 +183,27 @@ impl Gguf {
     fn refuse_unsupported(&self) -> Result<(), GgufError> {
         // What changes the answer in other architectures, where it is not the neutral value.
         for (name, neutral) in NEUTRAL {
-            let key = self.key(name);
-            if let Some(found) = self.optional_float(&key)?
+            if let Some(found) = self.float(name)?
                 && found != 0.0
                 && found != neutral
             {
                 return Err(GgufError::Unsupported {
                     what: "a scale, cap or clamp that Llama and Qwen models do not have",
-                    found: format!("{key} = {found}"),
+                    found: format!("{} = {found}", self.key(name)),
                 });
             }
         }
         for (name, neutral) in [("attention.causal", true), ("use_parallel_residual", false)] {
-            let key = self.key(name);
-            if let Some(found) = self.flag(&key)?
+            if let Some(found) = self.metadata().flag(&self.key(name))?
                 && found != neutral
             {
                 return Err(GgufError::Unsupported {
                     what: "another kind of layer",
-                    found: format!("{key} = {found}"),
+                    found: format!("{} = {found}", self.key(name)),
                 });
             }
         }
-        if let Some(experts) = self.optional_integer(&self.key("expert_count"))?
+        if let Some(experts) = self.integer("expert_count")?
             && experts > 0
         {
             return Err(GgufError::Unsupported {
@@ -221,7 +212,7 @@ impl Gguf {
             });
         }
         let head_dim = self.head_dim()?;
-        if let Some(of_values) = self.optional_integer(&self.key("attention.value_length"))?
+        if let Some(of_values) = self.integer("attention.value_length")?
             && of_values != head_dim
         {
             return Err(GgufError::Unsupported {
@@ -229,7 +220,7 @@ impl Gguf {
                 found: format!("{of_values} and {head_dim} dimensions"),
             });
         }
-        if let Some(rotated) = self.optional_integer(&self.key("rope.dimension_count"))?
+        if let Some(rotated) = self.integer("rope.dimension_count")?
             && rotated != head_dim
         {
             let found = format!("{rotated} of {head_dim} dimensions of a head");
@@ -243,7 +234,7 @@ impl Gguf {
 
     /// `generation_config.json`: the tokens that begin and end a text.
     pub fn generation_config(&self) -> Json {
-        let id = |name: &str| self.token_id(name).ok().flatten();
+        let id = |name: &str| self.metadata().token_id(name).ok().flatten();
         let mut ends: Vec<usize> = Vec::new();
         for end in ["eos", "eot", "eom"].iter().filter_map(|name| id(name)) {
             if !ends.contains(&end) {
@@ -256,23 +247,5 @@ impl Gguf {
             several => json!(several),
         };
         json!({ "bos_token_id": id("bos"), "eos_token_id": eos, "pad_token_id": id("padding") })
-    }
-
-    /// The id of a special token, such as `eos`.
-    pub(super) fn token_id(&self, name: &str) -> Result<Option<usize>, GgufError> {
-        let key = format!("tokenizer.ggml.{name}_token_id");
-        let id = self.optional_integer(&key)?;
-        match (id, self.get("tokenizer.ggml.tokens")) {
-            // llama.cpp writes -1 as an unsigned number for "none".
-            (Some(id), _) if id == u32::MAX as usize => Ok(None),
-            (Some(id), Some(Value::Texts(tokens))) if id >= tokens.len() => {
-                Err(GgufError::WrongValue {
-                    key,
-                    expected: "an id inside the vocabulary",
-                    found: id.to_string(),
-                })
-            }
-            (id, _) => Ok(id),
-        }
     }
 }

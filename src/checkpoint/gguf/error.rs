@@ -1,4 +1,4 @@
-//! What can be wrong with a GGUF file.
+//! Why a GGUF file is refused.
 
 /// Why a GGUF file was refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -35,7 +35,7 @@ pub enum GgufError {
         what: &'static str,
         /// The most that is read.
         limit: u64,
-        /// What the file says.
+        /// What the file has.
         found: u64,
     },
     /// Text that is not UTF-8.
@@ -54,7 +54,7 @@ pub enum GgufError {
         /// The number of the type.
         found: u32,
     },
-    /// A key or tensor stands twice.
+    /// A repeated key or tensor.
     #[error("expected each {what} once, found `{name}` twice; the file is damaged: fetch it again")]
     Duplicate {
         /// Key or tensor.
@@ -125,9 +125,9 @@ pub enum GgufError {
     /// A file in the place of a part that is another part, or of another model.
     #[error("expected {expected}, found {found}; fetch the parts of one model again")]
     OtherPart {
-        /// What the first part and the file's name say.
+        /// The part by the file's name.
         expected: String,
-        /// What the file says.
+        /// What the file has.
         found: String,
     },
     /// Parts that hold more or fewer tensors than the model has.
@@ -135,7 +135,7 @@ pub enum GgufError {
         "expected {expected} tensors in all parts, found {found}; the parts are of different models: fetch them again"
     )]
     PartTensors {
-        /// What the first part says.
+        /// The count in the first part.
         expected: u64,
         /// Tensors in all parts.
         found: u64,

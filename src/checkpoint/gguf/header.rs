@@ -1,7 +1,8 @@
 //! The header of a GGUF file: metadata and tensor descriptions, read with every length checked
 //! against the file before anything is allocated.
 //!
-//! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
+//! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. candle-core's reader
+//! (`gguf_file::Content`) is not used because it allocates by the lengths that a file claims.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -138,7 +139,7 @@ impl Header {
     }
 }
 
-/// A tensor's description as it stands.
+/// A tensor's description in the file.
 struct Raw {
     name: String,
     shape: Vec<usize>,
@@ -173,13 +174,6 @@ fn place(
         }
         let start = data_start.saturating_add(offset);
         let end = start.saturating_add(len);
-        let (Ok(from), Ok(to)) = (usize::try_from(start), usize::try_from(end)) else {
-            return Err(GgufError::Truncated {
-                what: format!("tensor `{name}`"),
-                needed: end,
-                file_len,
-            });
-        };
         if end > file_len {
             return Err(GgufError::Truncated {
                 what: format!("tensor `{name}`"),
@@ -191,8 +185,9 @@ fn place(
             name,
             shape,
             kind,
-            start: from,
-            end: to,
+            // Inside the file, which is in memory.
+            start: start as usize,
+            end: end as usize,
         });
     }
     let mut order: Vec<&Described> = tensors.iter().collect();
@@ -284,8 +279,8 @@ impl<'a> Reader<'a> {
         let kind = self.u32(key)?;
         let count = self.u64(key)?;
         if kind == 8 {
-            // Each text takes at least its length field, so a count the file cannot hold fails
-            // when the file ends, and the vector has grown no further than the file.
+            // Each text takes at least its length field, so that a false count fails at the end of
+            // the file, before the vector has grown further.
             let mut texts = Vec::new();
             for _ in 0..count {
                 texts.push(self.text(key)?);
@@ -383,7 +378,7 @@ fn width(kind: u32) -> Option<u64> {
     }
 }
 
-/// A fixed-width value; `item` is as long as [`width`] says.
+/// A fixed-width value; `item` has [`width`] bytes.
 fn scalar(kind: u32, item: &[u8]) -> Value {
     let mut wide = [0u8; 8];
     wide[..item.len()].copy_from_slice(item);

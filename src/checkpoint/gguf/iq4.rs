@@ -1,6 +1,6 @@
 //! IQ4_NL and IQ4_XS, which candle lacks: four bits an element that are looked up in a table.
 
-/// What the sixteen codes stand for, before scaling.
+/// The values of the sixteen codes, before scaling.
 const VALUES: [f32; 16] = [
     -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0,
     89.0, 113.0,

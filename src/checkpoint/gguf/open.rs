@@ -1,18 +1,22 @@
 //! The parts of a GGUF model as a model's tensors under Hugging Face names.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use burn::tensor::FloatDType;
 
 use super::blocks::BlockTensor;
 use super::error::GgufError;
-use super::header::{Described, Value};
+use super::header::{Described, Header};
+use super::metadata::{Metadata, missing};
+use super::model::Gguf;
+use super::names;
 use super::parts::Part;
 use super::rope::Llama3;
-use super::{Architecture, Gguf, names};
-use crate::checkpoint::checkpoint::{Data, StoredType, TensorInfo};
 use crate::checkpoint::elements;
 use crate::checkpoint::mapped::MappedFile;
+use crate::checkpoint::tensor::{Data, StoredType, TensorInfo};
+use crate::model::Architecture;
 
 /// The tensor with Llama 3's frequency factors.
 const ROPE_FREQS: &str = "rope_freqs.weight";
@@ -33,8 +37,8 @@ const ARCHITECTURES: [(&str, Architecture, bool); 8] = [
     ("qwen3", Architecture::Qwen3, false),
 ];
 
-/// What of its tensors' names says that llama.cpp computes with a tensor in other architectures:
-/// leaving it out would change the answer.
+/// Parts of the names of tensors that llama.cpp uses in other architectures: ignoring them would
+/// change the answer.
 const COMPUTED: [&str; 6] = [
     "norm",
     "sinks",
@@ -52,7 +56,23 @@ pub(crate) struct Opened {
     pub(crate) others: Vec<TensorInfo>,
 }
 
-/// Reads what the parts of a model, the first part first, say together.
+impl Gguf {
+    /// Reads the model of the GGUF file with the content `bytes`, or of one part of a split model.
+    /// Tensors' names, shapes and places are checked; of their data, only biases are read.
+    ///
+    /// [`Checkpoint::open`](crate::checkpoint::Checkpoint::open) opens a file and its tensors.
+    ///
+    /// # Errors
+    ///
+    /// A [`GgufError`] for the first rule the file breaks.
+    pub fn parse(bytes: &[u8]) -> Result<Self, GgufError> {
+        let file = MappedFile::in_memory(Path::new("memory"), bytes);
+        let header = Header::parse(file.bytes())?;
+        open(vec![(file, header)]).map(|opened| opened.gguf)
+    }
+}
+
+/// Reads a model from its parts, the first part first.
 pub(crate) fn open(parts: Vec<Part>) -> Result<Opened, GgufError> {
     let (mut metadata, mut files) = (None, Vec::new());
     for (file, header) in parts {
@@ -61,19 +81,15 @@ pub(crate) fn open(parts: Vec<Part>) -> Result<Opened, GgufError> {
         files.push((file, header.tensors));
     }
     let metadata = metadata.unwrap_or_default();
-    let (name, architecture, interleaves) = match metadata.get("general.architecture") {
-        Some(Value::Text(name)) => ARCHITECTURES
-            .into_iter()
-            .find(|(known, ..)| known == name)
-            .ok_or_else(|| GgufError::Architecture {
-                found: name.clone(),
-            })?,
-        _ => {
-            return Err(GgufError::MissingKey {
-                key: "general.architecture".into(),
-            });
-        }
-    };
+    const ARCHITECTURE: &str = "general.architecture";
+    let found = Metadata(&metadata).text(ARCHITECTURE)?;
+    let found = found.ok_or_else(|| missing(ARCHITECTURE))?;
+    let known = ARCHITECTURES
+        .into_iter()
+        .find(|(known, ..)| *known == found);
+    let (name, architecture, interleaves) = known.ok_or_else(|| GgufError::Architecture {
+        found: found.into(),
+    })?;
     let mut gguf = Gguf {
         name,
         architecture,
@@ -84,7 +100,7 @@ pub(crate) fn open(parts: Vec<Part>) -> Result<Opened, GgufError> {
         biases: BTreeMap::new(),
     };
     let (heads, kv_heads) = gguf.heads()?;
-    let layers = gguf.optional_integer(&gguf.key("block_count"))?;
+    let layers = gguf.integer("block_count")?;
 
     let (mut tensors, mut others) = (Vec::new(), Vec::new());
     let (mut embedding, mut head) = (None, None);

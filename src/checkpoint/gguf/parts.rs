@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::error::GgufError;
-use super::header::{Header, Value};
+use super::header::Header;
+use super::metadata::{Metadata, missing};
 use crate::checkpoint::error::WeightsError;
+use crate::checkpoint::listing::name_of;
 use crate::checkpoint::mapped::MappedFile;
 
-/// How a split model's file says which part it is, such as `model-00001-of-00003.gguf`.
+/// The name of a part of a split model, such as `model-00001-of-00003.gguf`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct PartName<'a> {
     prefix: &'a str,
@@ -43,7 +45,7 @@ impl<'a> PartName<'a> {
 /// The one GGUF model in a folder: the file, or the first file of the parts. `None` if there is no
 /// GGUF file.
 ///
-/// Projectors of images and sound (`mmproj*.gguf`) are no models of their own and passed over.
+/// Projectors of images and sound (`mmproj*.gguf`) are no models of their own and skipped.
 ///
 /// # Errors
 ///
@@ -105,17 +107,17 @@ pub(crate) fn open_all(file: MappedFile) -> Result<Vec<Part>, WeightsError> {
     };
     let place = Place::of(&path, &header, count).map_err(|e| wrong(&path, e))?;
 
-    let missing: Vec<String> = place
+    let absent: Vec<String> = place
         .others()
         .filter(|n| !place.path(*n).exists())
         .map(|n| place.name(n))
         .collect();
-    if !missing.is_empty() {
+    if !absent.is_empty() {
         return Err(WeightsError::GgufPartMissing {
             path,
             part: place.number,
             count: place.count,
-            missing,
+            missing: absent,
         });
     }
     let mut parts = Vec::new();
@@ -162,7 +164,7 @@ const COUNT: &str = "split.count";
 /// Number of tensors in all parts.
 const TENSORS: &str = "split.tensors.count";
 
-/// Where a part stands among the others.
+/// The place of a part among the others.
 struct Place {
     folder: PathBuf,
     prefix: String,
@@ -173,8 +175,7 @@ struct Place {
 impl Place {
     /// By the file's name and header, which must agree: the other parts are found by the name.
     fn of(path: &Path, header: &Header, count: u64) -> Result<Self, GgufError> {
-        let number =
-            integer(header, NUMBER)?.ok_or_else(|| GgufError::MissingKey { key: NUMBER.into() })?;
+        let number = integer(header, NUMBER)?.ok_or_else(|| missing(NUMBER))?;
         if number >= count {
             return Err(GgufError::WrongValue {
                 key: NUMBER.into(),
@@ -182,10 +183,7 @@ impl Place {
                 found: number.to_string(),
             });
         }
-        let name = path
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default();
+        let name = name_of(path);
         let number = number + 1;
         match PartName::parse(&name) {
             Some(part) if (u64::from(part.number), u64::from(part.count)) == (number, count) => {
@@ -203,7 +201,7 @@ impl Place {
                     "{}-{number:05}-of-{count:05}.gguf",
                     part.map_or("NAME", |part| part.prefix)
                 ),
-                found: name,
+                found: name.into(),
             }),
         }
     }
@@ -222,18 +220,18 @@ impl Place {
     }
 }
 
-/// Checks that a part is the one its name says and of the first part's model.
+/// Checks that a part has the number in its name and belongs to the first part's model.
 fn check(number: u32, place: &Place, first: &Header, (_, part): &Part) -> Result<(), GgufError> {
     let (found, count) = (integer(part, NUMBER)?, integer(part, COUNT)?);
-    let says = |number: Option<u64>, count: Option<u64>| match (number, count) {
+    let named = |number: Option<u64>, count: Option<u64>| match (number, count) {
         (Some(number), Some(count)) => format!("part {} of {count}", number.saturating_add(1)),
         _ => "a file that is no part".into(),
     };
     let expected = (u64::from(number) - 1, u64::from(place.count));
     if (found, count) != (Some(expected.0), Some(expected.1)) {
         return Err(GgufError::OtherPart {
-            expected: says(Some(expected.0), Some(expected.1)),
-            found: says(found, count),
+            expected: named(Some(expected.0), Some(expected.1)),
+            found: named(found, count),
         });
     }
     for key in ["general.architecture", TENSORS] {
@@ -260,16 +258,8 @@ fn open_one(file: MappedFile) -> Result<Part, WeightsError> {
 }
 
 fn integer(header: &Header, key: &str) -> Result<Option<u64>, GgufError> {
-    match header.metadata.get(key) {
-        None => Ok(None),
-        Some(&Value::Unsigned(n)) => Ok(Some(n)),
-        Some(&Value::Signed(n)) if n >= 0 => Ok(Some(n.unsigned_abs())),
-        Some(other) => Err(GgufError::WrongValue {
-            key: key.into(),
-            expected: "one non-negative integer",
-            found: format!("{other:?}"),
-        }),
-    }
+    let found = Metadata(&header.metadata).integer(key)?;
+    Ok(found.map(|n| n as u64))
 }
 
 #[cfg(test)]
@@ -277,7 +267,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_say_which_part_it_is() {
+    fn file_names_hold_the_number_of_the_part() {
         let part = PartName::parse("a-of-b-00002-of-00003.gguf").unwrap();
         assert_eq!((part.prefix, part.number, part.count), ("a-of-b", 2, 3));
         assert_eq!(

@@ -2,19 +2,18 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::Gguf;
 use super::error::GgufError;
+use super::model::Gguf;
 use crate::model::RopeScaling;
 
 impl Gguf {
     /// `rope_scaling`, where positions are scaled at all.
     pub(super) fn rope_scaling(&self) -> Result<Option<Json>, GgufError> {
-        let key = self.key("rope.scaling.type");
-        let kind = self.text(&key)?;
-        let factor = match self.optional_float(&self.key("rope.scaling.factor"))? {
+        let kind = self.metadata().text(&self.key("rope.scaling.type"))?;
+        let factor = match self.float("rope.scaling.factor")? {
             Some(factor) => Some(factor),
             // What files from before `rope.scaling.*` have.
-            None => self.optional_float(&self.key("rope.scale_linear"))?,
+            None => self.float("rope.scale_linear")?,
         };
         let factor = factor.filter(|&factor| factor != 0.0 && factor != 1.0);
         // llama.cpp multiplies queries and keys by it, whatever the type.
@@ -73,9 +72,7 @@ impl Gguf {
         let mut scaling = Map::new();
         scaling.insert("rope_type".into(), json!("yarn"));
         scaling.insert("factor".into(), json!(factor));
-        if let Some(original) =
-            self.optional_integer(&self.key("rope.scaling.original_context_length"))?
-        {
+        if let Some(original) = self.integer("rope.scaling.original_context_length")? {
             scaling.insert("original_max_position_embeddings".into(), json!(original));
         }
         let attention = self
@@ -108,6 +105,6 @@ impl Gguf {
 
     /// A float below `rope.scaling`.
     fn rope_option(&self, name: &str) -> Result<Option<f64>, GgufError> {
-        self.optional_float(&self.key(&format!("rope.scaling.{name}")))
+        self.float(&format!("rope.scaling.{name}"))
     }
 }

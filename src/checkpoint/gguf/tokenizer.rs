@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use serde_json::{Value as Json, json};
 
 use super::error::GgufError;
-use super::{Gguf, Value};
+use super::header::Value;
+use super::metadata::{Metadata, TOKENS, missing, wrong};
+use super::model::Gguf;
 use crate::text::tokenizer::byte_level::ByteLevel;
 use crate::text::tokenizer::pre_tokenizer::{DEFAULT_NAME, PreTokenizer};
 use crate::text::tokenizer::sentencepiece::{Pieces, Prefix, Rank};
 use crate::text::tokenizer::vocabulary::{Kind, Vocabulary, around};
 use crate::text::tokenizer::{Tokenizer, TokenizerError};
 
-const TOKENS: &str = "tokenizer.ggml.tokens";
 const KINDS: &str = "tokenizer.ggml.token_type";
 const SCORES: &str = "tokenizer.ggml.scores";
 const MERGES: &str = "tokenizer.ggml.merges";
@@ -68,8 +69,8 @@ impl GgufTokenizer {
     ///
     /// # Errors
     ///
-    /// A [`GgufError`]: no vocabulary, or one of another kind; a token that stands twice; a
-    /// pre-tokenizer this crate does not know.
+    /// A [`GgufError`]: no vocabulary, or one of another kind; a repeated token; an
+    /// unknown pre-tokenizer.
     pub fn read(metadata: &BTreeMap<String, Value>) -> Result<Self, GgufError> {
         let file = Metadata(metadata);
         let mut vocabulary = file.vocabulary()?;
@@ -97,7 +98,7 @@ impl GgufTokenizer {
                     found: other.to_string(),
                 });
             }
-            None => return Err(GgufError::MissingKey { key: MODEL.into() }),
+            None => return Err(missing(MODEL)),
         };
         Ok(Self {
             json,
@@ -119,36 +120,9 @@ impl GgufTokenizer {
     }
 }
 
-/// A file's metadata, with the types of its values checked.
-struct Metadata<'a>(&'a BTreeMap<String, Value>);
-
 impl<'a> Metadata<'a> {
-    fn text(&self, key: &str) -> Result<Option<&'a str>, GgufError> {
-        match self.0.get(key) {
-            None => Ok(None),
-            Some(Value::Text(text)) => Ok(Some(text)),
-            Some(other) => Err(wrong(key, "a text", other)),
-        }
-    }
-
-    fn flag(&self, key: &str) -> Result<Option<bool>, GgufError> {
-        match self.0.get(key) {
-            None => Ok(None),
-            Some(Value::Bool(flag)) => Ok(Some(*flag)),
-            Some(other) => Err(wrong(key, "true or false", other)),
-        }
-    }
-
-    fn texts(&self, key: &str) -> Result<&'a [String], GgufError> {
-        match self.0.get(key) {
-            Some(Value::Texts(texts)) => Ok(texts),
-            Some(other) => Err(wrong(key, "an array of texts", other)),
-            None => Err(GgufError::MissingKey { key: key.into() }),
-        }
-    }
-
-    /// The tokens; all are normal where the file does not say.
-    fn vocabulary(&self) -> Result<Vocabulary, GgufError> {
+    /// The tokens; all are normal in a file without kinds.
+    fn vocabulary(self) -> Result<Vocabulary, GgufError> {
         let tokens = self.texts(TOKENS)?;
         let kinds = match self.0.get(KINDS) {
             None => Vec::new(),
@@ -169,35 +143,31 @@ impl<'a> Metadata<'a> {
     }
 
     /// A special token by its name in the metadata, such as `bos`; of a SentencePiece vocabulary
-    /// that does not say, `default`, if that is a control token.
+    /// without it, `default`, if that is a control token.
     fn token(
-        &self,
+        self,
         name: &str,
         default: usize,
         vocabulary: &'a Vocabulary,
     ) -> Result<Option<(usize, &'a str)>, GgufError> {
-        let key = format!("tokenizer.ggml.{name}_token_id");
-        let id = match self.0.get(&key) {
-            None if self.text(MODEL)? != Some("llama") => return Ok(None),
-            None if !matches!(vocabulary.kind(default), Kind::Control | Kind::Unknown) => {
-                return Ok(None);
+        let stated = self
+            .0
+            .contains_key(&format!("tokenizer.ggml.{name}_token_id"));
+        let id = match self.token_id(name)? {
+            Some(id) => id,
+            None if !stated
+                && self.text(MODEL)? == Some("llama")
+                && matches!(vocabulary.kind(default), Kind::Control | Kind::Unknown) =>
+            {
+                default
             }
-            None => Some(default),
-            // llama.cpp writes -1, also as an unsigned number, for "none".
-            Some(Value::Unsigned(id)) if *id == u64::from(u32::MAX) => return Ok(None),
-            Some(Value::Signed(-1)) => return Ok(None),
-            Some(Value::Unsigned(id)) => usize::try_from(*id).ok(),
-            Some(Value::Signed(id)) => usize::try_from(*id).ok(),
-            Some(_) => None,
+            None => return Ok(None),
         };
-        let token = id.and_then(|id| Some((id, vocabulary.tokens().get(id)?.as_str())));
-        match (token, self.0.get(&key)) {
-            (None, Some(value)) => Err(wrong(&key, "the id of a token", value)),
-            (token, _) => Ok(token),
-        }
+        let token = vocabulary.tokens().get(id);
+        Ok(token.map(|token| (id, token.as_str())))
     }
 
-    fn words(&self) -> Result<&'static PreTokenizer, GgufError> {
+    fn words(self) -> Result<&'static PreTokenizer, GgufError> {
         let name = self.text(PRE)?.unwrap_or(DEFAULT_NAME);
         PreTokenizer::named(name).map_err(|found| GgufError::Unsupported {
             what: "a pre-tokenizer that is not known (use the model's Hugging Face folder)",
@@ -205,12 +175,12 @@ impl<'a> Metadata<'a> {
         })
     }
 
-    fn byte_level(&self, vocabulary: &Vocabulary) -> Result<Json, GgufError> {
+    fn byte_level(self, vocabulary: &Vocabulary) -> Result<Json, GgufError> {
         let words = *self.words()?;
         let vocab = vocabulary.vocab();
         let mut merges = Vec::new();
         for merge in self.texts(MERGES)? {
-            // As llama.cpp, at the first space behind the first character.
+            // As in llama.cpp, at the first space behind the first character.
             let cut = merge.char_indices().skip(1).find(|(_, c)| *c == ' ');
             let Some((cut, _)) = cut else {
                 return Err(GgufError::WrongValue {
@@ -241,7 +211,7 @@ impl<'a> Metadata<'a> {
         .json())
     }
 
-    fn sentencepiece(&self, vocabulary: &Vocabulary) -> Result<Json, GgufError> {
+    fn sentencepiece(self, vocabulary: &Vocabulary) -> Result<Json, GgufError> {
         let tokens = vocabulary.tokens();
         let scores: Vec<f32> = match self.0.get(SCORES) {
             Some(Value::Floats(scores)) if scores.len() >= tokens.len() => scores.clone(),
@@ -252,7 +222,7 @@ impl<'a> Metadata<'a> {
                 let expected = "an array with one float for each token";
                 return Err(wrong(SCORES, expected, other));
             }
-            None => return Err(GgufError::MissingKey { key: SCORES.into() }),
+            None => return Err(missing(SCORES)),
         };
         let prefixed = self.flag("tokenizer.ggml.add_space_prefix")?;
         let unknown = match self.token("unknown", 0, vocabulary)? {
@@ -261,7 +231,7 @@ impl<'a> Metadata<'a> {
                 .find(|&id| vocabulary.kind(id) == Kind::Unknown)
                 .map(|id| tokens[id].as_str()),
         };
-        // llama.cpp goes by the model's name for the tokens of Phi 3 that take white space along.
+        // llama.cpp uses the model's name to find the tokens of Phi 3 that include white space.
         let name = self
             .text("general.name")?
             .unwrap_or_default()
@@ -291,9 +261,9 @@ impl<'a> Metadata<'a> {
         })
     }
 
-    /// Whether a text begins with the `bos` token; llama.cpp's defaults where the file does not
-    /// say.
-    fn adds_bos(&self) -> Result<bool, GgufError> {
+    /// Whether a text begins with the `bos` token; llama.cpp's defaults for files without
+    /// the key.
+    fn adds_bos(self) -> Result<bool, GgufError> {
         if let Some(stated) = self.flag("tokenizer.ggml.add_bos_token")? {
             return Ok(stated);
         }
@@ -303,7 +273,7 @@ impl<'a> Metadata<'a> {
         })
     }
 
-    fn post_processor(&self, vocabulary: &Vocabulary) -> Result<Json, GgufError> {
+    fn post_processor(self, vocabulary: &Vocabulary) -> Result<Json, GgufError> {
         let adds_eos = self.flag("tokenizer.ggml.add_eos_token")?.unwrap_or(false);
         let token = |added: bool, name: &str, default: usize| match added {
             true => self.token(name, default, vocabulary),
@@ -311,17 +281,6 @@ impl<'a> Metadata<'a> {
         };
         let bos = token(self.adds_bos()?, "bos", 1)?;
         Ok(around(bos, token(adds_eos, "eos", 2)?))
-    }
-}
-
-fn wrong(key: &str, expected: &'static str, found: &Value) -> GgufError {
-    /// Characters of a value that an error shows.
-    const SHOWN: usize = 80;
-    let found = format!("{found:?}").chars().take(SHOWN).collect();
-    GgufError::WrongValue {
-        key: key.into(),
-        expected,
-        found,
     }
 }
 
@@ -350,7 +309,7 @@ impl Gguf {
     ///
     /// No vocabulary; a special token outside it.
     pub fn tokenizer_config(&self) -> Result<Json, GgufError> {
-        let file = Metadata(&self.metadata);
+        let file = self.metadata();
         let vocabulary = file.vocabulary()?;
         let token = |name: &str, default: usize| -> Result<Json, GgufError> {
             let token = file.token(name, default, &vocabulary)?;
@@ -363,7 +322,7 @@ impl Gguf {
             "unk_token": token("unknown", 0)?,
             "pad_token": token("padding", usize::MAX)?,
             "add_bos_token": file.adds_bos()?,
-            "model_max_length": self.optional_integer(&self.key("context_length"))?,
+            "model_max_length": self.integer("context_length")?,
             "clean_up_tokenization_spaces": false,
             "chat_template": self.chat_template(),
         }))

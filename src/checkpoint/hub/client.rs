@@ -1,36 +1,29 @@
-//! A model on the hub: asked for, fetched into the cache, or taken from there.
+//! A model on the hub: fetched into the cache, or taken from there.
 
 use std::collections::BTreeSet;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
-
-use super::download::{Fetching, RETRIES, check_status, is_passing, wait};
+use super::download::Fetching;
 use super::error::HubError;
-use super::http::{COMMIT, Client, Limits};
-use super::names::{is_file, shown};
+use super::http::{Client, Limits};
+use super::list::{CONFIG, list, with_retries};
+use super::names::is_file;
 use super::settings::{Settings, Token};
 use super::spec::Spec;
 use super::store::{Store, is_full_commit};
-use crate::checkpoint::index::{INDEX_FILE, Index, IndexError, MAX_INDEX_LEN};
-use crate::checkpoint::local::{is_commit, short};
-use crate::checkpoint::{Progress, SINGLE_FILE, WeightsError};
+use crate::checkpoint::index::{INDEX_FILE, SINGLE_FILE};
+use crate::checkpoint::listing::first;
+use crate::checkpoint::local::short;
+use crate::checkpoint::progress::Progress;
+use crate::checkpoint::shards::open_index;
 
-/// How long the hub may take to answer a question.
-const ANSWER: Duration = Duration::from_secs(30);
+/// Names that a message shows of a model's files.
+const SHOWN: usize = 20;
 
-/// How long it may take if the cache has an answer already.
+/// How long the hub may take to answer if the cache has an answer already.
 const SHORT_ANSWER: Duration = Duration::from_secs(10);
 
-/// How long a download may stand still.
-const STALL: Duration = Duration::from_secs(60);
-
-/// The longest list of files that is read, in bytes.
-const MAX_LIST_LEN: u64 = 64 << 20;
-
-const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";
 
 /// Files beside the weights that are fetched where the model has them.
@@ -46,7 +39,7 @@ const WANTED: [&str; 9] = [
     "chat_template.json",
 ];
 
-/// What stands for `tokenizer.json` in a model without it.
+/// The vocabulary of a model without `tokenizer.json`.
 const VOCABULARY: [&str; 2] = ["vocab.json", "merges.txt"];
 
 /// The folder of the chat templates that have names.
@@ -54,15 +47,7 @@ const TEMPLATES: &str = "additional_chat_templates/";
 
 /// A Hugging Face hub and the cache of what was fetched from it.
 #[derive(Debug, Clone)]
-pub struct Hub {
-    endpoint: String,
-    cache: Option<PathBuf>,
-    token: Option<Token>,
-    offline: bool,
-    symlinks: bool,
-    answer: Duration,
-    stall: Duration,
-}
+pub struct Hub(Settings);
 
 /// A model of the hub that is now on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +57,7 @@ pub struct Resolved {
     pub path: PathBuf,
     /// Its commit.
     pub commit: String,
-    /// What the user should know, such as that the cache could not be compared with the hub.
+    /// Warnings for the user, such as that the cache could not be compared with the hub.
     pub warnings: Vec<String>,
 }
 
@@ -87,65 +72,56 @@ pub fn resolve(spec: &str, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Res
 }
 
 impl Hub {
-    /// The hub as the environment says, with the variables and precedence of Python's
+    /// The hub of the environment, with the variables and precedence of Python's
     /// `huggingface_hub`: `HF_ENDPOINT`; `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, `HF_HOME`,
     /// `XDG_CACHE_HOME` for the cache; `HF_TOKEN`, `HUGGING_FACE_HUB_TOKEN`, `HF_TOKEN_PATH` or the
     /// token file of `hf auth login`; `HF_HUB_DISABLE_IMPLICIT_TOKEN`; `HF_HUB_OFFLINE`,
     /// `TRANSFORMERS_OFFLINE`; `HF_HUB_DISABLE_SYMLINKS`; and for the limits, in seconds,
     /// `HF_HUB_ETAG_TIMEOUT` and `HF_HUB_DOWNLOAD_TIMEOUT`.
     pub fn from_env() -> Self {
-        let settings = Settings::from_env();
-        Self {
-            endpoint: settings.endpoint,
-            cache: settings.cache,
-            token: settings.token,
-            offline: settings.offline,
-            symlinks: settings.symlinks,
-            answer: settings.answer.unwrap_or(ANSWER),
-            stall: settings.stall.unwrap_or(STALL),
-        }
+        Self(Settings::from_env())
     }
 
     /// Another hub, such as a mirror.
     pub fn with_endpoint(mut self, endpoint: impl Into<String>) -> Self {
-        self.endpoint = endpoint.into();
+        self.0.endpoint = endpoint.into();
         self
     }
 
     /// Another folder for the cache.
     pub fn with_cache(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.cache = Some(folder.into());
+        self.0.cache = Some(folder.into());
         self
     }
 
     /// Another token, or none.
     pub fn with_token(mut self, token: Option<&str>) -> Self {
-        self.token = token.and_then(Token::clean);
+        self.0.token = token.and_then(Token::clean);
         self
     }
 
     /// Other limits: how long the hub may take to answer, and how long a download may stand still.
     pub fn with_timeouts(mut self, answer: Duration, stall: Duration) -> Self {
-        (self.answer, self.stall) = (answer, stall);
+        (self.0.answer, self.0.stall) = (answer, stall);
         self
     }
 
-    /// Whether the hub may not be asked at all.
+    /// Whether no request may be sent to the hub.
     pub fn with_offline(mut self, offline: bool) -> Self {
-        self.offline = offline;
+        self.0.offline = offline;
         self
     }
 
     /// Whether snapshots are links to blobs, as they are where the file system has links.
     pub fn with_symlinks(mut self, symlinks: bool) -> Self {
-        self.symlinks = symlinks;
+        self.0.symlinks = symlinks;
         self
     }
 
     /// The folder of a model, with configuration, tokenizer and safetensors.
     ///
-    /// The hub is asked where a branch or tag is now, and what the cache lacks of that commit is
-    /// fetched; a download that broke off is taken up where it ended. Where the hub cannot be
+    /// The commit of a branch or tag is requested from the hub, and the files that the cache lacks of it
+    /// are fetched; an interrupted download is resumed. Where the hub cannot be
     /// reached or refuses, a complete model in the cache serves, and a warning says that it could
     /// not be checked. The whole hash of a commit that is complete in the cache needs no hub.
     ///
@@ -153,14 +129,14 @@ impl Hub {
     ///
     /// The hub unreachable or silent, access refused, no such model, no safetensors in it; answers
     /// that name files outside the cache, or files other than what was promised. No call waits
-    /// longer than the limits for a sign of life.
+    /// longer than the timeouts.
     pub fn resolve(
         &self,
         spec: &Spec,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Resolved, HubError> {
-        let root = self.cache.as_deref().ok_or(HubError::NoHubCache)?;
-        let store = Store::new(root, spec, self.symlinks);
+        let root = self.0.cache.as_deref().ok_or(HubError::NoHubCache)?;
+        let store = Store::new(root, spec, self.0.symlinks);
         let known = store.commit_of(&spec.revision);
         let cached = known.filter(|commit| store.is_complete(commit));
         let fixed = is_full_commit(&spec.revision);
@@ -169,7 +145,7 @@ impl Hub {
             commit,
             warnings,
         };
-        if self.offline {
+        if self.0.offline {
             let commit = cached.ok_or_else(|| HubError::NotCached {
                 id: spec.to_string(),
                 path: root.into(),
@@ -195,17 +171,17 @@ impl Hub {
 
     /// A client for a question whose whole answer has to come in time.
     fn asking(&self, answer: Duration) -> Result<Client, HubError> {
-        let answer = answer.min(self.answer);
+        let answer = answer.min(self.0.answer);
         let limits = Limits {
             answer,
-            stall: self.stall.min(answer),
+            stall: self.0.stall.min(answer),
             body: Some(answer),
         };
-        Client::new(&self.endpoint, self.token.as_ref(), limits)
+        Client::new(&self.0.endpoint, self.0.token.as_ref(), limits)
     }
 
-    /// What to say about a folder that holds `commit` of a revision: that the revision is elsewhere
-    /// now, or that this could not be checked; nothing of a revision that cannot move.
+    /// The warning about a folder that holds `commit` of a revision: that the revision has moved, or
+    /// that this could not be checked; none for a revision that cannot move.
     pub(super) fn compare(&self, spec: &Spec, folder: &Path, commit: &str) -> Option<String> {
         if is_full_commit(&spec.revision) {
             return None;
@@ -216,7 +192,7 @@ impl Hub {
             short(commit),
             spec.revision
         );
-        if self.offline {
+        if self.0.offline {
             return Some(format!(
                 "{holds}, which could not be checked: HF_HUB_OFFLINE is set"
             ));
@@ -232,7 +208,7 @@ impl Hub {
         }
     }
 
-    /// Fetches what the cache lacks; gives the commit and what the user should know.
+    /// Fetches what the cache lacks; returns the commit and warnings.
     fn fetch(
         &self,
         spec: &Spec,
@@ -243,16 +219,16 @@ impl Hub {
         let listing = match cached {
             Some(_) => list(&self.asking(SHORT_ANSWER)?, spec)?,
             None => {
-                let asking = self.asking(self.answer)?;
-                with_retries(RETRIES, || list(&asking, spec))?
+                let asking = self.asking(self.0.answer)?;
+                with_retries(|| list(&asking, spec))?
             }
         };
         let limits = Limits {
-            answer: self.answer,
-            stall: self.stall,
+            answer: self.0.answer,
+            stall: self.0.stall,
             body: None,
         };
-        let client = Client::new(&self.endpoint, self.token.as_ref(), limits)?;
+        let client = Client::new(&self.0.endpoint, self.0.token.as_ref(), limits)?;
         let (mut warnings, commit) = (Vec::new(), listing.commit);
         if let Some(old) = cached.filter(|old| *old != commit) {
             warnings.push(format!(
@@ -267,7 +243,7 @@ impl Hub {
             store,
             spec,
             commit: &commit,
-            stall: self.stall,
+            stall: self.0.stall,
             warnings: &mut warnings,
         };
         let names = listing.names.as_ref();
@@ -280,98 +256,6 @@ impl Hub {
         }
         Ok((commit, warnings))
     }
-}
-
-/// What a model consists of.
-struct Listing {
-    commit: String,
-    /// The names of its files; `None` where the hub gives no list.
-    names: Option<BTreeSet<String>>,
-}
-
-#[derive(Deserialize)]
-struct RawListing {
-    sha: Option<String>,
-    siblings: Option<Vec<RawFile>>,
-}
-
-#[derive(Deserialize)]
-struct RawFile {
-    rfilename: String,
-}
-
-/// Asks which commit a revision is and which files it has.
-fn list(client: &Client, spec: &Spec) -> Result<Listing, HubError> {
-    let id = spec.to_string();
-    let reply = client.get(
-        &client.list_url(&spec.id, &spec.revision),
-        0,
-        "the list of files",
-    )?;
-    // A mirror may have the files and no lists; what the hub itself says about a model is final.
-    if reply.status == 404 && reply.code.is_none() {
-        return Ok(Listing {
-            commit: described_commit(client, spec)?,
-            names: None,
-        });
-    }
-    check_status(&reply, client, &id)?;
-    let mut bytes = Vec::new();
-    reply
-        .into_reader()
-        .take(MAX_LIST_LEN)
-        .read_to_end(&mut bytes)
-        .map_err(|error| client.broke_off("the list of files", &error))?;
-    let wrong = |message: String| HubError::Answer {
-        endpoint: client.endpoint(),
-        id: id.clone(),
-        message,
-        status: None,
-        retry_after: None,
-    };
-    let raw: RawListing = serde_json::from_slice(&bytes).map_err(|error| {
-        let start = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]);
-        wrong(format!(
-            "something else than a list of files ({error}), which begins with `{}`",
-            shown(&start)
-        ))
-    })?;
-    let commit = match raw.sha {
-        Some(sha) if is_commit(&sha) => sha,
-        Some(sha) => {
-            let message = format!("a version that is no commit, `{}`", shown(&sha));
-            return Err(wrong(message));
-        }
-        None => described_commit(client, spec)?,
-    };
-    if is_full_commit(&spec.revision) && spec.revision != commit {
-        return Err(wrong(format!("another version, `{commit}`")));
-    }
-    let names = raw.siblings.map(|files| {
-        let names = files.into_iter().map(|file| file.rfilename);
-        names.filter(|name| is_file(name)).collect()
-    });
-    Ok(Listing { commit, names })
-}
-
-/// The commit of a revision as the headers of a file say.
-fn described_commit(client: &Client, spec: &Spec) -> Result<String, HubError> {
-    if is_full_commit(&spec.revision) {
-        return Ok(spec.revision.clone());
-    }
-    let reply = client.get(
-        &client.file_url(&spec.id, &spec.revision, CONFIG),
-        0,
-        CONFIG,
-    )?;
-    check_status(&reply, client, &spec.to_string())?;
-    reply.commit.ok_or_else(|| HubError::Header {
-        endpoint: client.endpoint(),
-        item: CONFIG.into(),
-        header: COMMIT,
-        expected: format!("the commit of `{}`", spec.revision),
-        found: "no such header, and no list of files that names it".into(),
-    })
 }
 
 /// Fetches a commit's files; the weights last, so that a snapshot with weights is complete.
@@ -396,7 +280,9 @@ fn fetch_files(
         };
     let no_weights = |fetching: &Fetching<'_>| HubError::NoSafetensors {
         id: fetching.spec.to_string(),
-        found: names.map_or("neither".into(), some_names),
+        found: names.map_or("neither".into(), |names| {
+            first(&names.iter().cloned().collect::<Vec<_>>(), SHOWN)
+        }),
     };
     let weights = |name: &str| names.is_none_or(|names| names.contains(name));
     if !weights(CONFIG) || !(weights(SINGLE_FILE) || weights(INDEX_FILE)) {
@@ -420,41 +306,11 @@ fn fetch_files(
     let Some(index) = fetch(fetching, INDEX_FILE)? else {
         return Err(no_weights(fetching));
     };
-    for shard in shards(&index)? {
-        fetching.file(&shard, progress)?;
+    let index = open_index(&index, ".safetensors")?;
+    for shard in index.shards().into_iter().filter(|name| is_file(name)) {
+        fetching.file(shard, progress)?;
     }
     Ok(())
-}
-
-fn some_names(names: &BTreeSet<String>) -> String {
-    let mut found: Vec<&str> = names.iter().map(String::as_str).take(20).collect();
-    if names.len() > found.len() {
-        found.push("..");
-    }
-    found.join(", ")
-}
-
-/// The shards an index names.
-fn shards(path: &Path) -> Result<Vec<String>, HubError> {
-    let failed = |source| HubError::Io {
-        path: path.into(),
-        source,
-    };
-    let length = std::fs::metadata(path).map_err(failed)?.len();
-    let index = if length > MAX_INDEX_LEN {
-        Err(IndexError::TooLarge { found: length })
-    } else {
-        Index::parse(&std::fs::read(path).map_err(failed)?)
-    };
-    let index = index.map_err(|source| WeightsError::Index {
-        path: path.into(),
-        source,
-    })?;
-    let shards = index.shards().into_iter();
-    Ok(shards
-        .filter(|name| is_file(name))
-        .map(String::from)
-        .collect())
 }
 
 /// Whether a commit's tokenizer is in the cache, or known not to exist.
@@ -465,7 +321,7 @@ fn has_tokenizer(store: &Store, commit: &str) -> bool {
         || store.has(commit, TOKENIZER).is_some()
 }
 
-/// Whether a model in the cache may be used in spite of the error: the hub does not say anything
+/// Whether a model in the cache may be used in spite of the error: the hub gives no information
 /// about the model, or refuses to.
 fn cache_serves(error: &HubError) -> bool {
     match error {
@@ -495,18 +351,4 @@ fn unchecked(spec: &Spec, commit: &str, reason: &str) -> Vec<String> {
         short(commit),
         spec.revision
     )]
-}
-
-/// Asks again, up to `tries` times, where that may help.
-fn with_retries<T>(tries: u32, ask: impl Fn() -> Result<T, HubError>) -> Result<T, HubError> {
-    let mut tried = 0;
-    loop {
-        match ask() {
-            Err(error) if tried < tries && is_passing(&error) => {
-                tried += 1;
-                wait(tried, &error);
-            }
-            result => return result,
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! One file of a model: fetched into the cache, resumed where it broke off, checked when it is there.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
@@ -9,12 +9,13 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::error::HubError;
-use super::http::{COMMIT, Client, Reply};
-use super::names::{sha256_of, shown};
+use super::http::{Blob, COMMIT, Client, Reply};
+use super::manifest::for_each_part;
+use super::names::shown;
 use super::spec::Spec;
 use super::store::{Lock, Store};
-use crate::checkpoint::Progress;
 use crate::checkpoint::lfs::{MAX_POINTER_LEN, Pointer};
+use crate::checkpoint::progress::Progress;
 use crate::hex;
 
 /// How often a request that failed is made again before it is given up.
@@ -29,11 +30,8 @@ const MAX_WAIT: Duration = Duration::from_secs(20);
 /// Bytes that have to arrive for a download that broke off to have its full number of tries again.
 const HEADWAY: u64 = 1 << 20;
 
-/// The longest file that is taken where the hub does not say how long it is.
+/// The longest file that is accepted without a length.
 const MAX_UNSIZED: u64 = 1 << 40;
-
-/// Bytes read at a time.
-const PART: usize = 1 << 17;
 
 /// A model that is being fetched in one version.
 pub(super) struct Fetching<'a> {
@@ -42,21 +40,8 @@ pub(super) struct Fetching<'a> {
     pub(super) spec: &'a Spec,
     pub(super) commit: &'a str,
     pub(super) stall: Duration,
-    /// What the user should know, in words.
+    /// Warnings for the user.
     pub(super) warnings: &'a mut Vec<String>,
-}
-
-/// A file as the hub describes it.
-struct Described {
-    etag: Option<String>,
-    size: Option<u64>,
-    framed: bool,
-}
-
-impl Described {
-    fn sha256(&self) -> Option<&str> {
-        self.etag.as_deref().and_then(sha256_of)
-    }
 }
 
 impl Fetching<'_> {
@@ -86,7 +71,7 @@ impl Fetching<'_> {
                 (best, tries) = (arrived, 0);
             }
             tries += 1;
-            // Another try gives the same bytes, most likely; one shows whether that is so.
+            // Another try gives the same bytes, most likely; one is made.
             let again = match error {
                 HubError::Damaged { .. } => !std::mem::replace(&mut damaged, true),
                 HubError::Stalled { .. } => headway,
@@ -106,29 +91,19 @@ impl Fetching<'_> {
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<PathBuf, HubError> {
         let reply = self.ask(name, 0)?;
-        let described = Described {
-            etag: reply.etag.clone(),
-            size: reply.size,
-            framed: reply.framed,
-        };
-        // Without an ETag, the commit and the name say which bytes these are.
+        let described = reply.blob.clone();
+        // Without an ETag, commit and name identify the bytes.
         let key = described
             .etag
             .clone()
             .unwrap_or_else(|| hex::encode(&Sha256::digest(format!("{} {name}", self.commit))));
         let mut reply = Some(reply);
-        let (total, lock) = (described.size.unwrap_or(0), {
-            let mut waiting = |done| {
-                // The connection would time out meanwhile.
-                reply = None;
-                progress(Progress {
-                    item: name,
-                    done,
-                    total: described.size.unwrap_or(0),
-                });
-            };
-            self.store.lock(&key, self.stall, &mut waiting)?
-        });
+        let total = described.size.unwrap_or(0);
+        let lock = self.store.lock(&key, self.stall, &mut |done| {
+            // The connection would time out meanwhile.
+            reply = None;
+            progress(Progress::new(name, done, total));
+        })?;
         if let Some(etag) = &described.etag {
             let present = fs::metadata(self.store.blob(etag));
             let whole = present.is_ok_and(|m| described.size.is_none_or(|size| size == m.len()));
@@ -150,19 +125,12 @@ impl Fetching<'_> {
                 part.restart()?;
             }
             if reply.start != part.length {
-                return Err(HubError::Header {
-                    endpoint: self.client.endpoint(),
-                    item: name.to_string(),
-                    header: "Content-Range",
-                    expected: format!("a part from byte {} on", part.length),
-                    found: format!("one from byte {}", reply.start),
-                });
+                let expected = format!("a part from byte {} on", part.length);
+                let found = format!("one from byte {}", reply.start);
+                let header = "Content-Range";
+                return Err(self.client.wrong_header(name, header, expected, found));
             }
-            progress(Progress {
-                item: name,
-                done: part.length,
-                total,
-            });
+            progress(Progress::new(name, part.length, total));
             self.receive(name, reply, &mut part, &described, progress)?;
         }
         self.check(name, &mut part, &described)?;
@@ -175,14 +143,11 @@ impl Fetching<'_> {
             return self.store.place(&finished, self.commit, name);
         };
         let blob = self.store.blob(etag);
-        fs::rename(&finished, &blob).map_err(|source| HubError::Io {
-            path: blob.clone(),
-            source,
-        })?;
+        fs::rename(&finished, &blob).map_err(HubError::at(&blob))?;
         self.store.link(etag, self.commit, name, true)
     }
 
-    /// Asks for a file and checks what the answer's head says.
+    /// Requests a file and checks the headers of the answer.
     fn ask(&self, name: &str, from: u64) -> Result<Reply, HubError> {
         let url = self.client.file_url(&self.spec.id, self.commit, name);
         let reply = self.client.get(&url, from, name)?;
@@ -191,32 +156,25 @@ impl Fetching<'_> {
         }
         check_status(&reply, self.client, &format!("{} ({name})", self.spec))?;
         if let Some(found) = reply.commit.as_ref().filter(|found| *found != self.commit) {
-            return Err(HubError::Header {
-                endpoint: self.client.endpoint(),
-                item: name.to_string(),
-                header: COMMIT,
-                expected: format!("`{}`, which was asked for", self.commit),
-                found: format!("`{}`", shown(found)),
-            });
+            let expected = format!("`{}`, which was asked for", self.commit);
+            let found = format!("`{}`", shown(found));
+            return Err(self.client.wrong_header(name, COMMIT, expected, found));
         }
         Ok(reply)
     }
 
     /// An answer with the rest of a file, or with all of it if the hub cannot give a part.
-    fn resume(
-        &self,
-        name: &str,
-        part: &mut Part,
-        described: &Described,
-    ) -> Result<Reply, HubError> {
+    fn resume(&self, name: &str, part: &mut Part, described: &Blob) -> Result<Reply, HubError> {
         if part.length > 0 {
             let reply = self.ask(name, part.length)?;
-            // Both are of one commit; an ETag that differs says that one of them is not.
-            let same = reply.etag.is_none() || reply.etag == described.etag;
-            if same && reply.status == 206 && reply.start == part.length {
-                return Ok(reply);
-            }
-            if same && reply.status == 200 {
+            // Both are of one commit unless their ETags differ.
+            let etag = &reply.blob.etag;
+            let same = etag.is_none() || *etag == described.etag;
+            let usable = match reply.status {
+                206 => reply.start == part.length,
+                status => status == 200,
+            };
+            if same && usable {
                 return Ok(reply);
             }
         }
@@ -230,37 +188,27 @@ impl Fetching<'_> {
         name: &str,
         reply: Reply,
         part: &mut Part,
-        described: &Described,
+        described: &Blob,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<(), HubError> {
         let limit = described.size.unwrap_or(MAX_UNSIZED);
         let total = described.size.unwrap_or(0);
-        let mut reader = reply.into_reader();
-        let mut buffer = vec![0; PART];
-        loop {
-            let count = match reader.read(&mut buffer) {
-                Ok(0) => return Ok(()),
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(self.client.broke_off(name, &error)),
-            };
-            if part.length + count as u64 > limit {
+        let broke_off = |error: io::Error| self.client.broke_off(name, &error);
+        for_each_part(&mut reply.into_reader(), broke_off, |bytes| {
+            if part.length + bytes.len() as u64 > limit {
                 part.restart()?;
                 return Err(self.damaged(name, format!("{limit} bytes"), "more".into()));
             }
-            part.write(&buffer[..count])?;
-            progress(Progress {
-                item: name,
-                done: part.length,
-                total,
-            });
-        }
+            part.write(bytes)?;
+            progress(Progress::new(name, part.length, total));
+            Ok(())
+        })
     }
 
     /// Whether what has arrived is the file.
-    fn check(&self, name: &str, part: &mut Part, described: &Described) -> Result<(), HubError> {
+    fn check(&self, name: &str, part: &mut Part, described: &Blob) -> Result<(), HubError> {
         if let Some(size) = described.size.filter(|&size| size > part.length) {
-            // Kept: the rest is asked for at the next try.
+            // Kept: the rest is requested at the next try.
             return Err(HubError::Cut {
                 endpoint: self.client.endpoint(),
                 item: name.to_string(),
@@ -283,7 +231,7 @@ impl Fetching<'_> {
         Ok(())
     }
 
-    /// Says something about the hub, once.
+    /// Adds a warning about the hub, once.
     fn warn(&mut self, text: &str) {
         let warning = format!("{} {text}", self.client.endpoint());
         if !self.warnings.contains(&warning) {
@@ -301,7 +249,7 @@ impl Fetching<'_> {
     }
 }
 
-/// The error that a status stands for; success is none.
+/// The error for a status that is not success.
 pub(super) fn check_status(reply: &Reply, client: &Client, id: &str) -> Result<(), HubError> {
     let id = id.to_string();
     match reply.status {
@@ -356,7 +304,7 @@ struct Part {
     file: File,
     hash: Sha256,
     length: u64,
-    /// Removed with this value, because no later call would know it.
+    /// Removed with this value, because no later call would use it.
     temporary: bool,
 }
 
@@ -369,10 +317,7 @@ impl Part {
         } else {
             format!("{key}.incomplete")
         });
-        let failed = |source| HubError::Io {
-            path: path.clone(),
-            source,
-        };
+        let failed = HubError::at(&path);
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(failed)?;
         }
@@ -390,15 +335,14 @@ impl Part {
             length: 0,
             temporary,
         };
-        let mut buffer = vec![0; PART];
-        loop {
-            let count = part.file.read(&mut buffer).map_err(failed)?;
-            if count == 0 {
-                break;
-            }
-            part.hash.update(&buffer[..count]);
-            part.length += count as u64;
-        }
+        let Self {
+            file, hash, length, ..
+        } = &mut part;
+        for_each_part(file, failed, |bytes| {
+            hash.update(bytes);
+            *length += bytes.len() as u64;
+            Ok(())
+        })?;
         if size.is_some_and(|size| part.length > size) {
             part.restart()?;
         }
@@ -411,23 +355,16 @@ impl Part {
         self.file
             .set_len(0)
             .and_then(|()| self.file.seek(SeekFrom::Start(0)).map(drop))
-            .map_err(|source| self.failed(source))
+            .map_err(HubError::at(&self.path))
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), HubError> {
         self.file
             .write_all(bytes)
-            .map_err(|source| self.failed(source))?;
+            .map_err(HubError::at(&self.path))?;
         self.hash.update(bytes);
         self.length += bytes.len() as u64;
         Ok(())
-    }
-
-    fn failed(&self, source: io::Error) -> HubError {
-        HubError::Io {
-            path: self.path.clone(),
-            source,
-        }
     }
 
     /// The finished file's path, for it to be renamed.

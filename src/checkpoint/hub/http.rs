@@ -1,14 +1,15 @@
-//! Requests to a hub: redirects, the token, time limits, and what an answer's headers say.
+//! Requests to a hub: redirects, the token, time limits, and the headers of an answer.
 
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use ureq::http::{HeaderMap, Uri, header};
 use ureq::{Agent, Body};
 
+use super::address::{is_web, join, same_host, without_user};
 use super::error::HubError;
-use super::names::{is_blob, shown};
+use super::names::{is_blob, sha256_of, shown};
 use super::settings::Token;
 use crate::checkpoint::local::is_commit;
 
@@ -21,24 +22,12 @@ const LINKED_ETAG: &str = "X-Linked-Etag";
 const LINKED_SIZE: &str = "X-Linked-Size";
 const ERROR_CODE: &str = "X-Error-Code";
 
-/// What a path's component may not hold as it is.
-const COMPONENT: AsciiSet = CONTROLS
-    .add(b' ')
-    .add(b'"')
-    .add(b'#')
-    .add(b'%')
-    .add(b'/')
-    .add(b'<')
-    .add(b'>')
-    .add(b'?')
-    .add(b'[')
-    .add(b'\\')
-    .add(b']')
-    .add(b'^')
-    .add(b'`')
-    .add(b'{')
-    .add(b'|')
-    .add(b'}');
+/// The characters of a path's component that are encoded.
+const COMPONENT: AsciiSet = NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// How long a hub may take.
 #[derive(Debug, Clone, Copy)]
@@ -60,17 +49,30 @@ pub(super) struct Client {
     stall: Duration,
 }
 
-/// An answer: its headers have come, its body has not.
+/// A file as the hub describes it.
+#[derive(Clone)]
+pub(super) struct Blob {
+    /// Its name in the cache.
+    pub(super) etag: Option<String>,
+    /// Its length in bytes.
+    pub(super) size: Option<u64>,
+    /// Whether the end of a body can be told from a connection that broke off.
+    pub(super) framed: bool,
+}
+
+impl Blob {
+    pub(super) fn sha256(&self) -> Option<&str> {
+        self.etag.as_deref().and_then(sha256_of)
+    }
+}
+
+/// An answer, of which the headers have arrived.
 pub(super) struct Reply {
     pub(super) status: u16,
     /// The commit the file belongs to.
     pub(super) commit: Option<String>,
-    /// The name of the file's blob.
-    pub(super) etag: Option<String>,
-    /// The length of the whole file.
-    pub(super) size: Option<u64>,
-    /// Whether the end of the body can be told from a connection that broke off.
-    pub(super) framed: bool,
+    /// The file.
+    pub(super) blob: Blob,
     /// Where the body starts in the file.
     pub(super) start: u64,
     /// The reason of a refusal, by the hub's own code.
@@ -95,10 +97,7 @@ impl Client {
         if !is_web(&uri) || uri.query().is_some() {
             return Err(wrong());
         }
-        let authorization = match token {
-            Some(token) => Some(token.header().ok_or(HubError::Token)?),
-            None => None,
-        };
+        let authorization = token.map(|token| token.header().ok_or(HubError::Token));
         let answer = Some(limits.answer);
         let agent = Agent::config_builder()
             .user_agent(concat!("burn-apb/", env!("CARGO_PKG_VERSION")))
@@ -119,12 +118,12 @@ impl Client {
         Ok(Self {
             agent,
             endpoint: endpoint.to_string(),
-            authorization,
+            authorization: authorization.transpose()?,
             stall: limits.stall,
         })
     }
 
-    /// The hub's address, without the password that may stand in it.
+    /// The hub's address, without the password that it may hold.
     pub(super) fn endpoint(&self) -> String {
         without_user(&self.endpoint)
     }
@@ -149,20 +148,22 @@ impl Client {
         )
     }
 
-    /// Asks for `url`, from byte `from` on, and follows redirects; `item` is what errors name.
+    /// Requests `url`, from byte `from` on, and follows redirects; `item` is what errors name.
     ///
-    /// Relative redirects are taken as the standard says. The token goes to the hub's own host only.
+    /// Relative redirects are resolved as in RFC 3986. The token goes to the hub's own host only.
     pub(super) fn get(&self, url: &str, from: u64, item: &str) -> Result<Reply, HubError> {
-        let mut uri: Uri = url.parse().map_err(|_| self.redirect(item, url))?;
+        let elsewhere = |to: &str| {
+            let to = shown(&without_user(to));
+            self.redirect(item, format!("a redirect to `{to}`"))
+        };
+        let mut uri: Uri = url.parse().map_err(|_| elsewhere(url))?;
         let home = uri.clone();
         let mut described = Described::default();
         for _ in 0..=MAX_REDIRECTS {
             let started = Instant::now();
             let mut request = self.agent.get(&uri);
-            if let Some(authorization) = self
-                .authorization
-                .as_ref()
-                .filter(|_| same_host(&home, &uri))
+            if let Some(authorization) = &self.authorization
+                && same_host(&home, &uri)
             {
                 request = request.header(header::AUTHORIZATION, authorization);
             }
@@ -176,7 +177,7 @@ impl Client {
             let headers = parts.headers;
             if matches!(parts.status.as_u16(), 301 | 302 | 303 | 307 | 308) {
                 let to = text(&headers, "Location").unwrap_or_default();
-                let next = join(&uri, to).ok_or_else(|| self.redirect(item, to))?;
+                let next = join(&uri, to).ok_or_else(|| elsewhere(to))?;
                 described.take(&headers, !same_host(&uri, &next));
                 uri = next;
                 continue;
@@ -184,11 +185,7 @@ impl Client {
             described.take(&headers, false);
             return self.reply(parts.status.as_u16(), &headers, described, body, item);
         }
-        Err(HubError::Redirect {
-            endpoint: self.endpoint(),
-            item: item.to_string(),
-            found: format!("more than {MAX_REDIRECTS} redirects"),
-        })
+        Err(self.redirect(item, format!("more than {MAX_REDIRECTS} redirects")))
     }
 
     fn reply(
@@ -199,24 +196,17 @@ impl Client {
         body: Body,
         item: &str,
     ) -> Result<Reply, HubError> {
-        let wrong = |header, expected: &str, found: &str| HubError::Header {
-            endpoint: self.endpoint(),
-            item: item.to_string(),
-            header,
-            expected: expected.to_string(),
-            found: format!("`{}`", shown(found)),
+        let wrong = |header, expected: &str, found: &str| {
+            self.wrong_header(item, header, expected, format!("`{}`", shown(found)))
         };
-        // What a refusal says about itself is not used.
+        const RANGE: &str = "`bytes FROM-TO/SIZE`";
+        // The description of a refusal itself is not used.
         let described = if (200..300).contains(&status) {
             described
         } else {
             Described::default()
         };
-        if let Some(found) = described
-            .commit
-            .as_ref()
-            .filter(|commit| !is_commit(commit))
-        {
+        if let Some(found) = described.commit.as_ref().filter(|text| !is_commit(text)) {
             return Err(wrong(COMMIT, "a commit's hash", found));
         }
         let blob = described.blob();
@@ -235,26 +225,20 @@ impl Client {
         let (start, total) = match (status, text(headers, "Content-Range")) {
             (206, Some(range)) => {
                 let parsed = content_range(range);
-                parsed.ok_or_else(|| wrong("Content-Range", "`bytes FROM-TO/SIZE`", range))?
+                parsed.ok_or_else(|| wrong("Content-Range", RANGE, range))?
             }
-            // The part that was asked for, most likely; it is not taken without a word about it.
-            (206, None) => {
-                return Err(HubError::Header {
-                    endpoint: self.endpoint(),
-                    item: item.to_string(),
-                    header: "Content-Range",
-                    expected: "`bytes FROM-TO/SIZE`".into(),
-                    found: "none beside HTTP 206".into(),
-                });
-            }
+            // Most likely the part that was requested, but nothing confirms it.
+            (206, None) => return Err(wrong("Content-Range", RANGE, "none beside HTTP 206")),
             _ => (0, number("Content-Length")),
         };
         Ok(Reply {
             status,
             commit: described.commit,
-            etag: blob.map(|(_, etag)| etag),
-            size: described.size.or(total),
-            framed: chunked || number("Content-Length").is_some(),
+            blob: Blob {
+                etag: blob.map(|(_, etag)| etag),
+                size: described.size.or(total),
+                framed: chunked || number("Content-Length").is_some(),
+            },
             start,
             code: text(headers, ERROR_CODE).map(shown),
             retry_after: number("Retry-After").map(Duration::from_secs),
@@ -262,26 +246,37 @@ impl Client {
         })
     }
 
-    fn redirect(&self, item: &str, to: &str) -> HubError {
+    /// The error for a header of the answer to a request for `item`.
+    pub(super) fn wrong_header(
+        &self,
+        item: &str,
+        header: &'static str,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> HubError {
+        HubError::Header {
+            endpoint: self.endpoint(),
+            item: item.to_string(),
+            header,
+            expected: expected.into(),
+            found: found.into(),
+        }
+    }
+
+    fn redirect(&self, item: &str, found: String) -> HubError {
         HubError::Redirect {
             endpoint: self.endpoint(),
             item: item.to_string(),
-            found: format!("a redirect to `{}`", shown(&without_user(to))),
+            found,
         }
     }
 
     fn failed(&self, uri: &Uri, item: &str, error: ureq::Error, started: Instant) -> HubError {
         let host = uri.authority().map_or("", |authority| authority.as_str());
-        let own = self.endpoint.contains(host);
-        let endpoint = if own {
-            self.endpoint()
-        } else {
-            format!(
-                "{} (which redirects to {})",
-                self.endpoint(),
-                without_user(host)
-            )
-        };
+        let mut endpoint = self.endpoint();
+        if !self.endpoint.contains(host) {
+            endpoint += &format!(" (which redirects to {})", without_user(host));
+        }
         match error {
             ureq::Error::Timeout(_) => HubError::Stalled {
                 endpoint,
@@ -295,7 +290,7 @@ impl Client {
         }
     }
 
-    /// What an error while a body is read means.
+    /// The error for a failure while a body is read.
     pub(super) fn broke_off(&self, item: &str, error: &io::Error) -> HubError {
         let inner = error
             .get_ref()
@@ -322,8 +317,8 @@ impl Reply {
     }
 }
 
-/// What the answers on the way to a file say about it. Where a hub redirects to another host for the
-/// bytes, its own word counts and not that host's.
+/// The description of a file in the headers of the answers that lead to it. Where a hub redirects to
+/// another host for the bytes, the hub's own description counts.
 #[derive(Default)]
 struct Described {
     commit: Option<String>,
@@ -388,159 +383,9 @@ fn content_range(range: &str) -> Option<(u64, Option<u64>)> {
     }
 }
 
-fn is_web(uri: &Uri) -> bool {
-    matches!(uri.scheme_str(), Some("http" | "https"))
-        && uri.host().is_some_and(|host| !host.is_empty())
-}
-
-/// Whether a secret for `home` may go to `uri`: the same host and port, or the same host once it
-/// asks for encryption; never back.
-fn same_host(home: &Uri, uri: &Uri) -> bool {
-    let same = |a: &Uri, b: &Uri| match (a.host(), b.host()) {
-        (Some(a), Some(b)) => a.eq_ignore_ascii_case(b),
-        _ => false,
-    };
-    let port = |uri: &Uri| {
-        let usual = if uri.scheme_str() == Some("https") {
-            443
-        } else {
-            80
-        };
-        uri.port_u16().unwrap_or(usual)
-    };
-    if !same(home, uri) {
-        return false;
-    }
-    match (home.scheme_str(), uri.scheme_str()) {
-        (Some("http"), Some("https")) => {
-            port(home) == port(uri) || (port(home), port(uri)) == (80, 443)
-        }
-        (home_scheme, scheme) => home_scheme == scheme && port(home) == port(uri),
-    }
-}
-
-/// Where a redirect from `base` leads; `None` if not to a web address.
-fn join(base: &Uri, to: &str) -> Option<Uri> {
-    let to = to.trim().split('#').next()?;
-    if to.is_empty() {
-        return None;
-    }
-    let scheme = base.scheme_str()?;
-    let authority = base.authority()?;
-    let absolute = if has_scheme(to) {
-        to.to_string()
-    } else if let Some(rest) = to.strip_prefix("//") {
-        format!("{scheme}://{rest}")
-    } else if to.starts_with('/') {
-        format!("{scheme}://{authority}{to}")
-    } else if to.starts_with('?') {
-        format!("{scheme}://{authority}{}{to}", base.path())
-    } else {
-        let folder = base
-            .path()
-            .rsplit_once('/')
-            .map_or("", |(folder, _)| folder);
-        let (path, query) = to.split_at(to.find('?').unwrap_or(to.len()));
-        format!(
-            "{scheme}://{authority}{}{query}",
-            without_dots(&format!("{folder}/{path}"))
-        )
-    };
-    let uri: Uri = absolute.parse().ok()?;
-    is_web(&uri).then_some(uri)
-}
-
-fn has_scheme(address: &str) -> bool {
-    let Some((scheme, _)) = address.split_once(':') else {
-        return false;
-    };
-    scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-        && scheme
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
-}
-
-/// A path with its `.` and `..` taken out.
-fn without_dots(path: &str) -> String {
-    let (mut kept, mut folder): (Vec<&str>, bool) = (Vec::new(), false);
-    for part in path.split('/').skip(1) {
-        folder = matches!(part, "." | ".." | "");
-        match part {
-            "." => {}
-            ".." => drop(kept.pop()),
-            part => kept.push(part),
-        }
-    }
-    let end = if folder && kept.last().is_some_and(|last| !last.is_empty()) {
-        "/"
-    } else {
-        ""
-    };
-    format!("/{}{end}", kept.join("/"))
-}
-
-/// An address without name and password, and without its query, in which a signature may stand.
-fn without_user(address: &str) -> String {
-    let address = address.split('?').next().unwrap_or(address);
-    let (scheme, rest) = match address.split_once("://") {
-        Some((scheme, rest)) => (format!("{scheme}://"), rest),
-        None => (String::new(), address),
-    };
-    let end = rest.find('/').unwrap_or(rest.len());
-    let host = rest[..end].rsplit('@').next().unwrap_or(&rest[..end]);
-    format!("{scheme}{host}{}", &rest[end..])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_redirect_is_relative_to_where_it_stands() {
-        let base: Uri = "http://hub:8/a/b/c?x=1".parse().unwrap();
-        for (to, expected) in [
-            ("https://cdn/x?sig=1", "https://cdn/x?sig=1"),
-            ("//cdn/x", "http://cdn/x"),
-            ("/x/y", "http://hub:8/x/y"),
-            ("d", "http://hub:8/a/b/d"),
-            ("./d?y", "http://hub:8/a/b/d?y"),
-            ("../../../d", "http://hub:8/d"),
-            ("?z=2", "http://hub:8/a/b/c?z=2"),
-            ("/x#part", "http://hub:8/x"),
-            ("d/e:f", "http://hub:8/a/b/d/e:f"),
-            ("..", "http://hub:8/a/"),
-        ] {
-            assert_eq!(join(&base, to).unwrap().to_string(), expected, "{to}");
-        }
-        for bad in [
-            "",
-            "file:///etc/passwd",
-            "ftp://x/y",
-            "javascript:1",
-            "http://",
-            "http://a b/",
-        ] {
-            assert_eq!(join(&base, bad), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn the_token_stays_with_its_host() {
-        let home: Uri = "http://hub/a".parse().unwrap();
-        let secure: Uri = "https://hub/a".parse().unwrap();
-        let goes = |home: &Uri, to: &str| same_host(home, &to.parse().unwrap());
-        assert!(goes(&home, "http://hub/b") && goes(&home, "http://HUB:80/b"));
-        assert!(goes(&home, "https://hub/b") && goes(&secure, "https://hub:443/b"));
-        for other in [
-            "http://hub:81/a",
-            "http://other/a",
-            "http://hub.evil/a",
-            "https://hub:81/a",
-        ] {
-            assert!(!goes(&home, other), "{other}");
-        }
-        assert!(!goes(&secure, "http://hub/a"));
-    }
 
     #[test]
     fn a_range_names_start_and_length() {
@@ -556,12 +401,6 @@ mod tests {
         assert_eq!(plain_etag("W/\"abc\""), "abc");
         assert_eq!(plain_etag("\"abc\""), "abc");
         assert_eq!(plain_etag(" Wabc "), "Wabc");
-    }
-
-    #[test]
-    fn an_address_is_shown_without_secrets() {
-        assert_eq!(without_user("https://me:pw@hub/a?sig=x"), "https://hub/a");
-        assert_eq!(without_user("https://hub/a@b"), "https://hub/a@b");
     }
 
     #[test]

@@ -2,21 +2,25 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `spec` | what a name means: [`Spec`] |
+//! | `spec`, `aliases` | names of models: [`Spec`], [`ALIASES`] |
 //! | `settings` | hub, cache and token by the environment, as Python's `huggingface_hub` finds them |
-//! | `client` | a model of a hub: [`Hub`], [`resolve`] |
-//! | `http` | requests: redirects, the token, time limits, what headers say |
+//! | `client`, `list` | a model of a hub: [`Hub`], [`resolve`]; its commit and files |
+//! | `http`, `address` | requests: redirects, the token, time limits, headers |
 //! | `names` | names that a hub gives, checked before they become paths |
 //! | `store` | the cache on disk |
 //! | `download` | one file: fetched, resumed, checked |
-//! | `fetch` | names with two sources, and where models are kept: [`fetch`] |
+//! | `fetch`, `manifest` | names with two sources, and where models are kept: [`fetch`] |
 //! | `package` | a model out of a Python package |
 
+mod address;
+mod aliases;
 mod client;
 mod download;
 mod error;
 mod fetch;
 mod http;
+mod list;
+mod manifest;
 mod names;
 #[cfg(feature = "gguf")]
 mod package;
@@ -26,9 +30,9 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+pub use aliases::{ALIASES, Alias, Package};
 pub use client::{Hub, Resolved, resolve};
 pub use error::HubError;
-pub use fetch::{
-    ALIASES, Alias, FetchFrom, FetchReport, Origin, Package, cache_dir, fetch, fetch_with,
-};
+pub use fetch::{FetchFrom, cache_dir, fetch, fetch_with};
+pub use manifest::{FetchReport, Origin};
 pub use spec::Spec;

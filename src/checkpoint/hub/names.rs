@@ -1,6 +1,6 @@
 //! Names that a hub gives, checked before they become paths.
 
-use crate::checkpoint::is_plain_file_name;
+use crate::checkpoint::index::is_plain_file_name;
 
 /// The longest name of a file that every usual file system takes, less a lock's ending.
 const MAX_NAME: usize = 200;

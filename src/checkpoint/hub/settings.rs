@@ -11,6 +11,12 @@ use std::time::Duration;
 /// The hub where none is named.
 const HUGGING_FACE: &str = "https://huggingface.co";
 
+/// How long the hub may take to answer a question.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// How long a download may stand still.
+const STALL: Duration = Duration::from_secs(60);
+
 /// A secret: it is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Token(String);
@@ -36,7 +42,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// What the environment says about the hub.
+/// The settings of a hub.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Settings {
     /// `HF_ENDPOINT`, without a slash at its end.
@@ -44,14 +50,14 @@ pub(super) struct Settings {
     /// The folder of the cache; `None` where there is no home either.
     pub(super) cache: Option<PathBuf>,
     pub(super) token: Option<Token>,
-    /// Whether the hub may not be asked.
+    /// Whether no request may be sent to the hub.
     pub(super) offline: bool,
     /// Whether the cache's snapshots are links.
     pub(super) symlinks: bool,
-    /// `HF_HUB_ETAG_TIMEOUT`.
-    pub(super) answer: Option<Duration>,
-    /// `HF_HUB_DOWNLOAD_TIMEOUT`.
-    pub(super) stall: Option<Duration>,
+    /// How long the hub may take to answer: `HF_HUB_ETAG_TIMEOUT`.
+    pub(super) answer: Duration,
+    /// How long a download may stand still: `HF_HUB_DOWNLOAD_TIMEOUT`.
+    pub(super) stall: Duration,
 }
 
 impl Settings {
@@ -102,13 +108,13 @@ impl Settings {
                 .unwrap_or_else(|| HUGGING_FACE.into()),
             cache,
             token,
-            // The first that is set decides, even if it says no.
+            // The first that is set decides, even if it is false.
             offline: text("HF_HUB_OFFLINE")
                 .or_else(|| text("TRANSFORMERS_OFFLINE"))
                 .is_some_and(|value| self::is_true(&value)),
             symlinks: !is_true("HF_HUB_DISABLE_SYMLINKS"),
-            answer: seconds("HF_HUB_ETAG_TIMEOUT"),
-            stall: seconds("HF_HUB_DOWNLOAD_TIMEOUT"),
+            answer: seconds("HF_HUB_ETAG_TIMEOUT").unwrap_or(ANSWER),
+            stall: seconds("HF_HUB_DOWNLOAD_TIMEOUT").unwrap_or(STALL),
         }
     }
 }
@@ -121,7 +127,7 @@ fn is_true(value: &str) -> bool {
 }
 
 /// Replaces `~` at the start and then `$NAME` and `${NAME}`, as Python's `expanduser` and
-/// `expandvars` do; what is not known stays. `~user` stays, too.
+/// `expandvars` do; unknown names and `~user` stay.
 fn expand(path: PathBuf, home: Option<&Path>, var: &dyn Fn(&str) -> Option<String>) -> PathBuf {
     let Some(text) = path.to_str() else {
         return path;

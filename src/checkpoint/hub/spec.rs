@@ -1,9 +1,9 @@
-//! What a name means.
+//! The name of a model on the hub.
 
 use std::fmt;
 
+use super::aliases;
 use super::error::HubError;
-use super::fetch::ALIASES;
 
 /// A model on the hub: `org/name`, or `org/name@revision` for a branch, tag or commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,16 +22,9 @@ impl Spec {
     /// [`HubError::Spec`] for anything else; in particular nothing that would lead out of the
     /// cache's folder is accepted.
     pub fn parse(text: &str) -> Result<Self, HubError> {
-        let known = || {
-            ALIASES
-                .iter()
-                .map(|alias| alias.name)
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
         let wrong = || HubError::Spec {
             found: text.to_string(),
-            known: known(),
+            known: aliases::names(),
         };
         let (id, revision) = text.split_once('@').unwrap_or((text, "main"));
         let (org, name) = id.split_once('/').ok_or_else(wrong)?;

@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 use super::error::HubError;
 use super::spec::Spec;
+use crate::checkpoint::file::{FileError, write_file};
+use crate::checkpoint::folder::FolderError;
 use crate::checkpoint::local::{self, is_commit};
 
 /// How often a lock that another process holds is tried.
@@ -62,7 +64,7 @@ impl Store {
         self.folder.join("blobs").join(etag)
     }
 
-    /// The commit a revision was at when it was last asked for; a commit is its own.
+    /// The commit of a revision when it was last requested; a commit is its own.
     pub(super) fn commit_of(&self, revision: &str) -> Option<String> {
         if is_full_commit(revision) {
             return Some(revision.to_string());
@@ -77,7 +79,7 @@ impl Store {
         local::missing(&self.snapshot(commit)).is_empty()
     }
 
-    /// Remembers the commit a revision is at.
+    /// Stores the commit a revision is at.
     pub(super) fn set_ref(&self, revision: &str, commit: &str) -> Result<(), HubError> {
         if revision == commit {
             return Ok(());
@@ -87,26 +89,19 @@ impl Store {
         if fs::read_to_string(&path).is_ok_and(|found| found == commit) {
             return Ok(());
         }
-        let failed = |source| HubError::Io {
-            path: path.clone(),
-            source,
-        };
         let folder = path.parent().unwrap_or(&self.folder);
-        fs::create_dir_all(folder).map_err(failed)?;
-        let mut temporary = tempfile::Builder::new();
-        // A temporary file is private; a cache may be shared, as its owner's umask says.
-        #[cfg(unix)]
-        temporary.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let mut file = temporary.tempfile_in(folder).map_err(failed)?;
-        file.write_all(commit.as_bytes()).map_err(failed)?;
-        file.persist(&path).map_err(|error| failed(error.error))?;
-        Ok(())
+        fs::create_dir_all(folder).map_err(HubError::at(folder))?;
+        let written: Result<(), FileError> = write_file(&path, |file| {
+            file.write_all(commit.as_bytes())
+                .map_err(FileError::at(&path))
+        });
+        Ok(written.map_err(FolderError::from)?)
     }
 
-    /// Remembers that a commit has no such file.
+    /// Stores that a commit has no such file.
     pub(super) fn set_absent(&self, commit: &str, name: &str) {
         let path = self.folder.join(".no_exist").join(commit).join(name);
-        // It only saves a question.
+        // It only saves a request.
         if !path.exists() {
             let _ = path.parent().map(fs::create_dir_all);
             let _ = File::create(path);
@@ -131,10 +126,7 @@ impl Store {
         waiting: &mut dyn FnMut(u64),
     ) -> Result<Lock, HubError> {
         let path = self.locks.join(format!("{blob}.lock"));
-        let failed = |source| HubError::Io {
-            path: path.clone(),
-            source,
-        };
+        let failed = HubError::at(&path);
         fs::create_dir_all(&self.locks).map_err(failed)?;
         let file = File::options()
             .create(true)
@@ -177,7 +169,7 @@ impl Store {
     }
 
     /// Puts a blob into a snapshot as `name`: a relative link, or the bytes where links cannot be
-    /// made; `new` says that no other snapshot has it yet.
+    /// made. `new`: no other snapshot has it yet.
     pub(super) fn link(
         &self,
         etag: &str,
@@ -186,10 +178,7 @@ impl Store {
         new: bool,
     ) -> Result<PathBuf, HubError> {
         let (blob, path) = (self.blob(etag), self.snapshot(commit).join(name));
-        let failed = |source| HubError::Io {
-            path: path.clone(),
-            source,
-        };
+        let failed = HubError::at(&path);
         make_room(&path).map_err(failed)?;
         let up = "../".repeat(2 + name.split('/').count() - 1);
         let target = format!("{up}blobs/{etag}");
@@ -214,15 +203,12 @@ impl Store {
         let path = self.snapshot(commit).join(name);
         make_room(&path)
             .and_then(|()| fs::rename(file, &path))
-            .map_err(|source| HubError::Io {
-                path: path.clone(),
-                source,
-            })?;
+            .map_err(HubError::at(&path))?;
         Ok(path)
     }
 }
 
-/// Whether a revision is a commit's whole hash, which never means anything else later.
+/// Whether a revision is a commit's whole hash, which never moves.
 pub(super) fn is_full_commit(revision: &str) -> bool {
     let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     revision.len() == 40 && revision.bytes().all(hex)

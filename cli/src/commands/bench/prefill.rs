@@ -119,11 +119,11 @@ impl Prefill {
             for method in self.methods() {
                 let plan = strategy.config_of(method)?.plan(&document, &subject.config);
                 let plan = plan.map_err(CliError::usage)?;
-                subject.check(&plan)?;
                 let next = vec![tokens.ids[length]];
                 let most = self.decode + 1;
-                let request =
+                let mut request =
                     Request::from_tokens(document.clone(), plan, next, most, strategy.chunk);
+                subject.check(&mut request)?;
                 requests.push(request);
             }
         }

@@ -1,7 +1,7 @@
 //! What `apb bench prefill` measures: a model with its document, or the shape of one.
 
 use burn::tensor::{Device, FloatDType};
-use burn_apb::apb::{PrefillPlan, compressor};
+use burn_apb::apb::Request;
 use burn_apb::checkpoint::source::ModelSource;
 use burn_apb::model::{Decoder, DecoderConfig};
 
@@ -93,9 +93,9 @@ impl Subject {
     }
 
     /// Refuses heads that were trained on another model; random weights are of no model.
-    pub fn check(&self, plan: &PrefillPlan) -> Result<(), CliError> {
+    pub fn check(&self, request: &mut Request) -> Result<(), CliError> {
         match &self.source {
-            Some(source) => Ok(compressor::check_model(plan, &self.config, source)?),
+            Some(source) => Ok(request.check_heads(&self.config, source)?),
             None => Ok(()),
         }
     }

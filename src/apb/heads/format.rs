@@ -1,9 +1,30 @@
-//! The names and shapes of retaining heads: what makes a set of tensors whole.
+//! The format of a heads file: names and shapes of the tensors, metadata, first bytes.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 
-/// Missing tensors that a message names; the rest is left out.
+/// The name of a heads file where a folder is given.
+pub const HEADS_FILE: &str = "heads.safetensors";
+
+/// The `format` that this crate writes into the metadata of a heads file.
+pub const HEADS_FORMAT: &str = "apb-retaining-heads-1";
+
+/// The metadata key under which a heads file names the one model it is for, by
+/// [`ModelSource::fingerprint`](crate::checkpoint::source::ModelSource::fingerprint).
+pub const HEADS_MODEL: &str = "model_fingerprint";
+
+/// What comes before the version in [`HEADS_FORMAT`]. Other formats, such as the `pt` of Python's
+/// safetensors, are accepted.
+pub(super) const FORMAT_FAMILY: &str = "apb-retaining-heads-";
+
+/// The name of PyTorch's weights in a folder.
+#[cfg(feature = "pytorch")]
+pub(super) const PYTORCH_FILE: &str = "pytorch_model.bin";
+
+/// Missing tensors that a message names.
 const SHOWN: usize = 4;
 
 /// One of the two matrices of a layer's head.
@@ -100,6 +121,24 @@ pub enum HeadsFault {
         /// The names of the first few.
         names: Vec<String>,
     },
+    /// A parameter that retaining heads do not have.
+    #[error(
+        "found `{name}`, but retaining heads have weights only; these heads are of another kind"
+    )]
+    Parameter {
+        /// The tensor.
+        name: String,
+    },
+    /// Two tensors for one matrix.
+    #[error("`{first}` and `{second}` are both {name}; keep one of the two")]
+    Twice {
+        /// One tensor.
+        first: String,
+        /// The other.
+        second: String,
+        /// The name of the matrix in a heads file.
+        name: String,
+    },
     /// A tensor of the wrong shape.
     #[error("tensor `{name}`: expected {expected}, found {found:?}")]
     Shape {
@@ -117,7 +156,7 @@ pub(super) fn common_shape(found: &Found) -> Result<HeadsShape, HeadsFault> {
     let Some((&(last, _), _)) = found.last_key_value() else {
         return Err(HeadsFault::None);
     };
-    // The highest layer is a file's word: the search ends soon, because only so many are there.
+    // The highest layer is only a claim of the file; `take` ends the search early.
     let missing: Vec<String> = (0..=last)
         .flat_map(|layer| [(layer, Matrix::Fc1), (layer, Matrix::Fc2)])
         .filter(|place| !found.contains_key(place))
@@ -154,6 +193,45 @@ pub(super) fn common_shape(found: &Found) -> Result<HeadsShape, HeadsFault> {
         width,
         projections,
         kv_heads,
+    })
+}
+
+/// What a file is by its first bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beginning {
+    /// A zip archive, as PyTorch writes since 1.6.
+    Zip,
+    /// A pickle of protocol 2 to 5, as PyTorch wrote before.
+    Pickle,
+    /// Anything else, and what cannot be read.
+    Other,
+}
+
+/// Looks at the first bytes of a file.
+pub(super) fn beginning(path: &Path) -> Beginning {
+    let mut start = Vec::new();
+    // Only of a regular file: a pipe would wait for a writer.
+    if path.is_file()
+        && let Ok(file) = File::open(path)
+    {
+        // An error is reported when the file is opened to be used.
+        let _ = file.take(9).read_to_end(&mut start);
+    }
+    match start.as_slice() {
+        // The length of a safetensors header can be any bytes; the header begins behind it.
+        [_, _, _, _, _, _, _, _, b'{'] => Beginning::Other,
+        [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => Beginning::Zip,
+        [0x80, 2..=5, ..] => Beginning::Pickle,
+        _ => Beginning::Other,
+    }
+}
+
+/// Whether a file has a PyTorch extension.
+pub(super) fn is_pytorch_name(path: &Path) -> bool {
+    path.extension().is_some_and(|e| {
+        ["bin", "pt", "pth"]
+            .iter()
+            .any(|known| e.eq_ignore_ascii_case(known))
     })
 }
 
