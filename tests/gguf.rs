@@ -11,6 +11,7 @@ use burn_apb::checkpoint::source::{ModelSource, SourceError};
 use burn_apb::checkpoint::{
     Checkpoint, ConvertError, FolderError, StoredType, WeightsError, convert,
 };
+use burn_apb::hex::encode;
 use burn_apb::text::chat_template::{ChatMessage, ChatTemplate, RenderOptions};
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
@@ -275,12 +276,8 @@ fn every_stored_type_reads_as_gguf_py_dequantises_it() {
                 .unwrap()
         };
         let exact = read(FloatDType::F32);
-        let found: String = Sha256::digest(&exact[..])
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
         assert_eq!(
-            found,
+            encode(&Sha256::digest(&exact[..])),
             expected["sha256"].as_str().unwrap(),
             "{name} {expected}"
         );
@@ -1018,12 +1015,7 @@ fn smollm2_converts_to_the_bytes_of_the_reference() {
         &mut Hashing(&mut hash),
     )
     .unwrap();
-    let found: String = hash
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    assert_eq!(found, EXPECTED);
+    assert_eq!(encode(&hash.finalize()), EXPECTED);
 }
 
 struct Hashing<'a>(&'a mut Sha256);

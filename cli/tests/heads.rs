@@ -388,6 +388,23 @@ fn published_files_load_as_they_are() {
     assert!(other.to_string().contains("f32.pt"), "{other}");
 }
 
+/// An open file is shared by threads, and converted when it is opened and not again.
+#[test]
+fn a_pytorch_file_is_converted_once() {
+    fn shared<T: Clone + Send + Sync>(_: &T) {}
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("heads.pt");
+    fs::copy(fixture("heads/good/f32.pt"), &path).unwrap();
+    let file = HeadsFile::open(&path, &converted_model()).unwrap();
+    shared(&file);
+    fs::remove_file(&path).unwrap();
+    assert_eq!((file.path(), file.info().width), (path.as_path(), 6));
+    for dtype in [FloatDType::F32, FloatDType::BF16] {
+        let heads = file.load(dtype, &Device::flex()).unwrap();
+        assert_eq!(heads.layers.len(), 2);
+    }
+}
+
 #[test]
 fn pytorch_files_become_the_same_heads() {
     for (name, dtype, ignored) in [

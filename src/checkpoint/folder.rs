@@ -1,12 +1,12 @@
 //! A folder that appears whole or not at all.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
-use super::file::{FileError, parent, sync_folder, write_file};
+use super::file::{FileError, parent, write_file};
 use super::listing::{listing, name_of};
 
 /// Why a folder was not written. Nothing is left behind.
@@ -70,6 +70,15 @@ pub(crate) fn refuse_occupied(out: &Path) -> Result<(), FolderError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(_) if out.exists() => Err(in_the_way("a file".into())),
         Err(source) => Err(FileError::at(out)(source).into()),
+    }
+}
+
+/// Makes a folder's entries durable, where the system can.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    if cfg!(unix) {
+        File::open(path)?.sync_all()
+    } else {
+        Ok(())
     }
 }
 
