@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn absurd_values_are_refused_by_name() {
+    fn values_out_of_range_are_refused_by_name() {
         for (field, value) in [
             ("temperature", "-0.1"),
             ("temperature", "1e300"),

@@ -455,7 +455,7 @@ mod tests {
                          <|end|>{% endfor %}{% if add_generation_prompt %}[a]\n{% endif %}";
 
     #[test]
-    fn a_chat_template_is_taken_apart() {
+    fn a_chat_template_is_split_at_document_and_question() {
         let template = chat(KEEPS).unwrap();
         assert_eq!(template.prefix(), "<s>[system]\nBe brief.<|end|>[user]\n");
         assert_eq!(template.tail(), "<|end|>[a]\n");
@@ -556,7 +556,7 @@ mod tests {
 
     /// The line end that opens the user's turn and the document's own make one token.
     #[test]
-    fn a_token_across_two_pieces_is_said_so() {
+    fn a_token_across_two_pieces_is_reported() {
         let tokenizer = samples::byte_level();
         let parts = chat(KEEPS).unwrap().parts("\nA th.", "What?").unwrap();
         let split = parts.split(&tokenizer, 301).unwrap();

@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn each_step_keeps_what_it_should() {
+    fn each_step_keeps_the_right_tokens() {
         let logits = four();
         assert_eq!(support(&mut sampler(|_| ()), &logits), [0, 1, 2, 3]);
         assert_eq!(support(&mut sampler(|c| c.top_k = 2), &logits), [1, 3]);
@@ -573,7 +573,7 @@ mod tests {
 
     /// Holds across machines and versions: the draws of a seed are part of what a user repeats.
     #[test]
-    fn a_seed_means_the_same_tokens_for_good() {
+    fn equal_seeds_draw_equal_tokens() {
         let mut sampler = sampler(|c| c.seed = 42);
         let drawn: Vec<u32> = (0..12)
             .map(|_| sampler.sample(&mut four()).unwrap())

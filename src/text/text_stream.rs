@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_character_comes_with_its_last_byte() {
+    fn a_character_is_emitted_with_its_last_byte() {
         let pieces = |ids: &[u32], skip_special| pieces(&BYTE_LEVEL, ids, skip_special);
         let bytes: Vec<u32> = "a\u{20ac}\u{1f308}b".bytes().map(u32::from).collect();
         let expected = ["a", "", "", "\u{20ac}", "", "", "", "\u{1f308}", "b", ""];
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn byte_tokens_come_when_their_run_ends() {
+    fn byte_tokens_are_emitted_at_the_end_of_their_run() {
         let ids = BYTE_FALLBACK.encode("a \u{20ac}ab a", false).unwrap();
         let pieces = pieces(&BYTE_FALLBACK, &ids, false);
         assert_eq!(pieces.concat(), "a \u{20ac}ab a");
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_id_is_not_taken() {
+    fn an_unknown_id_is_refused() {
         let mut stream = TextStream::new(&BYTE_LEVEL, false);
         assert_eq!(stream.push(0x61).unwrap(), "a");
         let error = stream.push(9999).unwrap_err();

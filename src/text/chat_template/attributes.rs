@@ -10,7 +10,7 @@ use super::interpreter::Interpreter;
 use super::limits::Budget;
 use super::operators;
 use super::text;
-use super::value::{Function, Loop, Value, View, integral};
+use super::value::{Loop, Value, View, integral};
 
 const DICT_METHODS: &Functions = &[
     ("copy items keys values", Some((0, 0))),
@@ -107,7 +107,7 @@ pub(super) fn get(
             }
             _ => None,
         },
-        (Value::Function(Function::Dict), "fromkeys") => Some(Value::Function(Function::FromKeys)),
+        (Value::Function("dict"), "fromkeys") => Some(Value::Function("fromkeys")),
         (Value::Blocks, _) => engine.has_block(name).then(|| Value::Block(Rc::from(name))),
         _ => None,
     })
@@ -166,7 +166,7 @@ pub(super) fn call(
             found.or(given.get(1)).cloned().unwrap_or(Value::None)
         }
         (Value::Dict(_), "fromkeys") => {
-            return super::globals::call(engine, Function::FromKeys, arguments);
+            return super::globals::call(engine, "fromkeys", arguments);
         }
         (Value::Dict(dict), "keys") => Value::View(View::Keys, Rc::clone(dict)),
         (Value::Dict(dict), "values") => Value::View(View::Values, Rc::clone(dict)),

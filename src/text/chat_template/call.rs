@@ -13,6 +13,16 @@ pub(super) fn find(functions: &Functions, name: &str) -> Option<&'static str> {
     names.find(|known| *known == name)
 }
 
+/// The functions that Jinja2 and transformers give to every template.
+pub(super) const FUNCTIONS: &Functions = &[
+    ("cycler", Some((0, usize::MAX))),
+    ("range", Some((1, 3))),
+    (
+        "dict joiner lipsum namespace raise_exception strftime_now",
+        None,
+    ),
+];
+
 /// Jinja2's filters.
 pub(super) const FILTERS: &Functions = &[
     (

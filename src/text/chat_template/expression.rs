@@ -256,7 +256,7 @@ impl<'a> Interpreter<'a> {
     pub(super) fn call(&mut self, callee: &Value, arguments: &Arguments) -> Result<Value> {
         match callee {
             Value::Macro(id) => self.call_macro(*id, arguments),
-            Value::Function(function) => globals::call(self, *function, arguments),
+            Value::Function(function) => globals::call(self, function, arguments),
             Value::Method(method) => attributes::call(self, &method.0, method.1, arguments),
             Value::Loop(state) => self.recurse(state, arguments),
             Value::Joiner(joiner) => {

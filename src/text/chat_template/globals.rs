@@ -3,11 +3,11 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use super::call::{Arguments, required};
+use super::call::{Arguments, FUNCTIONS, required};
 use super::fault::{Fault, Kind, Result};
 use super::interpreter::Interpreter;
 use super::limits::Budget;
-use super::value::{Cycler, Dict, Function, Namespace, Range, Value};
+use super::value::{Cycler, Dict, Namespace, Range, Value};
 use super::{clock, print};
 
 /// Longest `range`, as Jinja2's sandbox has it.
@@ -15,22 +15,21 @@ const MAX_RANGE: i64 = 100_000;
 
 pub(super) fn call(
     engine: &mut Interpreter<'_>,
-    function: Function,
+    function: &str,
     arguments: &Arguments,
 ) -> Result<Value> {
     let budget = engine.budget;
+    let given = arguments.counted(FUNCTIONS, function)?;
     match function {
-        Function::Range => range(arguments),
-        Function::Dict => Ok(Value::Dict(Rc::new(dict("dict", arguments, budget)?))),
-        Function::FromKeys => {
+        "range" => range(given),
+        "dict" => Ok(Value::Dict(Rc::new(dict("dict", arguments, budget)?))),
+        "fromkeys" => {
             let given = arguments.positional("fromkeys", 1, 2)?;
-            let keys = given
-                .first()
-                .map_or(Ok(Vec::new()), |keys| keys.items(budget))?;
+            let keys = given.first().unwrap_or(&Value::None).items(budget)?;
             let value = given.get(1).unwrap_or(&Value::None);
             Value::dict(keys.into_iter().map(|key| Ok((key, value.clone()))), budget)
         }
-        Function::Namespace => {
+        "namespace" => {
             let namespace = Rc::new(Namespace::default());
             engine.keep_namespace(&namespace);
             for (name, value) in dict("namespace", arguments, budget)?.iter() {
@@ -38,38 +37,29 @@ pub(super) fn call(
             }
             Ok(Value::Namespace(namespace))
         }
-        Function::Cycler => {
-            let items = arguments.positional("cycler", 0, usize::MAX)?;
-            if items.is_empty() {
+        "cycler" => {
+            if given.is_empty() {
                 return Err(Fault::runtime("at least one item has to be provided"));
             }
             // Weighs the items.
-            Value::tuple(items.to_vec(), budget)?;
+            Value::tuple(given.to_vec(), budget)?;
             Ok(Value::Cycler(Rc::new(Cycler {
-                items: items.to_vec(),
+                items: given.to_vec(),
                 position: Cell::new(0),
             })))
         }
-        Function::Joiner => {
+        "joiner" => {
             let [separator] = arguments.bind("joiner", ["sep"])?;
-            let separator = match separator {
-                Some(separator) => print::text(&separator, budget)?,
-                None => ", ".to_owned(),
-            };
-            Ok(Value::Joiner(Rc::new((
-                Rc::from(separator),
-                Cell::new(false),
-            ))))
+            let separator = separator.unwrap_or_else(|| Value::str(", "));
+            let separator = Rc::from(print::text(&separator, budget)?);
+            Ok(Value::Joiner(Rc::new((separator, Cell::new(false)))))
         }
-        Function::Lipsum => Err(Fault::runtime(
-            "lipsum() makes random text, which no prompt holds",
-        )),
-        Function::RaiseException => {
+        "raise_exception" => {
             let [message] = arguments.bind("raise_exception", ["message"])?;
             let message = print::text(&required(&message, "message")?, budget)?;
             Err(Fault::new(Kind::Raised, message))
         }
-        Function::StrftimeNow => {
+        "strftime_now" => {
             let [format] = arguments.bind("strftime_now", ["format"])?;
             let format = required(&format, "format")?;
             let format = format.as_str().ok_or_else(|| format.mismatch("a string"))?;
@@ -77,11 +67,13 @@ pub(super) fn call(
             budget.bytes(text.len())?;
             Ok(Value::str(&text))
         }
+        _ => Err(Fault::runtime(format!(
+            "{function}() makes random text, which no prompt holds"
+        ))),
     }
 }
 
-fn range(arguments: &Arguments) -> Result<Value> {
-    let given = arguments.positional("range", 1, 3)?;
+fn range(given: &[Value]) -> Result<Value> {
     let given = given
         .iter()
         .map(Value::to_i64)

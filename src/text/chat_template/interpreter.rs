@@ -9,11 +9,12 @@ use std::rc::Rc;
 use chrono::{DateTime, FixedOffset};
 use minijinja::machinery::ast::{self, Expr, Spanned, Stmt};
 
+use super::call::{FUNCTIONS, find};
 use super::fault::{Fault, Kind, Result};
 use super::limits::{Budget, MAX_CALLS, MAX_DEPTH};
 use super::markup::escape;
 use super::print;
-use super::value::{Function, Namespace, Value};
+use super::value::{Namespace, Value};
 
 /// A running template.
 pub(super) struct Interpreter<'a> {
@@ -352,7 +353,7 @@ impl<'a> Interpreter<'a> {
         }
         match self.context.get(name) {
             Some(value) => value.clone(),
-            None => Function::named(name).map_or_else(|| Value::undefined(name), Value::Function),
+            None => find(FUNCTIONS, name).map_or_else(|| Value::undefined(name), Value::Function),
         }
     }
 

@@ -3,7 +3,7 @@
 use super::characters::is_printable;
 use super::fault::{Fault, Result};
 use super::limits::{Budget, MAX_INTEGER_BITS, MAX_NESTING};
-use super::value::{Function, Value, View};
+use super::value::{Value, View};
 use num_bigint::BigInt;
 
 /// `str(value)`.
@@ -131,7 +131,7 @@ impl Writer<'_> {
                 let index = state.index0.get() + 1;
                 self.push(&format!("<LoopContext {index}/{length}>"))
             }
-            Value::Function(Function::Lipsum) => self.push("<function generate_lorem_ipsum>"),
+            Value::Function("lipsum") => self.push("<function generate_lorem_ipsum>"),
             // Python prints an address here, which means nothing to a model.
             _ => self.push(&format!("<{} object>", value.type_name())),
         }

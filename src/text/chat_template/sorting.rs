@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn no_order_is_no_panic() {
+    fn an_inconsistent_comparison_does_not_panic() {
         let mut calls = 0;
         let mut odd = |_: &u32, _: &u32| {
             calls += 1;

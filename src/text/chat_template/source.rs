@@ -464,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn escapes() {
+    fn escapes_are_those_of_python() {
         assert_eq!(unescape(r"\U0001f600\x41\101\q\'").unwrap(), "😀AA\\q'");
         assert!(unescape(r"\xz").is_err());
         assert!(unescape(r"\ud83d").is_err());

@@ -37,8 +37,8 @@ pub(super) enum Value {
     Loop(Rc<Loop>),
     /// A macro, or the body of a `call` block, by its place in the interpreter's list.
     Macro(usize),
-    /// A function of the environment.
-    Function(Function),
+    /// A function of the environment, by its name.
+    Function(&'static str),
     /// A method with the value it belongs to.
     Method(Rc<(Value, &'static str)>),
     Cycler(Rc<Cycler>),
@@ -102,36 +102,6 @@ pub(super) struct Loop {
 pub(super) struct Cycler {
     pub items: Vec<Value>,
     pub position: Cell<usize>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Function {
-    Range,
-    Dict,
-    FromKeys,
-    Namespace,
-    Cycler,
-    Joiner,
-    Lipsum,
-    RaiseException,
-    StrftimeNow,
-}
-
-impl Function {
-    /// The function of that name, for a template that has no variable of the name.
-    pub(super) fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "range" => Self::Range,
-            "dict" => Self::Dict,
-            "namespace" => Self::Namespace,
-            "cycler" => Self::Cycler,
-            "joiner" => Self::Joiner,
-            "lipsum" => Self::Lipsum,
-            "raise_exception" => Self::RaiseException,
-            "strftime_now" => Self::StrftimeNow,
-            _ => return None,
-        })
-    }
 }
 
 impl Namespace {

@@ -329,7 +329,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_comes_back() {
+    fn text_round_trips() {
         let tokenizer = samples::byte_level();
         let text = "the \u{20ac} path\n\n";
         let ids = tokenizer.encode(text, false).unwrap();

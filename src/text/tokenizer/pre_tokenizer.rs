@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_names_are_answered_with_the_nearest() {
+    fn an_unknown_name_suggests_the_nearest() {
         let error = PreTokenizer::named("lama-bpe").unwrap_err();
         assert_eq!(error, "`lama-bpe`; the nearest known name is `llama-bpe`");
         let error = PreTokenizer::named("gemma4").unwrap_err();

@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn merges_stand_in_the_order_of_scores_or_of_ids() {
+    fn merges_are_in_the_order_of_scores_or_of_ids() {
         let piece = |(id, text, score)| Piece { id, text, score };
         let pieces = [
             (3, "ab", -2.0),

@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_token_keeps_its_place() {
+    fn every_token_has_its_place_as_its_id() {
         let texts = ["a", "", "<s>", "<u>", "<0x0A>"].map(String::from).to_vec();
         let kinds = [1, 5, 3, 4, 6].map(Kind::from_number).to_vec();
         let vocabulary = Vocabulary::new(texts, kinds).unwrap();
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_stands_twice_is_refused() {
+    fn a_token_listed_twice_is_refused() {
         let texts = ["a", "b", "a"].map(String::from).to_vec();
         let error = Vocabulary::new(texts, Vec::new()).unwrap_err();
         assert_eq!(

@@ -141,7 +141,7 @@ proptest! {
                 .sum();
             let controls = tokenizer.controls(&text, &encoded.ids, &encoded.spans);
             prop_assert_eq!(controls.len(), own);
-            prop_assert!(controls.iter().all(|own| by_right(own, &stretches)));
+            prop_assert!(controls.iter().all(|own| is_of_template(own, &stretches)));
             if tokenizer.byte_fallback {
                 continue;
             }
