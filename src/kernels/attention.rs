@@ -22,7 +22,7 @@ pub struct AttentionOutput {
 /// `softmax(q k^T / sqrt(head_dim)) v` over the keys that `regions` lets each row see.
 ///
 /// Query head `h` uses key/value head `h / (heads / kv_heads)`; keys and values are never repeated,
-/// and nothing of `seq_q x seq_kv` elements is held. Views (a slice of a preallocated cache, swapped
+/// and nothing of `seq_q x seq_kv` elements is held, not for the backward pass either. Views (a slice of a preallocated cache, swapped
 /// dimensions) are read in place; on GPUs as long as `head_dim` is the fastest dimension and rows start on
 /// 16 bytes. Sums are f32 whatever the dtype.
 ///
@@ -44,7 +44,7 @@ pub fn attention(
     if !accelerated(&[&q.device(), &k.device(), &v.device()]) {
         return Ok(reference::attention(q, k, v, regions));
     }
-    let AttentionPrimitives { out, lse } = Dispatch::attend(
+    let AttentionPrimitives { out, lse } = Dispatch::attention(
         q.into_dispatch(),
         k.into_dispatch(),
         v.into_dispatch(),

@@ -3,10 +3,11 @@
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Tensor};
 
-use super::KernelError;
 use super::extension::{Kernels, accelerated};
+use super::{KernelError, reference};
 
-/// `x weight + bias`, summed in f32.
+/// `x weight + bias`, summed in f32 and rounded to the dtype of `x`; on GPUs once before and once after the
+/// bias is added, elsewhere once.
 ///
 /// Fast where `weight` is a transposed view of `[d_output, d_input]` storage, which is what
 /// `burn::nn::Linear` holds under `LinearLayout::Col` and what checkpoints store; the storage may be
@@ -29,7 +30,7 @@ pub fn linear<const D: usize>(
 ) -> Result<Tensor<D>, KernelError> {
     check(&x, &weight, bias.as_ref())?;
     if !accelerated(&[&x.device(), &weight.device()]) {
-        return Ok(linear_reference(x, weight, bias));
+        return Ok(reference::linear(x, weight, bias));
     }
     let out = match bias {
         Some(bias) => Dispatch::linear_bias(
@@ -37,32 +38,9 @@ pub fn linear<const D: usize>(
             weight.into_dispatch(),
             bias.into_dispatch(),
         ),
-        None => Dispatch::linear_plain(x.into_dispatch(), weight.into_dispatch()),
+        None => Dispatch::linear(x.into_dispatch(), weight.into_dispatch()),
     };
     Ok(Tensor::from_dispatch(out))
-}
-
-/// [`linear`] in plain tensors.
-///
-/// # Panics
-///
-/// When shapes do not fit.
-pub fn linear_reference<const D: usize>(
-    x: Tensor<D>,
-    weight: Tensor<2>,
-    bias: Option<Tensor<1>>,
-) -> Tensor<D> {
-    let dtype = x.dtype();
-    let mut shape = x.dims();
-    let [d_input, d_output] = weight.dims();
-    let rows = shape[..D - 1].iter().product::<usize>();
-    let x = x.cast(DType::F32).reshape([rows, d_input]);
-    let mut out = x.matmul(weight.cast(DType::F32));
-    if let Some(bias) = bias {
-        out = out + bias.cast(DType::F32).unsqueeze();
-    }
-    shape[D - 1] = d_output;
-    out.reshape(shape).cast(dtype)
 }
 
 fn check<const D: usize>(

@@ -3,8 +3,8 @@
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Tensor};
 
-use super::KernelError;
 use super::extension::{Kernels, accelerated};
+use super::{KernelError, reference};
 
 /// `x / sqrt(mean(x^2) + eps) * gamma` over the last dimension, computed in f32.
 ///
@@ -45,21 +45,8 @@ pub fn rms_norm<const D: usize>(
         }
     }
     if !accelerated(&[&x.device(), &gamma.device()]) {
-        return Ok(rms_norm_reference(x, gamma, eps));
+        return Ok(reference::rms_norm(x, gamma, eps));
     }
-    let out = Dispatch::normalise(x.into_dispatch(), gamma.into_dispatch(), eps);
+    let out = Dispatch::rms_norm(x.into_dispatch(), gamma.into_dispatch(), eps);
     Ok(Tensor::from_dispatch(out))
-}
-
-/// [`rms_norm`] in plain tensors.
-///
-/// # Panics
-///
-/// When shapes do not fit.
-pub fn rms_norm_reference<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, eps: f64) -> Tensor<D> {
-    let dtype = x.dtype();
-    let x = x.cast(DType::F32);
-    let mean = x.clone().square().mean_dim(D - 1);
-    let scaled = x / (mean + eps).sqrt();
-    (scaled * gamma.cast(DType::F32).unsqueeze()).cast(dtype)
 }

@@ -3,8 +3,8 @@
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Tensor};
 
-use super::KernelError;
 use super::extension::{Kernels, accelerated};
+use super::{KernelError, reference};
 
 /// Rotates a projection head by head and sorts it by heads: element `i` of a head's first half pairs
 /// with element `i` of its second half,
@@ -67,36 +67,13 @@ pub fn rotate(
         });
     }
     if !accelerated(&[&x.device(), &cos.device(), &sin.device()]) {
-        return Ok(rotate_reference(x, cos, sin, heads));
+        return Ok(reference::rotate(x, cos, sin, heads));
     }
-    let out = Dispatch::rotate_half(
+    let out = Dispatch::rotate(
         x.into_dispatch(),
         cos.into_dispatch(),
         sin.into_dispatch(),
         heads,
     );
     Ok(Tensor::from_dispatch(out))
-}
-
-/// [`rotate`] in plain tensors.
-///
-/// # Panics
-///
-/// When shapes do not fit.
-pub fn rotate_reference(x: Tensor<3>, cos: Tensor<2>, sin: Tensor<2>, heads: usize) -> Tensor<4> {
-    let dtype = x.dtype();
-    let [batch, seq, width] = x.dims();
-    let half = width / heads / 2;
-    let x = x
-        .cast(DType::F32)
-        .reshape([batch, seq, heads, 2 * half])
-        .swap_dims(1, 2);
-    let first = x.clone().narrow(3, 0, half);
-    let second = x.narrow(3, half, half);
-    let (cos, sin) = (cos.unsqueeze::<4>(), sin.unsqueeze::<4>());
-    let rotated = vec![
-        first.clone() * cos.clone() - second.clone() * sin.clone(),
-        second * cos + first * sin,
-    ];
-    Tensor::cat(rotated, 3).cast(dtype)
 }

@@ -1,15 +1,14 @@
 //! The rows with the highest scores, head by head.
 
-use core::cmp::Ordering;
 use core::ops::Range;
 
 use burn::backend::Dispatch;
-use burn::tensor::{DType, Int, Tensor, TensorData};
+use burn::tensor::{DType, Int, Tensor};
 
-use super::KernelError;
 use super::extension::{Kernels, accelerated};
+use super::{KernelError, reference};
 
-/// Which rows [`select_rows`] keeps.
+/// The rows that [`select_rows`] keeps.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RowChoice {
     /// Rows that may be kept.
@@ -59,48 +58,10 @@ pub fn select_rows(
         Tensor::zeros([batch, kv_heads, 0], (&scores.device(), DType::F32))
     });
     if !accelerated(&[&scores.device(), &before.device()]) {
-        return Ok(select_rows_reference(scores, before, choice));
+        return Ok(reference::select_rows(scores, before, choice));
     }
-    let rows = Dispatch::highest_rows(scores.into_dispatch(), before.into_dispatch(), choice);
+    let rows = Dispatch::select_rows(scores.into_dispatch(), before.into_dispatch(), choice);
     Ok(Tensor::from_dispatch(rows))
-}
-
-/// [`select_rows`] on the host: every head's rows are sorted. `before` may be empty.
-///
-/// # Panics
-///
-/// When shapes do not fit, or the scores cannot be read.
-pub fn select_rows_reference(
-    scores: Tensor<3>,
-    before: Tensor<3>,
-    choice: RowChoice,
-) -> Tensor<3, Int> {
-    let [batch, kv_heads, rows] = scores.dims();
-    let context = before.dims()[2];
-    let device = scores.device();
-    let all = Tensor::cat(vec![before, scores], 2).cast(DType::F32);
-    let values: Vec<f32> = all.into_data().iter::<f32>().collect();
-    let reach = choice.window / 2;
-    let mut kept = Vec::with_capacity(batch * kv_heads * choice.kept());
-    for head in values.chunks_exact((context + rows).max(1)) {
-        let pooled = |row: usize| {
-            let at = context + row;
-            let window = &head[at.saturating_sub(reach)..(at + reach + 1).min(head.len())];
-            window.iter().copied().fold(f32::NEG_INFINITY, f32::max)
-        };
-        let mut order: Vec<usize> = choice.selectable.clone().collect();
-        // A stable sort leaves ties in the order of their indices.
-        order.sort_by(|a, b| {
-            pooled(*b)
-                .partial_cmp(&pooled(*a))
-                .unwrap_or(Ordering::Equal)
-        });
-        order.truncate(choice.count);
-        order.sort_unstable();
-        kept.extend(order.into_iter().map(|row| row as i32));
-    }
-    let shape = [batch, kv_heads, choice.kept()];
-    Tensor::from_data(TensorData::new(kept, shape), (&device, DType::I32))
 }
 
 fn check(
@@ -152,7 +113,7 @@ const OPERATION: &str = "select_rows";
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
+    use burn::tensor::{Device, TensorData};
 
     use super::*;
 

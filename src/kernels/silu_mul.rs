@@ -1,10 +1,10 @@
 //! The gate of a SwiGLU block.
 
 use burn::backend::Dispatch;
-use burn::tensor::{DType, Tensor, activation};
+use burn::tensor::{DType, Tensor};
 
-use super::KernelError;
 use super::extension::{Kernels, accelerated};
+use super::{KernelError, reference};
 
 /// `silu(gate) * up`, computed in f32.
 ///
@@ -42,18 +42,8 @@ pub fn silu_mul<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Result<Tensor
         });
     }
     if !accelerated(&[&gate.device(), &up.device()]) {
-        return Ok(silu_mul_reference(gate, up));
+        return Ok(reference::silu_mul(gate, up));
     }
-    let out = Dispatch::gate(gate.into_dispatch(), up.into_dispatch());
+    let out = Dispatch::silu_mul(gate.into_dispatch(), up.into_dispatch());
     Ok(Tensor::from_dispatch(out))
-}
-
-/// [`silu_mul`] in plain tensors.
-///
-/// # Panics
-///
-/// When shapes do not fit.
-pub fn silu_mul_reference<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
-    let dtype = gate.dtype();
-    (activation::silu(gate.cast(DType::F32)) * up.cast(DType::F32)).cast(dtype)
 }

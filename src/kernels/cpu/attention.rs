@@ -147,7 +147,7 @@ impl<E: Elem> Piece<'_, E> {
 }
 
 /// [`attention`](crate::kernels::attention()) on Flex.
-pub(super) fn attend(
+pub(super) fn attention(
     q: FlexTensor,
     k: FlexTensor,
     v: FlexTensor,
@@ -155,13 +155,13 @@ pub(super) fn attend(
     level: Level,
 ) -> AttentionPrimitives<Flex> {
     match q.dtype() {
-        DType::F16 => attend_as::<half::f16>(q, k, v, regions, level),
-        DType::BF16 => attend_as::<half::bf16>(q, k, v, regions, level),
-        _ => attend_as::<f32>(q, k, v, regions, level),
+        DType::F16 => attention_as::<half::f16>(q, k, v, regions, level),
+        DType::BF16 => attention_as::<half::bf16>(q, k, v, regions, level),
+        _ => attention_as::<f32>(q, k, v, regions, level),
     }
 }
 
-fn attend_as<E: Elem>(
+fn attention_as<E: Elem>(
     q: FlexTensor,
     k: FlexTensor,
     v: FlexTensor,

@@ -36,11 +36,11 @@ pub(super) fn in_chunks(count: usize, weight: usize, work: impl Fn(usize, usize)
 }
 
 /// [`rms_norm`](crate::kernels::rms_norm()) on Flex.
-pub(super) fn normalise(x: FlexTensor, gamma: &FlexTensor, eps: f64, level: Level) -> FlexTensor {
-    by_dtype!(x.dtype(), normalise_as(x, gamma, eps, level))
+pub(super) fn rms_norm(x: FlexTensor, gamma: &FlexTensor, eps: f64, level: Level) -> FlexTensor {
+    by_dtype!(x.dtype(), rms_norm_as(x, gamma, eps, level))
 }
 
-fn normalise_as<E: Elem>(x: FlexTensor, gamma: &FlexTensor, eps: f64, level: Level) -> FlexTensor {
+fn rms_norm_as<E: Elem>(x: FlexTensor, gamma: &FlexTensor, eps: f64, level: Level) -> FlexTensor {
     let x = contiguous(x);
     let gamma = to_f32(gamma);
     let width = gamma.len();
@@ -51,7 +51,7 @@ fn normalise_as<E: Elem>(x: FlexTensor, gamma: &FlexTensor, eps: f64, level: Lev
     let mut out = Output::<E>::new(len);
     let to = out.ptr();
     in_chunks(len / width.max(1), width, |from, end| {
-        level.run(Normalise {
+        level.run(RmsNorm {
             x: &src[from * width..end * width],
             gamma: &gamma,
             eps: eps as f32,
@@ -62,14 +62,14 @@ fn normalise_as<E: Elem>(x: FlexTensor, gamma: &FlexTensor, eps: f64, level: Lev
     unsafe { out.finish(Layout::contiguous(shape)) }
 }
 
-struct Normalise<'a, E> {
+struct RmsNorm<'a, E> {
     x: &'a [E],
     gamma: &'a [f32],
     eps: f32,
     out: *mut E,
 }
 
-impl<E: Elem> Job for Normalise<'_, E> {
+impl<E: Elem> Job for RmsNorm<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -108,11 +108,11 @@ impl<E: Elem> Job for Normalise<'_, E> {
 }
 
 /// [`silu_mul`](crate::kernels::silu_mul()) on Flex, in the memory of `gate` where nothing else uses it.
-pub(super) fn gate(gate: FlexTensor, up: FlexTensor, level: Level) -> FlexTensor {
-    by_dtype!(gate.dtype(), gate_as(gate, up, level))
+pub(super) fn silu_mul(gate: FlexTensor, up: FlexTensor, level: Level) -> FlexTensor {
+    by_dtype!(gate.dtype(), silu_mul_as(gate, up, level))
 }
 
-fn gate_as<E: Elem>(gate: FlexTensor, up: FlexTensor, level: Level) -> FlexTensor {
+fn silu_mul_as<E: Elem>(gate: FlexTensor, up: FlexTensor, level: Level) -> FlexTensor {
     let (mut gate, up) = (contiguous(gate), contiguous(up));
     let shape = gate.layout().shape().clone();
     let len = shape.num_elements();
