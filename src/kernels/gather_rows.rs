@@ -3,6 +3,7 @@
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Int, Tensor};
 
+use super::error::{check_dtype, check_float};
 use super::extension::{Kernels, accelerated};
 use super::{KernelError, reference};
 
@@ -38,42 +39,35 @@ pub fn gather_rows(
 }
 
 fn check(keys: &Tensor<4>, values: &Tensor<4>, rows: &Tensor<3, Int>) -> Result<(), KernelError> {
-    let refuse = |argument, expected, found| {
-        Err(KernelError::Shape {
-            operation: OPERATION,
-            argument,
-            expected,
-            found,
-        })
-    };
     let [batch, kv_heads, seq_kv, _] = keys.dims();
     if values.dims() != keys.dims() {
         let expected = format!("the shape of keys {:?}", keys.dims());
-        return refuse("values", expected, values.dims().to_vec());
+        return Err(KernelError::shape(
+            OPERATION,
+            "values",
+            expected,
+            &values.dims(),
+        ));
     }
     let count = rows.dims()[2];
     if rows.dims()[..2] != [batch, kv_heads] || (seq_kv == 0 && count > 0) {
         let expected = format!("[{batch}, {kv_heads}, count] of {seq_kv} keys");
-        return refuse("rows", expected, rows.dims().to_vec());
-    }
-    let refuse = |argument, expected, found| {
-        Err(KernelError::DType {
-            operation: OPERATION,
-            argument,
+        return Err(KernelError::shape(
+            OPERATION,
+            "rows",
             expected,
-            found,
-        })
-    };
-    if !matches!(keys.dtype(), DType::F32 | DType::F16 | DType::BF16) {
-        return refuse("keys", "f32, f16 or bf16", keys.dtype());
+            &rows.dims(),
+        ));
     }
-    if values.dtype() != keys.dtype() {
-        return refuse("values", "the dtype of keys", values.dtype());
-    }
-    if rows.dtype() != DType::I32 {
-        return refuse("rows", "i32", rows.dtype());
-    }
-    Ok(())
+    check_float(OPERATION, "keys", keys.dtype())?;
+    check_dtype(
+        OPERATION,
+        "values",
+        values.dtype(),
+        "the dtype of keys",
+        &[keys.dtype()],
+    )?;
+    check_dtype(OPERATION, "rows", rows.dtype(), "i32", &[DType::I32])
 }
 
 /// Its name in errors.

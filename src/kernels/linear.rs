@@ -1,8 +1,9 @@
 //! A linear layer on weights as checkpoints store them.
 
 use burn::backend::Dispatch;
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
 
+use super::error::check_float;
 use super::extension::{Kernels, accelerated};
 use super::{KernelError, reference};
 
@@ -48,41 +49,27 @@ fn check<const D: usize>(
     weight: &Tensor<2>,
     bias: Option<&Tensor<1>>,
 ) -> Result<(), KernelError> {
-    const FLOATS: &str = "f32, f16 or bf16";
     let [d_input, d_output] = weight.dims();
-    let shape = |argument, expected, found| {
-        Err(KernelError::Shape {
-            operation: "linear",
-            argument,
-            expected,
-            found,
-        })
-    };
     if D == 0 || x.dims()[D - 1] != d_input {
         let expected = format!("[..., {d_input}] beside a weight {:?}", weight.dims());
-        return shape("x", expected, x.dims().to_vec());
+        return Err(KernelError::shape(OPERATION, "x", expected, &x.dims()));
     }
-    if let Some(bias) = bias
-        && bias.dims() != [d_output]
-    {
-        return shape("bias", format!("[{d_output}]"), bias.dims().to_vec());
-    }
-    let dtypes = [
-        ("x", Some(x.dtype())),
-        ("weight", Some(weight.dtype())),
-        ("bias", bias.map(|bias| bias.dtype())),
-    ];
-    for (argument, found) in dtypes {
-        if let Some(found) = found
-            && !matches!(found, DType::F32 | DType::F16 | DType::BF16)
-        {
-            return Err(KernelError::DType {
-                operation: "linear",
-                argument,
-                expected: FLOATS,
-                found,
-            });
+    check_float(OPERATION, "x", x.dtype())?;
+    check_float(OPERATION, "weight", weight.dtype())?;
+    if let Some(bias) = bias {
+        if bias.dims() != [d_output] {
+            let expected = format!("[{d_output}]");
+            return Err(KernelError::shape(
+                OPERATION,
+                "bias",
+                expected,
+                &bias.dims(),
+            ));
         }
+        check_float(OPERATION, "bias", bias.dtype())?;
     }
     Ok(())
 }
+
+/// Its name in errors.
+const OPERATION: &str = "linear";

@@ -3,6 +3,7 @@
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Tensor};
 
+use super::error::{check_dtype, check_float};
 use super::extension::{Kernels, accelerated};
 use super::{KernelError, reference};
 
@@ -32,40 +33,23 @@ pub fn rotate(
 ) -> Result<Tensor<4>, KernelError> {
     let [_, seq, width] = x.dims();
     if heads == 0 || !width.is_multiple_of(2 * heads) {
-        return Err(KernelError::Shape {
-            operation: "rotate",
-            argument: "x",
-            expected: format!("[batch, seq, {heads} heads of an even head_dim]"),
-            found: x.dims().to_vec(),
-        });
+        let expected = format!("[batch, seq, {heads} heads of an even head_dim]");
+        return Err(KernelError::shape(OPERATION, "x", expected, &x.dims()));
     }
     let expected = [seq, width / heads / 2];
     for (argument, table) in [("cos", &cos), ("sin", &sin)] {
         if table.dims() != expected {
-            return Err(KernelError::Shape {
-                operation: "rotate",
+            let expected = format!("[seq, head_dim / 2] = {expected:?}");
+            return Err(KernelError::shape(
+                OPERATION,
                 argument,
-                expected: format!("[seq, head_dim / 2] = {expected:?}"),
-                found: table.dims().to_vec(),
-            });
+                expected,
+                &table.dims(),
+            ));
         }
-        if table.dtype() != DType::F32 {
-            return Err(KernelError::DType {
-                operation: "rotate",
-                argument,
-                expected: "f32",
-                found: table.dtype(),
-            });
-        }
+        check_dtype(OPERATION, argument, table.dtype(), "f32", &[DType::F32])?;
     }
-    if !matches!(x.dtype(), DType::F32 | DType::F16 | DType::BF16) {
-        return Err(KernelError::DType {
-            operation: "rotate",
-            argument: "x",
-            expected: "f32, f16 or bf16",
-            found: x.dtype(),
-        });
-    }
+    check_float(OPERATION, "x", x.dtype())?;
     if !accelerated(&[&x.device(), &cos.device(), &sin.device()]) {
         return Ok(reference::rotate(x, cos, sin, heads));
     }
@@ -77,3 +61,6 @@ pub fn rotate(
     );
     Ok(Tensor::from_dispatch(out))
 }
+
+/// Its name in errors.
+const OPERATION: &str = "rotate";

@@ -5,6 +5,7 @@ use core::ops::Range;
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Int, Tensor};
 
+use super::error::check_dtype;
 use super::extension::{Kernels, accelerated};
 use super::{KernelError, reference};
 
@@ -69,41 +70,38 @@ fn check(
     before: Option<&Tensor<3>>,
     choice: &RowChoice,
 ) -> Result<(), KernelError> {
-    let refuse = |argument, expected, found| {
-        Err(KernelError::Shape {
-            operation: OPERATION,
-            argument,
-            expected,
-            found,
-        })
-    };
     let [batch, kv_heads, rows] = scores.dims();
-    if let Some(before) = before
-        && before.dims()[..2] != [batch, kv_heads]
-    {
-        let expected = format!("[{batch}, {kv_heads}, context] beside the scores");
-        return refuse("before", expected, before.dims().to_vec());
-    }
-    for (argument, tensor) in [("scores", Some(scores)), ("before", before)] {
-        if let Some(tensor) = tensor
-            && tensor.dtype() != DType::F32
-        {
-            return Err(KernelError::DType {
-                operation: OPERATION,
-                argument,
-                expected: "f32",
-                found: tensor.dtype(),
-            });
+    check_dtype(OPERATION, "scores", scores.dtype(), "f32", &[DType::F32])?;
+    if let Some(before) = before {
+        if before.dims()[..2] != [batch, kv_heads] {
+            let expected = format!("[{batch}, {kv_heads}, context] beside the scores");
+            return Err(KernelError::shape(
+                OPERATION,
+                "before",
+                expected,
+                &before.dims(),
+            ));
         }
+        check_dtype(OPERATION, "before", before.dtype(), "f32", &[DType::F32])?;
     }
     let Range { start, end } = choice.selectable;
     if start > end || end > rows || i32::try_from(rows).is_err() {
         let expected = format!("a range within {rows} rows, of which i32 can count");
-        return refuse("selectable", expected, vec![start, end]);
+        return Err(KernelError::shape(
+            OPERATION,
+            "selectable",
+            expected,
+            &[start, end],
+        ));
     }
     if choice.window.is_multiple_of(2) {
         let expected = "an odd number".into();
-        return refuse("window", expected, vec![choice.window]);
+        return Err(KernelError::shape(
+            OPERATION,
+            "window",
+            expected,
+            &[choice.window],
+        ));
     }
     Ok(())
 }

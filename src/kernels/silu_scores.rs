@@ -1,8 +1,9 @@
 //! The second half of a retaining head.
 
 use burn::backend::Dispatch;
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
 
+use super::error::check_float;
 use super::extension::{Kernels, accelerated};
 use super::{KernelError, reference};
 
@@ -22,23 +23,16 @@ use super::{KernelError, reference};
 pub fn silu_scores(hidden: Tensor<3>, weight: Tensor<2>) -> Result<Tensor<3>, KernelError> {
     let [_, _, width] = hidden.dims();
     if weight.dims()[0] != width {
-        return Err(KernelError::Shape {
-            operation: OPERATION,
-            argument: "weight",
-            expected: format!("[{width}, outputs] beside hidden {:?}", hidden.dims()),
-            found: weight.dims().to_vec(),
-        });
+        let expected = format!("[{width}, outputs] beside hidden {:?}", hidden.dims());
+        return Err(KernelError::shape(
+            OPERATION,
+            "weight",
+            expected,
+            &weight.dims(),
+        ));
     }
-    for (argument, found) in [("hidden", hidden.dtype()), ("weight", weight.dtype())] {
-        if !matches!(found, DType::F32 | DType::F16 | DType::BF16) {
-            return Err(KernelError::DType {
-                operation: OPERATION,
-                argument,
-                expected: "f32, f16 or bf16",
-                found,
-            });
-        }
-    }
+    check_float(OPERATION, "hidden", hidden.dtype())?;
+    check_float(OPERATION, "weight", weight.dtype())?;
     if !accelerated(&[&hidden.device(), &weight.device()]) {
         return Ok(reference::silu_scores(hidden, weight));
     }

@@ -5,7 +5,7 @@ use burn::tensor::DType;
 use burn_flex::{Flex, FlexTensor};
 
 use super::packed::multiply;
-use super::simd::{Elem, Level};
+use super::simd::{Elem, Level, by_dtype};
 use super::stream::stream;
 use super::view::{Output, View, contiguous, to_f32};
 use crate::kernels::plain;
@@ -45,11 +45,7 @@ pub(super) fn linear(
         return plain::linear::<Flex>(x, weight, bias);
     }
     let (weight, bias) = (&weight, bias.as_ref());
-    match x.dtype() {
-        DType::F16 => linear_from::<half::f16>(x, weight, bias, level),
-        DType::BF16 => linear_from::<half::bf16>(x, weight, bias, level),
-        _ => linear_from::<f32>(x, weight, bias, level),
-    }
+    by_dtype!(x.dtype(), linear_from(x, weight, bias, level))
 }
 
 fn linear_from<X: Elem>(

@@ -1,27 +1,15 @@
 //! Operations that go over a tensor once: normalisation, the gate, the rotation.
 
-use burn::tensor::DType;
 use burn_flex::{FlexTensor, Layout};
 use rayon::prelude::*;
 
-use super::simd::{Elem, Job, Level, Simd};
+use super::simd::{Elem, Job, Level, Simd, by_dtype};
 use super::view::{Output, Shared, View, contiguous, row_major, to_f32};
 
 /// Elements below which waking other threads costs more than it gains.
 const PARALLEL_ELEMENTS: usize = 1 << 15;
 /// Elements that a thread takes at a time.
 const CHUNK: usize = 1 << 14;
-
-/// Calls a generic function with a tensor's element type.
-macro_rules! by_dtype {
-    ($dtype:expr, $function:ident($($argument:expr),*)) => {
-        match $dtype {
-            DType::F16 => $function::<half::f16>($($argument),*),
-            DType::BF16 => $function::<half::bf16>($($argument),*),
-            _ => $function::<f32>($($argument),*),
-        }
-    };
-}
 
 /// Runs `work` on ranges that cover `0..count`, each of about `CHUNK / weight` items.
 pub(super) fn in_chunks(count: usize, weight: usize, work: impl Fn(usize, usize) + Sync) {

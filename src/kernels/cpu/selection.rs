@@ -7,17 +7,13 @@ use burn_flex::{FlexTensor, Layout};
 use rayon::prelude::*;
 
 use super::rows::{in_chunks, silu};
-use super::simd::{Elem, Job, Level, Simd};
+use super::simd::{Elem, Job, Level, Simd, by_dtype};
 use super::view::{Output, View, contiguous, row_major, to_f32};
 use crate::kernels::RowChoice;
 
 /// [`silu_scores`](crate::kernels::silu_scores()) on Flex.
 pub(super) fn silu_scores(hidden: FlexTensor, weight: &FlexTensor, level: Level) -> FlexTensor {
-    match hidden.dtype() {
-        DType::F16 => silu_scores_as::<half::f16>(hidden, weight, level),
-        DType::BF16 => silu_scores_as::<half::bf16>(hidden, weight, level),
-        _ => silu_scores_as::<f32>(hidden, weight, level),
-    }
+    by_dtype!(hidden.dtype(), silu_scores_as(hidden, weight, level))
 }
 
 fn silu_scores_as<E: Elem>(hidden: FlexTensor, weight: &FlexTensor, level: Level) -> FlexTensor {
@@ -160,11 +156,7 @@ fn highest(values: &[f32], choice: &RowChoice) -> Vec<i32> {
 
 /// [`gather_rows`](crate::kernels::gather_rows()) on Flex.
 pub(super) fn gather_rows(keys: &FlexTensor, values: &FlexTensor, rows: FlexTensor) -> FlexTensor {
-    match keys.dtype() {
-        DType::F16 => gather_rows_as::<half::f16>(keys, values, rows),
-        DType::BF16 => gather_rows_as::<half::bf16>(keys, values, rows),
-        _ => gather_rows_as::<f32>(keys, values, rows),
-    }
+    by_dtype!(keys.dtype(), gather_rows_as(keys, values, rows))
 }
 
 fn gather_rows_as<E: Elem>(keys: &FlexTensor, values: &FlexTensor, rows: FlexTensor) -> FlexTensor {
