@@ -2,14 +2,16 @@
 //!
 //! Medians of repeated runs, printed as tables. Linear layers stand beside a plain f32 matrix product,
 //! few-row layers beside a parallel read of the same memory, operations around attention beside plain
-//! tensors. Attention itself: `apb bench attention`.
+//! tensors, attention and its gradients beside Burn's own. Attention alone: `apb bench attention`.
 
 use std::time::Instant;
 
-use burn::tensor::{DType, Device, Distribution, Tensor, activation};
+use burn::tensor::{
+    DType, Device, Distribution, Tensor, activation, module, ops::AttentionModuleOptions,
+};
 use burn_apb::kernels::{
-    RowChoice, gather_rows, gather_rows_reference, linear, on_workers, rms_norm, rotate,
-    select_rows, select_rows_reference, silu_mul, silu_scores, silu_scores_reference,
+    Regions, RowChoice, attention, gather_rows, linear, on_workers, reference, rms_norm, rotate,
+    select_rows, silu_mul, silu_scores,
 };
 use rayon::prelude::*;
 
@@ -48,6 +50,9 @@ fn tables(filter: Option<String>) {
     }
     if wanted("selection") {
         selection();
+    }
+    if wanted("gradients") {
+        gradients();
     }
 }
 
@@ -239,14 +244,40 @@ fn selection() {
             median(|| gather_rows(keys.clone(), values.clone(), kept.clone()).unwrap()),
         ];
         let plain = [
-            median(|| silu_scores_reference(hidden.clone(), weight.clone())),
-            median(|| select_rows_reference(scores.clone(), before.clone(), choice.clone())),
-            median(|| gather_rows_reference(keys.clone(), values.clone(), kept.clone())),
+            median(|| reference::silu_scores(hidden.clone(), weight.clone())),
+            median(|| reference::select_rows(scores.clone(), before.clone(), choice.clone())),
+            median(|| reference::gather_rows(keys.clone(), values.clone(), kept.clone())),
         ];
         print!("| {rows} | {} |", choice.count);
         for (ours, plain) in ours.iter().zip(plain) {
             print!(" {:.1} | {:.1} |", ours * 1e6, plain / ours);
         }
         println!();
+    }
+}
+
+/// Forward and backward pass of causal attention, as training runs it.
+fn gradients() {
+    println!("\nattention and its gradients, ms");
+    println!("| rows | ours | Burn's | ours of Burn's |");
+    println!("|---|---|---|---|");
+    for rows in [256, 1024, 2048] {
+        let device = Device::flex().autodiff();
+        let inputs = [(); 3].map(|()| {
+            let data = random([1, HEADS, rows, HEAD_DIM]).into_data();
+            Tensor::<4>::from_data(data, &device).require_grad()
+        });
+        let run = |attend: &dyn Fn([Tensor<4>; 3]) -> Tensor<4>| {
+            median(|| attend(inputs.clone()).sum().backward()) * 1e3
+        };
+        let ours = run(&|[q, k, v]| attention(q, k, v, Regions::causal()).unwrap().out);
+        let burn = run(&|[q, k, v]| {
+            let options = AttentionModuleOptions {
+                is_causal: true,
+                ..Default::default()
+            };
+            module::attention(q, k, v, None, None, options)
+        });
+        println!("| {rows} | {ours:.1} | {burn:.1} | {:.2} |", ours / burn);
     }
 }

@@ -1,8 +1,9 @@
 //! The one attention operation.
 
 use burn::backend::Dispatch;
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
 
+use super::error::{check_dtype, check_float};
 use super::extension::{AttentionPrimitives, Kernels, accelerated};
 use super::{KernelError, Regions, reference};
 
@@ -22,7 +23,7 @@ pub struct AttentionOutput {
 /// `softmax(q k^T / sqrt(head_dim)) v` over the keys that `regions` lets each row see.
 ///
 /// Query head `h` uses key/value head `h / (heads / kv_heads)`; keys and values are never repeated,
-/// and nothing of `seq_q x seq_kv` elements is held. Views (a slice of a preallocated cache, swapped
+/// and nothing of `seq_q x seq_kv` elements is held, not for the backward pass either. Views (a slice of a preallocated cache, swapped
 /// dimensions) are read in place; on GPUs as long as `head_dim` is the fastest dimension and rows start on
 /// 16 bytes. Sums are f32 whatever the dtype.
 ///
@@ -44,7 +45,7 @@ pub fn attention(
     if !accelerated(&[&q.device(), &k.device(), &v.device()]) {
         return Ok(reference::attention(q, k, v, regions));
     }
-    let AttentionPrimitives { out, lse } = Dispatch::attend(
+    let AttentionPrimitives { out, lse } = Dispatch::attention(
         q.into_dispatch(),
         k.into_dispatch(),
         v.into_dispatch(),
@@ -62,46 +63,26 @@ fn check(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, regions: Regions) -> Resul
     let expected = [batch, kv_heads, seq_kv, head_dim];
     for (argument, found) in [("k", k.dims()), ("v", v.dims())] {
         if found != expected {
-            return Err(KernelError::Shape {
-                operation: "attention",
-                argument,
-                expected: format!(
-                    "[batch, kv_heads, seq_kv, head_dim] = {expected:?}, beside q {:?}",
-                    q.dims()
-                ),
-                found: found.to_vec(),
-            });
+            let expected = format!(
+                "[batch, kv_heads, seq_kv, head_dim] = {expected:?}, beside q {:?}",
+                q.dims()
+            );
+            return Err(KernelError::shape(OPERATION, argument, expected, &found));
         }
     }
     if head_dim == 0 {
-        return Err(KernelError::Shape {
-            operation: "attention",
-            argument: "q",
-            expected: "a head_dim above 0".into(),
-            found: q.dims().to_vec(),
-        });
+        let expected = "a head_dim above 0".into();
+        return Err(KernelError::shape(OPERATION, "q", expected, &q.dims()));
     }
     if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
         return Err(KernelError::Heads { heads, kv_heads });
     }
-    let dtype = q.dtype();
-    if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
-        return Err(KernelError::DType {
-            operation: "attention",
-            argument: "q",
-            expected: "f32, f16 or bf16",
-            found: dtype,
-        });
-    }
+    check_float(OPERATION, "q", q.dtype())?;
     for (argument, found) in [("k", k.dtype()), ("v", v.dtype())] {
-        if found != dtype {
-            return Err(KernelError::DType {
-                operation: "attention",
-                argument,
-                expected: "the dtype of q",
-                found,
-            });
-        }
+        check_dtype(OPERATION, argument, found, "the dtype of q", &[q.dtype()])?;
     }
     regions.validate(seq_q, seq_kv)
 }
+
+/// Its name in errors.
+const OPERATION: &str = "attention";

@@ -57,3 +57,48 @@ pub enum KernelError {
         reason: &'static str,
     },
 }
+
+impl KernelError {
+    pub(super) fn shape(
+        operation: &'static str,
+        argument: &'static str,
+        expected: String,
+        found: &[usize],
+    ) -> Self {
+        Self::Shape {
+            operation,
+            argument,
+            expected,
+            found: found.to_vec(),
+        }
+    }
+}
+
+/// Refuses a tensor of another dtype than those that `expected` names.
+pub(super) fn check_dtype(
+    operation: &'static str,
+    argument: &'static str,
+    found: DType,
+    expected: &'static str,
+    accepted: &[DType],
+) -> Result<(), KernelError> {
+    match accepted.contains(&found) {
+        true => Ok(()),
+        false => Err(KernelError::DType {
+            operation,
+            argument,
+            expected,
+            found,
+        }),
+    }
+}
+
+/// Refuses a tensor that does not hold f32, f16 or bf16.
+pub(super) fn check_float(
+    operation: &'static str,
+    argument: &'static str,
+    found: DType,
+) -> Result<(), KernelError> {
+    let accepted = [DType::F32, DType::F16, DType::BF16];
+    check_dtype(operation, argument, found, "f32, f16 or bf16", &accepted)
+}

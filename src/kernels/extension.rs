@@ -25,24 +25,26 @@ pub struct AttentionPrimitives<B: Backend> {
     pub lse: FloatTensor<B>,
 }
 
-/// What a backend does for [`kernels`](super). The defaults are correct on every backend; `Flex`
-/// replaces all of them. Arguments have been checked by the functions of [`kernels`](super).
+/// The operations of [`kernels`](super) on a backend. The defaults are [`plain`]'s; `Flex` replaces all
+/// but one of them, CubeCL's runtimes those that it has a kernel for, `Autodiff` in [`autodiff`].
+/// Arguments have been checked by the functions of [`kernels`](super).
 #[backend_extension(
     Flex,
     Cube: cfg(any(feature = "wgpu", feature = "cuda")),
-    Fusion: cfg(any(feature = "wgpu", feature = "cuda"))
+    Fusion: cfg(any(feature = "wgpu", feature = "cuda")),
+    Autodiff
 )]
 pub trait Kernels: Backend {
     /// See [`attention`](super::attention()).
-    // A call of the backend beneath fusion, which may have a kernel of its own.
-    #[fusion(meta = attend_meta)]
-    fn attend(
+    // Fusion passes the call on to the backend beneath, which may have a kernel for it.
+    #[fusion(meta = attention_meta)]
+    fn attention(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         regions: Regions,
     ) -> AttentionPrimitives<Self> {
-        plain::attend::<Self>(q, k, v, regions)
+        plain::attention::<Self>(q, k, v, regions)
     }
 
     /// See [`first_rows`](super::first_rows()).
@@ -52,9 +54,10 @@ pub trait Kernels: Backend {
     }
 
     /// See [`linear`](super::linear()), without bias.
+    // CubeCL sums products of f16 and bf16 in f32, on tensor cores.
     #[fusion(default)]
-    fn linear_plain(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        plain::linear::<Self>(x, weight, None)
+    fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        plain::product::<Self>(x, weight, None)
     }
 
     /// See [`linear`](super::linear()), with bias.
@@ -64,55 +67,55 @@ pub trait Kernels: Backend {
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        plain::linear::<Self>(x, weight, Some(bias))
+        plain::product::<Self>(x, weight, Some(bias))
     }
 
     /// See [`rms_norm`](super::rms_norm()).
     #[fusion(default)]
-    fn normalise(x: FloatTensor<Self>, gamma: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
-        plain::normalise::<Self>(x, gamma, eps)
+    fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
+        plain::rms_norm::<Self>(x, gamma, eps)
     }
 
     /// See [`silu_mul`](super::silu_mul()).
     #[fusion(default)]
-    fn gate(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
-        plain::gate::<Self>(gate, up)
+    fn silu_mul(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        plain::silu_mul::<Self>(gate, up)
     }
 
     /// See [`rotate`](super::rotate()).
     #[fusion(dtype = x, shape = rotated_shape(x, heads))]
-    fn rotate_half(
+    fn rotate(
         x: FloatTensor<Self>,
         cos: FloatTensor<Self>,
         sin: FloatTensor<Self>,
         heads: usize,
     ) -> FloatTensor<Self> {
-        plain::rotate_half::<Self>(x, cos, sin, heads)
+        plain::rotate::<Self>(x, cos, sin, heads)
     }
 
     /// See [`silu_scores`](super::silu_scores()).
     #[fusion(dtype = DType::F32, shape = score_shape(hidden, weight))]
-    fn score_rows(hidden: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        plain::score_rows::<Self>(hidden, weight)
+    fn silu_scores(hidden: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        plain::silu_scores::<Self>(hidden, weight)
     }
 
     /// See [`select_rows`](super::select_rows()); `before` may be empty.
-    // Plain operations have no selection that says what becomes of ties.
-    #[fusion(dtype = DType::I32, shape = choice_shape(scores, choice))]
-    fn highest_rows(
+    // Plain operations have no selection that defines the order of ties.
+    #[fusion(dtype = DType::I32, shape = selected_shape(scores, choice))]
+    fn select_rows(
         scores: FloatTensor<Self>,
         before: FloatTensor<Self>,
         choice: RowChoice,
     ) -> IntTensor<Self>;
 
     /// See [`gather_rows`](super::gather_rows()).
-    #[fusion(dtype = keys, shape = packed_shape(keys, rows))]
-    fn packed_rows(
+    #[fusion(dtype = keys, shape = gathered_shape(keys, rows))]
+    fn gather_rows(
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
         rows: IntTensor<Self>,
     ) -> FloatTensor<Self> {
-        plain::packed_rows::<Self>(keys, values, rows)
+        plain::gather_rows::<Self>(keys, values, rows)
     }
 }
 
@@ -127,18 +130,18 @@ fn score_shape(hidden: &Shape, weight: &Shape) -> Shape {
 }
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-fn choice_shape(scores: &Shape, choice: &RowChoice) -> Shape {
+fn selected_shape(scores: &Shape, choice: &RowChoice) -> Shape {
     Shape::new([scores[0], scores[1], choice.kept()])
 }
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-fn packed_shape(keys: &Shape, rows: &Shape) -> Shape {
+fn gathered_shape(keys: &Shape, rows: &Shape) -> Shape {
     Shape::new([2 * keys[0], keys[1], rows[2], keys[3]])
 }
 
-/// What [`Kernels::attend`] gives, for fusion to plan with.
+/// The outputs of [`Kernels::attention`], for fusion to plan with.
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-fn attend_meta(
+fn attention_meta(
     q: &TensorSpec,
     _k: &TensorSpec,
     _v: &TensorSpec,
@@ -151,7 +154,7 @@ fn attend_meta(
     }
 }
 
-/// What [`Kernels::first_rows`] gives.
+/// The output of [`Kernels::first_rows`].
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 fn first_rows_meta(x: &TensorSpec, rows: &usize) -> TensorSpec {
     let [batch, heads, _, head_dim] = x.shape.dims();
@@ -167,16 +170,16 @@ impl Kernels for burn_cubecl::CubeBackend {
         regions: Regions,
     ) -> AttentionPrimitives<Self> {
         #[cfg(feature = "cuda")]
-        if let Some((out, lse)) = tensor_core::launch::attend(&q, &k, &v, regions) {
+        if let Some((out, lse)) = tensor_core::launch::attention(&q, &k, &v, regions) {
             return AttentionPrimitives { out, lse };
         }
-        match portable::launch::attend(&q, &k, &v, regions) {
+        match portable::launch::attention(&q, &k, &v, regions) {
             Some((out, lse)) => AttentionPrimitives { out, lse },
-            None => plain::attend::<Self>(q, k, v, regions),
+            None => plain::attention::<Self>(q, k, v, regions),
         }
     }
 
-    fn rotate_half(
+    fn rotate(
         x: FloatTensor<Self>,
         cos: FloatTensor<Self>,
         sin: FloatTensor<Self>,
@@ -184,26 +187,26 @@ impl Kernels for burn_cubecl::CubeBackend {
     ) -> FloatTensor<Self> {
         match fused::launch::rotate(&x, &cos, &sin, heads) {
             Some(out) => out,
-            None => plain::rotate_half::<Self>(x, cos, sin, heads),
+            None => plain::rotate::<Self>(x, cos, sin, heads),
         }
     }
 
-    fn score_rows(hidden: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        match fused::launch::score_rows(&hidden, &weight) {
+    fn silu_scores(hidden: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        match fused::launch::silu_scores(&hidden, &weight) {
             Some(scores) => scores,
-            None => plain::score_rows::<Self>(hidden, weight),
+            None => plain::silu_scores::<Self>(hidden, weight),
         }
     }
 
-    fn highest_rows(
+    fn select_rows(
         scores: FloatTensor<Self>,
         before: FloatTensor<Self>,
         choice: RowChoice,
     ) -> IntTensor<Self> {
-        fused::launch::highest_rows(&scores, &before, &choice)
+        fused::launch::select_rows(&scores, &before, &choice)
     }
 
-    fn packed_rows(
+    fn gather_rows(
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
         rows: IntTensor<Self>,
@@ -216,15 +219,19 @@ impl Kernels for burn_cubecl::CubeBackend {
     }
 }
 
-/// Whether the extension serves these devices. Elsewhere, and wherever gradients are recorded, the
-/// references in plain tensors run, so that every operation works and is differentiable.
+/// Whether the extension is implemented for these devices, with or without autodiff. Elsewhere
+/// [`reference`](super::reference) runs.
 pub(super) fn accelerated(devices: &[&Device]) -> bool {
-    devices.iter().all(|device| match device.as_dispatch() {
-        DispatchDevice::Flex(_) => true,
-        #[cfg(any(feature = "wgpu", feature = "cuda"))]
-        DispatchDevice::Cube(_) => true,
-        // More variants exist when another crate of the build turns on more backends.
-        #[allow(unreachable_patterns)]
-        _ => false,
-    })
+    fn listed(device: &DispatchDevice) -> bool {
+        match device {
+            DispatchDevice::Flex(_) => true,
+            #[cfg(any(feature = "wgpu", feature = "cuda"))]
+            DispatchDevice::Cube(_) => true,
+            DispatchDevice::Autodiff(device) => listed(device),
+            // More variants exist when another crate of the build turns on more backends.
+            #[allow(unreachable_patterns)]
+            _ => false,
+        }
+    }
+    devices.iter().all(|device| listed(device.as_dispatch()))
 }

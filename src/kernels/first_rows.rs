@@ -20,12 +20,8 @@ use super::extension::{Kernels, accelerated};
 /// [`KernelError`] when there are fewer rows.
 pub fn first_rows(x: Tensor<4>, rows: usize) -> Result<Tensor<4>, KernelError> {
     if rows > x.dims()[2] {
-        return Err(KernelError::Shape {
-            operation: "first_rows",
-            argument: "x",
-            expected: format!("[batch, heads, at least {rows}, head_dim]"),
-            found: x.dims().to_vec(),
-        });
+        let expected = format!("[batch, heads, at least {rows}, head_dim]");
+        return Err(KernelError::shape("first_rows", "x", expected, &x.dims()));
     }
     if !accelerated(&[&x.device()]) {
         return Ok(x.narrow(2, 0, rows));

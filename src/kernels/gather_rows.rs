@@ -3,8 +3,9 @@
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Int, Tensor};
 
-use super::KernelError;
+use super::error::{check_dtype, check_float};
 use super::extension::{Kernels, accelerated};
+use super::{KernelError, reference};
 
 /// The rows of keys and values that `rows` names, head by head, in one tensor: the keys of all
 /// sequences, then the values.
@@ -27,9 +28,9 @@ pub fn gather_rows(
 ) -> Result<Tensor<4>, KernelError> {
     check(&keys, &values, &rows)?;
     if !accelerated(&[&keys.device(), &values.device(), &rows.device()]) {
-        return Ok(gather_rows_reference(keys, values, rows));
+        return Ok(reference::gather_rows(keys, values, rows));
     }
-    let packed = Dispatch::packed_rows(
+    let packed = Dispatch::gather_rows(
         keys.into_dispatch(),
         values.into_dispatch(),
         rows.into_dispatch(),
@@ -37,70 +38,36 @@ pub fn gather_rows(
     Ok(Tensor::from_dispatch(packed))
 }
 
-/// [`gather_rows`] in plain tensors.
-///
-/// # Panics
-///
-/// When shapes do not fit.
-pub fn gather_rows_reference(
-    keys: Tensor<4>,
-    values: Tensor<4>,
-    rows: Tensor<3, Int>,
-) -> Tensor<4> {
-    let [batch, kv_heads, seq_kv, head_dim] = keys.dims();
-    let count = rows.dims()[2];
-    if batch * kv_heads * count * head_dim == 0 {
-        let shape = [2 * batch, kv_heads, count, head_dim];
-        return Tensor::zeros(shape, (&keys.device(), keys.dtype()));
-    }
-    let last = i32::try_from(seq_kv).unwrap_or(i32::MAX).saturating_sub(1);
-    let rows = rows
-        .clamp(0, last)
-        .unsqueeze_dim::<4>(3)
-        .expand([batch, kv_heads, count, head_dim]);
-    Tensor::cat(
-        vec![keys.gather(2, rows.clone()), values.gather(2, rows)],
-        0,
-    )
-}
-
 fn check(keys: &Tensor<4>, values: &Tensor<4>, rows: &Tensor<3, Int>) -> Result<(), KernelError> {
-    let refuse = |argument, expected, found| {
-        Err(KernelError::Shape {
-            operation: OPERATION,
-            argument,
-            expected,
-            found,
-        })
-    };
     let [batch, kv_heads, seq_kv, _] = keys.dims();
     if values.dims() != keys.dims() {
         let expected = format!("the shape of keys {:?}", keys.dims());
-        return refuse("values", expected, values.dims().to_vec());
+        return Err(KernelError::shape(
+            OPERATION,
+            "values",
+            expected,
+            &values.dims(),
+        ));
     }
     let count = rows.dims()[2];
     if rows.dims()[..2] != [batch, kv_heads] || (seq_kv == 0 && count > 0) {
         let expected = format!("[{batch}, {kv_heads}, count] of {seq_kv} keys");
-        return refuse("rows", expected, rows.dims().to_vec());
-    }
-    let refuse = |argument, expected, found| {
-        Err(KernelError::DType {
-            operation: OPERATION,
-            argument,
+        return Err(KernelError::shape(
+            OPERATION,
+            "rows",
             expected,
-            found,
-        })
-    };
-    if !matches!(keys.dtype(), DType::F32 | DType::F16 | DType::BF16) {
-        return refuse("keys", "f32, f16 or bf16", keys.dtype());
+            &rows.dims(),
+        ));
     }
-    if values.dtype() != keys.dtype() {
-        return refuse("values", "the dtype of keys", values.dtype());
-    }
-    if rows.dtype() != DType::I32 {
-        return refuse("rows", "i32", rows.dtype());
-    }
-    Ok(())
+    check_float(OPERATION, "keys", keys.dtype())?;
+    check_dtype(
+        OPERATION,
+        "values",
+        values.dtype(),
+        "the dtype of keys",
+        &[keys.dtype()],
+    )?;
+    check_dtype(OPERATION, "rows", rows.dtype(), "i32", &[DType::I32])
 }
 
 /// Its name in errors.

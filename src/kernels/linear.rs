@@ -1,12 +1,14 @@
 //! A linear layer on weights as checkpoints store them.
 
 use burn::backend::Dispatch;
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
 
-use super::KernelError;
+use super::error::check_float;
 use super::extension::{Kernels, accelerated};
+use super::{KernelError, reference};
 
-/// `x weight + bias`, summed in f32.
+/// `x weight + bias`, summed in f32 and rounded to the dtype of `x`; on GPUs once before and once after the
+/// bias is added, elsewhere once.
 ///
 /// Fast where `weight` is a transposed view of `[d_output, d_input]` storage, which is what
 /// `burn::nn::Linear` holds under `LinearLayout::Col` and what checkpoints store; the storage may be
@@ -29,7 +31,7 @@ pub fn linear<const D: usize>(
 ) -> Result<Tensor<D>, KernelError> {
     check(&x, &weight, bias.as_ref())?;
     if !accelerated(&[&x.device(), &weight.device()]) {
-        return Ok(linear_reference(x, weight, bias));
+        return Ok(reference::linear(x, weight, bias));
     }
     let out = match bias {
         Some(bias) => Dispatch::linear_bias(
@@ -37,32 +39,9 @@ pub fn linear<const D: usize>(
             weight.into_dispatch(),
             bias.into_dispatch(),
         ),
-        None => Dispatch::linear_plain(x.into_dispatch(), weight.into_dispatch()),
+        None => Dispatch::linear(x.into_dispatch(), weight.into_dispatch()),
     };
     Ok(Tensor::from_dispatch(out))
-}
-
-/// [`linear`] in plain tensors.
-///
-/// # Panics
-///
-/// When shapes do not fit.
-pub fn linear_reference<const D: usize>(
-    x: Tensor<D>,
-    weight: Tensor<2>,
-    bias: Option<Tensor<1>>,
-) -> Tensor<D> {
-    let dtype = x.dtype();
-    let mut shape = x.dims();
-    let [d_input, d_output] = weight.dims();
-    let rows = shape[..D - 1].iter().product::<usize>();
-    let x = x.cast(DType::F32).reshape([rows, d_input]);
-    let mut out = x.matmul(weight.cast(DType::F32));
-    if let Some(bias) = bias {
-        out = out + bias.cast(DType::F32).unsqueeze();
-    }
-    shape[D - 1] = d_output;
-    out.reshape(shape).cast(dtype)
 }
 
 fn check<const D: usize>(
@@ -70,41 +49,27 @@ fn check<const D: usize>(
     weight: &Tensor<2>,
     bias: Option<&Tensor<1>>,
 ) -> Result<(), KernelError> {
-    const FLOATS: &str = "f32, f16 or bf16";
     let [d_input, d_output] = weight.dims();
-    let shape = |argument, expected, found| {
-        Err(KernelError::Shape {
-            operation: "linear",
-            argument,
-            expected,
-            found,
-        })
-    };
     if D == 0 || x.dims()[D - 1] != d_input {
         let expected = format!("[..., {d_input}] beside a weight {:?}", weight.dims());
-        return shape("x", expected, x.dims().to_vec());
+        return Err(KernelError::shape(OPERATION, "x", expected, &x.dims()));
     }
-    if let Some(bias) = bias
-        && bias.dims() != [d_output]
-    {
-        return shape("bias", format!("[{d_output}]"), bias.dims().to_vec());
-    }
-    let dtypes = [
-        ("x", Some(x.dtype())),
-        ("weight", Some(weight.dtype())),
-        ("bias", bias.map(|bias| bias.dtype())),
-    ];
-    for (argument, found) in dtypes {
-        if let Some(found) = found
-            && !matches!(found, DType::F32 | DType::F16 | DType::BF16)
-        {
-            return Err(KernelError::DType {
-                operation: "linear",
-                argument,
-                expected: FLOATS,
-                found,
-            });
+    check_float(OPERATION, "x", x.dtype())?;
+    check_float(OPERATION, "weight", weight.dtype())?;
+    if let Some(bias) = bias {
+        if bias.dims() != [d_output] {
+            let expected = format!("[{d_output}]");
+            return Err(KernelError::shape(
+                OPERATION,
+                "bias",
+                expected,
+                &bias.dims(),
+            ));
         }
+        check_float(OPERATION, "bias", bias.dtype())?;
     }
     Ok(())
 }
+
+/// Its name in errors.
+const OPERATION: &str = "linear";

@@ -5,13 +5,13 @@
 //! | attention over `[passing \| anchor \| local]` keys, with its normaliser | [`attention()`] | [`reference::attention`] |
 //! | one attention out of parts | [`merge()`] | plain tensors already |
 //! | what a cache holds so far, as a view | [`first_rows()`] | a slice |
-//! | linear layer on weights as stored | [`linear()`] | [`linear_reference`] |
-//! | root mean square normalisation | [`rms_norm()`] | [`rms_norm_reference`] |
-//! | `silu(gate) * up` | [`silu_mul()`] | [`silu_mul_reference`] |
-//! | half-split rotary embedding | [`rotate()`] | [`rotate_reference`] |
-//! | second half of a retaining head | [`silu_scores()`] | [`silu_scores_reference`] |
-//! | rows with the highest pooled scores | [`select_rows()`] | [`select_rows_reference`] |
-//! | chosen keys and values, packed | [`gather_rows()`] | [`gather_rows_reference`] |
+//! | linear layer on weights as stored | [`linear()`] | [`reference::linear`] |
+//! | root mean square normalisation | [`rms_norm()`] | [`reference::rms_norm`] |
+//! | `silu(gate) * up` | [`silu_mul()`] | [`reference::silu_mul`] |
+//! | half-split rotary embedding | [`rotate()`] | [`reference::rotate`] |
+//! | second half of a retaining head | [`silu_scores()`] | [`reference::silu_scores`] |
+//! | rows with the highest pooled scores | [`select_rows()`] | [`reference::select_rows`] |
+//! | chosen keys and values, packed | [`gather_rows()`] | [`reference::gather_rows`] |
 //!
 //! Which implementation runs is decided by the tensors' device, at every call:
 //!
@@ -22,7 +22,8 @@
 //! | CubeCL runtimes (wgpu, CUDA) otherwise, attention, head_dim a multiple of 8 up to 256 | the portable kernel: `portable_table` prints its tiles |
 //! | CubeCL runtimes: rotation, scores, selection, gathering | one kernel each |
 //! | CubeCL runtimes, everything else, with or without fusion | plain backend operations, attention in tiles of rows |
-//! | with autodiff, or any other backend | the plain-tensor references, differentiable |
+//! | with autodiff | attention on the device's kernel, with a backward pass in tiles; the others by their references |
+//! | any other backend | the references |
 //!
 //! On Flex, with AVX-512, AVX2 or portable code chosen at run time:
 //!
@@ -39,20 +40,24 @@
 //! threads; [`on_workers`] lets a whole forward pass start them once.
 
 mod attention;
+mod autodiff;
 mod cpu;
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
-mod cube;
+#[cfg(feature = "cube")]
+#[doc(hidden)]
+pub mod cube;
 mod error;
 mod extension;
 mod first_rows;
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
-mod fused;
+#[cfg(feature = "cube")]
+#[doc(hidden)]
+pub mod fused;
 mod gather_rows;
 mod linear;
 mod merge;
 mod plain;
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
-mod portable;
+#[cfg(feature = "cube")]
+#[doc(hidden)]
+pub mod portable;
 pub mod reference;
 mod regions;
 mod rms_norm;
@@ -60,25 +65,26 @@ mod rotate;
 mod select_rows;
 mod silu_mul;
 mod silu_scores;
-#[cfg(feature = "cuda")]
-mod tensor_core;
+#[cfg(feature = "cube")]
+#[doc(hidden)]
+pub mod tensor_core;
 mod workers;
 
 pub use attention::{AttentionOutput, attention};
 pub use cpu::simd_name;
 pub use error::KernelError;
 pub use first_rows::first_rows;
-pub use gather_rows::{gather_rows, gather_rows_reference};
-pub use linear::{linear, linear_reference};
+pub use gather_rows::gather_rows;
+pub use linear::linear;
 pub use merge::merge;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 pub use portable::table::describe as portable_table;
 pub use regions::Regions;
-pub use rms_norm::{rms_norm, rms_norm_reference};
-pub use rotate::{rotate, rotate_reference};
-pub use select_rows::{RowChoice, select_rows, select_rows_reference};
-pub use silu_mul::{silu_mul, silu_mul_reference};
-pub use silu_scores::{silu_scores, silu_scores_reference};
+pub use rms_norm::rms_norm;
+pub use rotate::rotate;
+pub use select_rows::{RowChoice, select_rows};
+pub use silu_mul::silu_mul;
+pub use silu_scores::silu_scores;
 #[cfg(feature = "cuda")]
 pub use tensor_core::table::describe as tensor_core_table;
 pub use workers::on_workers;

@@ -1,4 +1,6 @@
-//! The operations from plain backend operations: correct on every runtime, not the fastest.
+//! Each operation once in plain backend operations: on every backend, differentiable where the backend
+//! is. They are the defaults of [`Kernels`](super::extension::Kernels) and, as
+//! [`reference`](super::reference), what tests compare with.
 
 use core::ops::Range;
 
@@ -9,12 +11,12 @@ use burn::tensor::{DType, FloatDType, Shape, Slice};
 use super::Regions;
 use super::extension::AttentionPrimitives;
 
-/// Scores held at a time by [`attend`]: 64 MiB in f32.
+/// Scores held at a time by [`attention`]: 64 MiB in f32.
 const SCORE_BUDGET: usize = 16 << 20;
 
 /// Attention in tiles of rows, each against the keys that any of its rows sees. A value that one row of
 /// a tile sees is multiplied by a weight of zero in the others, so it has to be finite.
-pub(super) fn attend<B: Backend>(
+pub(super) fn attention<B: Backend>(
     q: FloatTensor<B>,
     k: FloatTensor<B>,
     v: FloatTensor<B>,
@@ -24,8 +26,8 @@ pub(super) fn attend<B: Backend>(
     let device = q.device();
     let [batch, heads, seq_q, head_dim] = q.shape().dims();
     let seq_kv = k.shape()[2];
-    let k = B::float_cast(k, FloatDType::F32);
-    let v = B::float_cast(v, FloatDType::F32);
+    let k = wide::<B>(k);
+    let v = wide::<B>(v);
     let row_scores = batch.saturating_mul(heads).saturating_mul(seq_kv);
     let tile = (SCORE_BUDGET / row_scores.max(1)).clamp(1, seq_q.max(1));
 
@@ -92,13 +94,13 @@ fn attend_rows<B: Backend>(
     // The heads of a group stand side by side, so a reshape shares each key head among them.
     let grouped = Shape::new([batch, kv_heads, heads / kv_heads * count, head_dim]);
     let q = B::float_slice(q.clone(), &along(2, rows));
-    let q = B::float_reshape(B::float_cast(q, FloatDType::F32), grouped);
+    let q = B::float_reshape(wide::<B>(q), grouped);
     let q = B::float_mul_scalar(q, (1.0 / (head_dim as f64).sqrt()).into());
     let k = B::float_slice(k.clone(), &along(2, first..last));
     let v = B::float_slice(v.clone(), &along(2, first..last));
     let scores = B::float_matmul(q, B::float_swap_dims(k, 2, 3));
     let scores = B::float_reshape(scores, Shape::new([batch, heads, count, keys]));
-    let scores = match hidden::<B>(&visible, first..last, &scores) {
+    let scores = match hidden::<B>(&visible, first..last, scores.shape(), &scores.device()) {
         Some(mask) => B::float_mask_fill(scores, mask, f32::NEG_INFINITY.into()),
         None => scores,
     };
@@ -115,26 +117,27 @@ fn attend_rows<B: Backend>(
     )
 }
 
-/// True where a row does not see a key, expanded to the scores; `None` when every row sees all.
-fn hidden<B: Backend>(
+/// True where a row does not see a key, expanded to `scores`, `[batch, heads, rows, keys]`; `None` when every
+/// row sees all.
+pub(super) fn hidden<B: Backend>(
     visible: &[Range<usize>],
     keys: Range<usize>,
-    scores: &FloatTensor<B>,
+    scores: Shape,
+    device: &B::Device,
 ) -> Option<BoolTensor<B>> {
     if visible.iter().all(|seen| *seen == keys) {
         return None;
     }
-    let device = scores.device();
-    let settings = get_or_init_device_settings::<B>(&device);
+    let settings = get_or_init_device_settings::<B>(device);
     let bounds = |bound: fn(&Range<usize>) -> usize| {
         let values: Vec<i32> = visible.iter().map(|seen| bound(seen) as i32).collect();
         let data = burn::tensor::TensorData::new(values, [visible.len(), 1]);
-        B::int_from_data(data.convert_dtype(settings.int_dtype.into()), &device)
+        B::int_from_data(data.convert_dtype(settings.int_dtype.into()), device)
     };
     let shape = Shape::new([visible.len(), keys.len()]);
     let positions = B::int_arange(
         keys.start as i64..keys.end as i64,
-        &device,
+        device,
         settings.int_dtype,
     );
     let positions = B::int_reshape(positions, Shape::new([1, keys.len()]));
@@ -145,7 +148,7 @@ fn hidden<B: Backend>(
     let after = B::int_greater_equal(positions, end, settings.bool_dtype);
     let mask = B::bool_or(before, after);
     let mask = B::bool_reshape(mask, Shape::new([1, 1, visible.len(), keys.len()]));
-    Some(B::bool_expand(mask, scores.shape()))
+    Some(B::bool_expand(mask, scores))
 }
 
 /// The first rows of every head of `[batch, heads, rows, head_dim]`.
@@ -153,8 +156,19 @@ pub(super) fn first_rows<B: Backend>(x: FloatTensor<B>, rows: usize) -> FloatTen
     B::float_slice(x, &along(2, 0..rows))
 }
 
-/// `x weight + bias` in the dtype of `x`.
+/// `x weight + bias`, computed in f32 and rounded once, to the dtype of `x`.
 pub(super) fn linear<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    bias: Option<FloatTensor<B>>,
+) -> FloatTensor<B> {
+    let dtype = float_dtype(x.dtype());
+    B::float_cast(product::<B>(wide::<B>(x), weight, bias), dtype)
+}
+
+/// `x weight + bias` in the dtype of `x`: for f16 and bf16 the product is rounded before the bias is
+/// added, and how precisely it is summed depends on the backend.
+pub(super) fn product<B: Backend>(
     x: FloatTensor<B>,
     weight: FloatTensor<B>,
     bias: Option<FloatTensor<B>>,
@@ -175,7 +189,7 @@ pub(super) fn linear<B: Backend>(
 }
 
 /// Root mean square normalisation in f32.
-pub(super) fn normalise<B: Backend>(
+pub(super) fn rms_norm<B: Backend>(
     x: FloatTensor<B>,
     gamma: FloatTensor<B>,
     eps: f64,
@@ -187,24 +201,24 @@ pub(super) fn normalise<B: Backend>(
         broadcast.push(1);
     }
     broadcast[rank - 1] = gamma.shape()[0];
-    let x = B::float_cast(x, FloatDType::F32);
+    let x = wide::<B>(x);
     let mean = B::float_mean_dim(B::float_mul(x.clone(), x.clone()), rank - 1);
     let scaled = B::float_div(x, B::float_sqrt(B::float_add_scalar(mean, eps.into())));
-    let gamma = B::float_reshape(B::float_cast(gamma, FloatDType::F32), broadcast);
+    let gamma = B::float_reshape(wide::<B>(gamma), broadcast);
     B::float_cast(B::float_mul(scaled, gamma), dtype)
 }
 
 /// `silu(gate) * up` in f32.
-pub(super) fn gate<B: Backend>(gate: FloatTensor<B>, up: FloatTensor<B>) -> FloatTensor<B> {
+pub(super) fn silu_mul<B: Backend>(gate: FloatTensor<B>, up: FloatTensor<B>) -> FloatTensor<B> {
     let dtype = float_dtype(gate.dtype());
-    let gate = B::float_cast(gate, FloatDType::F32);
-    let up = B::float_cast(up, FloatDType::F32);
+    let gate = wide::<B>(gate);
+    let up = wide::<B>(up);
     let silu = B::float_mul(gate.clone(), B::sigmoid(gate));
     B::float_cast(B::float_mul(silu, up), dtype)
 }
 
 /// Half-split rotation in f32.
-pub(super) fn rotate_half<B: Backend>(
+pub(super) fn rotate<B: Backend>(
     x: FloatTensor<B>,
     cos: FloatTensor<B>,
     sin: FloatTensor<B>,
@@ -213,7 +227,7 @@ pub(super) fn rotate_half<B: Backend>(
     let dtype = float_dtype(x.dtype());
     let [batch, seq, width] = x.shape().dims();
     let half = width / heads / 2;
-    let x = B::float_cast(x, FloatDType::F32);
+    let x = wide::<B>(x);
     let x = B::float_reshape(x, Shape::new([batch, seq, heads, 2 * half]));
     let x = B::float_swap_dims(x, 1, 2);
     let first = B::float_slice(x.clone(), &along(3, 0..half));
@@ -232,22 +246,22 @@ pub(super) fn rotate_half<B: Backend>(
 }
 
 /// `silu(hidden) weight` in f32, sorted by output.
-pub(super) fn score_rows<B: Backend>(
+pub(super) fn silu_scores<B: Backend>(
     hidden: FloatTensor<B>,
     weight: FloatTensor<B>,
 ) -> FloatTensor<B> {
     let [batch, rows, width] = hidden.shape().dims();
     let outputs = weight.shape()[1];
-    let hidden = B::float_cast(hidden, FloatDType::F32);
+    let hidden = wide::<B>(hidden);
     let hidden = B::float_mul(hidden.clone(), B::sigmoid(hidden));
     let hidden = B::float_reshape(hidden, Shape::new([batch * rows, width]));
-    let scores = B::float_matmul(hidden, B::float_cast(weight, FloatDType::F32));
+    let scores = B::float_matmul(hidden, wide::<B>(weight));
     let scores = B::float_reshape(scores, Shape::new([batch, rows, outputs]));
     B::float_swap_dims(scores, 1, 2)
 }
 
 /// The named rows of keys, then of values.
-pub(super) fn packed_rows<B: Backend>(
+pub(super) fn gather_rows<B: Backend>(
     keys: FloatTensor<B>,
     values: FloatTensor<B>,
     rows: IntTensor<B>,
@@ -266,21 +280,21 @@ pub(super) fn packed_rows<B: Backend>(
 }
 
 /// Slices of a rank 4 tensor that restrict one dimension.
-fn along(dim: usize, range: Range<usize>) -> [Slice; 4] {
+pub(super) fn along(dim: usize, range: Range<usize>) -> [Slice; 4] {
     let mut slices = [Slice::full(); 4];
     slices[dim] = Slice::from(range);
     slices
 }
 
-fn join<B: Backend>(mut parts: Vec<FloatTensor<B>>, dim: usize) -> FloatTensor<B> {
+pub(super) fn join<B: Backend>(mut parts: Vec<FloatTensor<B>>, dim: usize) -> FloatTensor<B> {
     match parts.len() {
         1 => parts.swap_remove(0),
         _ => B::float_cat(parts, dim),
     }
 }
 
-/// The float dtypes that the public functions let through.
-fn float_dtype(dtype: DType) -> FloatDType {
+/// The float dtypes that the public functions accept.
+pub(super) fn float_dtype(dtype: DType) -> FloatDType {
     match dtype {
         DType::F16 => FloatDType::F16,
         DType::BF16 => FloatDType::BF16,
@@ -288,70 +302,7 @@ fn float_dtype(dtype: DType) -> FloatDType {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use burn::tensor::{Device, Distribution, Tensor};
-    use burn_flex::{Flex, FlexTensor};
-
-    use super::*;
-    use crate::kernels::{
-        linear_reference, reference, rms_norm_reference, rotate_reference, silu_mul_reference,
-    };
-
-    fn random<const D: usize>(shape: [usize; D]) -> (Tensor<D>, FlexTensor) {
-        let values: Tensor<D> =
-            Tensor::random(shape, Distribution::Normal(0.0, 1.0), &Device::flex());
-        let primitive = values.clone().try_into_primitive::<Flex>().unwrap();
-        (values, primitive)
-    }
-
-    fn check<const D: usize>(got: FlexTensor, expected: Tensor<D>) {
-        let got = Tensor::<D>::from_primitive::<Flex>(got).into_data();
-        let expected = expected.into_data();
-        got.assert_approx_eq::<f32>(&expected, burn::tensor::Tolerance::absolute(1e-5));
-    }
-
-    /// The GPU runtimes inherit these; here they run on the CPU's backend, which overrides them.
-    #[test]
-    fn plain_operations_equal_the_references() {
-        let regions = |passing, anchor, causal| Regions {
-            passing,
-            anchor,
-            causal,
-        };
-        for (rows, keys, regions) in [
-            (30, 50, regions(20, 10, true)),
-            (25, 50, regions(20, 10, true)),
-            (30, 50, regions(20, 10, false)),
-            (12, 5, regions(0, 0, true)),
-            (3, 40, regions(0, 0, true)),
-            (4, 9, regions(0, 0, false)),
-        ] {
-            let (q, q_primitive) = random([2, 6, rows, 16]);
-            let (k, k_primitive) = random([2, 2, keys, 16]);
-            let (v, v_primitive) = random([2, 2, keys, 16]);
-            let expected = reference::attention(q, k, v, regions);
-            let got = attend::<Flex>(q_primitive, k_primitive, v_primitive, regions);
-            check(got.out, expected.out);
-            check(got.lse, expected.lse);
-        }
-
-        let (x, x_primitive) = random([2, 5, 24]);
-        let (y, y_primitive) = random([2, 5, 24]);
-        let (weight, weight_primitive) = random([24, 7]);
-        let (bias, bias_primitive) = random([7]);
-        let got = linear::<Flex>(x_primitive.clone(), weight_primitive, Some(bias_primitive));
-        check(got, linear_reference(x.clone(), weight, Some(bias)));
-        let (gamma, gamma_primitive) = random([24]);
-        let got = normalise::<Flex>(x_primitive.clone(), gamma_primitive, 1e-5);
-        check(got, rms_norm_reference(x.clone(), gamma, 1e-5));
-        let (cos, cos_primitive) = random([5, 6]);
-        let (sin, sin_primitive) = random([5, 6]);
-        let got = rotate_half::<Flex>(x_primitive.clone(), cos_primitive, sin_primitive, 2);
-        check(got, rotate_reference(x.clone(), cos, sin, 2));
-        check(
-            gate::<Flex>(x_primitive, y_primitive),
-            silu_mul_reference(x, y),
-        );
-    }
+/// As f32.
+pub(super) fn wide<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_cast(x, FloatDType::F32)
 }

@@ -1,68 +1,104 @@
-//! Attention with regions, as the definition reads: slow, on any backend.
+//! The operations in plain tensors, on any device: what tests compare kernels with, and what runs on
+//! backends without kernels. All are differentiable but [`select_rows`].
+//!
+//! Each computes in f32 whatever the dtypes, and rounds its result once.
+//!
+//! # Panics
+//!
+//! When shapes do not fit; the functions of [`kernels`](super) check them first.
 
-use burn::tensor::{DType, Tensor};
+use core::cmp::Ordering;
 
-use super::{AttentionOutput, Regions};
+use burn::backend::Dispatch;
+use burn::tensor::{DType, Int, Tensor, TensorData};
 
-/// Attention row by row in plain tensors: `softmax(q k^T / sqrt(head_dim)) v` over the keys that
-/// [`Regions::visible_keys`] names, computed in f32.
-///
-/// Hidden keys are never touched, whatever they hold. `out` has the dtype of `q`; `lse` is f32.
-///
-/// # Shapes
-///
-/// - `q`: `[batch, heads, seq_q, head_dim]`
-/// - `k`, `v`: `[batch, kv_heads, seq_kv, head_dim]`
-///
-/// # Panics
-///
-/// When shapes or regions do not fit; [`attention`](super::attention) checks them first.
+use super::{AttentionOutput, Regions, RowChoice, plain};
+
+/// [`attention`](super::attention()) in tiles of rows. A hidden key or value that shares a tile with a row
+/// that sees it has to be finite.
 pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, regions: Regions) -> AttentionOutput {
-    let [batch, heads, seq_q, head_dim] = q.dims();
-    let [_, kv_heads, seq_kv, _] = k.dims();
-    let device = q.device();
-    let dtype = q.dtype();
-    let group = heads / kv_heads;
-    let scale = 1.0 / (head_dim as f64).sqrt();
-    let (q, k, v) = (q.cast(DType::F32), k.cast(DType::F32), v.cast(DType::F32));
-
-    let (mut out, mut lse) = (Vec::new(), Vec::new());
-    for row in 0..seq_q {
-        let keys = regions.visible_keys(row, seq_q, seq_kv);
-        if keys.is_empty() {
-            out.push(Tensor::zeros(
-                [batch, heads, 1, head_dim],
-                (&device, DType::F32),
-            ));
-            lse.push(Tensor::full(
-                [batch, heads, 1],
-                f32::NEG_INFINITY,
-                (&device, DType::F32),
-            ));
-            continue;
-        }
-        // The query heads of a group stand side by side, so a reshape shares each key head.
-        let query = q
-            .clone()
-            .narrow(2, row, 1)
-            .reshape([batch, kv_heads, group, head_dim]);
-        let k = k.clone().narrow(2, keys.start, keys.len());
-        let v = v.clone().narrow(2, keys.start, keys.len());
-        let scores = query.matmul(k.swap_dims(2, 3)) * scale;
-        let top = scores.clone().max_dim(3);
-        let weights = (scores - top.clone()).exp();
-        let total = weights.clone().sum_dim(3);
-        out.push((weights.matmul(v) / total.clone()).reshape([batch, heads, 1, head_dim]));
-        lse.push((top + total.log()).reshape([batch, heads, 1]));
-    }
-    if out.is_empty() {
-        return AttentionOutput {
-            out: Tensor::zeros([batch, heads, 0, head_dim], (&device, dtype)),
-            lse: Tensor::zeros([batch, heads, 0], (&device, DType::F32)),
-        };
-    }
+    let [q, k, v] = [q, k, v].map(|x| x.into_dispatch());
+    let attention = plain::attention::<Dispatch>(q, k, v, regions);
     AttentionOutput {
-        out: Tensor::cat(out, 2).cast(dtype),
-        lse: Tensor::cat(lse, 2),
+        out: Tensor::from_dispatch(attention.out),
+        lse: Tensor::from_dispatch(attention.lse),
     }
+}
+
+/// [`linear`](super::linear()).
+pub fn linear<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
+    let bias = bias.map(|bias| bias.into_dispatch());
+    let out = plain::linear::<Dispatch>(x.into_dispatch(), weight.into_dispatch(), bias);
+    Tensor::from_dispatch(out)
+}
+
+/// [`rms_norm`](super::rms_norm()).
+pub fn rms_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, eps: f64) -> Tensor<D> {
+    let out = plain::rms_norm::<Dispatch>(x.into_dispatch(), gamma.into_dispatch(), eps);
+    Tensor::from_dispatch(out)
+}
+
+/// [`silu_mul`](super::silu_mul()).
+pub fn silu_mul<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
+    let out = plain::silu_mul::<Dispatch>(gate.into_dispatch(), up.into_dispatch());
+    Tensor::from_dispatch(out)
+}
+
+/// [`rotate`](super::rotate()).
+pub fn rotate(x: Tensor<3>, cos: Tensor<2>, sin: Tensor<2>, heads: usize) -> Tensor<4> {
+    let [cos, sin] = [cos, sin].map(|table| table.into_dispatch());
+    Tensor::from_dispatch(plain::rotate::<Dispatch>(
+        x.into_dispatch(),
+        cos,
+        sin,
+        heads,
+    ))
+}
+
+/// [`silu_scores`](super::silu_scores()).
+pub fn silu_scores(hidden: Tensor<3>, weight: Tensor<2>) -> Tensor<3> {
+    let scores = plain::silu_scores::<Dispatch>(hidden.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(scores)
+}
+
+/// [`gather_rows`](super::gather_rows()).
+pub fn gather_rows(keys: Tensor<4>, values: Tensor<4>, rows: Tensor<3, Int>) -> Tensor<4> {
+    let [keys, values] = [keys, values].map(|x| x.into_dispatch());
+    let out = plain::gather_rows::<Dispatch>(keys, values, rows.into_dispatch());
+    Tensor::from_dispatch(out)
+}
+
+/// [`select_rows`](super::select_rows()) on the host, by a stable sort of each head's rows. `before` may be
+/// empty.
+pub fn select_rows(scores: Tensor<3>, before: Tensor<3>, choice: RowChoice) -> Tensor<3, Int> {
+    let [batch, kv_heads, rows] = scores.dims();
+    let context = before.dims()[2];
+    let device = scores.device();
+    let all = Tensor::cat(vec![before, scores], 2).cast(DType::F32);
+    let values: Vec<f32> = all.into_data().iter::<f32>().collect();
+    let reach = choice.window / 2;
+    let mut kept = Vec::with_capacity(batch * kv_heads * choice.kept());
+    for head in values.chunks_exact((context + rows).max(1)) {
+        let pooled = |row: usize| {
+            let at = context + row;
+            let window = &head[at.saturating_sub(reach)..(at + reach + 1).min(head.len())];
+            window.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+        };
+        let mut order: Vec<usize> = choice.selectable.clone().collect();
+        // A stable sort leaves ties in the order of their indices.
+        order.sort_by(|a, b| {
+            pooled(*b)
+                .partial_cmp(&pooled(*a))
+                .unwrap_or(Ordering::Equal)
+        });
+        order.truncate(choice.count);
+        order.sort_unstable();
+        kept.extend(order.into_iter().map(|row| row as i32));
+    }
+    let shape = [batch, kv_heads, choice.kept()];
+    Tensor::from_data(TensorData::new(kept, shape), (&device, DType::I32))
 }

@@ -1,10 +1,11 @@
 //! Root mean square normalisation.
 
 use burn::backend::Dispatch;
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
 
-use super::KernelError;
+use super::error::check_float;
 use super::extension::{Kernels, accelerated};
+use super::{KernelError, reference};
 
 /// `x / sqrt(mean(x^2) + eps) * gamma` over the last dimension, computed in f32.
 ///
@@ -27,39 +28,22 @@ pub fn rms_norm<const D: usize>(
     eps: f64,
 ) -> Result<Tensor<D>, KernelError> {
     if D == 0 || gamma.dims() != [x.dims()[D - 1]] {
-        return Err(KernelError::Shape {
-            operation: "rms_norm",
-            argument: "gamma",
-            expected: format!("the last dimension of x {:?}", x.dims()),
-            found: gamma.dims().to_vec(),
-        });
+        let expected = format!("the last dimension of x {:?}", x.dims());
+        return Err(KernelError::shape(
+            OPERATION,
+            "gamma",
+            expected,
+            &gamma.dims(),
+        ));
     }
-    for (argument, found) in [("x", x.dtype()), ("gamma", gamma.dtype())] {
-        if !matches!(found, DType::F32 | DType::F16 | DType::BF16) {
-            return Err(KernelError::DType {
-                operation: "rms_norm",
-                argument,
-                expected: "f32, f16 or bf16",
-                found,
-            });
-        }
-    }
+    check_float(OPERATION, "x", x.dtype())?;
+    check_float(OPERATION, "gamma", gamma.dtype())?;
     if !accelerated(&[&x.device(), &gamma.device()]) {
-        return Ok(rms_norm_reference(x, gamma, eps));
+        return Ok(reference::rms_norm(x, gamma, eps));
     }
-    let out = Dispatch::normalise(x.into_dispatch(), gamma.into_dispatch(), eps);
+    let out = Dispatch::rms_norm(x.into_dispatch(), gamma.into_dispatch(), eps);
     Ok(Tensor::from_dispatch(out))
 }
 
-/// [`rms_norm`] in plain tensors.
-///
-/// # Panics
-///
-/// When shapes do not fit.
-pub fn rms_norm_reference<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, eps: f64) -> Tensor<D> {
-    let dtype = x.dtype();
-    let x = x.cast(DType::F32);
-    let mean = x.clone().square().mean_dim(D - 1);
-    let scaled = x / (mean + eps).sqrt();
-    (scaled * gamma.cast(DType::F32).unsqueeze()).cast(dtype)
-}
+/// Its name in errors.
+const OPERATION: &str = "rms_norm";

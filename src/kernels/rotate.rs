@@ -3,8 +3,9 @@
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Tensor};
 
-use super::KernelError;
+use super::error::{check_dtype, check_float};
 use super::extension::{Kernels, accelerated};
+use super::{KernelError, reference};
 
 /// Rotates a projection head by head and sorts it by heads: element `i` of a head's first half pairs
 /// with element `i` of its second half,
@@ -32,44 +33,27 @@ pub fn rotate(
 ) -> Result<Tensor<4>, KernelError> {
     let [_, seq, width] = x.dims();
     if heads == 0 || !width.is_multiple_of(2 * heads) {
-        return Err(KernelError::Shape {
-            operation: "rotate",
-            argument: "x",
-            expected: format!("[batch, seq, {heads} heads of an even head_dim]"),
-            found: x.dims().to_vec(),
-        });
+        let expected = format!("[batch, seq, {heads} heads of an even head_dim]");
+        return Err(KernelError::shape(OPERATION, "x", expected, &x.dims()));
     }
     let expected = [seq, width / heads / 2];
     for (argument, table) in [("cos", &cos), ("sin", &sin)] {
         if table.dims() != expected {
-            return Err(KernelError::Shape {
-                operation: "rotate",
+            let expected = format!("[seq, head_dim / 2] = {expected:?}");
+            return Err(KernelError::shape(
+                OPERATION,
                 argument,
-                expected: format!("[seq, head_dim / 2] = {expected:?}"),
-                found: table.dims().to_vec(),
-            });
+                expected,
+                &table.dims(),
+            ));
         }
-        if table.dtype() != DType::F32 {
-            return Err(KernelError::DType {
-                operation: "rotate",
-                argument,
-                expected: "f32",
-                found: table.dtype(),
-            });
-        }
+        check_dtype(OPERATION, argument, table.dtype(), "f32", &[DType::F32])?;
     }
-    if !matches!(x.dtype(), DType::F32 | DType::F16 | DType::BF16) {
-        return Err(KernelError::DType {
-            operation: "rotate",
-            argument: "x",
-            expected: "f32, f16 or bf16",
-            found: x.dtype(),
-        });
-    }
+    check_float(OPERATION, "x", x.dtype())?;
     if !accelerated(&[&x.device(), &cos.device(), &sin.device()]) {
-        return Ok(rotate_reference(x, cos, sin, heads));
+        return Ok(reference::rotate(x, cos, sin, heads));
     }
-    let out = Dispatch::rotate_half(
+    let out = Dispatch::rotate(
         x.into_dispatch(),
         cos.into_dispatch(),
         sin.into_dispatch(),
@@ -78,25 +62,5 @@ pub fn rotate(
     Ok(Tensor::from_dispatch(out))
 }
 
-/// [`rotate`] in plain tensors.
-///
-/// # Panics
-///
-/// When shapes do not fit.
-pub fn rotate_reference(x: Tensor<3>, cos: Tensor<2>, sin: Tensor<2>, heads: usize) -> Tensor<4> {
-    let dtype = x.dtype();
-    let [batch, seq, width] = x.dims();
-    let half = width / heads / 2;
-    let x = x
-        .cast(DType::F32)
-        .reshape([batch, seq, heads, 2 * half])
-        .swap_dims(1, 2);
-    let first = x.clone().narrow(3, 0, half);
-    let second = x.narrow(3, half, half);
-    let (cos, sin) = (cos.unsqueeze::<4>(), sin.unsqueeze::<4>());
-    let rotated = vec![
-        first.clone() * cos.clone() - second.clone() * sin.clone(),
-        second * cos + first * sin,
-    ];
-    Tensor::cat(rotated, 3).cast(dtype)
-}
+/// Its name in errors.
+const OPERATION: &str = "rotate";

@@ -1,15 +1,15 @@
 //! The rows with the highest scores, head by head.
 
-use core::cmp::Ordering;
 use core::ops::Range;
 
 use burn::backend::Dispatch;
-use burn::tensor::{DType, Int, Tensor, TensorData};
+use burn::tensor::{DType, Int, Tensor};
 
-use super::KernelError;
+use super::error::check_dtype;
 use super::extension::{Kernels, accelerated};
+use super::{KernelError, reference};
 
-/// Which rows [`select_rows`] keeps.
+/// The rows that [`select_rows`] keeps.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RowChoice {
     /// Rows that may be kept.
@@ -59,48 +59,10 @@ pub fn select_rows(
         Tensor::zeros([batch, kv_heads, 0], (&scores.device(), DType::F32))
     });
     if !accelerated(&[&scores.device(), &before.device()]) {
-        return Ok(select_rows_reference(scores, before, choice));
+        return Ok(reference::select_rows(scores, before, choice));
     }
-    let rows = Dispatch::highest_rows(scores.into_dispatch(), before.into_dispatch(), choice);
+    let rows = Dispatch::select_rows(scores.into_dispatch(), before.into_dispatch(), choice);
     Ok(Tensor::from_dispatch(rows))
-}
-
-/// [`select_rows`] on the host: every head's rows are sorted. `before` may be empty.
-///
-/// # Panics
-///
-/// When shapes do not fit, or the scores cannot be read.
-pub fn select_rows_reference(
-    scores: Tensor<3>,
-    before: Tensor<3>,
-    choice: RowChoice,
-) -> Tensor<3, Int> {
-    let [batch, kv_heads, rows] = scores.dims();
-    let context = before.dims()[2];
-    let device = scores.device();
-    let all = Tensor::cat(vec![before, scores], 2).cast(DType::F32);
-    let values: Vec<f32> = all.into_data().iter::<f32>().collect();
-    let reach = choice.window / 2;
-    let mut kept = Vec::with_capacity(batch * kv_heads * choice.kept());
-    for head in values.chunks_exact((context + rows).max(1)) {
-        let pooled = |row: usize| {
-            let at = context + row;
-            let window = &head[at.saturating_sub(reach)..(at + reach + 1).min(head.len())];
-            window.iter().copied().fold(f32::NEG_INFINITY, f32::max)
-        };
-        let mut order: Vec<usize> = choice.selectable.clone().collect();
-        // A stable sort leaves ties in the order of their indices.
-        order.sort_by(|a, b| {
-            pooled(*b)
-                .partial_cmp(&pooled(*a))
-                .unwrap_or(Ordering::Equal)
-        });
-        order.truncate(choice.count);
-        order.sort_unstable();
-        kept.extend(order.into_iter().map(|row| row as i32));
-    }
-    let shape = [batch, kv_heads, choice.kept()];
-    Tensor::from_data(TensorData::new(kept, shape), (&device, DType::I32))
 }
 
 fn check(
@@ -108,41 +70,38 @@ fn check(
     before: Option<&Tensor<3>>,
     choice: &RowChoice,
 ) -> Result<(), KernelError> {
-    let refuse = |argument, expected, found| {
-        Err(KernelError::Shape {
-            operation: OPERATION,
-            argument,
-            expected,
-            found,
-        })
-    };
     let [batch, kv_heads, rows] = scores.dims();
-    if let Some(before) = before
-        && before.dims()[..2] != [batch, kv_heads]
-    {
-        let expected = format!("[{batch}, {kv_heads}, context] beside the scores");
-        return refuse("before", expected, before.dims().to_vec());
-    }
-    for (argument, tensor) in [("scores", Some(scores)), ("before", before)] {
-        if let Some(tensor) = tensor
-            && tensor.dtype() != DType::F32
-        {
-            return Err(KernelError::DType {
-                operation: OPERATION,
-                argument,
-                expected: "f32",
-                found: tensor.dtype(),
-            });
+    check_dtype(OPERATION, "scores", scores.dtype(), "f32", &[DType::F32])?;
+    if let Some(before) = before {
+        if before.dims()[..2] != [batch, kv_heads] {
+            let expected = format!("[{batch}, {kv_heads}, context] beside the scores");
+            return Err(KernelError::shape(
+                OPERATION,
+                "before",
+                expected,
+                &before.dims(),
+            ));
         }
+        check_dtype(OPERATION, "before", before.dtype(), "f32", &[DType::F32])?;
     }
     let Range { start, end } = choice.selectable;
     if start > end || end > rows || i32::try_from(rows).is_err() {
         let expected = format!("a range within {rows} rows, of which i32 can count");
-        return refuse("selectable", expected, vec![start, end]);
+        return Err(KernelError::shape(
+            OPERATION,
+            "selectable",
+            expected,
+            &[start, end],
+        ));
     }
     if choice.window.is_multiple_of(2) {
         let expected = "an odd number".into();
-        return refuse("window", expected, vec![choice.window]);
+        return Err(KernelError::shape(
+            OPERATION,
+            "window",
+            expected,
+            &[choice.window],
+        ));
     }
     Ok(())
 }
@@ -152,7 +111,7 @@ const OPERATION: &str = "select_rows";
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
+    use burn::tensor::{Device, TensorData};
 
     use super::*;
 

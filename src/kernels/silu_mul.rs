@@ -1,10 +1,11 @@
 //! The gate of a SwiGLU block.
 
 use burn::backend::Dispatch;
-use burn::tensor::{DType, Tensor, activation};
+use burn::tensor::Tensor;
 
-use super::KernelError;
+use super::error::{check_dtype, check_float};
 use super::extension::{Kernels, accelerated};
+use super::{KernelError, reference};
 
 /// `silu(gate) * up`, computed in f32.
 ///
@@ -17,43 +18,23 @@ use super::extension::{Kernels, accelerated};
 /// [`KernelError`] when the two differ in shape or dtype.
 pub fn silu_mul<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Result<Tensor<D>, KernelError> {
     if gate.dims() != up.dims() {
-        return Err(KernelError::Shape {
-            operation: "silu_mul",
-            argument: "up",
-            expected: format!("the shape of gate {:?}", gate.dims()),
-            found: up.dims().to_vec(),
-        });
+        let expected = format!("the shape of gate {:?}", gate.dims());
+        return Err(KernelError::shape(OPERATION, "up", expected, &up.dims()));
     }
-    let dtype = gate.dtype();
-    if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
-        return Err(KernelError::DType {
-            operation: "silu_mul",
-            argument: "gate",
-            expected: "f32, f16 or bf16",
-            found: dtype,
-        });
-    }
-    if up.dtype() != dtype {
-        return Err(KernelError::DType {
-            operation: "silu_mul",
-            argument: "up",
-            expected: "the dtype of gate",
-            found: up.dtype(),
-        });
-    }
+    check_float(OPERATION, "gate", gate.dtype())?;
+    check_dtype(
+        OPERATION,
+        "up",
+        up.dtype(),
+        "the dtype of gate",
+        &[gate.dtype()],
+    )?;
     if !accelerated(&[&gate.device(), &up.device()]) {
-        return Ok(silu_mul_reference(gate, up));
+        return Ok(reference::silu_mul(gate, up));
     }
-    let out = Dispatch::gate(gate.into_dispatch(), up.into_dispatch());
+    let out = Dispatch::silu_mul(gate.into_dispatch(), up.into_dispatch());
     Ok(Tensor::from_dispatch(out))
 }
 
-/// [`silu_mul`] in plain tensors.
-///
-/// # Panics
-///
-/// When shapes do not fit.
-pub fn silu_mul_reference<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
-    let dtype = gate.dtype();
-    (activation::silu(gate.cast(DType::F32)) * up.cast(DType::F32)).cast(dtype)
-}
+/// Its name in errors.
+const OPERATION: &str = "silu_mul";

@@ -1,10 +1,11 @@
 //! The second half of a retaining head.
 
 use burn::backend::Dispatch;
-use burn::tensor::{DType, Tensor, activation};
+use burn::tensor::Tensor;
 
-use super::KernelError;
+use super::error::check_float;
 use super::extension::{Kernels, accelerated};
+use super::{KernelError, reference};
 
 /// `silu(hidden) weight`, a few numbers a row, sorted by output: nothing of the size of `hidden` is
 /// written. Computed in f32 whatever the dtypes.
@@ -22,40 +23,21 @@ use super::extension::{Kernels, accelerated};
 pub fn silu_scores(hidden: Tensor<3>, weight: Tensor<2>) -> Result<Tensor<3>, KernelError> {
     let [_, _, width] = hidden.dims();
     if weight.dims()[0] != width {
-        return Err(KernelError::Shape {
-            operation: OPERATION,
-            argument: "weight",
-            expected: format!("[{width}, outputs] beside hidden {:?}", hidden.dims()),
-            found: weight.dims().to_vec(),
-        });
+        let expected = format!("[{width}, outputs] beside hidden {:?}", hidden.dims());
+        return Err(KernelError::shape(
+            OPERATION,
+            "weight",
+            expected,
+            &weight.dims(),
+        ));
     }
-    for (argument, found) in [("hidden", hidden.dtype()), ("weight", weight.dtype())] {
-        if !matches!(found, DType::F32 | DType::F16 | DType::BF16) {
-            return Err(KernelError::DType {
-                operation: OPERATION,
-                argument,
-                expected: "f32, f16 or bf16",
-                found,
-            });
-        }
-    }
+    check_float(OPERATION, "hidden", hidden.dtype())?;
+    check_float(OPERATION, "weight", weight.dtype())?;
     if !accelerated(&[&hidden.device(), &weight.device()]) {
-        return Ok(silu_scores_reference(hidden, weight));
+        return Ok(reference::silu_scores(hidden, weight));
     }
-    let scores = Dispatch::score_rows(hidden.into_dispatch(), weight.into_dispatch());
+    let scores = Dispatch::silu_scores(hidden.into_dispatch(), weight.into_dispatch());
     Ok(Tensor::from_dispatch(scores))
-}
-
-/// [`silu_scores`] in plain tensors.
-///
-/// # Panics
-///
-/// When shapes do not fit.
-pub fn silu_scores_reference(hidden: Tensor<3>, weight: Tensor<2>) -> Tensor<3> {
-    let hidden = activation::silu(hidden.cast(DType::F32));
-    hidden
-        .matmul(weight.cast(DType::F32).unsqueeze())
-        .swap_dims(1, 2)
 }
 
 /// Its name in errors.

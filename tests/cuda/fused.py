@@ -35,7 +35,7 @@ def select(kernels, scores, before, start, count, window, race):
     scalars = {"usize": [keys.size, rows, context, start, selectable, window // 2]}
     pool.launch((-(-keys.size // units), 1, 1), [scores, stand_in, keys], scalars, race)
     out = np.full((heads, count), -1, np.int32)
-    kernels["highest_rows"].launch((heads, 1, 1), [keys, out], {"usize": [selectable, count, start]}, race)
+    kernels["select_rows"].launch((heads, 1, 1), [keys, out], {"usize": [selectable, count, start]}, race)
     return out
 
 
@@ -60,7 +60,7 @@ def selections(kernels, random):
 
 def scores(kernels, elements, random):
     """Names of cases, and whether they came out right."""
-    kernel = kernels[f"score_rows_{elements.dtype}"]
+    kernel = kernels[f"silu_scores_{elements.dtype}"]
     _, tile = kernel.facts["block"]
     for batch, rows, width in [(1, 5, 64), (2, 11, 200), (1, 8, 17)]:
         hidden = elements.encode(random.standard_normal((batch, rows, width)).astype(np.float32))

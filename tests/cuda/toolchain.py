@@ -68,6 +68,6 @@ class Toolchain:
             "spill_loads": number(r"(\d+) bytes spill loads"),
         }
         found |= {opcode: opcodes[opcode] for opcode in HELD}
-        # ptxas tells when it serialises wgmma, which would undo the overlap.
+        # ptxas reports when it serialises wgmma, which would undo the overlap.
         found["warnings"] = sum("warning" in line or "serializ" in line for line in log.splitlines())
         return found

@@ -1,6 +1,7 @@
 //! Kernels against vectors computed in float64, and against their references in plain tensors, on every
 //! device that this build has and this machine offers.
 
+mod gradients;
 mod keys;
 #[path = "../common/noise.rs"]
 mod noise;

@@ -1,10 +1,7 @@
 //! What a compressor's scores lead to, against the references, on every device.
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
-use burn_apb::kernels::{
-    RowChoice, gather_rows, gather_rows_reference, select_rows, select_rows_reference, silu_scores,
-    silu_scores_reference,
-};
+use burn_apb::kernels::{RowChoice, gather_rows, reference, select_rows, silu_scores};
 use proptest::prelude::*;
 
 use crate::places::Place;
@@ -33,7 +30,7 @@ fn check_selection(
     before: Tensor<3>,
     choice: RowChoice,
 ) -> Result<(), TestCaseError> {
-    let expected = select_rows_reference(scores.clone(), before.clone(), choice.clone());
+    let expected = reference::select_rows(scores.clone(), before.clone(), choice.clone());
     // A tensor without elements does not travel.
     let before = (before.dims()[2] > 0).then(|| place.take(before));
     let got = select_rows(place.take(scores), before, choice).unwrap();
@@ -110,7 +107,7 @@ fn gathered_rows_equal_their_reference() {
         // Some lie outside.
         let rows = noise([batch, kv_heads, count.max(1)], seed ^ 2).mul_scalar(seq_kv as f32 + 2.0);
         let rows = rows.int().cast(DType::I32).narrow(2, 0, count.max(1));
-        let expected = gather_rows_reference(view(keys.clone()), view(vals.clone()), rows.clone());
+        let expected = reference::gather_rows(view(keys.clone()), view(vals.clone()), rows.clone());
         let got = gather_rows(
             view(place.take(keys)),
             view(place.take(vals)),
@@ -148,7 +145,7 @@ fn scores_equal_their_reference() {
             true => weight.transpose(),
             false => weight,
         };
-        let expected = silu_scores_reference(hidden.clone(), turned(weight.clone()));
+        let expected = reference::silu_scores(hidden.clone(), turned(weight.clone()));
         let got = silu_scores(place.take(hidden), turned(place.take(weight))).unwrap();
         prop_assert_eq!(got.dtype(), DType::F32);
         let largest = values(expected.clone())

@@ -14,7 +14,7 @@ use super::traces::apb;
 /// Set where this program was started by a test here.
 const STARTED: &str = "APB_TEST_NCCL";
 
-/// Whether this machine has NCCL; says so where not.
+/// Whether this machine has NCCL; prints so where not.
 fn found() -> bool {
     match nccl_version() {
         Ok(version) => println!("NCCL {version}"),
@@ -53,7 +53,7 @@ fn process() {
     if std::env::var_os(STARTED).is_none() {
         return;
     }
-    let environment = Environment::detect().expect("numbers").expect("told");
+    let environment = Environment::detect().expect("numbers").expect("a rank");
     let options = JoinOptions {
         timeout: Duration::from_secs(30),
         transport: TransportKind::Nccl { device: 0 },
@@ -68,7 +68,7 @@ fn process() {
     println!("all exchanged");
 }
 
-/// Where there is no NCCL, the first of several processes says how to get it, and all end with code 3.
+/// Where there is no NCCL, the first of several processes prints how to get it, and all exit with code 3.
 #[test]
 fn ranks_on_gpus_need_nccl() {
     if nccl_version().is_ok() {
@@ -91,7 +91,7 @@ fn ranks_on_gpus_need_nccl() {
         assert_eq!(done.status.code(), Some(3), "{stderr}");
         match process {
             "0" => assert!(stderr.contains("nvidia-nccl-cu12"), "{stderr}"),
-            // The first says it for all.
+            // Only the first prints it.
             _ => assert!(stderr.is_empty(), "{stderr}"),
         }
     }

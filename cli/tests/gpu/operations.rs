@@ -1,10 +1,7 @@
 //! The operations around attention, beside their references on the CPU.
 
 use burn::tensor::{DType, Device, Tensor};
-use burn_apb::kernels::{
-    linear, linear_reference, rms_norm, rms_norm_reference, rotate, rotate_reference, silu_mul,
-    silu_mul_reference,
-};
+use burn_apb::kernels::{linear, reference, rms_norm, rotate, silu_mul};
 use serde_json::json;
 
 use super::setup::{Failures, device, largest_difference, noise, on_cpu, report, to, values};
@@ -52,7 +49,7 @@ fn linear_layers(dtype: DType) {
         let x = noise([2, rows, d_input], 1).cast(dtype);
         let weight = noise([d_output, d_input], 2).cast(dtype);
         let bias = biased.then(|| noise([d_output], 3).cast(dtype));
-        let expected = linear_reference(
+        let expected = reference::linear(
             x.clone().cast(DType::F32),
             weight.clone().cast(DType::F32).transpose(),
             bias.clone().map(|b| b.cast(DType::F32)),
@@ -109,7 +106,7 @@ fn rms_norm_of_every_dtype() {
         for (seq, width) in [(1, 64), (37, 576), (200, 4096)] {
             let [x, x_cpu] = both([2, seq, width], 1, dtype, &device);
             let [gamma, gamma_cpu] = both([width], 2, dtype, &device);
-            let expected = rms_norm_reference(x_cpu, gamma_cpu, 1e-5);
+            let expected = reference::rms_norm(x_cpu, gamma_cpu, 1e-5);
             let got = rms_norm(x, gamma, 1e-5).expect("fits");
             let label = format!("rms_norm {dtype:?} {seq}x{width}");
             compare(&mut failures, &label, got, expected, unit(dtype, false));
@@ -126,7 +123,7 @@ fn silu_mul_of_every_dtype() {
         for (seq, width) in [(1, 96), (37, 1536), (130, 14_336)] {
             let [gate, gate_cpu] = both([1, seq, width], 1, dtype, &device);
             let [up, up_cpu] = both([1, seq, width], 2, dtype, &device);
-            let expected = silu_mul_reference(gate_cpu, up_cpu);
+            let expected = reference::silu_mul(gate_cpu, up_cpu);
             let got = silu_mul(gate, up).expect("fits");
             let label = format!("silu_mul {dtype:?} {seq}x{width}");
             compare(&mut failures, &label, got, expected, unit(dtype, false));
@@ -144,7 +141,7 @@ fn rotation_of_every_dtype() {
             let [x, x_cpu] = both([2, seq, heads * 2 * half], 1, dtype, &device);
             let angle = noise([seq, half], 2).mul_scalar(7.0);
             let (cos, sin) = (angle.clone().cos(), angle.sin());
-            let expected = rotate_reference(x_cpu, cos.clone(), sin.clone(), heads);
+            let expected = reference::rotate(x_cpu, cos.clone(), sin.clone(), heads);
             let got = rotate(x, to(&cos, &device), to(&sin, &device), heads).expect("fits");
             let label = format!("rotate {dtype:?} {seq}x{heads}x{half}");
             compare(&mut failures, &label, got, expected, unit(dtype, false));

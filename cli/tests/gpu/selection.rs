@@ -1,10 +1,7 @@
 //! What a compressor's scores lead to, beside the references on the CPU.
 
 use burn::tensor::{DType, Int, Tensor};
-use burn_apb::kernels::{
-    RowChoice, gather_rows, gather_rows_reference, select_rows, select_rows_reference, silu_scores,
-    silu_scores_reference,
-};
+use burn_apb::kernels::{RowChoice, gather_rows, reference, select_rows, silu_scores};
 use serde_json::json;
 
 use super::setup::{Failures, device, largest_difference, noise, report, to, values};
@@ -49,7 +46,7 @@ fn selected_rows() {
                 window: 5,
             };
             let none = Tensor::zeros([1, 8, 0], &scores.device());
-            let expected = select_rows_reference(
+            let expected = reference::select_rows(
                 scores.clone(),
                 before.clone().unwrap_or(none),
                 choice.clone(),
@@ -82,7 +79,7 @@ fn gathered_rows() {
             let named = noise([1, 8, count], 3).mul_scalar(rows as f32 + 2.0);
             let named = named.int().cast(DType::I32);
             let expected =
-                gather_rows_reference(view(keys.clone()), view(vals.clone()), named.clone());
+                reference::gather_rows(view(keys.clone()), view(vals.clone()), named.clone());
             let there = Tensor::from_data(named.into_data(), (&device, DType::I32));
             let (keys, vals) = (to(&keys, &device), to(&vals, &device));
             let got = gather_rows(view(keys), view(vals), there).expect("fits");
@@ -103,7 +100,7 @@ fn scored_rows() {
         for (rows, width, outputs) in [(5, 256, 8), (2000, 1024, 8), (33, 17, 1), (9, 64, 40)] {
             let hidden = noise([2, rows, width], 1).mul_scalar(4.0).cast(dtype);
             let weight = noise([outputs, width], 2).cast(dtype);
-            let expected = silu_scores_reference(hidden.clone(), weight.clone().transpose());
+            let expected = reference::silu_scores(hidden.clone(), weight.clone().transpose());
             let there = to(&weight, &device).transpose();
             let got = silu_scores(to(&hidden, &device), there).expect("fits");
             let size = values(expected.clone())

@@ -2,13 +2,13 @@
 
 use core::ops::Range;
 
-use burn::tensor::{DType, Shape};
+use burn::tensor::Shape;
 use burn_flex::{Flex, FlexTensor, Layout};
 use rayon::prelude::*;
 
 use super::dots::Dots;
 use super::panels::Panels;
-use super::simd::{Elem, Level};
+use super::simd::{Elem, Level, by_dtype};
 use super::view::{Output, Shared, View, row_major};
 use crate::kernels::Regions;
 use crate::kernels::extension::AttentionPrimitives;
@@ -147,21 +147,17 @@ impl<E: Elem> Piece<'_, E> {
 }
 
 /// [`attention`](crate::kernels::attention()) on Flex.
-pub(super) fn attend(
+pub(super) fn attention(
     q: FlexTensor,
     k: FlexTensor,
     v: FlexTensor,
     regions: Regions,
     level: Level,
 ) -> AttentionPrimitives<Flex> {
-    match q.dtype() {
-        DType::F16 => attend_as::<half::f16>(q, k, v, regions, level),
-        DType::BF16 => attend_as::<half::bf16>(q, k, v, regions, level),
-        _ => attend_as::<f32>(q, k, v, regions, level),
-    }
+    by_dtype!(q.dtype(), attention_as(q, k, v, regions, level))
 }
 
-fn attend_as<E: Elem>(
+fn attention_as<E: Elem>(
     q: FlexTensor,
     k: FlexTensor,
     v: FlexTensor,

@@ -2,12 +2,13 @@
 //! [streamed](super::stream), for more [packed](super::packed).
 
 use burn::tensor::DType;
-use burn_flex::FlexTensor;
+use burn_flex::{Flex, FlexTensor};
 
 use super::packed::multiply;
-use super::simd::{Elem, Level};
+use super::simd::{Elem, Level, by_dtype};
 use super::stream::stream;
 use super::view::{Output, View, contiguous, to_f32};
+use crate::kernels::plain;
 
 /// Rows of `x` up to which the weight is streamed rather than packed.
 const STREAM_ROWS: usize = 8;
@@ -27,24 +28,24 @@ unsafe impl<E: Sync> Send for Stored<E> {}
 unsafe impl<E: Sync> Sync for Stored<E> {}
 
 /// Whether a weight `[d_input, d_output]` lies in rows of `d_input`, as the kernels here need it.
-pub(super) fn is_stored_by_output(weight: &FlexTensor) -> bool {
+fn is_stored_by_output(weight: &FlexTensor) -> bool {
     let layout = weight.layout();
     let (shape, strides) = (layout.shape(), layout.strides());
     (strides[0] == 1 || shape[0] == 1) && (strides[1] > 0 || shape[1] == 1)
 }
 
-/// [`linear`](crate::kernels::linear()) for weights that are [stored so](is_stored_by_output).
+/// [`linear`](crate::kernels::linear()) on Flex; weights stored otherwise go through Burn's matrix product.
 pub(super) fn linear(
     x: FlexTensor,
-    weight: &FlexTensor,
-    bias: Option<&FlexTensor>,
+    weight: FlexTensor,
+    bias: Option<FlexTensor>,
     level: Level,
 ) -> FlexTensor {
-    match x.dtype() {
-        DType::F16 => linear_from::<half::f16>(x, weight, bias, level),
-        DType::BF16 => linear_from::<half::bf16>(x, weight, bias, level),
-        _ => linear_from::<f32>(x, weight, bias, level),
+    if !is_stored_by_output(&weight) {
+        return plain::linear::<Flex>(x, weight, bias);
     }
+    let (weight, bias) = (&weight, bias.as_ref());
+    by_dtype!(x.dtype(), linear_from(x, weight, bias, level))
 }
 
 fn linear_from<X: Elem>(
@@ -95,25 +96,4 @@ fn linear_as<X: Elem, W: Elem>(
     }
     // SAFETY: every element was written.
     unsafe { out.finish(burn_flex::Layout::contiguous(shape)) }
-}
-
-/// `x weight + bias` by Burn's matrix product, for weights stored otherwise.
-pub(super) fn linear_elsewhere(
-    x: FlexTensor,
-    weight: FlexTensor,
-    bias: Option<FlexTensor>,
-) -> FlexTensor {
-    use crate::kernels::plain;
-    use burn::backend::ops::FloatTensorOps;
-    use burn::tensor::FloatDType;
-    use burn_flex::Flex;
-
-    let dtype = match x.dtype() {
-        DType::F16 => FloatDType::F16,
-        DType::BF16 => FloatDType::BF16,
-        _ => FloatDType::F32,
-    };
-    let wide = |tensor| Flex::float_cast(tensor, FloatDType::F32);
-    let out = plain::linear::<Flex>(wide(x), wide(weight), bias);
-    Flex::float_cast(out, dtype)
 }

@@ -29,52 +29,45 @@ use super::extension::{AttentionPrimitives, Kernels};
 use super::{Regions, RowChoice};
 
 impl Kernels for Flex {
-    fn attend(
+    fn attention(
         q: FlexTensor,
         k: FlexTensor,
         v: FlexTensor,
         regions: Regions,
     ) -> AttentionPrimitives<Self> {
-        attention::attend(q, k, v, regions, Level::best())
+        attention::attention(q, k, v, regions, Level::best())
     }
 
-    fn linear_plain(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
-        linear(x, weight, None)
+    fn linear(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
+        linear::linear(x, weight, None, Level::best())
     }
 
     fn linear_bias(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
-        linear(x, weight, Some(bias))
+        linear::linear(x, weight, Some(bias), Level::best())
     }
 
-    fn normalise(x: FlexTensor, gamma: FlexTensor, eps: f64) -> FlexTensor {
-        rows::normalise(x, &gamma, eps, Level::best())
+    fn rms_norm(x: FlexTensor, gamma: FlexTensor, eps: f64) -> FlexTensor {
+        rows::rms_norm(x, &gamma, eps, Level::best())
     }
 
-    fn gate(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
-        rows::gate(gate, up, Level::best())
+    fn silu_mul(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
+        rows::silu_mul(gate, up, Level::best())
     }
 
-    fn rotate_half(x: FlexTensor, cos: FlexTensor, sin: FlexTensor, heads: usize) -> FlexTensor {
+    fn rotate(x: FlexTensor, cos: FlexTensor, sin: FlexTensor, heads: usize) -> FlexTensor {
         rows::rotate(x, cos, sin, heads, Level::best())
     }
 
-    fn score_rows(hidden: FlexTensor, weight: FlexTensor) -> FlexTensor {
-        selection::score(hidden, &weight, Level::best())
+    fn silu_scores(hidden: FlexTensor, weight: FlexTensor) -> FlexTensor {
+        selection::silu_scores(hidden, &weight, Level::best())
     }
 
-    fn highest_rows(scores: FlexTensor, before: FlexTensor, choice: RowChoice) -> FlexTensor {
-        selection::highest(scores, before, &choice)
+    fn select_rows(scores: FlexTensor, before: FlexTensor, choice: RowChoice) -> FlexTensor {
+        selection::select_rows(scores, before, &choice)
     }
 
-    fn packed_rows(keys: FlexTensor, values: FlexTensor, rows: FlexTensor) -> FlexTensor {
-        selection::gather(&keys, &values, rows)
-    }
-}
-
-fn linear(x: FlexTensor, weight: FlexTensor, bias: Option<FlexTensor>) -> FlexTensor {
-    match linear::is_stored_by_output(&weight) {
-        true => linear::linear(x, &weight, bias.as_ref(), Level::best()),
-        false => linear::linear_elsewhere(x, weight, bias),
+    fn gather_rows(keys: FlexTensor, values: FlexTensor, rows: FlexTensor) -> FlexTensor {
+        selection::gather_rows(&keys, &values, rows)
     }
 }
 
@@ -90,10 +83,7 @@ mod tests {
 
     use super::simd::Level;
     use super::{attention, linear, rows};
-    use crate::kernels::{
-        Regions, linear_reference, reference, rms_norm_reference, rotate_reference,
-        silu_mul_reference,
-    };
+    use crate::kernels::{Regions, reference};
 
     const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 
@@ -140,7 +130,7 @@ mod tests {
                     let [k, v] = [(); 2].map(|()| random([2, 2, 130, head_dim], dtype));
                     let expected = reference::attention(q.clone(), k.clone(), v.clone(), regions);
                     let [q, k, v] = [q, k, v].map(|x| primitive(&x));
-                    let got = attention::attend(q, k, v, regions, level);
+                    let got = attention::attention(q, k, v, regions, level);
                     let label = format!("{label} attention of {rows} rows of {head_dim}");
                     check(got.out, expected.out, &label);
                     check(got.lse, expected.lse, &label);
@@ -153,11 +143,11 @@ mod tests {
                         let weight = random([d_output, d_input], weight_dtype).transpose();
                         let bias = random([d_output], DType::F32);
                         let expected =
-                            linear_reference(x.clone(), weight.clone(), Some(bias.clone()));
+                            reference::linear(x.clone(), weight.clone(), Some(bias.clone()));
                         let got = linear::linear(
                             primitive(&x),
-                            &primitive(&weight),
-                            Some(&primitive(&bias)),
+                            primitive(&weight),
+                            Some(primitive(&bias)),
                             level,
                         );
                         let label = format!("{label} linear {rows} x {d_input} x {d_output}");
@@ -167,14 +157,14 @@ mod tests {
                 let x = random([2, 5, 78], dtype);
                 let y = random([2, 5, 78], dtype);
                 let gamma = random([78], DType::F32);
-                let expected = rms_norm_reference(x.clone(), gamma.clone(), 1e-5);
-                let got = rows::normalise(primitive(&x), &primitive(&gamma), 1e-5, level);
+                let expected = reference::rms_norm(x.clone(), gamma.clone(), 1e-5);
+                let got = rows::rms_norm(primitive(&x), &primitive(&gamma), 1e-5, level);
                 check(got, expected, &format!("{label} norm"));
-                let expected = silu_mul_reference(x.clone(), y.clone());
-                let got = rows::gate(primitive(&x), primitive(&y), level);
+                let expected = reference::silu_mul(x.clone(), y.clone());
+                let got = rows::silu_mul(primitive(&x), primitive(&y), level);
                 check(got, expected, &format!("{label} gate"));
                 let [cos, sin] = [(); 2].map(|()| random([5, 13], DType::F32));
-                let expected = rotate_reference(x.clone(), cos.clone(), sin.clone(), 3);
+                let expected = reference::rotate(x.clone(), cos.clone(), sin.clone(), 3);
                 let got = rows::rotate(primitive(&x), primitive(&cos), primitive(&sin), 3, level);
                 check(got, expected, &format!("{label} rotation"));
             }

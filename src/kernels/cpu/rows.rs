@@ -1,27 +1,15 @@
 //! Operations that go over a tensor once: normalisation, the gate, the rotation.
 
-use burn::tensor::DType;
 use burn_flex::{FlexTensor, Layout};
 use rayon::prelude::*;
 
-use super::simd::{Elem, Job, Level, Simd};
+use super::simd::{Elem, Job, Level, Simd, by_dtype};
 use super::view::{Output, Shared, View, contiguous, row_major, to_f32};
 
 /// Elements below which waking other threads costs more than it gains.
 const PARALLEL_ELEMENTS: usize = 1 << 15;
 /// Elements that a thread takes at a time.
 const CHUNK: usize = 1 << 14;
-
-/// Calls a generic function with a tensor's element type.
-macro_rules! by_dtype {
-    ($dtype:expr, $function:ident($($argument:expr),*)) => {
-        match $dtype {
-            DType::F16 => $function::<half::f16>($($argument),*),
-            DType::BF16 => $function::<half::bf16>($($argument),*),
-            _ => $function::<f32>($($argument),*),
-        }
-    };
-}
 
 /// Runs `work` on ranges that cover `0..count`, each of about `CHUNK / weight` items.
 pub(super) fn in_chunks(count: usize, weight: usize, work: impl Fn(usize, usize) + Sync) {
@@ -36,11 +24,11 @@ pub(super) fn in_chunks(count: usize, weight: usize, work: impl Fn(usize, usize)
 }
 
 /// [`rms_norm`](crate::kernels::rms_norm()) on Flex.
-pub(super) fn normalise(x: FlexTensor, gamma: &FlexTensor, eps: f64, level: Level) -> FlexTensor {
-    by_dtype!(x.dtype(), normalise_as(x, gamma, eps, level))
+pub(super) fn rms_norm(x: FlexTensor, gamma: &FlexTensor, eps: f64, level: Level) -> FlexTensor {
+    by_dtype!(x.dtype(), rms_norm_as(x, gamma, eps, level))
 }
 
-fn normalise_as<E: Elem>(x: FlexTensor, gamma: &FlexTensor, eps: f64, level: Level) -> FlexTensor {
+fn rms_norm_as<E: Elem>(x: FlexTensor, gamma: &FlexTensor, eps: f64, level: Level) -> FlexTensor {
     let x = contiguous(x);
     let gamma = to_f32(gamma);
     let width = gamma.len();
@@ -51,7 +39,7 @@ fn normalise_as<E: Elem>(x: FlexTensor, gamma: &FlexTensor, eps: f64, level: Lev
     let mut out = Output::<E>::new(len);
     let to = out.ptr();
     in_chunks(len / width.max(1), width, |from, end| {
-        level.run(Normalise {
+        level.run(RmsNorm {
             x: &src[from * width..end * width],
             gamma: &gamma,
             eps: eps as f32,
@@ -62,14 +50,14 @@ fn normalise_as<E: Elem>(x: FlexTensor, gamma: &FlexTensor, eps: f64, level: Lev
     unsafe { out.finish(Layout::contiguous(shape)) }
 }
 
-struct Normalise<'a, E> {
+struct RmsNorm<'a, E> {
     x: &'a [E],
     gamma: &'a [f32],
     eps: f32,
     out: *mut E,
 }
 
-impl<E: Elem> Job for Normalise<'_, E> {
+impl<E: Elem> Job for RmsNorm<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -108,11 +96,11 @@ impl<E: Elem> Job for Normalise<'_, E> {
 }
 
 /// [`silu_mul`](crate::kernels::silu_mul()) on Flex, in the memory of `gate` where nothing else uses it.
-pub(super) fn gate(gate: FlexTensor, up: FlexTensor, level: Level) -> FlexTensor {
-    by_dtype!(gate.dtype(), gate_as(gate, up, level))
+pub(super) fn silu_mul(gate: FlexTensor, up: FlexTensor, level: Level) -> FlexTensor {
+    by_dtype!(gate.dtype(), silu_mul_as(gate, up, level))
 }
 
-fn gate_as<E: Elem>(gate: FlexTensor, up: FlexTensor, level: Level) -> FlexTensor {
+fn silu_mul_as<E: Elem>(gate: FlexTensor, up: FlexTensor, level: Level) -> FlexTensor {
     let (mut gate, up) = (contiguous(gate), contiguous(up));
     let shape = gate.layout().shape().clone();
     let len = shape.num_elements();

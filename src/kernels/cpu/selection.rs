@@ -7,20 +7,16 @@ use burn_flex::{FlexTensor, Layout};
 use rayon::prelude::*;
 
 use super::rows::{in_chunks, silu};
-use super::simd::{Elem, Job, Level, Simd};
+use super::simd::{Elem, Job, Level, Simd, by_dtype};
 use super::view::{Output, View, contiguous, row_major, to_f32};
 use crate::kernels::RowChoice;
 
 /// [`silu_scores`](crate::kernels::silu_scores()) on Flex.
-pub(super) fn score(hidden: FlexTensor, weight: &FlexTensor, level: Level) -> FlexTensor {
-    match hidden.dtype() {
-        DType::F16 => score_as::<half::f16>(hidden, weight, level),
-        DType::BF16 => score_as::<half::bf16>(hidden, weight, level),
-        _ => score_as::<f32>(hidden, weight, level),
-    }
+pub(super) fn silu_scores(hidden: FlexTensor, weight: &FlexTensor, level: Level) -> FlexTensor {
+    by_dtype!(hidden.dtype(), silu_scores_as(hidden, weight, level))
 }
 
-fn score_as<E: Elem>(hidden: FlexTensor, weight: &FlexTensor, level: Level) -> FlexTensor {
+fn silu_scores_as<E: Elem>(hidden: FlexTensor, weight: &FlexTensor, level: Level) -> FlexTensor {
     let hidden = contiguous(hidden);
     let hidden = View::<E, 3>::new(&hidden);
     let [batch, rows, width] = hidden.shape;
@@ -99,7 +95,11 @@ impl<E: Elem> Job for Score<'_, E> {
 }
 
 /// [`select_rows`](crate::kernels::select_rows()) on Flex.
-pub(super) fn highest(scores: FlexTensor, before: FlexTensor, choice: &RowChoice) -> FlexTensor {
+pub(super) fn select_rows(
+    scores: FlexTensor,
+    before: FlexTensor,
+    choice: &RowChoice,
+) -> FlexTensor {
     let (scores, before) = (contiguous(scores), contiguous(before));
     let (scores, before) = (View::<f32, 3>::new(&scores), View::<f32, 3>::new(&before));
     let [batch, kv_heads, rows] = scores.shape;
@@ -115,7 +115,7 @@ pub(super) fn highest(scores: FlexTensor, before: FlexTensor, choice: &RowChoice
                     core::slice::from_raw_parts(scores.at([b, head, 0]), rows),
                 )
             };
-            highest_of(&max_pool(before, scores, choice.window), choice)
+            highest(&max_pool(before, scores, choice.window), choice)
         })
         .collect();
     FlexTensor::new(
@@ -140,7 +140,7 @@ fn max_pool(before: &[f32], scores: &[f32], window: usize) -> Vec<f32> {
 }
 
 /// Indices of the highest values, ascending; ties to the lower index.
-fn highest_of(values: &[f32], choice: &RowChoice) -> Vec<i32> {
+fn highest(values: &[f32], choice: &RowChoice) -> Vec<i32> {
     let mut rows: Vec<usize> = choice.selectable.clone().collect();
     let better =
         |a: &usize, b: &usize| -> Ordering { values[*b].total_cmp(&values[*a]).then(a.cmp(b)) };
@@ -155,15 +155,11 @@ fn highest_of(values: &[f32], choice: &RowChoice) -> Vec<i32> {
 }
 
 /// [`gather_rows`](crate::kernels::gather_rows()) on Flex.
-pub(super) fn gather(keys: &FlexTensor, values: &FlexTensor, rows: FlexTensor) -> FlexTensor {
-    match keys.dtype() {
-        DType::F16 => gather_as::<half::f16>(keys, values, rows),
-        DType::BF16 => gather_as::<half::bf16>(keys, values, rows),
-        _ => gather_as::<f32>(keys, values, rows),
-    }
+pub(super) fn gather_rows(keys: &FlexTensor, values: &FlexTensor, rows: FlexTensor) -> FlexTensor {
+    by_dtype!(keys.dtype(), gather_rows_as(keys, values, rows))
 }
 
-fn gather_as<E: Elem>(keys: &FlexTensor, values: &FlexTensor, rows: FlexTensor) -> FlexTensor {
+fn gather_rows_as<E: Elem>(keys: &FlexTensor, values: &FlexTensor, rows: FlexTensor) -> FlexTensor {
     let views = [View::<E, 4>::new(keys), View::<E, 4>::new(values)];
     let [batch, kv_heads, seq_kv, head_dim] = views[0].shape;
     let rows = contiguous(rows);

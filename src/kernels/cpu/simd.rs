@@ -3,6 +3,9 @@
 /// Operations on a vector of `LANES` f32. Kernels are generic over this and compiled once for
 /// each implementation.
 ///
+/// Written by hand: the generic vectors of `pulp` neither convert f16 and bf16, round, scale by `2^n` nor
+/// transpose, so that the longest parts would remain beside them, one for each instruction set.
+///
 /// # Safety
 ///
 /// Every function needs the instructions of its implementation; pointers need `LANES` elements,
@@ -174,6 +177,18 @@ impl Elem for half::bf16 {
         Self::from_f32(x)
     }
 }
+
+/// Calls a generic function with a tensor's element type.
+macro_rules! by_dtype {
+    ($dtype:expr, $function:ident($($argument:expr),*)) => {
+        match $dtype {
+            burn::tensor::DType::F16 => $function::<half::f16>($($argument),*),
+            burn::tensor::DType::BF16 => $function::<half::bf16>($($argument),*),
+            _ => $function::<f32>($($argument),*),
+        }
+    };
+}
+pub(super) use by_dtype;
 
 /// A piece of work compiled for every instruction set. `run` must be `#[inline(always)]`, and so
 /// must all it calls, or the instructions of `S` do not reach it.

@@ -1,9 +1,9 @@
 //! Flex tensors as pointers and strides, and outputs as memory not yet written.
 
-use burn::tensor::{Bytes, DType, Shape};
+use burn::tensor::{Bytes, Shape};
 use burn_flex::{FlexTensor, Layout};
 
-use super::simd::Elem;
+use super::simd::{Elem, by_dtype};
 
 /// A tensor's elements where they lie. The tensor must outlive it.
 #[derive(Clone, Copy)]
@@ -128,11 +128,7 @@ pub(super) fn to_f32(tensor: &FlexTensor) -> Vec<f32> {
             .map(|x| x.widen())
             .collect()
     }
-    match tensor.dtype() {
-        DType::F16 => widen::<half::f16>(tensor),
-        DType::BF16 => widen::<half::bf16>(tensor),
-        _ => widen::<f32>(tensor),
-    }
+    by_dtype!(tensor.dtype(), widen(tensor))
 }
 
 /// The layout of a new row-major tensor.

@@ -88,7 +88,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     unsafe fn clamp_exponent(x: __m512) -> __m512 {
-        // `scale` saturates by itself; only -inf must not meet itself in `x - round(x)`.
+        // `scale` saturates by itself; the limits keep -inf out of `x - round(x)`, which would be NaN.
         _mm512_max_ps(
             _mm512_set1_ps(-200.0),
             _mm512_min_ps(_mm512_set1_ps(200.0), x),

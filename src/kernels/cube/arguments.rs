@@ -1,4 +1,4 @@
-//! What every attention kernel is told at launch, besides its tensors.
+//! The scalar arguments of every attention kernel.
 
 use cubecl::prelude::*;
 
@@ -27,7 +27,7 @@ impl Strides {
         let mut last = 0usize;
         let mut chunks = [0u32; 3];
         for dim in 0..3 {
-            // A dimension of one entry never moves, whatever its stride says.
+            // The stride of a dimension of one entry is never used.
             if shape[dim] > 1 {
                 if !strides[dim].is_multiple_of(chunk) {
                     return None;

@@ -76,7 +76,7 @@ impl Block {
         start < self.shared_first || start + keys as u32 > self.shared_end
     }
 
-    /// Whether a query row sees no key of this block's part. Not told by the sum of its weights: NaN
+    /// Whether a query row sees no key of this block's part. Not decided by the sum of its weights: NaN
     /// has to survive.
     pub fn blind(&self, visible: &Visible, query: u32) -> bool {
         min(visible.end(query), self.end) <= max(visible.first(query), self.first)

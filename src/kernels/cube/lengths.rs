@@ -2,9 +2,9 @@
 
 use core::fmt;
 
-use super::super::Regions;
 use super::arguments::{Arguments, Strides};
 use super::visible::Visible;
+use crate::kernels::Regions;
 
 /// Blocks a multiprocessor that split keys aim for: with two, one computes while the other waits.
 const BLOCKS_PER_MULTIPROCESSOR: usize = 2;

@@ -10,22 +10,23 @@ use cubecl::prelude::*;
 use half::{bf16, f16};
 
 use super::arguments::Strides;
+use super::lengths::{Lengths, Views};
 use super::merge::{COLUMNS, UNITS, merge_parts};
 
 /// The dimensions of a rank 4 tensor.
-pub fn dims(tensor: &CubeTensor) -> [usize; 4] {
+fn dims(tensor: &CubeTensor) -> [usize; 4] {
     tensor.meta.shape().dims()
 }
 
 /// The strides of a rank 4 tensor, in elements.
-pub fn strides(tensor: &CubeTensor) -> [usize; 4] {
+fn strides(tensor: &CubeTensor) -> [usize; 4] {
     let strides = tensor.meta.strides();
     [strides[0], strides[1], strides[2], strides[3]]
 }
 
 /// The tensor itself where a kernel that reads `chunk` elements at once can follow its view, a
 /// contiguous copy elsewhere.
-pub fn readable(tensor: &CubeTensor, chunk: usize) -> CubeTensor {
+fn readable(tensor: &CubeTensor, chunk: usize) -> CubeTensor {
     let offset = tensor.handle.offset_start.unwrap_or(0);
     let aligned = offset.is_multiple_of((chunk * tensor.dtype.size()) as u64);
     if aligned
@@ -39,7 +40,7 @@ pub fn readable(tensor: &CubeTensor, chunk: usize) -> CubeTensor {
 }
 
 /// All that a tensor's handle reaches, as a kernel's argument.
-pub fn buffer(tensor: &CubeTensor) -> BufferArg {
+fn buffer(tensor: &CubeTensor) -> BufferArg {
     let len = tensor.handle.size_in_used() as usize / tensor.dtype.size();
     // SAFETY: the length is that of the handle.
     unsafe { BufferArg::from_raw_parts(tensor.handle.clone(), len) }
@@ -52,12 +53,62 @@ pub fn first_rows(mut x: CubeTensor, rows: usize) -> CubeTensor {
     x
 }
 
-/// What attention's kernels write: the results, and parts of them where keys are split.
-pub struct Outputs {
+/// The lengths of queries and keys.
+pub fn lengths(q: &CubeTensor, k: &CubeTensor) -> Lengths {
+    let [batch, heads, seq_q, head_dim] = dims(q);
+    let [_, kv_heads, seq_kv, _] = dims(k);
+    Lengths {
+        batch,
+        heads,
+        kv_heads,
+        seq_q,
+        seq_kv,
+        head_dim,
+    }
+}
+
+/// The tensors of a launch of attention.
+pub struct Tensors {
+    /// q, k and v as the kernel can read them.
+    inputs: [CubeTensor; 3],
+    outputs: Outputs,
+}
+
+impl Tensors {
+    /// For a kernel that reads `chunk` elements of q, k and v at once; `parts` is the number of parts that the
+    /// keys are split into, if any.
+    pub fn new(inputs: [&CubeTensor; 3], chunk: usize, parts: Option<usize>) -> Self {
+        let inputs = inputs.map(|tensor| readable(tensor, chunk));
+        let outputs = Outputs::new(&inputs[0], parts);
+        Self { inputs, outputs }
+    }
+
+    /// Their strides.
+    pub fn views(&self) -> Views {
+        let [q, k, v] = self.inputs.each_ref().map(strides);
+        let (_, _, out) = self.outputs.written();
+        Views { q, k, v, out }
+    }
+
+    /// q, k, v, out and lse as the kernel's arguments.
+    pub fn buffers(&self) -> [BufferArg; 5] {
+        let [q, k, v] = &self.inputs;
+        let (out, lse, _) = self.outputs.written();
+        [q, k, v, out, lse].map(buffer)
+    }
+
+    /// Out and lse, once the kernel has been launched; `None` where positions outgrow 32 bits or the grid.
+    pub fn finish(self, client: &Client) -> Option<(CubeTensor, CubeTensor)> {
+        self.outputs.finish(client)
+    }
+}
+
+/// The tensors that attention's kernels write: the results, and parts of them where keys are split.
+struct Outputs {
     /// `[batch, heads, seq_q, head_dim]`, whose memory runs `[batch, seq_q, heads, head_dim]`.
-    pub out: CubeTensor,
+    out: CubeTensor,
     /// `[batch, heads, seq_q]`, f32.
-    pub lse: CubeTensor,
+    lse: CubeTensor,
     parts: Option<Parts>,
 }
 
@@ -70,8 +121,8 @@ struct Parts {
 }
 
 impl Outputs {
-    /// Results for `q`, unwritten; `parts` says into how many parts the keys are split.
-    pub fn new(q: &CubeTensor, parts: Option<usize>) -> Self {
+    /// Results for `q`, unwritten, and `parts` parts of them.
+    fn new(q: &CubeTensor, parts: Option<usize>) -> Self {
         let [batch, heads, rows, columns] = dims(q);
         let empty = |shape: Vec<usize>, dtype: DType| {
             let shape = Shape::from(shape);
@@ -90,8 +141,8 @@ impl Outputs {
         }
     }
 
-    /// What the attention kernel itself writes: out, lse, and the strides of out or of one part.
-    pub fn written(&self) -> (&CubeTensor, &CubeTensor, [usize; 4]) {
+    /// The tensors that the attention kernel itself writes: out, lse, and the strides of out or of one part.
+    fn written(&self) -> (&CubeTensor, &CubeTensor, [usize; 4]) {
         match &self.parts {
             None => (&self.out, &self.lse, strides(&self.out)),
             Some(parts) => {
@@ -102,8 +153,8 @@ impl Outputs {
         }
     }
 
-    /// Merges the parts, if there are any; `None` where positions outgrow 32 bits or the grid.
-    pub fn finish(self, client: &Client) -> Option<(CubeTensor, CubeTensor)> {
+    /// Merges the parts, if there are any.
+    fn finish(self, client: &Client) -> Option<(CubeTensor, CubeTensor)> {
         if let Some(parts) = &self.parts {
             self.merge(client, parts)?;
         }

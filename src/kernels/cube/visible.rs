@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::super::Regions;
+use crate::kernels::Regions;
 
 /// [`Regions`] against a problem's lengths, reduced to what a kernel compares.
 ///

@@ -11,8 +11,8 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 use cubecl::{calculate_cube_count_elemwise, tensor_vector_size_parallel};
 
-use super::super::RowChoice;
-use super::{gather, rotate, score, select};
+use super::{gather_rows, rotate, select_rows, silu_scores};
+use crate::kernels::RowChoice;
 
 /// Units of the cube that serves a head, where the device allows as many; a power of two.
 const SELECT_UNITS: u32 = 1024;
@@ -32,7 +32,7 @@ fn units(client: &cubecl::client::Client, work: usize) -> (CubeCount, CubeDim) {
     (calculate_cube_count_elemwise(client, work, dim), dim)
 }
 
-/// [`rotate`](super::super::rotate()): `x` `[batch, seq, heads * head_dim]` to
+/// [`rotate`](crate::kernels::rotate()): `x` `[batch, seq, heads * head_dim]` to
 /// `[batch, heads, seq, head_dim]`.
 pub fn rotate(
     x: &CubeTensor,
@@ -73,7 +73,7 @@ pub fn rotate(
     let (count, dim) = units(&client, pairs);
     // SAFETY: a unit beyond the last pair does nothing; shapes have been checked by the caller.
     unsafe {
-        rotate::rotate_half::launch_unchecked(
+        rotate::rotate::launch_unchecked(
             &client,
             count,
             dim,
@@ -92,12 +92,12 @@ pub fn rotate(
     Some(out)
 }
 
-/// [`silu_scores`](super::super::silu_scores()): `hidden` `[batch, rows, width]` and `weight`
+/// [`silu_scores`](crate::kernels::silu_scores()): `hidden` `[batch, rows, width]` and `weight`
 /// `[width, outputs]` to `[batch, outputs, rows]`, f32.
-pub fn score_rows(hidden: &CubeTensor, weight: &CubeTensor) -> Option<CubeTensor> {
+pub fn silu_scores(hidden: &CubeTensor, weight: &CubeTensor) -> Option<CubeTensor> {
     let [batch, rows, width] = hidden.meta.shape().dims();
     let outputs = weight.meta.shape()[1];
-    if batch * rows * width * outputs == 0 || outputs > score::MAX_OUTPUTS {
+    if batch * rows * width * outputs == 0 || outputs > silu_scores::MAX_OUTPUTS {
         return None;
     }
     let hidden = into_contiguous(hidden.clone());
@@ -105,16 +105,16 @@ pub fn score_rows(hidden: &CubeTensor, weight: &CubeTensor) -> Option<CubeTensor
     weight.meta.swap(0, 1);
     let weight = into_contiguous(weight);
     let out = empty(&hidden, Shape::new([batch, outputs, rows]), DType::F32);
-    let cubes = u32::try_from((batch * rows).div_ceil(score::ROWS as usize)).ok()?;
+    let cubes = u32::try_from((batch * rows).div_ceil(silu_scores::ROWS as usize)).ok()?;
     let client = hidden.client.clone();
     // A grid's first dimension is limited to 65,535 cubes on some devices.
     let count = cubecl::calculate_cube_count_elemwise(&client, cubes as usize, CubeDim::new_1d(1));
     // SAFETY: a row beyond the last is neither read nor written; shapes have been checked by the caller.
     unsafe {
-        score::score_rows::launch_unchecked(
+        silu_scores::silu_scores::launch_unchecked(
             &client,
             count,
-            CubeDim::new_2d(score::LANES, score::ROWS),
+            CubeDim::new_2d(silu_scores::LANES, silu_scores::ROWS),
             address(&[&hidden, &weight, &out]),
             hidden.clone().into_buffer_arg(),
             weight.clone().into_buffer_arg(),
@@ -132,9 +132,9 @@ pub fn score_rows(hidden: &CubeTensor, weight: &CubeTensor) -> Option<CubeTensor
     Some(out)
 }
 
-/// [`select_rows`](super::super::select_rows()): `scores` `[batch, kv_heads, rows]` and `before`
+/// [`select_rows`](crate::kernels::select_rows()): `scores` `[batch, kv_heads, rows]` and `before`
 /// `[batch, kv_heads, context]`, f32, to `[batch, kv_heads, kept]`, i32.
-pub fn highest_rows(scores: &CubeTensor, before: &CubeTensor, choice: &RowChoice) -> CubeTensor {
+pub fn select_rows(scores: &CubeTensor, before: &CubeTensor, choice: &RowChoice) -> CubeTensor {
     let [batch, kv_heads, rows] = scores.meta.shape().dims();
     let context = before.meta.shape()[2];
     let (selectable, kept) = (choice.selectable.len(), choice.kept());
@@ -158,7 +158,7 @@ pub fn highest_rows(scores: &CubeTensor, before: &CubeTensor, choice: &RowChoice
     // SAFETY: rows stay within their tensors by the caller's checks; the numbers of a head are at least
     // as many as the rows kept of it, so that every place of the output is written once.
     unsafe {
-        select::pool_scores::launch_unchecked(
+        select_rows::pool_scores::launch_unchecked(
             &client,
             count,
             dim,
@@ -173,7 +173,7 @@ pub fn highest_rows(scores: &CubeTensor, before: &CubeTensor, choice: &RowChoice
             selectable,
             choice.window / 2,
         );
-        select::highest_rows::launch_unchecked(
+        select_rows::select_rows::launch_unchecked(
             &client,
             CubeCount::new_1d((batch * kv_heads) as u32),
             CubeDim::new_1d(head_units),
@@ -189,7 +189,7 @@ pub fn highest_rows(scores: &CubeTensor, before: &CubeTensor, choice: &RowChoice
     out
 }
 
-/// [`gather_rows`](super::super::gather_rows()): `keys`, `values` `[batch, kv_heads, seq_kv, head_dim]`
+/// [`gather_rows`](crate::kernels::gather_rows()): `keys`, `values` `[batch, kv_heads, seq_kv, head_dim]`
 /// and `rows` `[batch, kv_heads, count]`, i32, to `[2 * batch, kv_heads, count, head_dim]`.
 pub fn gather_rows(keys: &CubeTensor, values: &CubeTensor, rows: &CubeTensor) -> CubeTensor {
     let [batch, kv_heads, _, head_dim] = keys.meta.shape().dims();
@@ -205,7 +205,7 @@ pub fn gather_rows(keys: &CubeTensor, values: &CubeTensor, rows: &CubeTensor) ->
     let (cubes, dim) = units(&client, work);
     // SAFETY: rows are clamped to the keys' own, and a unit beyond the output does nothing.
     unsafe {
-        gather::gather_rows::launch_unchecked(
+        gather_rows::gather_rows::launch_unchecked(
             &client,
             cubes,
             dim,

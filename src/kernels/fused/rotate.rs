@@ -14,7 +14,7 @@ use cubecl::prelude::*;
 /// `pairs` and `half` count vectors: all pairs of them, and those of half a head.
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
-pub fn rotate_half<E: Float, N: Size>(
+pub fn rotate<E: Float, N: Size>(
     x: &Tensor<Vector<E, N>>,
     cos: &[Vector<f32, N>],
     sin: &[Vector<f32, N>],

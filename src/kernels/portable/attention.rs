@@ -2,15 +2,15 @@
 
 use cubecl::prelude::*;
 
-use super::super::cube::arguments::Arguments;
-use super::super::cube::block::{Block, block_at};
-use super::super::cube::{HIDDEN, NEGATIVE_INFINITY};
 use super::softmax::{RowState, hide, share_max, share_sums, weigh};
 use super::stage::{
     Chunk, key_rows, multiply_keys, multiply_values, query_rows, stage_keys, stage_queries,
     stage_values,
 };
 use super::table::Tile;
+use crate::kernels::cube::arguments::Arguments;
+use crate::kernels::cube::block::{Block, block_at};
+use crate::kernels::cube::{HIDDEN, NEGATIVE_INFINITY};
 
 /// Attention of one block of packed rows over its keys.
 ///

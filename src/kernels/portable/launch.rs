@@ -7,20 +7,19 @@ use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
 use half::{bf16, f16};
 
-use super::super::Regions;
-use super::super::cube::arguments::Arguments;
-use super::super::cube::lengths::{Lengths, Views};
-use super::super::cube::tensors::{Outputs, buffer, dims, readable, strides};
 use super::attention::attention_portable;
 use super::plan::{Plan, Problem};
 use super::table::CHUNK;
+use crate::kernels::Regions;
+use crate::kernels::cube::arguments::Arguments;
+use crate::kernels::cube::tensors::{Tensors, lengths};
 
 /// Attention in f32 arithmetic: out `[batch, heads, seq_q, head_dim]`, whose memory runs
 /// `[batch, seq_q, heads, head_dim]`, and lse `[batch, heads, seq_q]`, f32.
 ///
 /// `None` where the table has no tile, the device lacks the dtype, or nothing is to be computed.
-/// Arguments have been checked by [`attention`](super::super::attention()).
-pub fn attend(
+/// Arguments have been checked by [`attention`](crate::kernels::attention()).
+pub fn attention(
     q: &CubeTensor,
     k: &CubeTensor,
     v: &CubeTensor,
@@ -29,16 +28,8 @@ pub fn attend(
     let client = q.client.clone();
     let problem = problem(q, k)?;
     let plan = problem.plan(problem.tile()?)?;
-    let [q, k, v] = [q, k, v].map(|tensor| readable(tensor, CHUNK));
-    let outputs = Outputs::new(&q, plan.tile.parts.then_some(plan.splits));
-    let (out, lse, out_strides) = outputs.written();
-    let views = Views {
-        q: strides(&q),
-        k: strides(&k),
-        v: strides(&v),
-        out: out_strides,
-    };
-    let arguments = problem.arguments(&plan, regions, &views)?;
+    let tensors = Tensors::new([q, k, v], CHUNK, plan.tile.parts.then_some(plan.splits));
+    let arguments = problem.arguments(&plan, regions, &tensors.views())?;
     let parts = plan.tile.parts;
     let launch = match q.dtype {
         DType::F16 if parts => launch::<f16, f32>,
@@ -47,11 +38,11 @@ pub fn attend(
         DType::BF16 => launch::<bf16, bf16>,
         _ => launch::<f32, f32>,
     };
-    launch(&client, &plan, [&q, &k, &v], out, lse, arguments);
-    outputs.finish(&client)
+    launch(&client, &plan, tensors.buffers(), arguments);
+    tensors.finish(&client)
 }
 
-/// What the table is asked; `None` for types that the device lacks.
+/// The problem that the table is searched for; `None` for types that the device lacks.
 fn problem(q: &CubeTensor, k: &CubeTensor) -> Option<Problem> {
     let properties = q.client.properties();
     let kind = match q.dtype {
@@ -63,31 +54,20 @@ fn problem(q: &CubeTensor, k: &CubeTensor) -> Option<Problem> {
     if !properties.supports_type(ElemType::Float(kind)) {
         return None;
     }
-    let [batch, heads, seq_q, head_dim] = dims(q);
-    let [_, kv_heads, seq_kv, _] = dims(k);
     let hardware = &properties.hardware;
     Some(Problem {
         shared_bytes: hardware.max_shared_memory_size,
         units: hardware.max_units_per_cube as usize,
         grid: hardware.max_cube_count,
         multiprocessors: hardware.num_streaming_multiprocessors.map(|n| n as usize),
-        lengths: Lengths {
-            batch,
-            heads,
-            kv_heads,
-            seq_q,
-            seq_kv,
-            head_dim,
-        },
+        lengths: lengths(q, k),
     })
 }
 
 fn launch<E: Float, O: Float>(
     client: &Client,
     plan: &Plan,
-    [q, k, v]: [&CubeTensor; 3],
-    out: &CubeTensor,
-    lse: &CubeTensor,
+    [q, k, v, out, lse]: [BufferArg; 5],
     arguments: Arguments,
 ) {
     // SAFETY: views, lengths and regions have been checked; what a block reads and writes lies within
@@ -97,11 +77,11 @@ fn launch<E: Float, O: Float>(
             client,
             CubeCount::Static(plan.cubes.0, plan.cubes.1, plan.cubes.2),
             CubeDim::new_1d(plan.tile.units() as u32),
-            buffer(q),
-            buffer(k),
-            buffer(v),
-            buffer(out),
-            buffer(lse),
+            q,
+            k,
+            v,
+            out,
+            lse,
             arguments.launch(),
             plan.tile,
         );

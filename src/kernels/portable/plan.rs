@@ -1,11 +1,11 @@
 //! From a problem to a launch: which tile, how many blocks, which scalars.
 
-use super::super::Regions;
-use super::super::cube::arguments::Arguments;
-use super::super::cube::lengths::{Lengths, Views};
 use super::table::{CHUNK, TABLE, Tile};
+use crate::kernels::Regions;
+use crate::kernels::cube::arguments::Arguments;
+use crate::kernels::cube::lengths::{Lengths, Views};
 
-/// Multiprocessors assumed of a device that does not tell: WebGPU has no such property. A small
+/// Multiprocessors assumed of a device that does not report them: WebGPU has no such property. A small
 /// graphics card; on a larger one a decoding step uses fewer units than it could, on a smaller one the
 /// parts are shorter than they need be.
 const UNKNOWN_MULTIPROCESSORS: usize = 32;
@@ -19,7 +19,7 @@ pub struct Problem {
     pub units: usize,
     /// Blocks along x, y and z.
     pub grid: (u32, u32, u32),
-    /// Multiprocessors of the device, where it tells.
+    /// Multiprocessors of the device, where it reports them.
     pub multiprocessors: Option<usize>,
     /// The tensors' lengths.
     pub lengths: Lengths,

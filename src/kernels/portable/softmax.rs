@@ -1,14 +1,14 @@
 //! Online softmax on a unit's scores.
 //!
 //! FlashAttention-2, arXiv 2307.08691, section 3.1: the running maximum rescales what was summed
-//! before; the normalisation waits until the end. The units of a row meet in shared memory.
+//! before; the normalisation waits until the end. The units of a row exchange them in shared memory.
 
 use cubecl::prelude::*;
 
-use super::super::cube::arguments::Arguments;
-use super::super::cube::{FLOOR, HIDDEN};
 use super::stage::Chunk;
 use super::table::Tile;
+use crate::kernels::cube::arguments::Arguments;
+use crate::kernels::cube::{FLOOR, HIDDEN};
 
 /// Weight of a hidden key in shared memory, which [`multiply_values`](super::stage::multiply_values)
 /// tells from the 0 of a key that is seen.

@@ -4,9 +4,9 @@
 
 use cubecl::prelude::*;
 
-use super::super::cube::arguments::{Arguments, Strides};
-use super::super::cube::block::Block;
 use super::table::Tile;
+use crate::kernels::cube::arguments::{Arguments, Strides};
+use crate::kernels::cube::block::Block;
 
 /// Four elements: the widest read that every runtime has.
 pub type Chunk<E> = Vector<E, Const<4>>;

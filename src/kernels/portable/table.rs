@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-pub use super::super::cube::lengths::Rows;
+pub use crate::kernels::cube::lengths::Rows;
 
 /// Elements that the kernel reads and writes at once: the widest vector that WGSL has.
 pub const CHUNK: usize = 4;

@@ -2,10 +2,10 @@
 
 use cubecl::prelude::*;
 
-pub use super::super::cube::block::*;
+pub use crate::kernels::cube::block::*;
 
-use super::super::cube::arguments::Arguments;
 use super::tiles::opaque;
+use crate::kernels::cube::arguments::Arguments;
 
 #[cube]
 impl Block {

@@ -68,6 +68,7 @@ impl Choice {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::cube::lengths::Lengths;
     use crate::kernels::tensor_core::table::Dtype;
 
     #[test]
@@ -78,12 +79,14 @@ mod tests {
                 shared_bytes: 232_448,
                 multiprocessors: 132,
                 dtype: Dtype::Bf16,
-                head_dim: 128,
-                batch: 1,
-                heads: 32,
-                kv_heads: 8,
-                seq_q,
-                seq_kv: 16_384,
+                lengths: Lengths {
+                    batch: 1,
+                    heads: 32,
+                    kv_heads: 8,
+                    seq_q,
+                    seq_kv: 16_384,
+                    head_dim: 128,
+                },
             };
             let choice = Choice::named(word).expect("a choice");
             choice.kernel(&problem).map(|kernel| kernel.to_string())

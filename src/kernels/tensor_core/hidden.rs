@@ -8,9 +8,9 @@
 
 use cubecl::prelude::*;
 
-use super::super::cube::visible::Visible;
 use super::block::Block;
 use super::tiles::{Chunk, TileShape, opaque, place, shared_address};
+use crate::kernels::cube::visible::Visible;
 
 /// The smallest keys found: among the passing keys, which anchor rows skip, and behind them.
 pub const NOTES: usize = 2;

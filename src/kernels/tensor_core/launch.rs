@@ -6,21 +6,21 @@ use cubecl::client::Client;
 use cubecl::prelude::*;
 use half::{bf16, f16};
 
-use super::super::Regions;
-use super::super::cube::arguments::Arguments;
-use super::super::cube::tensors::{Outputs, buffer, dims, readable, strides};
 use super::choice::Choice;
 use super::mma::attention_mma;
-use super::plan::{CHUNK, Plan, Problem, Views};
+use super::plan::{CHUNK, Plan, Problem};
 use super::table::{Dtype, Kernel, MmaTile, WgmmaTile};
 use super::wgmma::attention_wgmma;
+use crate::kernels::Regions;
+use crate::kernels::cube::arguments::Arguments;
+use crate::kernels::cube::tensors::{Tensors, lengths};
 
 /// Attention on tensor cores: out `[batch, heads, seq_q, head_dim]`, whose memory runs
 /// `[batch, seq_q, heads, head_dim]`, and lse `[batch, heads, seq_q]`, f32.
 ///
 /// `None` where the table has no kernel: another runtime than CUDA, an older device, f32, another
-/// head_dim, or nothing to compute. Arguments have been checked by [`attention`](super::super::attention()).
-pub fn attend(
+/// head_dim, or nothing to compute. Arguments have been checked by [`attention`](crate::kernels::attention()).
+pub fn attention(
     q: &CubeTensor,
     k: &CubeTensor,
     v: &CubeTensor,
@@ -30,21 +30,13 @@ pub fn attend(
     let problem = problem(q, k)?;
     let plan = problem.plan(Choice::of_environment().kernel(&problem)?)?;
     tracing::trace!(kernel = %plan.kernel, splits = plan.splits, "attention");
-    let [q, k, v] = [q, k, v].map(|tensor| readable(tensor, CHUNK));
-    let outputs = Outputs::new(&q, plan.kernel.parts().then_some(plan.splits));
-    let (out, lse, out_strides) = outputs.written();
-    let views = Views {
-        q: strides(&q),
-        k: strides(&k),
-        v: strides(&v),
-        out: out_strides,
-    };
-    let arguments = problem.arguments(&plan, regions, &views)?;
-    launch(&client, &plan, [&q, &k, &v], out, lse, arguments);
-    outputs.finish(&client)
+    let tensors = Tensors::new([q, k, v], CHUNK, plan.kernel.parts().then_some(plan.splits));
+    let arguments = problem.arguments(&plan, regions, &tensors.views())?;
+    launch(&client, &plan, tensors.buffers(), arguments);
+    tensors.finish(&client)
 }
 
-/// What the table is asked; `None` for devices and types that it knows nothing of.
+/// The problem that the table is searched for; `None` for devices and types that it has no line for.
 fn problem(q: &CubeTensor, k: &CubeTensor) -> Option<Problem> {
     let properties = q.client.properties();
     let dtype = match q.dtype {
@@ -52,50 +44,36 @@ fn problem(q: &CubeTensor, k: &CubeTensor) -> Option<Problem> {
         DType::BF16 => Dtype::Bf16,
         _ => return None,
     };
-    // CUDA's runtime names the compute capability that it compiles for, and no other runtime does so.
+    // CUDA's runtime names the compute capability that it compiles for; no other runtime does.
     let architecture = properties.identity.fingerprint.strip_prefix("ptx_sm")?;
-    let [batch, heads, seq_q, head_dim] = dims(q);
-    let [_, kv_heads, seq_kv, _] = dims(k);
     Some(Problem {
         architecture: architecture.parse().ok()?,
         shared_bytes: properties.hardware.max_shared_memory_size,
         multiprocessors: properties.hardware.num_streaming_multiprocessors? as usize,
         dtype,
-        head_dim,
-        batch,
-        heads,
-        kv_heads,
-        seq_q,
-        seq_kv,
+        lengths: lengths(q, k),
     })
 }
 
-fn launch(
-    client: &Client,
-    plan: &Plan,
-    inputs: [&CubeTensor; 3],
-    out: &CubeTensor,
-    lse: &CubeTensor,
-    arguments: Arguments,
-) {
+fn launch(client: &Client, plan: &Plan, buffers: [BufferArg; 5], arguments: Arguments) {
     match (plan.kernel, plan.kernel.dtype()) {
         (Kernel::Mma(tile), Dtype::Bf16) if tile.parts => {
-            launch_mma::<bf16, f32>(client, plan, tile, inputs, out, lse, arguments);
+            launch_mma::<bf16, f32>(client, plan, tile, buffers, arguments);
         }
         (Kernel::Mma(tile), Dtype::F16) if tile.parts => {
-            launch_mma::<f16, f32>(client, plan, tile, inputs, out, lse, arguments);
+            launch_mma::<f16, f32>(client, plan, tile, buffers, arguments);
         }
         (Kernel::Mma(tile), Dtype::Bf16) => {
-            launch_mma::<bf16, bf16>(client, plan, tile, inputs, out, lse, arguments);
+            launch_mma::<bf16, bf16>(client, plan, tile, buffers, arguments);
         }
         (Kernel::Mma(tile), Dtype::F16) => {
-            launch_mma::<f16, f16>(client, plan, tile, inputs, out, lse, arguments);
+            launch_mma::<f16, f16>(client, plan, tile, buffers, arguments);
         }
         (Kernel::Wgmma(tile), Dtype::Bf16) => {
-            launch_wgmma::<bf16>(client, plan, tile, inputs, out, lse, arguments);
+            launch_wgmma::<bf16>(client, plan, tile, buffers, arguments);
         }
         (Kernel::Wgmma(tile), Dtype::F16) => {
-            launch_wgmma::<f16>(client, plan, tile, inputs, out, lse, arguments);
+            launch_wgmma::<f16>(client, plan, tile, buffers, arguments);
         }
     }
 }
@@ -108,9 +86,7 @@ fn launch_mma<E: Float, O: Float>(
     client: &Client,
     plan: &Plan,
     tile: MmaTile,
-    [q, k, v]: [&CubeTensor; 3],
-    out: &CubeTensor,
-    lse: &CubeTensor,
+    [q, k, v, out, lse]: [BufferArg; 5],
     arguments: Arguments,
 ) {
     // SAFETY: views, lengths and regions have been checked; what a block reads and writes lies within
@@ -121,11 +97,11 @@ fn launch_mma<E: Float, O: Float>(
             cubes(plan),
             plan.kernel.cube_dim(),
             tile.output_width(),
-            buffer(q),
-            buffer(k),
-            buffer(v),
-            buffer(out),
-            buffer(lse),
+            q,
+            k,
+            v,
+            out,
+            lse,
             arguments.launch(),
             tile,
         );
@@ -136,9 +112,7 @@ fn launch_wgmma<E: Float>(
     client: &Client,
     plan: &Plan,
     tile: WgmmaTile,
-    [q, k, v]: [&CubeTensor; 3],
-    out: &CubeTensor,
-    lse: &CubeTensor,
+    [q, k, v, out, lse]: [BufferArg; 5],
     arguments: Arguments,
 ) {
     // SAFETY: as above.
@@ -151,11 +125,11 @@ fn launch_wgmma<E: Float>(
             tile.output_registers(),
             tile.weight_registers(),
             tile.both_registers(),
-            buffer(q),
-            buffer(k),
-            buffer(v),
-            buffer(out),
-            buffer(lse),
+            q,
+            k,
+            v,
+            out,
+            lse,
             arguments.launch(),
             tile,
         );

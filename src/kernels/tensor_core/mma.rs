@@ -7,7 +7,6 @@
 use cubecl::cmma::MmaDefinition;
 use cubecl::prelude::*;
 
-use super::super::cube::arguments::Arguments;
 use super::block::block_at;
 use super::hidden::{NOTES, clean, clear_notes};
 use super::output::write_rows;
@@ -18,6 +17,7 @@ use super::tiles::{
     Chunk, TileShape, commit_copies, copy_keys, copy_queries, key_rows, opaque, tile_chunks,
     wait_copies,
 };
+use crate::kernels::cube::arguments::Arguments;
 
 /// Attention of one block of packed rows over its keys.
 ///

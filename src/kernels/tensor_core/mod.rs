@@ -16,8 +16,8 @@
 //!
 //! Regions, blocks of packed rows and the merge of split keys are [`cube`](super::cube)'s.
 //!
-//! Everything but `launch` needs CubeCL alone; `tests/cuda` compiles it to CUDA C++, holds registers
-//! and instruction counts to a table and runs the result in a simulator.
+//! `tests/cuda` compiles the kernels to CUDA C++, compares registers and instruction counts with a table and
+//! runs the result in a simulator.
 //!
 //! # References
 //!

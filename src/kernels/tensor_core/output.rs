@@ -2,11 +2,11 @@
 
 use cubecl::prelude::*;
 
-use super::super::cube::arguments::Arguments;
 use super::block::Block;
 use super::hidden::sees_noted;
 use super::softmax::{Fragments, RowState, row_sum};
 use super::tiles::{Chunk, place, shared_address};
+use crate::kernels::cube::arguments::Arguments;
 
 /// Normalises the rows of a plane and writes them. `row` is the plane's first row in the block, whose
 /// queries have been read: their place in `tile` is reused, so that global memory sees whole chunks.

@@ -1,11 +1,9 @@
 //! From a problem to a launch: which kernel, how many blocks, which scalars.
 
-pub use super::super::cube::lengths::Views;
-
-use super::super::Regions;
-use super::super::cube::arguments::Arguments;
-use super::super::cube::lengths::Lengths;
 use super::table::{Dtype, Kernel, Line, TABLE};
+use crate::kernels::Regions;
+use crate::kernels::cube::arguments::Arguments;
+use crate::kernels::cube::lengths::{Lengths, Views};
 
 /// Elements that a kernel reads and writes at once: 16 bytes.
 pub const CHUNK: usize = 8;
@@ -23,18 +21,8 @@ pub struct Problem {
     pub multiprocessors: usize,
     /// Element type.
     pub dtype: Dtype,
-    /// Columns of queries, keys and values.
-    pub head_dim: usize,
-    /// Batch entries.
-    pub batch: usize,
-    /// Query heads.
-    pub heads: usize,
-    /// Key/value heads.
-    pub kv_heads: usize,
-    /// Query rows.
-    pub seq_q: usize,
-    /// Keys.
-    pub seq_kv: usize,
+    /// The tensors' lengths.
+    pub lengths: Lengths,
 }
 
 /// How a problem is launched.
@@ -49,23 +37,12 @@ pub struct Plan {
 }
 
 impl Problem {
-    fn lengths(&self) -> Lengths {
-        Lengths {
-            batch: self.batch,
-            heads: self.heads,
-            kv_heads: self.kv_heads,
-            seq_q: self.seq_q,
-            seq_kv: self.seq_kv,
-            head_dim: self.head_dim,
-        }
-    }
-
     /// Whether a line of the table is for this problem.
     pub fn fits(&self, line: &Line) -> bool {
         let (first, last) = line.architectures;
         (first..=last).contains(&self.architecture)
-            && line.rows.fit(self.lengths().packed_rows())
-            && line.kernel.head_dim() == self.head_dim
+            && line.rows.fit(self.lengths.packed_rows())
+            && line.kernel.head_dim() == self.lengths.head_dim
             && line.kernel.shared_bytes() <= self.shared_bytes
     }
 
@@ -78,7 +55,7 @@ impl Problem {
     /// The launch on a kernel, or `None` where positions outgrow 32 bits or the grid, or nothing is to
     /// be computed.
     pub fn plan(&self, kernel: Kernel) -> Option<Plan> {
-        let lengths = self.lengths();
+        let lengths = self.lengths;
         let (rows, keys) = (kernel.rows(), kernel.keys());
         let splits = match kernel.parts() {
             true => lengths.splits(rows, keys, self.multiprocessors)?,
@@ -94,9 +71,9 @@ impl Problem {
     /// The scalars of a launch, or `None` where a view cannot be read by 16-byte copies. `regions` have
     /// been validated.
     pub fn arguments(&self, plan: &Plan, regions: Regions, views: &Views) -> Option<Arguments> {
-        let scale = core::f64::consts::LOG2_E / (self.head_dim as f64).sqrt();
+        let scale = core::f64::consts::LOG2_E / (self.lengths.head_dim as f64).sqrt();
         let splits = plan.splits;
-        self.lengths()
+        self.lengths
             .arguments(splits, regions, views, CHUNK, scale as f32)
     }
 }
@@ -111,12 +88,14 @@ mod tests {
             shared_bytes: if architecture == 90 { 232_448 } else { 101_376 },
             multiprocessors: 132,
             dtype: Dtype::Bf16,
-            head_dim,
-            batch: 1,
-            heads: 32,
-            kv_heads: 8,
-            seq_q,
-            seq_kv: 16_384,
+            lengths: Lengths {
+                batch: 1,
+                heads: 32,
+                kv_heads: 8,
+                seq_q,
+                seq_kv: 16_384,
+                head_dim,
+            },
         }
     }
 
@@ -145,7 +124,10 @@ mod tests {
         assert_eq!(plan.splits, 33);
         assert_eq!(plan.cubes, (33, 8, 1));
         let short = Problem {
-            seq_kv: 300,
+            lengths: Lengths {
+                seq_kv: 300,
+                ..problem.lengths
+            },
             ..problem
         };
         assert_eq!(short.plan(short.kernel().unwrap()).unwrap().splits, 2);
@@ -163,9 +145,13 @@ mod tests {
     fn what_outgrows_positions_is_refused() {
         let long = problem(90, 1 << 28, 128);
         assert!(long.plan(long.kernel().unwrap()).is_none());
+        let one = problem(90, 1, 128);
         let wide = Problem {
-            batch: 70_000,
-            ..problem(90, 1, 128)
+            lengths: Lengths {
+                batch: 70_000,
+                ..one.lengths
+            },
+            ..one
         };
         assert!(wide.plan(wide.kernel().unwrap()).is_none());
     }

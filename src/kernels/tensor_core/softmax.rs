@@ -5,9 +5,9 @@
 
 use cubecl::prelude::*;
 
-use super::super::cube::arguments::Arguments;
-use super::super::cube::{FLOOR, HIDDEN};
 use super::tiles::opaque;
+use crate::kernels::cube::arguments::Arguments;
+use crate::kernels::cube::{FLOOR, HIDDEN};
 
 /// Accumulators of 16 x 8 tiles, `[row tile * columns / 8 + column tile]`, as the tensor cores lay
 /// them out: lane `l` holds columns `2 (l % 4)` and the next, of row `l / 4` (entry 0) and of row
@@ -42,7 +42,7 @@ fn exp2(x: f32) -> f32 {
 pub struct RowState {
     /// Largest score, before scaling.
     pub max: Array<f32>,
-    /// Sum of the weights of this lane's columns alone; the lanes of a row meet in `normaliser`.
+    /// Sum of the weights of this lane's columns alone; `normaliser` adds those of a row.
     pub sum: Array<f32>,
     /// Factor from the last maximum to this one.
     pub rescale: Array<f32>,

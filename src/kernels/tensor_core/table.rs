@@ -4,7 +4,7 @@ use core::fmt;
 
 use cubecl::prelude::CubeDim;
 
-pub use super::super::cube::lengths::Rows;
+pub use crate::kernels::cube::lengths::Rows;
 
 use super::hidden::NOTES;
 use super::tiles::{TileShape, tile_chunks};

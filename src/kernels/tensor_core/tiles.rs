@@ -3,8 +3,8 @@
 use cubecl::prelude::barrier::copy_async;
 use cubecl::prelude::*;
 
-use super::super::cube::arguments::{Arguments, Strides};
 use super::block::Block;
+use crate::kernels::cube::arguments::{Arguments, Strides};
 
 /// Eight elements: the 16 bytes that one `cp.async` and one row of `ldmatrix` move.
 pub type Chunk<E> = Vector<E, Const<8>>;

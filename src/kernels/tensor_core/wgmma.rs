@@ -6,7 +6,6 @@
 
 use cubecl::prelude::*;
 
-use super::super::cube::arguments::Arguments;
 use super::block::block_at;
 use super::hidden::{NOTES, clean, clear_notes};
 use super::output::write_rows;
@@ -17,6 +16,7 @@ use super::tiles::{
     tile_chunks, wait_copies,
 };
 use super::wgmma_code::{accumulate, descriptor, finish, issue, pair, scores};
+use crate::kernels::cube::arguments::Arguments;
 
 /// The first registers of a vector as fragments of one row tile.
 #[cube]

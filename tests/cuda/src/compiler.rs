@@ -1,4 +1,4 @@
-//! CubeCL's CUDA C++ compiler, told about a device that is not there.
+//! CubeCL's CUDA C++ compiler, for a device that need not be present.
 
 use std::sync::Arc;
 

@@ -5,14 +5,14 @@ use half::{bf16, f16};
 use serde::Serialize;
 
 use crate::compiler::{Source, Target};
-use crate::kernels::cube::arguments::{ArgumentsCompilationArg, StridesCompilationArg};
-use crate::kernels::cube::merge::{UNITS, merge_parts::MergeParts};
-use crate::kernels::cube::visible::VisibleCompilationArg;
-use crate::kernels::portable::attention::attention_portable::AttentionPortable;
-use crate::kernels::portable::table::{TABLE as TILES, Tile};
-use crate::kernels::tensor_core::mma::attention_mma::AttentionMma;
-use crate::kernels::tensor_core::table::{Dtype, Kernel, MmaTile, TABLE, WgmmaTile};
-use crate::kernels::tensor_core::wgmma::attention_wgmma::AttentionWgmma;
+use burn_apb::kernels::cube::arguments::{ArgumentsCompilationArg, StridesCompilationArg};
+use burn_apb::kernels::cube::merge::{UNITS, merge_parts::MergeParts};
+use burn_apb::kernels::cube::visible::VisibleCompilationArg;
+use burn_apb::kernels::portable::attention::attention_portable::AttentionPortable;
+use burn_apb::kernels::portable::table::{TABLE as TILES, Tile};
+use burn_apb::kernels::tensor_core::mma::attention_mma::AttentionMma;
+use burn_apb::kernels::tensor_core::table::{Dtype, Kernel, MmaTile, TABLE, WgmmaTile};
+use burn_apb::kernels::tensor_core::wgmma::attention_wgmma::AttentionWgmma;
 
 /// What a launch of an emitted kernel needs to know.
 #[derive(Serialize)]
@@ -169,7 +169,7 @@ fn portable_attention(tile: Tile, dtype: &'static str) -> Result<Emitted, String
     if source.shared_bytes > tile.shared_bytes() {
         let (found, stated) = (source.shared_bytes, tile.shared_bytes());
         return Err(format!(
-            "{tile} takes {found} bytes of shared memory, the table says {stated}"
+            "{tile} takes {found} bytes of shared memory, the table states {stated}"
         ));
     }
     Ok(Emitted {
@@ -229,7 +229,7 @@ fn attention(kernel: Kernel) -> Result<Emitted, String> {
     if source.shared_bytes > kernel.shared_bytes() {
         let (found, stated) = (source.shared_bytes, kernel.shared_bytes());
         return Err(format!(
-            "{kernel} takes {found} bytes of shared memory, the table says {stated}"
+            "{kernel} takes {found} bytes of shared memory, the table states {stated}"
         ));
     }
     Ok(Emitted {
@@ -271,7 +271,7 @@ fn merge_of(head_dim: usize, dtype: &'static str) -> Result<Emitted, String> {
 ///
 /// # Errors
 ///
-/// CubeCL's message, or a kernel whose shared memory is not what the table says.
+/// CubeCL's message, or a kernel whose shared memory differs from the table.
 pub fn emit(filter: &str) -> Result<Vec<Emitted>, String> {
     let (mut emitted, mut merges) = (Vec::new(), Vec::new());
     for line in TABLE {

@@ -2,9 +2,9 @@
 
 use crate::compiler::{Source, Target};
 use crate::emit::{Emitted, buffer, settings};
-use crate::kernels::fused::score::{LANES, ROWS, score_rows::ScoreRows};
-use crate::kernels::fused::select::{highest_rows::HighestRows, pool_scores::PoolScores};
-use crate::kernels::tensor_core::table::Dtype;
+use burn_apb::kernels::fused::select_rows::{pool_scores::PoolScores, select_rows::SelectRows};
+use burn_apb::kernels::fused::silu_scores::{LANES, ROWS, silu_scores::SiluScores};
+use burn_apb::kernels::tensor_core::table::Dtype;
 use cubecl::prelude::*;
 use cubecl_core::ir::{ElemType, FloatKind};
 
@@ -15,7 +15,7 @@ const SELECT_UNITS: u32 = 256;
 /// Outputs of the scores' kernel.
 const OUTPUTS: usize = 8;
 
-fn pool(target: &Target) -> Result<Source, String> {
+fn pool_scores(target: &Target) -> Result<Source, String> {
     target.compile(PoolScores::new(
         settings(CubeDim::new_1d(UNITS)),
         target.device.clone(),
@@ -32,8 +32,8 @@ fn pool(target: &Target) -> Result<Source, String> {
     ))
 }
 
-fn highest(target: &Target) -> Result<Source, String> {
-    target.compile(HighestRows::new(
+fn select_rows(target: &Target) -> Result<Source, String> {
+    target.compile(SelectRows::new(
         settings(CubeDim::new_1d(SELECT_UNITS)),
         target.device.clone(),
         target.layouts.clone(),
@@ -46,12 +46,12 @@ fn highest(target: &Target) -> Result<Source, String> {
     ))
 }
 
-fn score(dtype: Dtype, target: &Target) -> Result<Source, String> {
+fn silu_scores(dtype: Dtype, target: &Target) -> Result<Source, String> {
     let element = ElemType::Float(match dtype {
         Dtype::Bf16 => FloatKind::BF16,
         Dtype::F16 => FloatKind::F16,
     });
-    target.compile(ScoreRows::new(
+    target.compile(SiluScores::new(
         settings(CubeDim::new_2d(LANES, ROWS)),
         target.device.clone(),
         target.layouts.clone(),
@@ -73,14 +73,14 @@ fn score(dtype: Dtype, target: &Target) -> Result<Source, String> {
 /// CubeCL's message.
 pub fn emit(filter: &str) -> Result<Vec<Emitted>, String> {
     let target = Target::new(80);
-    let score_bf16 = |target: &Target| score(Dtype::Bf16, target);
-    let score_f16 = |target: &Target| score(Dtype::F16, target);
+    let score_bf16 = |target: &Target| silu_scores(Dtype::Bf16, target);
+    let score_f16 = |target: &Target| silu_scores(Dtype::F16, target);
     type Compile<'a> = &'a dyn Fn(&Target) -> Result<Source, String>;
     let kernels: [(&str, Dtype, [u32; 2], Compile<'_>); 4] = [
-        ("pool_scores", Dtype::Bf16, [UNITS, 1], &pool),
-        ("highest_rows", Dtype::Bf16, [SELECT_UNITS, 1], &highest),
-        ("score_rows_bf16", Dtype::Bf16, [LANES, ROWS], &score_bf16),
-        ("score_rows_f16", Dtype::F16, [LANES, ROWS], &score_f16),
+        ("pool_scores", Dtype::Bf16, [UNITS, 1], &pool_scores),
+        ("select_rows", Dtype::Bf16, [SELECT_UNITS, 1], &select_rows),
+        ("silu_scores_bf16", Dtype::Bf16, [LANES, ROWS], &score_bf16),
+        ("silu_scores_f16", Dtype::F16, [LANES, ROWS], &score_f16),
     ];
     let chosen = kernels
         .into_iter()

@@ -8,13 +8,12 @@
 mod compiler;
 mod emit;
 mod emit_fused;
-// What only the crate's launches need is unused here.
-#[allow(dead_code)]
-mod kernels;
 mod plan;
 
 use std::error::Error;
 use std::path::Path;
+
+use burn_apb::kernels;
 
 fn emit_all(folder: &Path, filter: &str) -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(folder)?;

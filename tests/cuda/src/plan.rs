@@ -3,12 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use crate::emit::{tile_name, tiles};
-use crate::kernels::Regions;
-use crate::kernels::cube::arguments::{Arguments, Strides};
-use crate::kernels::cube::lengths::Lengths;
-use crate::kernels::portable::{self, table::Tile};
-use crate::kernels::tensor_core::plan::{Problem, Views};
-use crate::kernels::tensor_core::table::{Dtype, TABLE};
+use burn_apb::kernels::Regions;
+use burn_apb::kernels::cube::arguments::{Arguments, Strides};
+use burn_apb::kernels::cube::lengths::{Lengths, Views};
+use burn_apb::kernels::portable::{self, table::Tile};
+use burn_apb::kernels::tensor_core::plan::Problem;
+use burn_apb::kernels::tensor_core::table::{Dtype, TABLE};
 
 /// A problem, and the views of its tensors.
 #[derive(Deserialize)]
@@ -74,6 +74,17 @@ pub fn launch(case: &Case) -> Result<Launch, String> {
     }
 }
 
+fn lengths(case: &Case) -> Lengths {
+    Lengths {
+        batch: case.batch,
+        heads: case.heads,
+        kv_heads: case.kv_heads,
+        seq_q: case.seq_q,
+        seq_kv: case.seq_kv,
+        head_dim: case.head_dim,
+    }
+}
+
 fn launch_portable(
     case: &Case,
     tile: Tile,
@@ -85,14 +96,7 @@ fn launch_portable(
         units: 1024,
         grid: (i32::MAX as u32, 65_535, 65_535),
         multiprocessors: Some(case.multiprocessors),
-        lengths: Lengths {
-            batch: case.batch,
-            heads: case.heads,
-            kv_heads: case.kv_heads,
-            seq_q: case.seq_q,
-            seq_kv: case.seq_kv,
-            head_dim: case.head_dim,
-        },
+        lengths: lengths(case),
     };
     let plan = problem.plan(tile).ok_or("the problem does not fit")?;
     let arguments = problem
@@ -113,12 +117,7 @@ fn launch_tensor_core(case: &Case, regions: Regions, views: &Views) -> Result<La
         shared_bytes: case.shared_bytes,
         multiprocessors: case.multiprocessors,
         dtype,
-        head_dim: case.head_dim,
-        batch: case.batch,
-        heads: case.heads,
-        kv_heads: case.kv_heads,
-        seq_q: case.seq_q,
-        seq_kv: case.seq_kv,
+        lengths: lengths(case),
     };
     let kernel = match &case.kernel {
         None => problem.kernel(),

@@ -62,7 +62,7 @@ fn order(score: f32) -> u32 {
     if magnitude == 0u32 {
         ordered = 0x8000_0000u32;
     }
-    // Not a number: bits above those of infinity. (Comparing floats is not told to see this.)
+    // Not a number: bits above those of infinity. (Comparing floats need not detect it.)
     if magnitude > 0x7F80_0000u32 {
         ordered = 0u32;
     }
@@ -81,7 +81,7 @@ const CANDIDATES: usize = 3;
 ///
 /// Cubes: `batch * kv_heads` of `units` units.
 #[cube(launch_unchecked, address_type = "dynamic")]
-pub fn highest_rows(
+pub fn select_rows(
     ordered: &[u32],
     out: &mut [i32],
     selectable: usize,

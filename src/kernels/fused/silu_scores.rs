@@ -10,7 +10,7 @@ pub const ROWS: u32 = 8;
 pub const MAX_OUTPUTS: usize = 32;
 
 /// `silu(hidden) weight`: each unit sums a share of a row for every output, and the shares of a row
-/// meet in shared memory.
+/// are added in shared memory.
 ///
 /// # Shapes
 ///
@@ -21,7 +21,7 @@ pub const MAX_OUTPUTS: usize = 32;
 /// Cubes: `batch * rows / ROWS` of `(LANES, ROWS)` units.
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
-pub fn score_rows<E: Float, W: Float>(
+pub fn silu_scores<E: Float, W: Float>(
     hidden: &[E],
     weight: &[W],
     out: &mut [f32],
