@@ -573,7 +573,7 @@ mod tests {
 
     /// Holds across machines and versions: the draws of a seed are part of what a user repeats.
     #[test]
-    fn equal_seeds_draw_equal_tokens() {
+    fn the_draws_of_a_seed_are_fixed() {
         let mut sampler = sampler(|c| c.seed = 42);
         let drawn: Vec<u32> = (0..12)
             .map(|_| sampler.sample(&mut four()).unwrap())

@@ -1,5 +1,6 @@
 //! `apb trace`: runs one reference case and writes what it computed, for comparison.
 
+use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 

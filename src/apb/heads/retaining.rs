@@ -7,6 +7,7 @@
 use burn::config::Config;
 use burn::module::Module;
 use burn::nn::Linear;
+use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
 
 use crate::kernels::{KernelError, silu_scores};
@@ -90,6 +91,19 @@ impl RetainingHead {
         }
         let projections = Tensor::cat(vec![query_flat, key_flat, value_flat], 2);
         silu_scores(apply(&self.fc1, projections)?, self.fc2.weight.val())
+    }
+
+    /// The raw scores of some rows, in Burn's own operations, which have a gradient: for training, and
+    /// the reference of [`score`](Self::score).
+    ///
+    /// # Shapes
+    ///
+    /// - `projections`: queries, keys and values side by side, `[batch, rows, (heads + 2 * kv_heads) *
+    ///   head_dim]`, dtype of the weights
+    /// - output: `[batch, kv_heads, rows]`, dtype of the weights
+    pub fn forward(&self, projections: Tensor<3>) -> Tensor<3> {
+        let hidden = silu(self.fc1.forward(projections));
+        self.fc2.forward(hidden).swap_dims(1, 2)
     }
 }
 
