@@ -1005,8 +1005,11 @@ fn smollm2_converts_to_the_bytes_of_the_reference() {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
+    // The name that the file has in the package is written into the header.
+    let named = folder.path().join("SmolLM2-135M-Instruct.Q4_1.gguf");
+    fs::copy(path, &named).unwrap();
     let out = folder.path().join("smollm2");
-    let report = convert(path, &out, FloatDType::F32, &mut |_| {}).unwrap();
+    let report = convert(named, &out, FloatDType::F32, &mut |_| {}).unwrap();
     assert_eq!(report.tensors, 272);
     assert_eq!(report.parameters, 134_515_008);
     let mut hash = Sha256::new();
