@@ -171,7 +171,7 @@ impl Reading {
         LoadOptions::new(self.compute.dtype()).with_strict(self.strict)
     }
 
-    /// As the library says it.
+    /// As the options of the library.
     pub fn options(&self) -> Result<AnswerOptions, CliError> {
         Ok(AnswerOptions {
             prompt: self.prompt.options()?,
@@ -233,7 +233,7 @@ fn template_variable(flag: &str) -> Result<(String, TemplateValue), String> {
 }
 
 impl Prompt {
-    /// As the library says it.
+    /// As the options of the library.
     pub fn options(&self) -> Result<PromptOptions, CliError> {
         let template = match (&self.chat_template, &self.template, self.raw) {
             (Some(file), ..) => TemplateChoice::Source(read_text(file, "chat template")?),
@@ -266,7 +266,7 @@ pub struct Anchor {
 }
 
 impl Anchor {
-    /// As the library says it.
+    /// As the options of the library.
     pub fn query(&self) -> AnchorQuery {
         match (&self.anchor_query, self.no_anchor_query) {
             (Some(text), _) => AnchorQuery::Text(text.clone()),
@@ -348,9 +348,9 @@ impl Sampling {
                 "{unusable}; mend the file, or give the value as a flag, or --greedy"
             )));
         }
-        // Those that nobody needs were said when the model was opened.
-        let (_, said) = model.generation.unusable_but(&[]);
-        for unusable in ignored.iter().filter(|value| !said.contains(value)) {
+        // Values that are not needed were reported when the model was opened.
+        let (_, reported) = model.generation.unusable_but(&[]);
+        for unusable in ignored.iter().filter(|value| !reported.contains(value)) {
             output.note(format!("warning: {unusable}; the flags are used"));
         }
         let mut config = match self.greedy {
@@ -481,7 +481,7 @@ impl Compute {
     pub fn exchange(&self, environment: &Environment) -> Result<TransportKind, CliError> {
         #[cfg(feature = "nccl")]
         if let DeviceName::Cuda(index) = self.device {
-            // What a machine lacks is said before others wait for it.
+            // A missing library is reported before other processes wait for this one.
             burn_apb::ranks::nccl_version()?;
             self.device()?;
             return Ok(TransportKind::Nccl {

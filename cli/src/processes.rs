@@ -1,4 +1,4 @@
-//! A command that several processes run together: who speaks, what they agree on, how they end.
+//! Running a command by one process or several: output, agreement, exit codes.
 
 use std::fs::File;
 use std::io::Write;
@@ -21,21 +21,21 @@ static LOG: OnceLock<Mutex<File>> = OnceLock::new();
 pub fn log(line: &str) {
     if let Some(log) = LOG.get() {
         let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-        // A log that cannot be written is no reason to stop.
+        // The command goes on without a log that cannot be written.
         let _ = writeln!(log, "{line}");
     }
 }
 
-/// What a save has under way: its folder and ranks.
+/// The folder and ranks of a save that is not yet complete.
 static UNFINISHED: OnceLock<(PathBuf, usize)> = OnceLock::new();
 
-/// Has whatever ends this process before a save of `ranks` ranks into `folder` is whole remove its
-/// files.
+/// Removes the files of a save of `ranks` ranks into `folder` if the process ends before it is
+/// complete.
 pub fn discard_at_end(folder: &Path, ranks: usize) {
     let _ = UNFINISHED.set((folder.into(), ranks));
 }
 
-/// Removes what a save has under way.
+/// Removes the files of an incomplete save.
 fn discard() {
     if let Some((folder, ranks)) = UNFINISHED.get() {
         discard_unfinished(folder, *ranks);
@@ -44,8 +44,8 @@ fn discard() {
 
 /// Runs a command in a world of one process, or of those that were started together.
 ///
-/// Process 0 speaks for all. An error that all have is printed once and has its own exit code;
-/// one that cost a rank is printed by every process, which all end with code 4.
+/// Process 0 prints. An error that all processes have is printed once and has its own exit code; the
+/// loss of a rank is printed by every process, and all end with code 4.
 pub fn run(
     flags: &Processes,
     compute: &Compute,
@@ -62,7 +62,7 @@ pub fn run(
     let output = if first { *output } else { output.silent() };
     let over = match compute.exchange(&environment) {
         Ok(over) => over,
-        // Every process of a machine lacks the same: one says so.
+        // All processes of a machine have the same error: one prints it.
         Err(error) if first => return Err(error),
         Err(error) => end_process(error.code()),
     };
@@ -74,21 +74,21 @@ pub fn run(
             .clone()
             .or_else(|| environment.rendezvous.clone()),
         on_failure: Box::new(|me, error| {
-            say(&me.to_string(), error);
+            print_error(&me.to_string(), error);
             discard();
         }),
     };
     let mut world = match World::join(&environment, options) {
         Ok(world) => world,
-        // Every process lacks the same: one says so.
+        // All processes have the same error: one prints it.
         Err(error @ RankError::Unavailable { .. }) if first => return Err(error.into()),
         Err(error @ RankError::Unavailable { .. }) => end_process(CliError::from(error).code()),
         Err(error) => {
-            say(&format!("process {}", environment.process), &error);
+            print_error(&format!("process {}", environment.process), &error);
             end_process(RANK_FAILED);
         }
     };
-    tell_of_panics(&world);
+    report_panics(&world);
     log(&format!(
         "{} joined {} processes",
         world.peer(world.process()),
@@ -100,9 +100,9 @@ pub fn run(
         return Ok(());
     };
     if error.is_shared() {
-        // Nobody is to be taken for lost before everybody has heard the same.
+        // No process ends, and is taken for lost, before all have the same error.
         if error.is_rank() || first {
-            say(&me, &error);
+            print_error(&me, &error);
         }
         world.leave_after_error();
         end_process(error.code());
@@ -110,36 +110,36 @@ pub fn run(
     if !error.is_rank() {
         world.fail(&error.to_string());
     } else if !world.claim_failure_report() {
-        // The guard has told it and ends the process.
+        // The supervising thread has reported it and ends the process.
         std::thread::sleep(Duration::MAX);
     }
-    say(&me, &error);
+    print_error(&me, &error);
     discard();
     world.abort();
     end_process(RANK_FAILED)
 }
 
-/// What ends this process, on stderr and in its log; one write, so that lines of several processes
-/// stay whole.
-fn say(who: &str, error: &dyn std::fmt::Display) {
+/// Prints the error that ends this process, and writes it to its log; one write, so that lines of
+/// several processes are not mixed.
+fn print_error(who: &str, error: &dyn std::fmt::Display) {
     let line = format!("apb: {who}: {error}");
     log(&line);
     let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
-/// A panic on the command's own thread reaches the others with its text before the process ends.
-fn tell_of_panics(world: &World) {
-    let voice = world.failure_reporter();
+/// Reports a panic of the command's own thread to the other processes before this one ends.
+fn report_panics(world: &World) {
+    let reporter = world.failure_reporter();
     let usual = std::panic::take_hook();
     let main = std::thread::current().id();
     std::panic::set_hook(Box::new(move |panic| {
         usual(panic);
         log(&format!("apb: {panic}"));
-        // A panic of a worker thread comes back on the thread that waits for it.
+        // A panic of a worker thread is raised again on the thread that waits for it.
         if std::thread::current().id() == main {
-            voice.fail(&format!("it panicked: {panic}"));
+            reporter.fail(&format!("it panicked: {panic}"));
             discard();
-            voice.abort();
+            reporter.abort();
         }
     }));
 }
@@ -153,8 +153,8 @@ fn open_log(folder: &Path, process: usize) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Goes on when every process could do its part. A failure of all is the command's own; of some, those
-/// ranks'.
+/// The result of a part of the command that every process does. The same error of all processes is the
+/// command's; an error of some is the failure of those ranks.
 pub fn agree<T>(world: &mut World, mine: Result<T, CliError>) -> Result<T, CliError> {
     if world.is_single() {
         return mine;
@@ -181,7 +181,7 @@ pub fn agree<T>(world: &mut World, mine: Result<T, CliError>) -> Result<T, CliEr
     .known())
 }
 
-/// Goes on when process 0 could do what it alone does: the others wait for it, however long it takes.
+/// The result of work that process 0 alone does; the others wait without a timeout. None on the others.
 pub fn on_first<T>(
     world: &mut World,
     work: impl FnOnce() -> Result<T, CliError>,
@@ -204,7 +204,7 @@ pub fn on_first<T>(
     }
 }
 
-/// Compares what the processes were started with; what differs is known to all.
+/// Compares the settings that the processes were started with; all get the same error.
 pub fn compare(world: &mut World, fingerprint: &[(&str, Option<String>)]) -> Result<(), CliError> {
     world.compare(fingerprint).map_err(|error| match error {
         RankError::Differs { .. } => CliError::rank(error).known(),
@@ -212,7 +212,7 @@ pub fn compare(world: &mut World, fingerprint: &[(&str, Option<String>)]) -> Res
     })
 }
 
-/// What every process measured, beside its name.
+/// The measurements of every process, with its ranks, host and process id.
 pub fn reports(world: &mut World, mine: Value) -> Result<Vec<Value>, CliError> {
     let all = world.all_gather_values(mine)?;
     let named = all.into_iter().enumerate().map(|(process, mut report)| {

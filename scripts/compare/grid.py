@@ -35,7 +35,7 @@ YARN = [rope for rope in AXES["rope"] if rope.startswith("yarn")]
 
 
 def fit(spec):
-    """Replaces values that do not go with the others by ones that do; the result is a folder somebody could have."""
+    """Replaces values that do not go with the others by ones that do; the result is a folder that a user could have."""
     spec = dict(spec)
     arch, rope = spec["arch"], spec["rope"]
     if rope == "default":

@@ -45,7 +45,7 @@ pub enum SessionError {
     OtherPlan {
         /// Tokens or ranks.
         what: &'static str,
-        /// What the plan says.
+        /// In the plan.
         planned: usize,
         /// What there is.
         found: usize,
@@ -73,7 +73,7 @@ pub enum SessionError {
     /// The device could not give back its results.
     #[error("the device failed: {reason}")]
     Device {
-        /// What the backend said.
+        /// The backend's message.
         reason: String,
     },
     /// The logits cannot be sampled from.

@@ -11,7 +11,7 @@ use crate::kernels::{KernelError, RowChoice, gather_rows, select_rows};
 /// Window of the max pooling along the rows: a row is kept for the sake of its neighbours.
 pub const POOL: usize = 5;
 
-/// The rows that one rank passes on. They stay on the device unless somebody asks.
+/// The rows that one rank passes on. They stay on the device until they are read.
 #[derive(Debug, Clone)]
 pub struct Selection {
     /// `[batch, kv_heads, l_p]`, i32: indices of local rows, ascending.

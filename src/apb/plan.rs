@@ -72,7 +72,7 @@ pub enum PlanError {
     TooFewSelectable {
         /// The rank.
         rank: usize,
-        /// Its rows that stand in nobody's anchor.
+        /// Its rows that stand in no rank's anchor.
         selectable: usize,
         /// Rows to pass on.
         passing: usize,
@@ -210,7 +210,7 @@ impl PrefillPlan {
         self.tokens.div_ceil(self.ranks)
     }
 
-    /// The document's first token that is in nobody's anchor.
+    /// The document's first token that is in no rank's anchor.
     pub fn first_selectable(&self) -> usize {
         // A query longer than the anchor is refused before this matters.
         self.anchor.saturating_sub(self.anchor_query.len())

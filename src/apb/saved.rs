@@ -42,7 +42,7 @@ struct Agreed {
     id: String,
 }
 
-/// What one file says of itself.
+/// The header of one file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Header {
     #[serde(flatten)]
@@ -66,7 +66,7 @@ pub enum SavedError {
     /// The device could not give back its tensors.
     #[error("the device failed: {reason}")]
     Device {
-        /// What the backend said.
+        /// The backend's message.
         reason: String,
     },
     /// A folder without a session.
@@ -80,7 +80,7 @@ pub enum SavedError {
     Format {
         /// The file.
         path: PathBuf,
-        /// What it says it is.
+        /// The format it names.
         found: String,
     },
     /// Files of different saves in one folder.
@@ -278,7 +278,7 @@ pub fn discard_unfinished(folder: &Path, world: usize) {
     let files = (0..world).map(|rank| folder.join(file_name(rank, world)));
     let finished = files.clone().next().is_some_and(|first| first.exists());
     for path in files {
-        // What is not there, or cannot be removed, is somebody else's.
+        // Files that are absent, or that cannot be removed, are left.
         let _ = std::fs::remove_file(partial(&path));
         if !finished {
             let _ = std::fs::remove_file(&path);

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use burn::tensor::FloatDType;
 use serde_json::json;
 
-use super::checkpoint::Checkpoint;
 use super::elements;
 use super::error::WeightsError;
 use super::file::{FileError, write_file};
@@ -14,6 +13,7 @@ use super::folder::{FolderError, write_folder, write_json};
 use super::index::SINGLE_FILE;
 use super::listing::name_of;
 use super::progress::Progress;
+use super::reader::Checkpoint;
 use super::safetensors::encode;
 use super::tensor::read_error;
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::checkpoint::Checkpoint;
+use super::reader::Checkpoint;
 use super::source::{ModelSource, SourceError};
 use crate::hex;
 use crate::model::DecoderConfig;

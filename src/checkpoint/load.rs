@@ -7,12 +7,12 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::store::{Applier, ApplyError};
 use burn::tensor::{Bool, Int, Tensor};
 
-use super::checkpoint::Checkpoint;
 use super::elements;
 use super::error::{WeightsError, panic_message};
 use super::index::INDEX_FILE;
 use super::plan::{self, Compared};
 use super::progress::Progress;
+use super::reader::Checkpoint;
 use super::report::{LoadOptions, LoadReport, LoadWarning};
 use super::tensor::read_error;
 

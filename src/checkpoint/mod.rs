@@ -6,7 +6,7 @@
 //! | `local`, `lfs` | what a given folder is: a model, a hub cache, broken links, Git LFS pointers |
 //! | `hub` | models by name, fetched into a cache (feature `hub`) |
 //! | `config` | `config.json` to a [`DecoderConfig`](crate::model::DecoderConfig) |
-//! | `checkpoint`, `tensor` | [`Checkpoint`]: the tensors of a folder, a `.safetensors` or a `.gguf` file, read lazily |
+//! | `reader`, `tensor` | [`Checkpoint`]: the tensors of a folder, a `.safetensors` or a `.gguf` file, read lazily |
 //! | `safetensors`, `index`, `shards` | the header of a file, the shard index of a folder |
 //! | `gguf` | GGUF files as Hugging Face tensors, config and tokenizer (feature `gguf`) |
 //! | `elements`, `mapped` | conversions between element types; memory-mapped files |
@@ -18,7 +18,6 @@
 //! | `file`, `folder` | [`write_file`]: files and folders that appear whole or not at all |
 //! | `listing`, `error` | lists in messages; [`WeightsError`] |
 
-mod checkpoint;
 mod config;
 #[cfg(feature = "gguf")]
 mod convert;
@@ -41,6 +40,7 @@ mod mapped;
 mod mismatch;
 mod plan;
 mod progress;
+mod reader;
 mod report;
 pub mod safetensors;
 mod shards;
@@ -48,7 +48,6 @@ pub mod source;
 mod tensor;
 mod tying;
 
-pub use checkpoint::Checkpoint;
 pub use config::ConfigError;
 #[cfg(feature = "gguf")]
 pub use convert::{ConvertError, ConvertReport, convert};
@@ -61,6 +60,7 @@ pub use index::SINGLE_FILE;
 pub use load::{load, module_path};
 pub use mismatch::{Mismatch, Missing, Unexpected, WrongShape, WrongType};
 pub use progress::Progress;
+pub use reader::Checkpoint;
 pub use report::{LoadOptions, LoadReport, LoadWarning, ShardNotes};
 pub use tensor::{StoredType, TensorInfo};
 pub use tying::resolve_tying;

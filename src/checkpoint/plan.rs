@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
-use super::checkpoint::Checkpoint;
 use super::mismatch::{HEAD, Mismatch, Missing, Unexpected, WrongShape, WrongType};
+use super::reader::Checkpoint;
 use super::tensor::{StoredType, TensorInfo};
 
 /// The path of the embedding in a decoder.

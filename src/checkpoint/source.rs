@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::checkpoint::Checkpoint;
 use super::config::ConfigError;
 use super::error::WeightsError;
 use super::listing::listing;
 use super::local::{LocalError, describe_folder, refuse_pointer};
+use super::reader::Checkpoint;
 use crate::text::chat_template::ChatTemplateFiles;
 use crate::text::json;
 #[cfg(feature = "gguf")]

@@ -2,11 +2,11 @@
 
 use burn::tensor::FloatDType;
 
-use super::checkpoint::Checkpoint;
 use super::error::WeightsError;
 use super::load::module_path;
 use super::mismatch::HEAD;
 use super::plan::EMBEDDING;
+use super::reader::Checkpoint;
 use super::report::LoadWarning;
 use crate::model::DecoderConfig;
 

@@ -163,7 +163,7 @@ fn first_rows_meta(x: &TensorSpec, rows: &usize) -> TensorSpec {
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 impl Kernels for burn_cubecl::CubeBackend {
-    fn attend(
+    fn attention(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,

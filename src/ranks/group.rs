@@ -121,16 +121,6 @@ impl RankGroup {
         self.transport.broadcast(step, 0, bytes)
     }
 
-    /// Sends the bytes `parts[p]` of process 0 to process `p`; the others pass none.
-    ///
-    /// # Errors
-    ///
-    /// [`RankError`] as the transport's.
-    pub fn scatter(&mut self, parts: Vec<Vec<u8>>) -> Result<Vec<u8>, RankError> {
-        let step = self.step_of(Operation::Scatter, 0);
-        self.transport.scatter(step, 0, parts)
-    }
-
     /// The number of ranks.
     pub fn world_size(&self) -> usize {
         self.world_size

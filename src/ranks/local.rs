@@ -33,13 +33,4 @@ impl Transport for Local {
     fn broadcast(&mut self, _: Step, _: usize, bytes: Vec<u8>) -> Result<Vec<u8>, RankError> {
         Ok(bytes)
     }
-
-    fn scatter(
-        &mut self,
-        _: Step,
-        _: usize,
-        mut parts: Vec<Vec<u8>>,
-    ) -> Result<Vec<u8>, RankError> {
-        Ok(parts.pop().unwrap_or_default())
-    }
 }

@@ -18,22 +18,19 @@ pub enum Operation {
     AllToAll,
     /// Partial attention outputs of rows that follow the document, with their normalisers.
     GatherPartials,
-    /// One sends the same to all: tokens.
+    /// One sends the same to all: the document, tokens.
     Broadcast,
-    /// One sends each a part of its own: the document.
-    Scatter,
     /// Small values of every process to all: settings, progress, errors.
     GatherValues,
 }
 
 impl Operation {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 6] = [
         Self::AllGather,
         Self::Shift,
         Self::AllToAll,
         Self::GatherPartials,
         Self::Broadcast,
-        Self::Scatter,
         Self::GatherValues,
     ];
 
@@ -45,7 +42,6 @@ impl Operation {
             Self::AllToAll => "all-to-all",
             Self::GatherPartials => "gather of partial outputs",
             Self::Broadcast => "broadcast",
-            Self::Scatter => "scatter",
             Self::GatherValues => "gather of values",
         }
     }

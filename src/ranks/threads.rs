@@ -120,33 +120,15 @@ impl Transport for Threads {
 
     fn broadcast(&mut self, step: Step, root: usize, bytes: Vec<u8>) -> Result<Vec<u8>, RankError> {
         let expected = bytes.len();
-        let parts = match self.process == root {
-            true => vec![bytes; self.processes()],
-            false => Vec::new(),
-        };
-        let found = self.scatter(step, root, parts)?;
-        match found.len() == expected {
-            true => Ok(found),
-            false => {
-                let found = Content::Bytes(found);
-                Err(mismatch(step, root, format!("{expected} bytes"), &found))
+        if self.process == root {
+            for to in 0..self.processes() {
+                self.send(step, to, Content::Bytes(bytes.clone()));
             }
         }
-    }
-
-    fn scatter(
-        &mut self,
-        step: Step,
-        root: usize,
-        parts: Vec<Vec<u8>>,
-    ) -> Result<Vec<u8>, RankError> {
-        let sent = parts.into_iter().filter(|_| self.process == root);
-        for (to, part) in sent.enumerate() {
-            self.send(step, to, Content::Bytes(part));
-        }
+        let wrong = |found| mismatch(step, root, format!("{expected} bytes"), found);
         match self.receive(step, root, Instant::now())? {
-            Content::Bytes(found) => Ok(found),
-            other => Err(mismatch(step, root, "bytes".into(), &other)),
+            Content::Bytes(found) if found.len() == expected => Ok(found),
+            other => Err(wrong(&other)),
         }
     }
 }

@@ -100,18 +100,6 @@ pub trait Transport: fmt::Debug + Send {
     ///
     /// As [`Self::finish`].
     fn broadcast(&mut self, step: Step, root: usize, bytes: Vec<u8>) -> Result<Vec<u8>, RankError>;
-
-    /// Sends the bytes `parts[p]` of process `root` to process `p`; the others pass none.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::finish`].
-    fn scatter(
-        &mut self,
-        step: Step,
-        root: usize,
-        parts: Vec<Vec<u8>>,
-    ) -> Result<Vec<u8>, RankError>;
 }
 
 /// A library that connects processes, once it has started.
@@ -121,20 +109,4 @@ pub(super) trait Engine: fmt::Debug + Send + Sync {
 
     /// Ends the library, which waits for all processes.
     fn finish(&self, watch: &Watch) -> Result<(), RankError>;
-}
-
-/// Lengths of the parts that process `root` scatters, to be broadcast before them. The other processes
-/// pass no parts and get as many bytes of zeros.
-pub(super) fn encode_lengths(parts: &[Vec<u8>], processes: usize) -> Vec<u8> {
-    let lengths = parts.iter().map(|part| part.len() as u64);
-    let mut bytes: Vec<u8> = lengths.flat_map(u64::to_le_bytes).collect();
-    bytes.resize(processes * size_of::<u64>(), 0);
-    bytes
-}
-
-/// The length of a process's part.
-pub(super) fn decode_length(lengths: &[u8], process: usize) -> usize {
-    let length = lengths.chunks_exact(size_of::<u64>()).nth(process);
-    let length = length.and_then(<[u8]>::first_chunk).copied();
-    usize::try_from(length.map_or(0, u64::from_le_bytes)).unwrap_or(usize::MAX)
 }

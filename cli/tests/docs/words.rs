@@ -133,8 +133,8 @@ fn commands(line: &str) -> Vec<Vec<String>> {
     let mut found = vec![Vec::new()];
     let mut word = String::new();
     let mut quote = None;
-    let mut characters = line.chars().chain([' ']).peekable();
-    while let Some(character) = characters.next() {
+    let characters = line.chars().chain([' ']);
+    for character in characters {
         match (quote, character) {
             (Some(open), _) if character == open => quote = None,
             (Some(_), _) => word.push(character),

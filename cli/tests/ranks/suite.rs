@@ -192,14 +192,6 @@ fn bytes(group: &mut RankGroup) {
         };
         assert_eq!(group.broadcast(sent).expect("sent"), vec![7; length]);
     }
-    let share = group.ranks().len();
-    let part = |process: usize| vec![process as u8; 3 * process];
-    let parts = match first {
-        true => (0..group.processes()).map(part).collect(),
-        false => Vec::new(),
-    };
-    let mine = group.scatter(parts).expect("scattered");
-    assert_eq!(mine, part(group.ranks().start / share));
 }
 
 /// What came from other processes is counted, and nothing else.

@@ -8,9 +8,9 @@ use super::client::Hub;
 use super::error::HubError;
 use super::manifest::{FetchReport, Origin, present, weights_sha256, write_manifest};
 use super::spec::Spec;
+use crate::checkpoint::Checkpoint;
 #[cfg(not(feature = "gguf"))]
 use crate::checkpoint::WeightsError;
-use crate::checkpoint::checkpoint::Checkpoint;
 use crate::checkpoint::folder::{refuse_occupied, write_folder};
 use crate::checkpoint::progress::Progress;
 

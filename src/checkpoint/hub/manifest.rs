@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
 use super::error::HubError;
-use crate::checkpoint::checkpoint::Checkpoint;
+use crate::checkpoint::Checkpoint;
 use crate::checkpoint::folder::write_json;
 use crate::checkpoint::listing::name_of;
 use crate::checkpoint::progress::Progress;

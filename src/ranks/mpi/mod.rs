@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use self::engine::{Engine, Job};
 use super::tcp::new_token;
-use super::transport::{decode_length, encode_lengths};
 use super::watch::{Entry, Watch, listen};
 use super::{
     Environment, JoinOptions, Launcher, RankError, Step, Ticket, Transport, signal, transport,
@@ -204,28 +203,6 @@ impl Transport for MpiTransport {
         self.submit(step, Job::Broadcast { root, bytes });
         let message = self.watch.wait(step)?.concat();
         Ok(self.payload(step, root, &message)?.to_vec())
-    }
-
-    fn scatter(
-        &mut self,
-        step: Step,
-        root: usize,
-        mut parts: Vec<Vec<u8>>,
-    ) -> Result<Vec<u8>, RankError> {
-        let (me, processes) = (self.process(), self.processes());
-        let lengths = self.broadcast(step, root, encode_lengths(&parts, processes))?;
-        if me == root {
-            let mine = parts.get_mut(me).map(std::mem::take).unwrap_or_default();
-            let send = (parts.into_iter().enumerate())
-                .filter(|(to, _)| *to != me)
-                .map(|(to, part)| (to, Bytes::from_bytes_vec(part)));
-            self.submit(step, send_receive(step, send.collect(), Vec::new()));
-            self.watch.wait(step)?;
-            return Ok(mine);
-        }
-        let receive = vec![(root, decode_length(&lengths, me))];
-        self.submit(step, send_receive(step, Vec::new(), receive));
-        Ok(self.watch.wait(step)?.concat())
     }
 }
 

@@ -22,7 +22,6 @@ use self::communicator::{Engine, Kept, Transfer};
 use self::library::{Library, UniqueId};
 use self::memory::{Memory, bytes};
 use super::rendezvous::{self, Rendezvous};
-use super::transport::{decode_length, encode_lengths};
 use super::watch::{Watch, listen};
 use super::{Environment, JoinOptions, RankError, Step, Ticket, Transport, signal, transport};
 
@@ -217,44 +216,6 @@ impl Transport for NcclTransport {
     fn broadcast(&mut self, step: Step, root: usize, bytes: Vec<u8>) -> Result<Vec<u8>, RankError> {
         self.watch.enter(step)?;
         self.broadcast_bytes(step, root, bytes)
-    }
-
-    fn scatter(
-        &mut self,
-        step: Step,
-        root: usize,
-        parts: Vec<Vec<u8>>,
-    ) -> Result<Vec<u8>, RankError> {
-        self.watch.enter(step)?;
-        let (me, processes) = (self.process(), self.processes());
-        let lengths = self.broadcast_bytes(step, root, encode_lengths(&parts, processes))?;
-        let mut kept = Kept::new();
-        let mut transfers = Vec::new();
-        let stage = |bytes: &[u8], kept: &mut Kept| {
-            let staged = self.memory.stage(bytes, kept);
-            staged.map_err(|reason| self.refused(step, reason))
-        };
-        if me == root {
-            for (to, part) in parts.iter().enumerate() {
-                if to != me && !part.is_empty() {
-                    let (_, span) = stage(part, &mut kept)?;
-                    transfers.push(Transfer::Send { to, span });
-                }
-            }
-            self.submit(step, transfers, kept)?;
-            self.watch.wait(step)?;
-            return Ok(parts.into_iter().nth(me).unwrap_or_default());
-        }
-        let length = decode_length(&lengths, me);
-        if length == 0 {
-            return Ok(Vec::new());
-        }
-        let (handle, span) = stage(&vec![0; length], &mut kept)?;
-        transfers.push(Transfer::Receive { from: root, span });
-        self.submit(step, transfers, kept)?;
-        self.watch.wait(step)?;
-        let fetched = self.memory.fetch(handle);
-        fetched.map_err(|reason| self.refused(step, reason))
     }
 }
 
