@@ -540,7 +540,7 @@ fn cuda(index: Option<usize>) -> Result<Device, CliError> {
 #[cfg(not(feature = "cuda"))]
 fn cuda(_: Option<usize>) -> Result<Device, CliError> {
     Err(CliError::environment(
-        "this apb was built without CUDA; build it with `cargo install --path . --features cuda`",
+        "this apb was built without CUDA; build it with `cargo install --path cli --features cuda`",
     ))
 }
 
@@ -563,6 +563,6 @@ fn wgpu() -> Result<Device, CliError> {
 #[cfg(not(feature = "wgpu"))]
 fn wgpu() -> Result<Device, CliError> {
     Err(CliError::environment(
-        "this apb was built without WebGPU; build it with `cargo install --path . --features wgpu`",
+        "this apb was built without WebGPU; build it with `cargo install --path cli --features wgpu`",
     ))
 }

@@ -44,7 +44,8 @@ pub trait Kernels: Backend {
         v: FloatTensor<Self>,
         regions: Regions,
     ) -> AttentionPrimitives<Self> {
-        plain::attention::<Self>(q, k, v, regions)
+        let (out, lse) = plain::attention::<Self>(q, k, v, regions);
+        AttentionPrimitives { out, lse }
     }
 
     /// See [`first_rows`](super::first_rows()).
@@ -173,10 +174,9 @@ impl Kernels for burn_cubecl::CubeBackend {
         if let Some((out, lse)) = tensor_core::launch::attention(&q, &k, &v, regions) {
             return AttentionPrimitives { out, lse };
         }
-        match portable::launch::attention(&q, &k, &v, regions) {
-            Some((out, lse)) => AttentionPrimitives { out, lse },
-            None => plain::attention::<Self>(q, k, v, regions),
-        }
+        let attended = portable::launch::attention(&q, &k, &v, regions);
+        let (out, lse) = attended.unwrap_or_else(|| plain::attention::<Self>(q, k, v, regions));
+        AttentionPrimitives { out, lse }
     }
 
     fn rotate(

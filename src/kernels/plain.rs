@@ -9,19 +9,18 @@ use burn::backend::{Backend, TensorMetadata, get_or_init_device_settings};
 use burn::tensor::{DType, FloatDType, Shape, Slice};
 
 use super::Regions;
-use super::extension::AttentionPrimitives;
 
 /// Scores held at a time by [`attention`]: 64 MiB in f32.
 const SCORE_BUDGET: usize = 16 << 20;
 
-/// Attention in tiles of rows, each against the keys that any of its rows sees. A value that one row of
+/// `(out, lse)` of attention in tiles of rows, each against the keys that any of its rows sees. A value that one row of
 /// a tile sees is multiplied by a weight of zero in the others, so it has to be finite.
 pub(super) fn attention<B: Backend>(
     q: FloatTensor<B>,
     k: FloatTensor<B>,
     v: FloatTensor<B>,
     regions: Regions,
-) -> AttentionPrimitives<B> {
+) -> (FloatTensor<B>, FloatTensor<B>) {
     let dtype = float_dtype(q.dtype());
     let device = q.device();
     let [batch, heads, seq_q, head_dim] = q.shape().dims();
@@ -67,10 +66,7 @@ pub(super) fn attention<B: Backend>(
         outs.push(empty(Shape::new([batch, heads, 0, head_dim])));
         lses.push(empty(Shape::new([batch, heads, 0])));
     }
-    AttentionPrimitives {
-        out: B::float_cast(join::<B>(outs, 2), dtype),
-        lse: join::<B>(lses, 2),
-    }
+    (B::float_cast(join::<B>(outs, 2), dtype), join::<B>(lses, 2))
 }
 
 /// One tile of rows, all of which see a key.

@@ -18,10 +18,10 @@ use super::{AttentionOutput, Regions, RowChoice, plain};
 /// that sees it has to be finite.
 pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, regions: Regions) -> AttentionOutput {
     let [q, k, v] = [q, k, v].map(|x| x.into_dispatch());
-    let attention = plain::attention::<Dispatch>(q, k, v, regions);
+    let (out, lse) = plain::attention::<Dispatch>(q, k, v, regions);
     AttentionOutput {
-        out: Tensor::from_dispatch(attention.out),
-        lse: Tensor::from_dispatch(attention.lse),
+        out: Tensor::from_dispatch(out),
+        lse: Tensor::from_dispatch(lse),
     }
 }
 

@@ -72,7 +72,7 @@ impl World {
                 return Err(RankError::Unavailable {
                     reason: format!(
                         "{} started {} processes, but this build has no MPI; install an MPI (Debian: \
-                         libopenmpi-dev openmpi-bin libclang-dev) and build with `cargo install --path . \
+                         libopenmpi-dev openmpi-bin libclang-dev) and build with `cargo install --path cli \
                          --features mpi`",
                         environment.launcher.name(),
                         environment.processes
@@ -84,7 +84,7 @@ impl World {
             #[cfg(not(feature = "nccl"))]
             TransportKind::Nccl { .. } => {
                 return Err(RankError::Unavailable {
-                    reason: "this build has no NCCL; build it with `cargo install --path . --features nccl`"
+                    reason: "this build has no NCCL; build it with `cargo install --path cli --features nccl`"
                         .into(),
                 });
             }

@@ -71,7 +71,7 @@ pub fn run(_: &Args, output: &Output) -> Result<(), CliError> {
         gpu(
             "cuda",
             cuda_devices(),
-            "cargo install --path . --features cuda",
+            "cargo install --path cli --features cuda",
         ),
     ];
     checks.extend(cuda_needs());
@@ -79,7 +79,7 @@ pub fn run(_: &Args, output: &Output) -> Result<(), CliError> {
         gpu(
             "wgpu",
             wgpu_devices(),
-            "cargo install --path . --features wgpu",
+            "cargo install --path cli --features wgpu",
         ),
         mpi(),
         nccl(),
@@ -218,7 +218,7 @@ fn mpi() -> Check {
             "mpi",
             NOT_BUILT,
             "for ranks as processes: apt install libopenmpi-dev openmpi-bin libclang-dev, then cargo \
-             install --path . --features mpi",
+             install --path cli --features mpi",
         );
     }
     match output_of("mpirun", &["--version"]) {
@@ -245,7 +245,7 @@ fn nccl() -> Check {
     Check::missing(
         "nccl",
         NOT_BUILT,
-        "for ranks as processes with a GPU each: cargo install --path . --features nccl",
+        "for ranks as processes with a GPU each: cargo install --path cli --features nccl",
     )
 }
 

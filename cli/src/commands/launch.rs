@@ -28,7 +28,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     if cfg!(not(any(feature = "mpi", feature = "nccl"))) {
         return Err(CliError::environment(
             "this build has no MPI, over which the processes would exchange; install one (Debian: \
-             libopenmpi-dev openmpi-bin libclang-dev) and build with `cargo install --path . \
+             libopenmpi-dev openmpi-bin libclang-dev) and build with `cargo install --path cli \
              --features mpi`; for GPUs alone, --features nccl does",
         ));
     }

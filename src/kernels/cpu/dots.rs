@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use super::attention::{DOT_LANES, Piece};
+use super::piece::{DOT_LANES, Piece};
 use super::scratch::Scratch;
 use super::simd::{Elem, Job, Simd};
 

@@ -2,7 +2,7 @@
 
 use burn::tensor::DType;
 
-use super::attention::Piece;
+use super::piece::Piece;
 use super::simd::{Elem, Simd};
 use super::view::View;
 

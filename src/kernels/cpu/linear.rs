@@ -6,26 +6,13 @@ use burn_flex::{Flex, FlexTensor};
 
 use super::packed::multiply;
 use super::simd::{Elem, Level, by_dtype};
+use super::stored::Stored;
 use super::stream::stream;
 use super::view::{Output, View, contiguous, to_f32};
 use crate::kernels::plain;
 
 /// Rows of `x` up to which the weight is streamed rather than packed.
 const STREAM_ROWS: usize = 8;
-
-/// A weight's rows, as stored.
-#[derive(Clone, Copy)]
-pub(super) struct Stored<E> {
-    pub ptr: *const E,
-    /// Elements from a row to the next.
-    pub stride: usize,
-    pub d_input: usize,
-    pub d_output: usize,
-}
-
-// SAFETY: only read through, and the tensor it borrows is shared memory.
-unsafe impl<E: Sync> Send for Stored<E> {}
-unsafe impl<E: Sync> Sync for Stored<E> {}
 
 /// Whether a weight `[d_input, d_output]` lies in rows of `d_input`, as the kernels here need it.
 fn is_stored_by_output(weight: &FlexTensor) -> bool {

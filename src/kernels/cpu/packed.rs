@@ -4,9 +4,9 @@
 use burn::tensor::DType;
 use rayon::prelude::*;
 
-use super::linear::Stored;
 use super::scratch::{LINE, Scratch};
 use super::simd::{Elem, Job, Level, Simd};
+use super::stored::Stored;
 use super::tile::{PANEL, Rows, for_rows, product};
 use super::view::Shared;
 

@@ -7,8 +7,8 @@
 
 use core::ops::Range;
 
-use super::attention::Piece;
 use super::gather::{hand_over, in_place, pack_queries, rows_in_f32};
+use super::piece::Piece;
 use super::scratch::Scratch;
 use super::simd::{Elem, Job, Simd};
 use super::tile::{Rows, for_rows, product};

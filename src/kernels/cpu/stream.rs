@@ -2,9 +2,9 @@
 
 use rayon::prelude::*;
 
-use super::linear::Stored;
 use super::scratch::Scratch;
 use super::simd::{Elem, Job, Level, Simd};
+use super::stored::Stored;
 use super::view::Shared;
 
 /// Elements of the weight below which waking other threads costs more than it gains.

@@ -4,7 +4,7 @@ use cubecl::prelude::*;
 
 pub use crate::kernels::cube::block::*;
 
-use super::tiles::opaque;
+use super::opaque::opaque;
 use crate::kernels::cube::arguments::Arguments;
 
 #[cube]

@@ -9,7 +9,8 @@
 use cubecl::prelude::*;
 
 use super::block::Block;
-use super::tiles::{Chunk, TileShape, opaque, place, shared_address};
+use super::opaque::opaque;
+use super::tiles::{Chunk, TileShape, place, shared_address};
 use crate::kernels::cube::visible::Visible;
 
 /// The smallest keys found: among the passing keys, which anchor rows skip, and behind them.

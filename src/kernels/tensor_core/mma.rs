@@ -9,13 +9,13 @@ use cubecl::prelude::*;
 
 use super::block::block_at;
 use super::hidden::{NOTES, clean, clear_notes};
+use super::opaque::opaque;
 use super::output::write_rows;
 use super::products::{Operand, hold_queries, multiply_keys, multiply_values};
 use super::softmax::{RowState, hide, weigh, zeros};
 use super::table::MmaTile;
 use super::tiles::{
-    Chunk, TileShape, commit_copies, copy_keys, copy_queries, key_rows, opaque, tile_chunks,
-    wait_copies,
+    Chunk, TileShape, commit_copies, copy_keys, copy_queries, key_rows, tile_chunks, wait_copies,
 };
 use crate::kernels::cube::arguments::Arguments;
 

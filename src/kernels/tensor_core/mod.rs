@@ -34,6 +34,7 @@ pub mod hidden;
 #[cfg(feature = "cuda")]
 pub mod launch;
 pub mod mma;
+mod opaque;
 pub mod output;
 pub mod plan;
 pub mod products;

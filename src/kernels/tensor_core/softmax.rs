@@ -5,7 +5,7 @@
 
 use cubecl::prelude::*;
 
-use super::tiles::opaque;
+use super::opaque::opaque;
 use crate::kernels::cube::arguments::Arguments;
 use crate::kernels::cube::{FLOOR, HIDDEN};
 

@@ -4,6 +4,7 @@ use cubecl::prelude::barrier::copy_async;
 use cubecl::prelude::*;
 
 use super::block::Block;
+use super::opaque::opaque;
 use crate::kernels::cube::arguments::{Arguments, Strides};
 
 /// Eight elements: the 16 bytes that one `cp.async` and one row of `ldmatrix` move.
@@ -49,17 +50,6 @@ pub fn shared_address<T: CubePrimitive>(tile: &Shared<[T]>) -> u32 {
         options(explicit_mem),
     );
     address
-}
-
-/// The value itself, out of the compiler's sight: what is computed from it stays where it is written.
-///
-/// Otherwise everything that does not change from tile to tile is computed before the loop and held in
-/// registers, of which the accumulators leave none.
-#[cube]
-pub fn opaque(value: u32) -> u32 {
-    let same: u32;
-    gpu_asm!("mov.u32 {same}, {value};", same = out(_) same, value = in(_) value * 1u32, options(nomem));
-    same
 }
 
 /// A tile, and the threads that fill it together.
