@@ -35,6 +35,10 @@ const VOCAB: usize = 128;
 const HIDDEN: usize = 48;
 const INTERMEDIATE: usize = 96;
 
+type Computed<T> = Result<T, KernelError>;
+/// Logits and tokens.
+type Answered = (Vec<f32>, Vec<u32>);
+
 #[derive(Module, Debug)]
 struct Block {
     norm1: RmsNorm,
@@ -94,6 +98,12 @@ impl TinyLm {
 }
 
 impl Block {
+    /// Norm and projections.
+    fn project(&self, hidden: Tensor<3>, rope: &RopeTables) -> Computed<Projections> {
+        let normed = self.norm1.forward(hidden);
+        self.attention.project(normed, rope)
+    }
+
     /// Residual connections and MLP.
     fn finish(&self, hidden: Tensor<3>, attention: Tensor<3>) -> Tensor<3> {
         let hidden = hidden + attention;
@@ -104,8 +114,6 @@ impl Block {
 }
 
 // ---- Beside the decoder: its functions, split where attention is computed.
-
-type Computed<T> = Result<T, KernelError>;
 
 impl CausalLm for TinyLm {
     fn shape(&self) -> AttentionShape {
@@ -139,8 +147,6 @@ impl CausalLm for TinyLm {
 }
 
 // ---- What concerns APB: prefill by any method over four ranks, and decoding.
-
-type Answered = (Vec<f32>, Vec<u32>);
 
 fn prefill_and_decode(model: &dyn CausalLm, method: Method) -> Result<Answered, Box<dyn Error>> {
     let document = Document::new(ids(200, 7)).with_anchor_query(ids(4, 3));
