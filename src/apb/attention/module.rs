@@ -250,3 +250,132 @@ impl ApbAttention {
         Some(RetainingHead { fc1, fc2 })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apb::attention::passes;
+    use crate::apb::compressor::Compressor;
+    use crate::apb::config::{CompressorConfig, Document, Method, PrefillConfig};
+    use crate::apb::plan::PrefillPlan;
+    use crate::model::{AttentionShape, KvCache, Rope, RopeConfig};
+    use burn::tensor::{DType, Distribution};
+
+    const SHAPE: AttentionShape = AttentionShape {
+        layers: 1,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 8,
+    };
+    const HIDDEN: usize = 24;
+    const TOKENS: usize = 40;
+
+    fn attention(device: &Device) -> ApbAttention {
+        device.seed(3);
+        ApbAttentionConfig::new(HIDDEN, SHAPE.heads, SHAPE.kv_heads, SHAPE.head_dim)
+            .with_retaining_width(Some(16))
+            .init(device)
+    }
+
+    fn rope() -> Rope {
+        RopeConfig::new().init(SHAPE.head_dim, TOKENS + 8)
+    }
+
+    fn plan(method: Method) -> PrefillPlan {
+        let document = Document::new(vec![1; TOKENS]).with_anchor_query([1, 2]);
+        let heads = "heads.safetensors".into();
+        let config = PrefillConfig::new(method, 4)
+            .with_compressor(CompressorConfig::Retaining { heads })
+            .with_anchor(6)
+            .with_passing(3);
+        config.plan(&document, SHAPE).unwrap()
+    }
+
+    /// The output of each rank for hidden rows `[1, tokens, hidden]`; the anchor's rows are the
+    /// document's first.
+    fn prefill(
+        attention: &ApbAttention,
+        hidden: &Tensor<3>,
+        plan: &PrefillPlan,
+        compressor: Option<&dyn Compressor>,
+    ) -> (Vec<Tensor<3>>, KvCache) {
+        let device = hidden.device();
+        let mut group = RankGroup::local(plan.ranks);
+        let mut cache = KvCache::new(SHAPE, 1, TOKENS + 8, DType::F32, &device);
+        let layout = passes(plan, group.ranks(), compressor, TOKENS).remove(0);
+        let rows: Vec<HiddenRows> = (layout.ranks.iter())
+            .map(|rows| {
+                let ranges = rows.positions();
+                let parts = ranges
+                    .iter()
+                    .map(|range| hidden.clone().slice([0..1, range.clone(), 0..HIDDEN]));
+                HiddenRows {
+                    hidden: Tensor::cat(parts.collect(), 1),
+                    rope: rope().tables(ranges.iter().cloned().flatten(), &device),
+                }
+            })
+            .collect();
+        let mut pass = PrefillPass::new(plan, &layout, compressor, &mut group, &mut cache);
+        let output = attention.prefill(0, &rows, &mut pass).unwrap().unwrap();
+        drop(pass);
+        (output, cache)
+    }
+
+    fn assert_near(found: Tensor<3>, expected: Tensor<3>) {
+        let found = found.into_data();
+        found.assert_approx_eq::<f32>(
+            &expected.into_data(),
+            burn::tensor::Tolerance::absolute(1e-5),
+        );
+    }
+
+    #[test]
+    fn a_full_prefill_and_steps_are_causal_attention() {
+        let device = Device::flex();
+        let attention = attention(&device);
+        let all = [1, TOKENS + 3, HIDDEN];
+        let hidden = Tensor::<3>::random(all, Distribution::Default, &device);
+        let expected = attention
+            .forward(hidden.clone(), &rope().tables(0..TOKENS + 3, &device))
+            .unwrap();
+        let (output, mut cache) = prefill(&attention, &hidden, &plan(Method::Full), None);
+        let rows = |tensor: &Tensor<3>, from, to| tensor.clone().slice([0..1, from..to, 0..HIDDEN]);
+        assert_near(output[0].clone(), rows(&expected, 0, TOKENS));
+
+        let mut group = RankGroup::local(1);
+        for (from, to) in [(TOKENS, TOKENS + 2), (TOKENS + 2, TOKENS + 3)] {
+            let mut pass = QueryPass::new(&mut group, &mut cache, TOKENS);
+            let next = HiddenRows {
+                hidden: rows(&hidden, from, to),
+                rope: rope().tables(from..to, &device),
+            };
+            let found = attention.step(0, next, &mut pass).unwrap();
+            assert_near(found, rows(&expected, from, to));
+        }
+    }
+
+    /// The retaining head of the module, or the same head as the compressor of the pass.
+    #[test]
+    fn the_layers_own_head_scores_its_rows() {
+        let device = Device::flex();
+        let attention = attention(&device);
+        let hidden = Tensor::<3>::random([1, TOKENS, HIDDEN], Distribution::Default, &device);
+        let plan = plan(Method::Apb);
+        let (own, _) = prefill(&attention, &hidden, &plan, None);
+        let head = attention.retaining_head().unwrap();
+        let mut without = attention.clone();
+        (without.fc1, without.fc2) = (None, None);
+        let (given, _) = prefill(&without, &hidden, &plan, Some(&head));
+        assert_eq!(own.len(), 4);
+        for (own, given) in own.iter().zip(given) {
+            assert_near(own.clone(), given);
+        }
+        // What is passed on matters: without it the last rank's output is another.
+        let mut nothing = plan.clone();
+        nothing.passing = 0;
+        let (nothing, _) = prefill(&without, &hidden, &nothing, None);
+        let difference = (own[3].clone() - nothing[3].clone()).abs().max();
+        let difference = difference.into_scalar::<f32>();
+        assert!(difference > 1e-4, "{difference}");
+    }
+}
