@@ -132,10 +132,7 @@ impl CausalLm for TinyLm {
         self.embedding.forward(tokens)
     }
     fn project(&self, layer: usize, x: Tensor<3>, rope: &RopeTables) -> Computed<Projections> {
-        let Block {
-            attention, norm1, ..
-        } = &self.blocks[layer];
-        attention.project(norm1.forward(x), rope)
+        self.blocks[layer].project(x, rope)
     }
     fn finish(&self, layer: usize, x: Tensor<3>, attended: Tensor<3>) -> Computed<Tensor<3>> {
         let block = &self.blocks[layer];

@@ -57,7 +57,7 @@ impl Prefill<'_> {
         let mut pass = PrefillPass::new(plan, layout, self.compressor, self.group, self.cache)
             .with_tile(self.chunk);
         if !observer.wants_rows() {
-            pass = pass.ended_at(layers - 1);
+            pass = pass.ended_at(layers.saturating_sub(1));
         }
         if observer.wants_times() {
             pass = pass.timed(&device);

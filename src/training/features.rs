@@ -80,7 +80,7 @@ impl Backbone {
         let mut attention = Visited {
             visit,
             projections: None,
-            last: self.layers() - 1,
+            last: self.layers().saturating_sub(1),
             tile: self.chunk,
         };
         let walked = attention.compute(&self.device, |attention| {

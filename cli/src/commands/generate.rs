@@ -52,13 +52,13 @@ fn answer(args: &Args, prefilled: Prefilled<'_, '_>, output: &Output) -> Result<
         session,
         request,
         seconds,
-        usage,
+        decoder,
         first,
         ..
     } = prefilled;
     let Some(First { text, options }) = first else {
         session.follow(&request.query, request.max_tokens)?;
-        let report = usage.report(request, session.group());
+        let report = prefill::report(decoder, request, session.group());
         return processes::reports(world, report).map(|_| ());
     };
     let read = options.prompt.allow_control_tokens;
@@ -75,7 +75,7 @@ fn answer(args: &Args, prefilled: Prefilled<'_, '_>, output: &Output) -> Result<
         value["prompt"] = prompt;
     }
     if !world.is_single() {
-        let report = usage.report(request, session.group());
+        let report = prefill::report(decoder, request, session.group());
         value["processes"] = json!(processes::reports(world, report)?);
     }
     if output.is_json() {

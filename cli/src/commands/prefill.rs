@@ -9,7 +9,7 @@ use burn::tensor::{DType, Device, FloatDType};
 use burn_apb::apb::{AnswerOptions, Method, Observer, PrefillPlan, Reply, Request, Session, ask};
 use burn_apb::checkpoint::source::ModelSource;
 use burn_apb::checkpoint::{LoadOptions, hub, local};
-use burn_apb::model::{Decoder, DecoderConfig, KvCache};
+use burn_apb::model::{CausalLm, Decoder, DecoderConfig, KvCache};
 use burn_apb::ranks::{RankGroup, World};
 use burn_apb::{ModelText, load_decoder};
 use serde_json::{Value, json};
@@ -30,8 +30,7 @@ pub struct Prefilled<'a, 'm> {
     pub source: &'a ModelSource,
     pub request: &'a Request,
     pub seconds: f64,
-    /// Peak memory and the like of this process.
-    pub usage: &'a Usage,
+    pub decoder: &'a Decoder,
     /// On the first process, which reads the document and chooses the tokens.
     pub first: Option<First<'a>>,
 }
@@ -67,11 +66,11 @@ pub fn run<T>(
         reading.strategy.ranks = Some(ranks);
     }
     let mut group = group(ranks, world)?;
-    let device = processes::agree(world, reading.compute.device())?;
     // One process fetches; the others find what it fetched.
     processes::on_first(world, || resolve(&reading.model, output))?;
-    let opened = open(&reading, world, output);
-    let source = processes::agree(world, opened)?;
+    let opened = open(&reading, world.is_single(), output);
+    let (source, device, facts) = processes::agree(world, opened)?;
+    processes::compare(world, &facts)?;
     let prepared = processes::on_first(world, || {
         prepare(&reading, question, &source, output, complete)
     })?;
@@ -106,7 +105,7 @@ pub fn run<T>(
         source: &source,
         request: &request,
         seconds,
-        usage: &Usage::new(&decoder.config, reading.compute.dtype()),
+        decoder: &decoder,
         first: first
             .as_ref()
             .map(|(options, text)| First { text, options }),
@@ -134,40 +133,40 @@ pub fn group(ranks: usize, world: &World) -> Result<RankGroup, CliError> {
     }
 }
 
-/// Opens the model on every process and compares what the processes were started with.
-fn open(reading: &Reading, world: &mut World, output: &Output) -> Result<ModelSource, CliError> {
+/// Opens the model and the device. Also returns what must be the same on every process; nothing where
+/// there is one process.
+fn open(
+    reading: &Reading,
+    alone: bool,
+    output: &Output,
+) -> Result<(ModelSource, Device, Facts), CliError> {
     let source = ModelSource::open(resolve(&reading.model, output)?).map_err(CliError::usage)?;
-    if world.is_single() {
-        return Ok(source);
+    let device = reading.compute.device()?;
+    if alone {
+        return Ok((source, device, Vec::new()));
     }
-    let settings = reading.options();
-    let facts = settings.and_then(|settings| {
-        let mut facts = facts(&reading.compute, &reading.strategy, source.fingerprint()?)?;
-        let lengths = format!("{:?}, prompt {:?}", settings.prefill, settings.prompt);
-        facts.push(("lengths", Some(lengths)));
-        facts.push(("anchor query", Some(format!("{:?}", settings.anchor_query))));
-        // Only the first process reads the document. Another process that finds a document of that
-        // name compares its length.
-        let length = std::fs::metadata(&reading.document)
-            .ok()
-            .filter(|data| data.is_file());
-        facts.push((
-            "bytes of the document",
-            length.map(|data| data.len().to_string()),
-        ));
-        Ok(facts)
-    });
-    let facts = processes::agree(world, facts)?;
-    processes::compare(world, &facts)?;
-    Ok(source)
+    let settings = reading.options()?;
+    let mut facts = facts(&reading.compute, &reading.strategy, source.fingerprint()?)?;
+    let lengths = format!("{:?}, prompt {:?}", settings.prefill, settings.prompt);
+    facts.push(("lengths", Some(lengths)));
+    facts.push(("anchor query", Some(format!("{:?}", settings.anchor_query))));
+    // Only the first process reads the document. Another process that finds a document of that name
+    // compares its length.
+    let length = std::fs::metadata(&reading.document)
+        .ok()
+        .filter(|data| data.is_file());
+    facts.push((
+        "bytes of the document",
+        length.map(|data| data.len().to_string()),
+    ));
+    Ok((source, device, facts))
 }
 
+/// Names and values that processes compare; a value that a process cannot know is none.
+pub type Facts = Vec<(&'static str, Option<String>)>;
+
 /// What must be the same on every process, whatever the command.
-pub fn facts(
-    compute: &Compute,
-    strategy: &Strategy,
-    model: String,
-) -> Result<Vec<(&'static str, Option<String>)>, CliError> {
+pub fn facts(compute: &Compute, strategy: &Strategy, model: String) -> Result<Facts, CliError> {
     let heads = strategy.heads.as_ref().map(|path| hash_of(path));
     Ok(vec![
         ("crate version", Some(env!("CARGO_PKG_VERSION").into())),
@@ -362,52 +361,25 @@ impl Observer for Terminal {
     }
 }
 
-/// What a process needs for its ranks, beside what it took.
-pub struct Usage {
-    config: DecoderConfig,
-    dtype: FloatDType,
-}
-
-impl Usage {
-    /// Of a decoder.
-    pub fn new(config: &DecoderConfig, dtype: FloatDType) -> Self {
-        Self {
-            config: config.clone(),
-            dtype,
-        }
-    }
-
-    /// What this process held and received.
-    pub fn report(&self, request: &Request, group: &RankGroup) -> Value {
-        json!({
-            "peak_bytes": memory::peak_bytes(),
-            "needed_bytes": self.needed_bytes(request, group),
-            "received_bytes": group.received_bytes(),
-        })
-    }
-
-    /// What one process must hold: all weights, its ranks' cache, the activations of its ranks' rows and
-    /// one tile of the MLP.
-    fn needed_bytes(&self, request: &Request, group: &RankGroup) -> usize {
-        let plan: &PrefillPlan = &request.plan;
-        let owned: usize = group.ranks().map(|rank| plan.owned_len(rank)).sum();
-        let anchor = match group.ranks().end > 1 {
-            true => plan.anchor,
-            false => 0,
-        };
-        let following = match group.owns_last() {
-            true => request.session.capacity - plan.tokens,
-            false => 0,
-        };
-        let chunk = request.session.chunk;
-        needed_bytes(
-            &self.config,
-            self.dtype,
-            owned + anchor,
-            chunk,
-            owned + following,
-        )
-    }
+/// What this process held and received for its ranks, beside what it needs for them.
+pub fn report(decoder: &Decoder, request: &Request, group: &RankGroup) -> Value {
+    let plan = &request.plan;
+    let owned: usize = group.ranks().map(|rank| plan.owned_len(rank)).sum();
+    let anchor = match group.ranks().end > 1 {
+        true => plan.anchor,
+        false => 0,
+    };
+    let following = match group.owns_last() {
+        true => request.session.capacity - plan.tokens,
+        false => 0,
+    };
+    let (rows, chunk) = (owned + anchor, request.session.chunk);
+    let (config, dtype) = (&decoder.config, decoder.dtype());
+    json!({
+        "peak_bytes": memory::peak_bytes(),
+        "needed_bytes": needed_bytes(config, dtype, rows, chunk, owned + following),
+        "received_bytes": group.received_bytes(),
+    })
 }
 
 /// Bytes of the weights, the activations of `rows` rows, one tile of the MLP of at most `chunk` rows,

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::args::{Compute, Processes};
-use crate::commands::prefill;
+use crate::commands::prefill::{self, Facts};
 use crate::error::CliError;
 use crate::output::Output;
 use crate::processes;
@@ -270,10 +270,7 @@ fn trace(args: &Args, world: &mut World, output: &Output) -> Result<(), CliError
 }
 
 /// What must be the same on every process.
-fn facts(
-    args: &Args,
-    prepared: &Prepared,
-) -> Result<Vec<(&'static str, Option<String>)>, CliError> {
+fn facts(args: &Args, prepared: &Prepared) -> Result<Facts, CliError> {
     let plan = &prepared.request.plan;
     let heads = args.heads.as_ref().map(|heads| prefill::hash_of(heads));
     Ok(vec![

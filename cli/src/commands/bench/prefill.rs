@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::subject::{Subject, Tokens};
 use super::{Log, median, or_dash};
 use crate::args::{Compute, Model, Processes, Strategy};
-use crate::commands::prefill::{self, Usage};
+use crate::commands::prefill::{self, Facts};
 use crate::error::CliError;
 use crate::output::Output;
 use crate::{interrupt, memory, processes};
@@ -224,11 +224,7 @@ fn measure(args: &Prefill, world: &mut World, output: &Output) -> Result<(), Cli
 }
 
 /// What must be the same on every process.
-fn facts(
-    args: &Prefill,
-    strategy: &Strategy,
-    subject: &Subject,
-) -> Result<Vec<(&'static str, Option<String>)>, CliError> {
+fn facts(args: &Prefill, strategy: &Strategy, subject: &Subject) -> Result<Facts, CliError> {
     let mut facts = prefill::facts(&args.compute, strategy, subject.fingerprint()?)?;
     let asked = format!(
         "{:?} tokens, {:?}, {:?}, {} runs, {} decoded",
@@ -270,8 +266,8 @@ fn once(
     let processes = match world.is_single() {
         true => Vec::new(),
         false => {
-            let usage = Usage::new(&subject.config, subject.dtype);
-            processes::reports(world, usage.report(&request, session.group()))?
+            let report = prefill::report(decoder, &request, session.group());
+            processes::reports(world, report)?
         }
     };
     Ok(Measured {
