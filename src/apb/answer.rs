@@ -85,7 +85,7 @@ pub fn answer(
 ///
 /// # Errors
 ///
-/// As [`answer`]; [`SessionError::Cancelled`] when the observer stopped the prefill. Stopping the
+/// As [`answer`]; [`SessionError::Cancelled`](super::SessionError::Cancelled) when the observer stopped the prefill. Stopping the
 /// answer itself is no error: what was generated is returned.
 pub fn answer_with(
     model: &LanguageModel,
@@ -118,7 +118,7 @@ pub fn answer_request(
 ///
 /// # Errors
 ///
-/// As [`answer_with`], and [`SessionError::Rank`] when a rank is lost.
+/// As [`answer_with`], and [`SessionError::Rank`](super::SessionError::Rank) when a rank is lost.
 pub fn answer_over(
     group: RankGroup,
     model: &LanguageModel,

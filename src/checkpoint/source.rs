@@ -220,7 +220,7 @@ impl ModelSource {
     }
 
     /// The tokenizer, from whichever of its files there are; see
-    /// [`TokenizerFiles`](crate::text::tokenizer::TokenizerFiles). Of a GGUF file, from its metadata.
+    /// [`TokenizerFiles`]. Of a GGUF file, from its metadata.
     ///
     /// # Errors
     ///
