@@ -34,11 +34,13 @@ pub(super) struct Piece<'a, E> {
 }
 
 impl<E: Elem> Problem<E> {
+    #[inline]
     pub(super) fn head_dim(&self) -> usize {
         self.q.shape[3]
     }
 
     /// The keys that a row sees.
+    #[inline]
     pub(super) fn visible(&self, row: usize) -> Range<usize> {
         self.regions
             .visible_keys(row, self.q.shape[2], self.k.shape[2])
@@ -60,6 +62,7 @@ impl<E: Elem> Problem<E> {
     /// # Safety
     ///
     /// `sums` has `head_dim` elements; no other thread writes this row.
+    #[inline]
     pub(super) unsafe fn write(
         &self,
         batch: usize,
@@ -86,11 +89,13 @@ impl<E: Elem> Problem<E> {
 }
 
 impl<E: Elem> Piece<'_, E> {
+    #[inline]
     pub(super) fn lanes(&self) -> usize {
         self.rows.len() * self.problem.group
     }
 
     /// Row and query head of a lane: the heads of a group lie side by side, row after row.
+    #[inline]
     pub(super) fn lane(&self, lane: usize) -> (usize, usize) {
         let group = self.problem.group;
         (
@@ -100,6 +105,7 @@ impl<E: Elem> Piece<'_, E> {
     }
 
     /// The keys of this piece that a row sees.
+    #[inline]
     pub(super) fn visible(&self, row: usize) -> Range<usize> {
         let keys = self.problem.visible(row);
         let start = keys.start.clamp(self.keys.start, self.keys.end);
@@ -112,6 +118,7 @@ impl<E: Elem> Piece<'_, E> {
     /// # Safety
     ///
     /// `sums` has `head_dim` elements; a lane is handed over once.
+    #[inline]
     pub(super) unsafe fn finish(&self, lane: usize, sums: *const f32, shift: f32, total: f32) {
         let head_dim = self.problem.head_dim();
         match self.partial {
