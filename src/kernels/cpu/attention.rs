@@ -99,7 +99,7 @@ fn solve<E: Elem>(problem: &Problem<E>, level: Level) {
     // Rows are cut first: smaller tiles where there would be too few, down to one panel.
     let heads_alone = batch * kv_heads;
     // Rows that fill panels without a rest.
-    let width = super::tile::PANEL * level.lanes();
+    let width = level.panel_lanes();
     let panel_rows = width / greatest_common_divisor(width, group);
     let tile = (PIECE_LANES / group).max(1);
     let tile = match dots {
@@ -151,10 +151,8 @@ fn solve<E: Elem>(problem: &Problem<E>, level: Level) {
         };
         if dots {
             level.run(Dots(piece))
-        } else if piece.lanes() <= level.lanes() {
-            level.run(Panels::<E, 1>(piece))
         } else {
-            level.run(Panels::<E, { super::tile::PANEL }>(piece))
+            level.run(Panels(piece))
         }
     };
     let join = |unit: usize| {

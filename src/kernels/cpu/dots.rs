@@ -214,7 +214,7 @@ impl State {
     ) {
         let mut i = 0;
         // As many vectors as the registers hold accumulators for.
-        while self.head_dim - i >= 4 * S::LANES && L <= S::ROWS / 2 {
+        while self.head_dim - i >= 4 * S::LANES && 4 * L < S::ROWS * S::PANEL {
             self.add_columns::<S, E, L, 4>(lane, values.wrapping_add(i), stride, count, factor, i);
             i += 4 * S::LANES;
         }

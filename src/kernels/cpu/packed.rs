@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::scratch::{LINE, Scratch};
 use super::simd::{Elem, Job, Level, Simd};
 use super::stored::Stored;
-use super::tile::{PANEL, Rows, for_rows, product};
+use super::tile::{Rows, WHOLE_BLOCKS, for_rows, product};
 use super::view::Shared;
 
 /// Floats of a weight packed at a time: 8 MiB.
@@ -17,7 +17,7 @@ const CACHED_FLOATS: usize = 160 << 10;
 /// Pieces for each thread, so that uneven ones even out.
 const PIECES_PER_THREAD: usize = 4;
 /// Rows of `x` that a piece has at least, so that panels are reused.
-const PIECE_ROWS: usize = 32;
+const PIECE_ROWS: usize = 2 * WHOLE_BLOCKS;
 
 /// `x weight + bias` for any number of rows.
 pub(super) fn multiply<X: Elem, W: Elem>(
@@ -31,7 +31,7 @@ pub(super) fn multiply<X: Elem, W: Elem>(
     let Stored {
         d_input, d_output, ..
     } = weight;
-    let width = PANEL * level.lanes();
+    let width = level.panel_lanes();
     let panel_len = d_input * width;
     let panels = d_output.div_ceil(width);
     let at_once = (PACKED_FLOATS / panel_len.max(1)).clamp(1, panels);
@@ -58,7 +58,7 @@ pub(super) fn multiply<X: Elem, W: Elem>(
             .div_ceil(groups)
             .min(rows.div_ceil(PIECE_ROWS));
         // Whole blocks of rows, but for the last.
-        let piece = rows.div_ceil(pieces).next_multiple_of(8);
+        let piece = rows.div_ceil(pieces).next_multiple_of(WHOLE_BLOCKS);
         let pieces = rows.div_ceil(piece);
         (0..groups * pieces)
             .into_par_iter()
@@ -85,7 +85,7 @@ pub(super) fn multiply<X: Elem, W: Elem>(
     }
 }
 
-/// One panel: `PANEL` vectors of columns, transposed to `[d_input, columns]`.
+/// One panel: some vectors of columns, transposed to `[d_input, columns]`.
 struct Pack<W> {
     weight: Stored<W>,
     column: usize,
@@ -97,14 +97,14 @@ impl<W: Elem> Job for Pack<W> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let width = PANEL * S::LANES;
+        let width = S::PANEL * S::LANES;
         let Stored {
             ptr,
             stride,
             d_input,
             d_output,
         } = self.weight;
-        for vector in 0..PANEL {
+        for vector in 0..S::PANEL {
             let column = self.column + vector * S::LANES;
             let src = ptr.wrapping_add(column.wrapping_mul(stride));
             let dst = self.dst.add(vector * S::LANES);
@@ -148,10 +148,22 @@ impl<X: Elem> Job for Tile<'_, X> {
     type Output = ();
 
     #[inline(always)]
-    unsafe fn run<S: Simd>(mut self) {
+    unsafe fn run<S: Simd>(self) {
+        if S::PANEL == 2 {
+            self.run_in::<S, 2>()
+        } else {
+            self.run_in::<S, 3>()
+        }
+    }
+}
+
+impl<X: Elem> Tile<'_, X> {
+    /// With panels of `C` vectors.
+    #[inline(always)]
+    unsafe fn run_in<S: Simd, const C: usize>(mut self) {
         if X::dtype() == DType::F32 {
             let x = self.x.as_ptr().cast::<f32>();
-            let mut rows = TileRows { tile: &self, x };
+            let mut rows = TileRows::<X, C> { tile: &self, x };
             return for_rows::<S>(self.rows, &mut rows);
         }
         // Other types are widened some rows at a time.
@@ -172,7 +184,7 @@ impl<X: Elem> Job for Tile<'_, X> {
             for i in i..len {
                 wide.add(i).write((*src.add(i)).widen());
             }
-            let mut rows = TileRows {
+            let mut rows = TileRows::<X, C> {
                 tile: &self,
                 x: wide,
             };
@@ -183,26 +195,26 @@ impl<X: Elem> Job for Tile<'_, X> {
     }
 }
 
-struct TileRows<'a, X> {
+struct TileRows<'a, X, const C: usize> {
     tile: &'a Tile<'a, X>,
     x: *const f32,
 }
 
-impl<X: Elem, S: Simd> Rows<S> for TileRows<'_, X> {
+impl<X: Elem, S: Simd, const C: usize> Rows<S> for TileRows<'_, X, C> {
     #[inline(always)]
     unsafe fn block<const R: usize>(&mut self, row: usize) {
         let tile = self.tile;
-        let width = PANEL * S::LANES;
+        let width = C * S::LANES;
         let x = self.x.wrapping_add(row * tile.d_input);
         let out = tile.out.wrapping_add(row * tile.d_output);
         for panel in 0..tile.panels {
             let packed = tile.packed.wrapping_add(panel * tile.d_input * width);
-            let mut acc = product::<S, R, PANEL>(tile.d_input, x, tile.d_input as isize, 1, packed);
+            let mut acc = product::<S, R, C>(tile.d_input, x, tile.d_input as isize, 1, packed);
             let column = tile.column + panel * width;
             let columns = width.min(tile.d_output - column);
             if columns == width {
                 if let Some(bias) = tile.bias {
-                    for c in 0..PANEL {
+                    for c in 0..C {
                         let bias = S::load(bias.as_ptr().add(column + c * S::LANES));
                         for sums in &mut acc {
                             sums[c] = S::add(sums[c], bias);
@@ -217,11 +229,11 @@ impl<X: Elem, S: Simd> Rows<S> for TileRows<'_, X> {
                 }
             } else {
                 for (r, sums) in acc.iter().enumerate() {
-                    let mut row = [0f32; PANEL * LINE];
+                    let mut row = [[0f32; LINE]; C];
                     for (c, sum) in sums.iter().enumerate() {
-                        S::store(row.as_mut_ptr().add(c * S::LANES), *sum);
+                        S::store(row.as_mut_ptr().cast::<f32>().add(c * S::LANES), *sum);
                     }
-                    for (i, sum) in row.iter().enumerate().take(columns) {
+                    for (i, sum) in row.as_flattened().iter().enumerate().take(columns) {
                         let bias = tile.bias.map_or(0.0, |bias| bias[column + i]);
                         let at = r * tile.d_output + column + i;
                         out.wrapping_add(at).write(X::narrow(*sum + bias));

@@ -16,8 +16,8 @@ use super::tile::{Rows, for_rows, product};
 /// Keys of a tile: with a panel of weights they fill the first level cache.
 const TILE_KEYS: usize = 96;
 
-/// A piece computed in panels of `C` vectors.
-pub(super) struct Panels<'a, E, const C: usize>(pub Piece<'a, E>);
+/// A piece computed in panels.
+pub(super) struct Panels<'a, E>(pub Piece<'a, E>);
 
 /// One panel's state, all `[.., lanes]`.
 struct Panel {
@@ -42,12 +42,26 @@ struct Tile {
     head_dim: usize,
 }
 
-impl<E: Elem, const C: usize> Job for Panels<'_, E, C> {
+impl<E: Elem> Job for Panels<'_, E> {
     type Output = ();
 
-    // No closures around vector code anywhere here: they would be compiled without its instructions.
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
+        if self.0.lanes() <= S::LANES {
+            self.run_in::<S, 1>()
+        } else if S::PANEL == 2 {
+            self.run_in::<S, 2>()
+        } else {
+            self.run_in::<S, 3>()
+        }
+    }
+}
+
+impl<E: Elem> Panels<'_, E> {
+    /// In panels of `C` vectors.
+    // No closures around vector code anywhere here: they would be compiled without its instructions.
+    #[inline(always)]
+    unsafe fn run_in<S: Simd, const C: usize>(self) {
         let piece = &self.0;
         let (k, v) = (&piece.problem.k, &piece.problem.v);
         let head_dim = piece.problem.head_dim();

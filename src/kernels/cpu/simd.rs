@@ -17,8 +17,11 @@ pub(super) trait Simd: Copy + 'static {
     type M: Copy;
     /// Lanes of a vector.
     const LANES: usize;
-    /// Rows of accumulators, three vectors each, that the registers hold.
+    /// Rows of a block of a matrix product.
     const ROWS: usize;
+    /// Vectors side by side in a panel, 2 or 3. `ROWS * PANEL` accumulators, `PANEL` vectors and one more fit
+    /// in the registers with one to spare: an accumulator in memory halves the speed.
+    const PANEL: usize;
 
     unsafe fn splat(x: f32) -> Self::V;
     unsafe fn load(p: *const f32) -> Self::V;
@@ -257,15 +260,12 @@ impl Level {
 
     /// Lanes of a vector.
     pub(super) fn lanes(self) -> usize {
-        struct Lanes;
-        impl Job for Lanes {
-            type Output = usize;
-            #[inline(always)]
-            unsafe fn run<S: Simd>(self) -> usize {
-                S::LANES
-            }
-        }
-        self.run(Lanes)
+        self.run(Widths).0
+    }
+
+    /// Lanes of a panel.
+    pub(super) fn panel_lanes(self) -> usize {
+        self.run(Widths).1
     }
 
     /// Runs `job` with these instructions.
@@ -281,6 +281,18 @@ impl Level {
                 Set::Portable => job.run::<Portable>(),
             }
         }
+    }
+}
+
+/// Lanes of a vector and of a panel.
+struct Widths;
+
+impl Job for Widths {
+    type Output = (usize, usize);
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) -> (usize, usize) {
+        (S::LANES, S::PANEL * S::LANES)
     }
 }
 
@@ -301,6 +313,7 @@ impl Simd for Portable {
     type M = [bool; WIDTH];
     const LANES: usize = WIDTH;
     const ROWS: usize = 4;
+    const PANEL: usize = 2;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Lanes {

@@ -2,8 +2,8 @@
 
 use super::simd::Simd;
 
-/// Vectors side by side in a panel.
-pub(super) const PANEL: usize = 3;
+/// Rows of which every block size is a divisor.
+pub(super) const WHOLE_BLOCKS: usize = 24;
 
 /// `acc[r][..] = sum over i of a[r, i] * b[i, ..]` for `R` rows of `a` and `C` vectors of `b`.
 ///
@@ -54,15 +54,15 @@ pub(super) trait Rows<S: Simd> {
 #[inline(always)]
 pub(super) unsafe fn for_rows<S: Simd>(count: usize, rows: &mut impl Rows<S>) {
     let mut row = 0;
-    while count - row >= S::ROWS {
-        if S::ROWS == 8 {
-            rows.block::<8>(row);
-        } else {
-            rows.block::<4>(row);
-        }
-        row += S::ROWS;
+    while S::ROWS == 8 && count - row >= 8 {
+        rows.block::<8>(row);
+        row += 8;
     }
-    if S::ROWS == 8 && count - row >= 4 {
+    while S::ROWS == 6 && count - row >= 6 {
+        rows.block::<6>(row);
+        row += 6;
+    }
+    while count - row >= 4 {
         rows.block::<4>(row);
         row += 4;
     }

@@ -28,6 +28,7 @@ impl Simd for Avx512 {
     type M = __mmask16;
     const LANES: usize = 16;
     const ROWS: usize = 8;
+    const PANEL: usize = 3;
 
     #[inline(always)]
     unsafe fn prefetch(p: *const u8) {
@@ -166,7 +167,8 @@ impl Simd for Avx2 {
     type V = __m256;
     type M = __m256;
     const LANES: usize = 8;
-    const ROWS: usize = 4;
+    const ROWS: usize = 6;
+    const PANEL: usize = 2;
 
     #[inline(always)]
     unsafe fn prefetch(p: *const u8) {
