@@ -7,6 +7,7 @@
 //! ```
 
 use std::error::Error;
+use std::sync::Arc;
 
 use burn::module::{Module, Param};
 use burn::nn::loss::CrossEntropyLossConfig;
@@ -145,12 +146,15 @@ impl CausalLm for TinyLm {
 
 // ---- What concerns APB: prefill by any method over four ranks, and decoding.
 
-fn prefill_and_decode(model: &dyn CausalLm, method: Method) -> Result<Answered, Box<dyn Error>> {
+fn prefill_and_decode(
+    model: &Arc<dyn CausalLm>,
+    method: Method,
+) -> Result<Answered, Box<dyn Error>> {
     let document = Document::new(ids(200, 7)).with_anchor_query(ids(4, 3));
     let plan = PrefillConfig::new(method, 4).plan(&document, model.shape())?;
     let request = Request::from_tokens(document, plan, ids(4, 3), 16, 64);
     let group = RankGroup::local(request.plan.ranks);
-    let (mut session, _) = request.prefill(model, group, &mut ())?;
+    let (mut session, _) = request.prefill(model.clone(), group, &mut ())?;
     let logits = model.logits(session.extend(&request.query)?)?;
     let answer = session.follow(&request.query, 16)?.tokens;
     Ok((logits.into_data().try_to_vec()?, answer))
@@ -162,7 +166,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let device = Device::flex();
     device.seed(1);
     let theirs = TinyLm::new(&device);
-    let ours = same_weights(&theirs, &device);
+    let ours: Arc<dyn CausalLm> = Arc::new(same_weights(&theirs, &device));
+    let theirs: Arc<dyn CausalLm> = Arc::new(theirs);
     let (full, _) = prefill_and_decode(&theirs, Method::Full)?;
     for method in [Method::Full, Method::Star, Method::Apb] {
         let (logits, answer) = prefill_and_decode(&theirs, method)?;

@@ -48,19 +48,20 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let device = Device::flex();
     let model = LanguageModel::load(folder, &device)?;
+    let text = model.text.clone();
     let scorer = Scorer {
-        head: LinearConfig::new(model.text.config.hidden_size, 1).init(&device),
-        backbone: model.decoder,
+        head: LinearConfig::new(text.config.hidden_size, 1).init(&device),
+        backbone: model.into_decoder(),
     };
 
     let mut embeddings = Vec::new();
-    for text in &texts {
-        let ids = model.text.tokenizer.encode(text, true)?;
+    for sentence in &texts {
+        let ids = text.tokenizer.encode(sentence, true)?;
         let embedding = scorer.embed(&ids)?;
         let norm = embedding.clone().square().sum_dim(1).sqrt();
         embeddings.push(embedding / norm);
         let score = scorer.score(&ids)?.into_scalar::<f32>();
-        println!("score {score:+.3}  {text}");
+        println!("score {score:+.3}  {sentence}");
     }
     for (i, a) in embeddings.iter().enumerate() {
         let row = embeddings.iter().map(|b| {
@@ -73,8 +74,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let record = folder.path().join("scorer.bpk");
     scorer.clone().save_file(&record)?;
-    let restored = scorer.load_file(&record);
-    let ids = model.text.tokenizer.encode(&texts[0], true)?;
+    // Into weights that have not been initialised yet.
+    let fresh = Scorer {
+        head: LinearConfig::new(text.config.hidden_size, 1).init(&device),
+        backbone: text.config.init(&device),
+    };
+    let restored = fresh.load_file(&record);
+    let ids = text.tokenizer.encode(&texts[0], true)?;
     let again = restored.score(&ids)?.into_scalar::<f32>();
     println!("score {again:+.3}  {} (restored from a record)", texts[0]);
     Ok(())

@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let data = samples.finish(HELD_OUT, 0)?;
 
     let backbone = Backbone::new(
-        model.decoder,
+        model.into_decoder(),
         config.max_position_embeddings,
         DEFAULT_PREFILL_CHUNK,
     );

@@ -1,6 +1,7 @@
 //! Everything a model folder holds, ready to compute on one device.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use burn::tensor::{Device, FloatDType};
 
@@ -63,13 +64,15 @@ pub struct ModelText {
     pub warnings: Vec<String>,
 }
 
-/// A decoder with its tokenizer, chat template and generation defaults.
-#[derive(Debug)]
+/// A decoder with its tokenizer, chat template and generation defaults. Clones share the weights.
+#[derive(Debug, Clone)]
 pub struct LanguageModel {
     /// All but the weights.
-    pub text: ModelText,
+    pub text: Arc<ModelText>,
     /// The weights.
-    pub decoder: Decoder,
+    pub decoder: Arc<Decoder>,
+    /// The files they came from.
+    pub source: Arc<ModelSource>,
     /// Where the weights are.
     pub device: Device,
     /// What the weights, and therefore the cache, are stored as.
@@ -233,12 +236,20 @@ impl LanguageModel {
         let (decoder, report) = load_decoder(source, &text.config, options, device, progress)?;
         text.config.tie_word_embeddings = decoder.lm_head.is_none();
         Ok(Self {
-            text,
-            decoder,
+            text: Arc::new(text),
+            decoder: Arc::new(decoder),
+            source: Arc::new(source.clone()),
             device: device.clone(),
             dtype: options.dtype,
             warnings: report.warnings.iter().map(ToString::to_string).collect(),
         })
+    }
+}
+
+impl LanguageModel {
+    /// The decoder as a module of one's own, to be trained or taken apart; copied where clones share it.
+    pub fn into_decoder(self) -> Decoder {
+        Arc::unwrap_or_clone(self.decoder)
     }
 }
 

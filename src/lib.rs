@@ -6,13 +6,13 @@
 //!
 //! ```no_run
 //! use burn::tensor::Device;
-//! use burn_apb::apb::answer;
 //! use burn_apb::LanguageModel;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let model = LanguageModel::load("SmolLM2-135M-Instruct", &Device::flex())?;
 //! let document = std::fs::read_to_string("report.txt")?;
-//! println!("{}", answer(&model, &document, "What was decided?")?.text);
+//! let mut report = model.prefill(&document).run()?;
+//! println!("{}", report.ask("What was decided?").run()?.text);
 //! # Ok(())
 //! # }
 //! ```
@@ -20,10 +20,10 @@
 //! | to | use |
 //! |---|---|
 //! | load a model | [`LanguageModel`] |
-//! | answer with options, stream, cancel | [`apb::answer_with`], [`apb::AnswerOptions`], [`apb::Observer`] |
-//! | split the document over ranks | [`apb::PrefillConfig`] in [`apb::AnswerOptions`] |
-//! | prefill once and ask several questions, in tokens | [`apb::Session`] |
-//! | keep a prefilled document on disk | [`apb::Session::save`], [`apb::SavedSession`] |
+//! | prefill a document, ask, stream, fork, save | [`LanguageModel::prefill`], [`apb::DocumentSession`] |
+//! | split the document over ranks | [`apb::PrefillConfig`] |
+//! | cancel | [`apb::CancelToken`] |
+//! | the same in tokens; intermediate results | [`apb::Session`], [`apb::Observer`] |
 //! | run ranks in several processes | [`ranks::World`], [`apb::answer_over`] (feature `mpi` or `nccl`) |
 //! | train retaining heads for a model | `training::train_heads` (feature `train`) |
 //! | use the decoder as a Burn module | [`model::DecoderConfig`], [`model::Decoder`] |

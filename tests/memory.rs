@@ -57,14 +57,14 @@ const SLACK: f64 = 1.1;
 fn peak(config: &PrefillConfig, tokens: usize) -> usize {
     let model = DecoderConfig::new(Architecture::Llama, 64, 32, 48, 2, 4, 2, 8);
     let device = Device::flex();
-    let decoder = model.init(&device);
+    let decoder = std::sync::Arc::new(model.init(&device));
     let ids: Vec<u32> = (0..tokens as u32).map(|i| i * 7 % 64).collect();
     let document = Document::new(ids).with_anchor_query([1, 2, 3]);
     let plan = config.plan(&document, &model).expect("a plan");
     let compressor =
         compressor::load(&plan, &model, FloatDType::F32, &device).expect("no heads needed");
     let settings = SessionConfig::new(tokens + 8).with_chunk(64);
-    let mut session = Session::new(&decoder, settings);
+    let mut session = Session::new(decoder, settings);
     let before = NOW.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
     session

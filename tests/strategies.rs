@@ -2,6 +2,7 @@
 //! arrangement of ranks gives the same, questions leave no trace, and what is saved comes back.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -25,7 +26,7 @@ const CASES: u32 = 24;
 /// Head counts with groups of 1, 2, 3 and 4 query heads.
 const HEADS: [(usize, usize); 4] = [(2, 2), (4, 2), (6, 2), (4, 1)];
 
-fn model(heads: usize, kv_heads: usize) -> (DecoderConfig, Decoder) {
+fn model(heads: usize, kv_heads: usize) -> (DecoderConfig, Arc<Decoder>) {
     let config = DecoderConfig::new(
         Architecture::Llama,
         VOCAB as usize,
@@ -38,7 +39,7 @@ fn model(heads: usize, kv_heads: usize) -> (DecoderConfig, Decoder) {
     );
     let device = Device::flex();
     device.seed(7);
-    let decoder = config.init(&device);
+    let decoder = Arc::new(config.init(&device));
     (config, decoder)
 }
 
@@ -83,14 +84,14 @@ impl Observer for Rows {
 
 /// The last row's logits after a question, and the rows of the prefill.
 fn run(
-    (config, decoder): &(DecoderConfig, Decoder),
+    (config, decoder): &(DecoderConfig, Arc<Decoder>),
     document: &Document,
     plan: &PrefillPlan,
     group: Option<RankGroup>,
     question: &[u32],
 ) -> Result<(Vec<f32>, Rows), SessionError> {
     let settings = SessionConfig::new(document.tokens.len() + question.len()).with_chunk(16);
-    let mut session = Session::new(decoder, settings);
+    let mut session = Session::new(decoder.clone(), settings);
     if let Some(group) = group {
         session = session.with_group(group);
     }
@@ -274,7 +275,7 @@ proptest! {
         let compressor =
             compressor::load(&plan, &config, burn::tensor::FloatDType::F32, &device).unwrap();
         let fresh = || {
-            let mut session = Session::new(&decoder, SessionConfig::new(n + 20));
+            let mut session = Session::new(decoder.clone(), SessionConfig::new(n + 20));
             session
                 .prefill_with(&document, &plan, compressor.as_deref(), &mut ())
                 .unwrap();
@@ -292,13 +293,13 @@ proptest! {
         let saved = SavedSession::open(folder.path()).unwrap();
         prop_assert_eq!(saved.plan(), &plan);
         prop_assert_eq!(saved.document(), &document.tokens[..]);
-        let mut restored = saved.restore(&decoder, 20).unwrap();
+        let mut restored = saved.restore(decoder.clone(), 20).unwrap();
         prop_assert_eq!(&answers[0], &ask(&mut restored, &first));
         prop_assert_eq!(&answers[1], &ask(&mut restored, &second));
 
         // Layer 0's keys depend on nothing but token and position: together the ranks' files must
         // hold those of full attention, each once.
-        let mut full = Session::new(&decoder, SessionConfig::new(n));
+        let mut full = Session::new(decoder.clone(), SessionConfig::new(n));
         full.prefill(&document.tokens, |_, _| ControlFlow::Continue(())).unwrap();
         let whole = tempfile::tempdir().unwrap();
         full.save(whole.path(), "model").unwrap();
@@ -364,7 +365,7 @@ proptest! {
     }
 }
 
-fn ask(session: &mut Session<'_>, question: &[u32]) -> Vec<u32> {
+fn ask(session: &mut Session, question: &[u32]) -> Vec<u32> {
     let mut greedy = Sampler::new(SamplerConfig::default()).expect("greedy");
     session
         .ask(
@@ -407,11 +408,11 @@ fn first_keys(
 }
 
 /// A saved session of a small model.
-fn saved(folder: &std::path::Path) -> (DecoderConfig, Decoder) {
+fn saved(folder: &std::path::Path) -> (DecoderConfig, Arc<Decoder>) {
     let (config, decoder) = model(4, 2);
     let document = Document::new(tokens(40, 1)).with_anchor_query(tokens(3, 2));
     let plan = plan(&PrefillConfig::new(Method::Star, 2), &document, &config);
-    let mut session = Session::new(&decoder, SessionConfig::new(50));
+    let mut session = Session::new(decoder.clone(), SessionConfig::new(50));
     session
         .prefill_with(&document, &plan, None, &mut ())
         .expect("prefilled");
@@ -443,7 +444,7 @@ fn other_models_and_damaged_files_are_refused() {
         ..other
     };
     let narrow = narrow.init(&Device::flex());
-    let restored = open().unwrap().restore(&narrow, 5);
+    let restored = open().unwrap().restore(Arc::new(narrow), 5);
     assert!(
         matches!(restored, Err(SavedError::Damaged { .. })),
         "{restored:?}"
@@ -456,7 +457,7 @@ fn other_models_and_damaged_files_are_refused() {
     let last = flipped.len() - 3;
     flipped[last] ^= 1;
     std::fs::write(&path, &flipped).unwrap();
-    let restored = open().unwrap().restore(&decoder, 5);
+    let restored = open().unwrap().restore(decoder.clone(), 5);
     assert!(
         matches!(restored, Err(SavedError::Damaged { .. })),
         "{restored:?}"
@@ -471,7 +472,7 @@ fn other_models_and_damaged_files_are_refused() {
     let (config, decoder) = model(4, 2);
     let document = Document::new(tokens(40, 9));
     let plan = plan(&PrefillConfig::new(Method::Star, 2), &document, &config);
-    let mut session = Session::new(&decoder, SessionConfig::new(50));
+    let mut session = Session::new(decoder.clone(), SessionConfig::new(50));
     session
         .prefill_with(&document, &plan, None, &mut ())
         .unwrap();
@@ -488,7 +489,7 @@ fn a_session_refuses_plans_that_are_not_its_own() {
     let (config, decoder) = model(4, 2);
     let document = Document::new(tokens(40, 1)).with_anchor_query(tokens(3, 2));
     let apb = plan(&PrefillConfig::new(Method::Apb, 2), &document, &config);
-    let mut session = Session::new(&decoder, SessionConfig::new(50));
+    let mut session = Session::new(decoder.clone(), SessionConfig::new(50));
     let none = session.prefill_with(&document, &apb, None, &mut ());
     assert!(matches!(none, Err(SessionError::NoCompressor)), "{none:?}");
     let longer = Document::new(tokens(41, 1));
@@ -559,7 +560,7 @@ fn a_failed_prefill_keeps_the_group() {
                 scope.spawn(move || {
                     let group = RankGroup::new(2, Box::new(transport)).unwrap();
                     let settings = SessionConfig::new(60);
-                    let mut session = Session::new(decoder, settings).with_group(group);
+                    let mut session = Session::new(decoder.clone(), settings).with_group(group);
                     let none = session.prefill_with(document, apb, None, &mut ());
                     assert!(matches!(none, Err(SessionError::NoCompressor)), "{none:?}");
                     session.prefill_with(document, star, None, &mut ()).unwrap();

@@ -1,20 +1,27 @@
-//! Ctrl-C: the first one requests the running task to stop, the second ends the process.
+//! Ctrl-C: the first one cancels the running task, the second ends the process.
 
 use std::ops::ControlFlow;
-use std::sync::Once;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Once, OnceLock};
 
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+use burn_apb::apb::CancelToken;
+
 static LISTENING: Once = Once::new();
 /// The shell's convention for a process ended by SIGINT.
 const EXIT_INTERRUPTED: i32 = 130;
 
+/// What the first Ctrl-C cancels.
+pub fn token() -> &'static CancelToken {
+    static TOKEN: OnceLock<CancelToken> = OnceLock::new();
+    TOKEN.get_or_init(CancelToken::new)
+}
+
 /// Starts listening; without a handler Ctrl-C simply ends the process.
 pub fn listen() {
     let handler = || {
-        if INTERRUPTED.swap(true, Ordering::Relaxed) {
+        if token().is_cancelled() {
             std::process::exit(EXIT_INTERRUPTED);
         }
+        token().cancel();
     };
     LISTENING.call_once(|| {
         if let Err(error) = ctrlc::set_handler(handler) {
@@ -25,14 +32,13 @@ pub fn listen() {
 
 /// Clears a Ctrl-C that has been handled.
 pub fn reset() {
-    INTERRUPTED.store(false, Ordering::Relaxed);
+    token().reset();
 }
 
 /// `Break` after Ctrl-C.
 pub fn poll() -> ControlFlow<()> {
-    if INTERRUPTED.load(Ordering::Relaxed) {
-        ControlFlow::Break(())
-    } else {
-        ControlFlow::Continue(())
+    match token().is_cancelled() {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
     }
 }

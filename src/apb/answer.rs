@@ -2,8 +2,9 @@
 
 use std::ops::ControlFlow;
 
+use super::cancel::CancelToken;
 use super::error::AnswerError;
-use super::generate::{AskOptions, Completion, StopReason};
+use super::generate::{AskOptions, Completion, Generation, StopReason};
 use super::observer::Observer;
 use super::plan::PrefillPlan;
 use super::request::{AnswerOptions, Request};
@@ -13,7 +14,7 @@ use crate::text::generation_config::GenerationConfigError;
 use crate::text::sampler::{Sampler, SamplerConfig};
 use crate::text::stop::{Stop, StopSource, StopTexts, StopToken};
 use crate::text::text_stream::TextStream;
-use crate::text::tokenizer::TokenizerError;
+use crate::text::tokenizer::{Tokenizer, TokenizerError};
 use crate::{LanguageModel, ModelError, ModelText};
 
 /// An answer, with how it was computed.
@@ -126,7 +127,8 @@ pub fn answer_over(
     options: &AnswerOptions,
     observer: &mut dyn Observer,
 ) -> Result<Answer, AnswerError> {
-    let (mut session, seconds) = request.prefill(&model.decoder, group, observer)?;
+    request.check_heads(&model.text.config, &model.source)?;
+    let (mut session, seconds) = request.prefill(model.decoder.clone(), group, observer)?;
     let reply = ask(&model.text, &mut session, &request.query, options, observer)?;
     Ok(Answer::new(request, reply, seconds))
 }
@@ -153,94 +155,161 @@ pub struct Reply {
 /// answer is no error: what was generated is returned.
 pub fn ask(
     text: &ModelText,
-    session: &mut Session<'_>,
+    session: &mut Session,
     query: &[u32],
     options: &AnswerOptions,
     observer: &mut dyn Observer,
 ) -> Result<Reply, AnswerError> {
-    let mut sampler = Sampler::new(sampling(text, options)?)?;
-    let tokenizer = &text.tokenizer;
-    let mut stops = text.stop_tokens_of(&options.prompt)?;
-    let own = |id| StopToken {
-        id,
-        source: StopSource::Request,
+    let cancel = observer.cancel_token();
+    let mut answering = Answering::new(text, session, query, options, &cancel)?;
+    let mut give = |piece: &str| observer.text(piece);
+    let reply = loop {
+        match answering.step(session, &mut give) {
+            Ok(true) => {}
+            Ok(false) => break answering.finish(session, &mut give),
+            Err(error) => break Err(error),
+        }
     };
-    stops.extend(options.stop_tokens.iter().copied().map(own));
-    let spelled = options.stop_texts.iter();
-    stops.extend(spelled.filter_map(|text| tokenizer.token_id(text)).map(own));
-    let stop_ids: Vec<u32> = stops.iter().map(|stop| stop.id).collect();
+    session.rewind();
+    reply
+}
 
-    let mut answer = AnswerText {
-        stream: TextStream::new(tokenizer, true),
-        stops: StopTexts::new(&options.stop_texts),
-        text: String::new(),
-        ended_by: None,
-        observer,
-    };
-    let mut undecodable = None;
-    let asked = AskOptions {
-        stop_tokens: &stop_ids,
-        max_tokens: options.max_tokens,
-        logprobs: options.logprobs,
-    };
-    let mut completion = session.ask_with(query, &mut sampler, asked, |token| {
-        // Models have embeddings beyond their tokenizer's vocabulary; such a token has no text.
-        if tokenizer.token(token).is_none() {
-            return ControlFlow::Continue(());
-        }
-        answer.push(token).unwrap_or_else(|error| {
-            undecodable = Some(error);
-            ControlFlow::Break(())
+/// An answer in text, token by token.
+pub(super) struct Answering<'t> {
+    tokenizer: &'t Tokenizer,
+    generation: Generation,
+    sampler: Sampler,
+    text: AnswerText<'t>,
+    stops: Vec<StopToken>,
+}
+
+impl<'t> Answering<'t> {
+    /// An answer to a question; nothing is computed yet. What follows the session's document is dropped.
+    pub(super) fn new(
+        text: &'t ModelText,
+        session: &mut Session,
+        query: &[u32],
+        options: &AnswerOptions,
+        cancel: &CancelToken,
+    ) -> Result<Self, AnswerError> {
+        let sampler = Sampler::new(sampling(text, options)?)?;
+        let tokenizer = &text.tokenizer;
+        let mut stops = text.stop_tokens_of(&options.prompt)?;
+        let own = |id| StopToken {
+            id,
+            source: StopSource::Request,
+        };
+        stops.extend(options.stop_tokens.iter().copied().map(own));
+        let spelled = options.stop_texts.iter();
+        stops.extend(spelled.filter_map(|text| tokenizer.token_id(text)).map(own));
+        let stop_ids: Vec<u32> = stops.iter().map(|stop| stop.id).collect();
+        let asked = AskOptions {
+            stop_tokens: &stop_ids,
+            max_tokens: options.max_tokens,
+            logprobs: options.logprobs,
+            cancel: Some(cancel),
+        };
+        Ok(Self {
+            tokenizer,
+            generation: Generation::new(session, query, asked)?,
+            sampler,
+            text: AnswerText {
+                stream: TextStream::new(tokenizer, true),
+                stops: StopTexts::new(&options.stop_texts),
+                text: String::new(),
+                ended_by: None,
+            },
+            stops,
         })
-    })?;
-    if let Some(error) = undecodable {
-        return Err(error.into());
     }
-    let (answer, ended_by) = answer.finish()?;
-    let stop = match (ended_by, completion.stop_token) {
-        (Some(text), _) => {
-            completion.stop_reason = StopReason::StopText;
-            Some(Stop::Text(text))
+
+    /// Computes the next token and gives `sink` the text that it completes; false when the answer has ended.
+    pub(super) fn step(
+        &mut self,
+        session: &mut Session,
+        sink: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<bool, AnswerError> {
+        let (tokenizer, text) = (self.tokenizer, &mut self.text);
+        let mut undecodable = None;
+        let mut on_token = |token| {
+            // Models have embeddings beyond their tokenizer's vocabulary; such a token has no text.
+            if tokenizer.token(token).is_none() {
+                return ControlFlow::Continue(());
+            }
+            text.push(token, sink).unwrap_or_else(|error| {
+                undecodable = Some(error);
+                ControlFlow::Break(())
+            })
+        };
+        let token = self
+            .generation
+            .step(session, &mut self.sampler, &mut on_token)?;
+        match undecodable {
+            Some(error) => Err(error.into()),
+            None => Ok(token.is_some()),
         }
-        (None, Some(id)) => stops
-            .into_iter()
-            .find(|stop| stop.id == id)
-            .map(|token| Stop::Token {
-                token,
-                text: tokenizer.token(id).unwrap_or_default(),
-            }),
-        (None, None) => None,
-    };
-    Ok(Reply {
-        text: answer,
-        completion,
-        stop,
-    })
+    }
+
+    /// The whole answer; `sink` gets the text that was held back.
+    pub(super) fn finish(
+        self,
+        session: &Session,
+        sink: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Reply, AnswerError> {
+        let mut completion = self.generation.finish(session);
+        let (text, ended_by) = self.text.finish(sink)?;
+        let stop = match (ended_by, completion.stop_token) {
+            (Some(text), _) => {
+                completion.stop_reason = StopReason::StopText;
+                Some(Stop::Text(text))
+            }
+            (None, Some(id)) => {
+                let token = self.stops.into_iter().find(|stop| stop.id == id);
+                token.map(|token| Stop::Token {
+                    token,
+                    text: self.tokenizer.token(id).unwrap_or_default(),
+                })
+            }
+            (None, None) => None,
+        };
+        Ok(Reply {
+            text,
+            completion,
+            stop,
+        })
+    }
 }
 
 /// An answer's text while its tokens come.
-struct AnswerText<'a> {
-    stream: TextStream<'a>,
+struct AnswerText<'t> {
+    stream: TextStream<'t>,
     stops: StopTexts,
     text: String,
     /// The stop text that ended it.
     ended_by: Option<String>,
-    observer: &'a mut dyn Observer,
 }
 
 impl AnswerText<'_> {
-    fn push(&mut self, token: u32) -> Result<ControlFlow<()>, TokenizerError> {
+    fn push(
+        &mut self,
+        token: u32,
+        sink: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, TokenizerError> {
         let piece = self.stream.push(token)?;
-        Ok(self.give(&piece))
+        Ok(self.give(&piece, sink))
     }
 
-    fn give(&mut self, piece: &str) -> ControlFlow<()> {
+    fn give(
+        &mut self,
+        piece: &str,
+        sink: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
         let (piece, stop) = self.stops.push(piece);
         self.ended_by = stop.map(str::to_owned);
         self.text.push_str(&piece);
         let goes_on = match piece.is_empty() {
             true => ControlFlow::Continue(()),
-            false => self.observer.text(&piece),
+            false => sink(&piece),
         };
         match self.ended_by {
             Some(_) => ControlFlow::Break(()),
@@ -249,17 +318,20 @@ impl AnswerText<'_> {
     }
 
     /// The whole text, and the stop text that ended it.
-    fn finish(mut self) -> Result<(String, Option<String>), TokenizerError> {
+    fn finish(
+        mut self,
+        sink: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<(String, Option<String>), TokenizerError> {
         if self.ended_by.is_none() {
             // The answer is over, so that nothing is left to stop; a stop text may be completed.
             let rest = self.stream.finish()?;
-            let _ = self.give(&rest);
+            let _ = self.give(&rest, sink);
         }
         if self.ended_by.is_none() {
             let rest = self.stops.finish();
             if !rest.is_empty() {
                 self.text.push_str(&rest);
-                let _ = self.observer.text(&rest);
+                let _ = sink(&rest);
             }
         }
         Ok((self.text, self.ended_by))

@@ -2,6 +2,7 @@
 
 use super::heads::HeadsError;
 use super::plan::PlanError;
+use super::saved::SavedError;
 use crate::ModelError;
 use crate::kernels::KernelError;
 use crate::model::{CacheFull, ForwardError};
@@ -70,6 +71,12 @@ pub enum SessionError {
     /// A question before the document.
     #[error("no document has been prefilled in this session")]
     NoDocument,
+    /// A part of the document is held by other processes.
+    #[error(
+        "the document is held by several processes, which cannot fork a session; ask it there, or \
+         prefill it in one process"
+    )]
+    SeveralProcesses,
     /// The device could not give back its results.
     #[error("the device failed: {reason}")]
     Device {
@@ -109,6 +116,13 @@ pub enum AnswerError {
     /// The sampling options are not usable.
     #[error(transparent)]
     Sample(#[from] SamplerError),
+    /// The session cannot be saved, or read again.
+    #[error(transparent)]
+    Saved(#[from] SavedError),
+    /// A stream was asked for outside a tokio runtime.
+    #[cfg(feature = "tokio")]
+    #[error("there is no tokio runtime here; ask from one, or use `stream`")]
+    NoRuntime,
     /// The prompt is longer than the model was made for.
     #[error(
         "document ({document} tokens), question ({query}) and answer ({answer}) need {needed} \

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::Tensor;
 
+use super::cancel::CancelToken;
 use super::error::SessionError;
 use super::host;
 use super::logprobs::TokenLogprobs;
@@ -65,7 +66,7 @@ impl Completion {
 }
 
 /// What limits and accompanies an answer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct AskOptions<'a> {
     /// Tokens that end it and are no part of it.
     pub stop_tokens: &'a [u32],
@@ -73,9 +74,11 @@ pub struct AskOptions<'a> {
     pub max_tokens: usize,
     /// Log-probabilities of each token and of this many of the likeliest in its place.
     pub logprobs: Option<usize>,
+    /// Ends the question with [`SessionError::Cancelled`], and the answer with [`StopReason::Cancelled`].
+    pub cancel: Option<&'a CancelToken>,
 }
 
-impl Session<'_> {
+impl Session {
     /// Answers a question: its rows, then each generated token, attend to the whole document and
     /// to themselves. `on_token` is called with every token of the answer and may end it.
     ///
@@ -99,7 +102,7 @@ impl Session<'_> {
         let options = AskOptions {
             stop_tokens,
             max_tokens,
-            logprobs: None,
+            ..AskOptions::default()
         };
         self.ask_with(question, sampler, options, on_token)
     }
@@ -116,11 +119,15 @@ impl Session<'_> {
         options: AskOptions<'_>,
         on_token: impl FnMut(u32) -> ControlFlow<()>,
     ) -> Result<Completion, SessionError> {
-        let prefilled = self.prefilled.as_ref().ok_or(SessionError::NoDocument)?;
-        self.fits(prefilled.plan.tokens + question.len() + options.max_tokens.saturating_sub(1))?;
-        self.check("question", question)?;
-        self.rewind();
-        let result = self.complete(question, sampler, options, on_token);
+        let mut on_token = on_token;
+        let mut generation = Generation::new(self, question, options)?;
+        let result = loop {
+            match generation.step(self, sampler, &mut on_token) {
+                Ok(None) => break Ok(generation.finish(self)),
+                Ok(Some(_)) => {}
+                Err(error) => break Err(error),
+            }
+        };
         self.rewind();
         result
     }
@@ -142,93 +149,170 @@ impl Session<'_> {
     }
 
     /// Logits of the last of the rows, on the host.
-    fn last_logits(&self, rows: Tensor<3>) -> Result<Vec<f32>, SessionError> {
+    pub(super) fn last_logits(&self, rows: Tensor<3>) -> Result<Vec<f32>, SessionError> {
         let [batch, seq, hidden] = rows.dims();
         let last = rows.slice([0..batch, seq - 1..seq, 0..hidden]);
         host::values(self.model.logits(last)?)
     }
+}
 
-    fn complete(
-        &mut self,
+/// An answer that is computed token by token: first the question's rows, then one token a step.
+#[derive(Debug)]
+pub(super) struct Generation {
+    question: Vec<u32>,
+    stop_tokens: Vec<u32>,
+    max_tokens: usize,
+    top: Option<usize>,
+    cancel: CancelToken,
+    /// Whether this process chooses the tokens.
+    chooses: bool,
+    state: State,
+    tokens: Vec<u32>,
+    logprobs: Vec<TokenLogprobs>,
+    stop_token: Option<u32>,
+    stop_reason: StopReason,
+    asked: Instant,
+    query_time: Option<Duration>,
+    decoding: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Asked,
+    /// The token's rows are to be computed next.
+    Chosen(u32),
+    Ended,
+}
+
+impl Generation {
+    /// An answer of `session` to a question; drops what follows the document. Nothing is computed yet.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError`] when there is no document or question, a token is beyond the vocabulary, or the
+    /// session has no room for the question and the answer.
+    pub(super) fn new(
+        session: &mut Session,
         question: &[u32],
-        sampler: &mut Sampler,
         options: AskOptions<'_>,
-        mut on_token: impl FnMut(u32) -> ControlFlow<()>,
-    ) -> Result<Completion, SessionError> {
-        let asked = Instant::now();
-        let chooses = self.group.ranks().start == 0;
-        sampler.observe(self.document());
-        sampler.observe(question);
-        let mut rows = self.extend(question)?;
-        let mut query_time = None;
-        let mut decoding = Instant::now();
-        let AskOptions {
-            stop_tokens,
-            max_tokens,
-            logprobs: top,
-        } = options;
-        let mut logprobs = Vec::new();
-        let mut stop_token = None;
-        let mut tokens = Vec::new();
-        let stop_reason = loop {
-            if tokens.len() == max_tokens {
-                break StopReason::Length;
-            }
-            let mut choice = Choice::default();
-            if chooses {
-                let mut logits = self.last_logits(rows)?;
-                if query_time.is_none() {
-                    query_time = Some(asked.elapsed());
-                    decoding = Instant::now();
-                }
-                // The sampler changes what it is given.
-                let own = top.map(|_| logits.clone());
-                choice.token = sampler.sample(&mut logits)?;
-                sampler.observe(&[choice.token]);
-                choice.ends = match stop_tokens.contains(&choice.token) {
-                    true => Some(StopReason::StopToken),
-                    false if on_token(choice.token).is_break() => Some(StopReason::Cancelled),
-                    false => None,
-                };
-                if let (Some(own), Some(top)) = (own, top)
-                    && choice.ends != Some(StopReason::StopToken)
-                {
-                    logprobs.push(TokenLogprobs::new(&own, choice.token, top));
-                }
-            }
-            let choice = choice.agreed(&mut self.group)?;
-            if !chooses && choice.ends != Some(StopReason::StopToken) {
-                // The first process has decided whether the answer ends here.
-                let _ = on_token(choice.token);
-            }
-            if choice.ends == Some(StopReason::StopToken) {
-                stop_token = Some(choice.token);
-                break StopReason::StopToken;
-            }
-            tokens.push(choice.token);
-            if let Some(reason) = choice.ends {
-                break reason;
-            }
-            if tokens.len() == max_tokens {
-                break StopReason::Length;
-            }
-            rows = self.extend(&[choice.token])?;
-        };
-        let query_time = query_time.unwrap_or_else(|| asked.elapsed());
-        let following = self
-            .prefilled
-            .as_ref()
-            .map_or(0, |prefilled| prefilled.following);
-        let decode_steps = following.saturating_sub(question.len());
-        Ok(Completion {
-            tokens,
-            stop_reason,
-            stop_token,
-            logprobs,
-            query_time,
-            decode_time: decoding.elapsed(),
-            decode_steps,
+    ) -> Result<Self, SessionError> {
+        let prefilled = session.prefilled.as_ref().ok_or(SessionError::NoDocument)?;
+        let answer = options.max_tokens.saturating_sub(1);
+        session.fits(prefilled.plan.tokens + question.len() + answer)?;
+        session.check("question", question)?;
+        session.rewind();
+        Ok(Self {
+            question: question.to_vec(),
+            stop_tokens: options.stop_tokens.to_vec(),
+            max_tokens: options.max_tokens,
+            top: options.logprobs,
+            cancel: options.cancel.cloned().unwrap_or_default(),
+            chooses: session.group.ranks().start == 0,
+            state: State::Asked,
+            tokens: Vec::new(),
+            logprobs: Vec::new(),
+            stop_token: None,
+            stop_reason: StopReason::Length,
+            asked: Instant::now(),
+            query_time: None,
+            decoding: Instant::now(),
         })
+    }
+
+    /// The next token of the answer, which `on_token` is given and may end the answer with; none when it
+    /// has ended.
+    pub(super) fn step(
+        &mut self,
+        session: &mut Session,
+        sampler: &mut Sampler,
+        on_token: &mut dyn FnMut(u32) -> ControlFlow<()>,
+    ) -> Result<Option<u32>, SessionError> {
+        let rows = match self.state {
+            State::Ended => return Ok(None),
+            State::Asked => {
+                sampler.observe(session.document());
+                sampler.observe(&self.question);
+                session.extend_until(&self.question, &self.cancel)?
+            }
+            State::Chosen(token) => match session.extend_until(&[token], &self.cancel) {
+                Err(SessionError::Cancelled { .. }) => return Ok(self.end(StopReason::Cancelled)),
+                rows => rows?,
+            },
+        };
+        if self.max_tokens == 0 {
+            return Ok(self.end(StopReason::Length));
+        }
+        let choice = self.choose(session, sampler, rows, on_token)?;
+        if choice.ends == Some(StopReason::StopToken) {
+            self.stop_token = Some(choice.token);
+            return Ok(self.end(StopReason::StopToken));
+        }
+        self.tokens.push(choice.token);
+        self.state = State::Chosen(choice.token);
+        if let Some(reason) = choice.ends {
+            self.end(reason);
+        } else if self.tokens.len() == self.max_tokens {
+            self.end(StopReason::Length);
+        }
+        Ok(Some(choice.token))
+    }
+
+    /// The token that process 0 chooses from the last of the rows.
+    fn choose(
+        &mut self,
+        session: &mut Session,
+        sampler: &mut Sampler,
+        rows: Tensor<3>,
+        on_token: &mut dyn FnMut(u32) -> ControlFlow<()>,
+    ) -> Result<Choice, SessionError> {
+        let mut choice = Choice::default();
+        if self.chooses {
+            let mut logits = session.last_logits(rows)?;
+            if self.query_time.is_none() {
+                self.query_time = Some(self.asked.elapsed());
+                self.decoding = Instant::now();
+            }
+            // The sampler changes what it is given.
+            let own = self.top.map(|_| logits.clone());
+            choice.token = sampler.sample(&mut logits)?;
+            choice.ends = match self.stop_tokens.contains(&choice.token) {
+                true => Some(StopReason::StopToken),
+                false if on_token(choice.token).is_break() => Some(StopReason::Cancelled),
+                false => None,
+            };
+            if let (Some(own), Some(top)) = (own, self.top)
+                && choice.ends != Some(StopReason::StopToken)
+            {
+                let logprobs = TokenLogprobs::new(&own, choice.token, top);
+                self.logprobs.push(logprobs);
+            }
+        }
+        let choice = choice.agreed(&mut session.group)?;
+        if !self.chooses && choice.ends != Some(StopReason::StopToken) {
+            // The first process has decided whether the answer ends here.
+            let _ = on_token(choice.token);
+        }
+        Ok(choice)
+    }
+
+    fn end(&mut self, reason: StopReason) -> Option<u32> {
+        self.state = State::Ended;
+        self.stop_reason = reason;
+        None
+    }
+
+    /// What has been answered.
+    pub(super) fn finish(self, session: &Session) -> Completion {
+        let following = session.prefilled.as_ref().map_or(0, |held| held.following);
+        Completion {
+            query_time: self.query_time.unwrap_or_else(|| self.asked.elapsed()),
+            decode_time: self.decoding.elapsed(),
+            decode_steps: following.saturating_sub(self.question.len()),
+            tokens: self.tokens,
+            stop_reason: self.stop_reason,
+            stop_token: self.stop_token,
+            logprobs: self.logprobs,
+        }
     }
 }
 

@@ -3,9 +3,10 @@
 //!
 //! | to | use |
 //! |---|---|
-//! | answer a question about a text | [`answer`], [`answer_with`]; [`Request`] to check everything before weights are read |
+//! | prefill a text once, ask, stream, cancel, fork, save | [`LanguageModel::prefill`](crate::LanguageModel::prefill), [`DocumentSession`], [`CancelToken`] |
+//! | answer one question about a text | [`answer`], [`answer_with`]; [`Request`] to check everything before weights are read |
 //! | choose strategy, ranks and lengths | [`PrefillConfig`], which makes a [`PrefillPlan`] |
-//! | prefill once, ask often, save and restore | [`Session`], [`SavedSession`] |
+//! | the same in tokens, and over several processes | [`Session`], [`SavedSession`] |
 //! | choose what ranks pass on | [`compressor`] |
 //! | progress, cancellation, intermediate results | [`Observer`] |
 //! | use the attention in a decoder of your own | [`ApbAttention`], [`CausalLm`](crate::model::CausalLm) |
@@ -13,9 +14,13 @@
 #![doc = include_str!("method.md")]
 
 mod answer;
+#[cfg(feature = "tokio")]
+mod async_answer;
 pub mod attention;
+mod cancel;
 pub mod compressor;
 mod config;
+mod document_session;
 mod error;
 mod generate;
 pub mod heads;
@@ -31,8 +36,12 @@ mod saved;
 mod session;
 
 pub use answer::{Answer, Reply, answer, answer_over, answer_request, answer_with, ask};
+#[cfg(feature = "tokio")]
+pub use async_answer::AnswerPieces;
 pub use attention::{ApbAttention, ApbAttentionConfig};
+pub use cancel::CancelToken;
 pub use config::{CompressorConfig, Document, Method, PrefillConfig, RingLayout, UnknownName};
+pub use document_session::{AnswerStream, Ask, DocumentSession, PrefillBuilder, PrefillProgress};
 pub use error::{AnswerError, SessionError};
 pub use generate::{AskOptions, Completion, StopReason};
 pub use layout::{AnchorSource, Layout, RankRows};

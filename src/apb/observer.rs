@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use burn::tensor::Tensor;
 
+use super::cancel::CancelToken;
+
 /// A part of a layer's work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -51,6 +53,11 @@ pub trait Observer {
     fn progress(&mut self, done: usize, total: usize) -> ControlFlow<()> {
         let _ = (done, total);
         ControlFlow::Continue(())
+    }
+
+    /// What cancels the work, from another thread or a signal handler; polled many times a layer.
+    fn cancel_token(&self) -> CancelToken {
+        CancelToken::new()
     }
 
     /// The answer continues with `text`, whole characters. [`ControlFlow::Break`] ends the answer.

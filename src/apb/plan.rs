@@ -124,8 +124,8 @@ pub enum PlanError {
     },
     /// The query-aware compressor has no query to be aware of.
     #[error(
-        "the query-aware compressor needs a query in the anchor; give one with --anchor-query, or \
-         use --compressor retaining"
+        "the query-aware compressor needs a query in the anchor; give one (--anchor-query, in Rust \
+         `hint` or `anchor_query`), or use retaining heads"
     )]
     QueryAwareWithoutQuery,
     /// Ulysses splits heads, and they cannot be split so.

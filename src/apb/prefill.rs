@@ -3,6 +3,7 @@
 use burn::tensor::Device;
 
 use super::attention::{PrefillPass, passes};
+use super::cancel::CancelToken;
 use super::compressor::Compressor;
 use super::config::{Document, Method};
 use super::error::SessionError;
@@ -33,8 +34,9 @@ impl Prefill<'_> {
         }
         let ranks = self.group.ranks();
         let mut done = 0;
+        let cancel = observer.cancel_token();
         for layout in passes(self.plan, ranks, self.compressor, self.chunk) {
-            self.pass(&layout, done, observer)?;
+            self.pass(&layout, done, &cancel, observer)?;
             done += layout.tokens;
         }
         Ok(())
@@ -45,6 +47,7 @@ impl Prefill<'_> {
         &mut self,
         layout: &Layout,
         before: usize,
+        cancel: &CancelToken,
         observer: &mut dyn Observer,
     ) -> Result<(), SessionError> {
         let Self { model, plan, .. } = *self;
@@ -55,20 +58,26 @@ impl Prefill<'_> {
             .map(|rows| self.embed(rows, &device))
             .collect();
         let mut pass = PrefillPass::new(plan, layout, self.compressor, self.group, self.cache)
-            .with_tile(self.chunk);
+            .with_tile(self.chunk)
+            .with_cancel(cancel.clone());
         if !observer.wants_rows() {
             pass = pass.ended_at(layers.saturating_sub(1));
         }
         if observer.wants_times() {
             pass = pass.timed(&device);
         }
-        forward_layers(model, &mut rows, &mut pass, |pass, layer, _| {
+        let mut done = before;
+        let passed = forward_layers(model, &mut rows, &mut pass, |pass, layer, _| {
             report(plan, layout, layer, pass, observer)?;
-            let done = before + layout.tokens * (layer + 1) / layers;
+            done = before + layout.tokens * (layer + 1) / layers;
             match observer.progress(done, total).is_break() && done < total {
                 true => Err(SessionError::Cancelled { done, total }),
                 false => Ok(()),
             }
+        });
+        passed.map_err(|error| match error {
+            SessionError::Cancelled { .. } => SessionError::Cancelled { done, total },
+            error => error,
         })?;
         if observer.wants_rows() {
             for (ranks, rows) in layout.ranks.iter().zip(rows) {

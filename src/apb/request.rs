@@ -1,6 +1,7 @@
 //! A document and a question in tokens, checked before a weight is read.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,9 @@ pub enum AnchorQuery {
     /// Nothing.
     None,
 }
+
+/// What stands for the question while a document is prepared for questions to come.
+const NO_QUESTION: &str = "?";
 
 /// How a question is answered.
 ///
@@ -219,15 +223,37 @@ impl Request {
     ///
     /// [`HeadsError`] when the file holds no retaining heads, or those of another model.
     pub fn check_heads(
-        &mut self,
+        &self,
         model: impl Into<AttentionShape>,
         source: &ModelSource,
     ) -> Result<(), HeadsError> {
-        let compressor = match self.compressor.take() {
-            Some(open) => open,
-            None => CompressorSource::open(&self.plan, model)?,
-        };
-        self.compressor.insert(compressor).check_model(source)
+        self.compressor(model)?.check_model(source)
+    }
+
+    /// The plan's compressor, opened now where it is not open already.
+    fn compressor(&self, model: impl Into<AttentionShape>) -> Result<CompressorSource, HeadsError> {
+        match &self.compressor {
+            Some(open) => Ok(open.clone()),
+            None => CompressorSource::open(&self.plan, model),
+        }
+    }
+
+    /// A document whose questions come later; `question` stands in their place while its tokens are made.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub(super) fn of_document(
+        model: &ModelText,
+        document: &str,
+        options: &AnswerOptions,
+    ) -> Result<Self, AnswerError> {
+        let mut options = options.clone();
+        options.max_tokens = 0;
+        if options.anchor_query == AnchorQuery::Question {
+            options.anchor_query = AnchorQuery::None;
+        }
+        Self::new(model, document, NO_QUESTION, &options)
     }
 
     /// The request of process 0 on every process of a group; others give none.
@@ -258,17 +284,14 @@ impl Request {
     /// # Errors
     ///
     /// An [`AnswerError`] when the heads cannot be loaded or the prefill fails or is cancelled.
-    pub fn prefill<'m>(
+    pub fn prefill(
         &self,
-        model: &'m dyn CausalLm,
+        model: Arc<dyn CausalLm>,
         group: RankGroup,
         observer: &mut dyn Observer,
-    ) -> Result<(Session<'m>, f64), AnswerError> {
+    ) -> Result<(Session, f64), AnswerError> {
         let (shape, dtype, device) = (model.shape(), model.dtype(), model.device());
-        let compressor = match &self.compressor {
-            Some(open) => open.load(dtype, &device)?,
-            None => CompressorSource::open(&self.plan, shape)?.load(dtype, &device)?,
-        };
+        let compressor = self.compressor(shape)?.load(dtype, &device)?;
         let mut session = Session::new(model, self.session).with_group(group);
         let started = Instant::now();
         session.prefill_with(&self.document, &self.plan, compressor.as_deref(), observer)?;

@@ -13,6 +13,7 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
@@ -23,7 +24,7 @@ use super::plan::PrefillPlan;
 use super::session::{Prefilled, Session, SessionConfig};
 use crate::checkpoint::{Checkpoint, FileError, WeightsError, encode};
 use crate::hex::encode as hex;
-use crate::model::{AttentionShape, CausalLm, KvCache};
+use crate::model::{AttentionShape, CacheError, CausalLm, KvCache};
 
 /// What the files call themselves; to be changed with what they hold.
 const FORMAT: &str = "apb-session-1";
@@ -63,6 +64,9 @@ pub enum SavedError {
     /// A file cannot be read, or is no safetensors file.
     #[error(transparent)]
     Read(#[from] WeightsError),
+    /// The cache does not hold what the plan says.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
     /// The device could not give back its tensors.
     #[error("the device failed: {reason}")]
     Device {
@@ -123,7 +127,7 @@ pub enum SavedError {
     },
 }
 
-impl Session<'_> {
+impl Session {
     /// Saves what the ranks of this process hold into `folder`, one file for each rank; returns the
     /// bytes written. `model` is [`ModelSource::fingerprint`](crate::checkpoint::source::ModelSource::fingerprint).
     ///
@@ -185,7 +189,7 @@ impl Session<'_> {
         let mut hash = Sha256::new();
         let mut shape = [0; 4];
         for layer in 0..layers {
-            let (key, value) = prefilled.cache.rows(layer, rows.clone());
+            let (key, value) = prefilled.document_rows(layer, rows.clone())?;
             shape = key.dims();
             hash.update(&host_bytes(key)?[..]);
             hash.update(&host_bytes(value)?[..]);
@@ -214,7 +218,7 @@ impl Session<'_> {
         let mut file = BufWriter::new(File::create(path).map_err(failed)?);
         file.write_all(&front).map_err(failed)?;
         for layer in 0..layers {
-            let (key, value) = prefilled.cache.rows(layer, rows.clone());
+            let (key, value) = prefilled.document_rows(layer, rows.clone())?;
             for tensor in [key, value] {
                 file.write_all(&host_bytes(tensor)?).map_err(failed)?;
             }
@@ -418,11 +422,11 @@ impl SavedSession {
     ///
     /// [`SavedError::Damaged`] when a file's bytes are not those that were written, or do not fit the
     /// model.
-    pub fn restore<'m>(
+    pub fn restore(
         &self,
-        model: &'m dyn CausalLm,
+        model: Arc<dyn CausalLm>,
         following: usize,
-    ) -> Result<Session<'m>, SavedError> {
+    ) -> Result<Session, SavedError> {
         let dtype = self.dtype().ok_or_else(|| SavedError::Damaged {
             path: self.folder.join(file_name(0, self.ranks.len())),
             reason: format!("dtype `{}`", self.agreed.dtype),
@@ -442,6 +446,7 @@ impl SavedSession {
             plan: plan.clone(),
             local: tokens,
             cache,
+            shared: None,
             following: 0,
         };
         Ok(Session::restored(model, settings, prefilled))

@@ -1,29 +1,40 @@
 //! A document prefilled once, and the rows that follow it.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::attention::QueryPass;
+use super::cancel::CancelToken;
 use super::compressor::Compressor;
 use super::config::{Document, PrefillConfig};
 use super::error::SessionError;
 use super::observer::Observer;
 use super::plan::PrefillPlan;
 use super::prefill::Prefill;
-use crate::model::{CacheFull, CausalLm, HiddenRows, KvCache, LayerAttention, forward_layers};
+use crate::model::{
+    CacheError, CacheFull, CausalLm, ForwardError, HiddenRows, KvCache, LayerAttention,
+    forward_layers,
+};
 use crate::ranks::RankGroup;
 
 /// Rows of a full-attention pass and of a tile of the MLP. Fewer leave the matrix products short, more
 /// only add activations.
 pub const DEFAULT_PREFILL_CHUNK: usize = 1024;
 
+/// Rows by which a full cache grows, at least; an eighth of what it holds, where that is more.
+const GROWTH: usize = 256;
+
 /// The sizes of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionConfig {
-    /// Tokens the session must have room for: document, question and answer together.
+    /// Tokens that memory is allocated for when the document is prefilled: document, question and answer
+    /// together.
     pub capacity: usize,
+    /// Tokens that the session may grow to; more are refused.
+    pub limit: usize,
     /// Rows of one pass of full attention, and of one tile of the MLP.
     pub chunk: usize,
     /// Tokens that the rotary frequencies are made for, where that is not the capacity.
@@ -31,13 +42,20 @@ pub struct SessionConfig {
 }
 
 impl SessionConfig {
-    /// Room for `capacity` tokens, prefilled in chunks of [`DEFAULT_PREFILL_CHUNK`].
+    /// Room for `capacity` tokens and no more, prefilled in chunks of [`DEFAULT_PREFILL_CHUNK`].
     pub fn new(capacity: usize) -> Self {
         Self {
             capacity,
+            limit: capacity,
             chunk: DEFAULT_PREFILL_CHUNK,
             context: None,
         }
+    }
+
+    /// The same, growing to `limit` tokens where it must.
+    pub fn with_limit(mut self, limit: usize) -> Self {
+        self.limit = limit.max(self.capacity);
+        self
     }
 
     /// The same with rotary frequencies for `context` tokens in place of the capacity: those of
@@ -61,7 +79,10 @@ impl SessionConfig {
     }
 }
 
-/// A document's keys and values, ready for questions.
+/// A document's keys and values, ready for questions, in tokens; [`DocumentSession`](super::DocumentSession)
+/// is one that is asked in text.
+///
+/// It owns all that it needs: it can be sent to another thread and kept in an application's state.
 ///
 /// The document is prefilled once, by [`prefill`](Self::prefill) with full attention on one rank or by
 /// [`prefill_with`](Self::prefill_with) with any method; every [`ask`](Self::ask) attends to all of
@@ -71,8 +92,8 @@ impl SessionConfig {
 /// question's rows, and each generated token, attend to what every process holds, and the partial
 /// results are merged; the process that drives the last rank, the owner, appends the new rows to its
 /// cache and alone masks causally.
-pub struct Session<'m> {
-    pub(super) model: &'m dyn CausalLm,
+pub struct Session {
+    pub(super) model: Arc<dyn CausalLm>,
     pub(super) settings: SessionConfig,
     pub(super) group: RankGroup,
     /// Whether the group was given; else every plan gets one of its own in this process.
@@ -80,7 +101,7 @@ pub struct Session<'m> {
     pub(super) prefilled: Option<Prefilled>,
 }
 
-impl std::fmt::Debug for Session<'_> {
+impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Session")
             .field("settings", &self.settings)
@@ -95,17 +116,58 @@ pub(super) struct Prefilled {
     /// Its tokens.
     pub document: Vec<u32>,
     pub plan: PrefillPlan,
+    /// The document's rows and those that follow; only those that follow, where the document is shared.
     pub cache: KvCache,
+    /// The document's rows, once the session has been forked.
+    pub shared: Option<Arc<KvCache>>,
     /// Document rows in this process's cache.
     pub local: usize,
     /// Rows that follow the document now.
     pub following: usize,
 }
 
-impl<'m> Session<'m> {
+impl Prefilled {
+    /// Rows of `cache` that are the document's.
+    fn base(&self) -> usize {
+        match self.shared {
+            Some(_) => 0,
+            None => self.local,
+        }
+    }
+
+    /// Keys and values of some of the document's rows in a layer.
+    pub fn document_rows(
+        &self,
+        layer: usize,
+        rows: Range<usize>,
+    ) -> Result<(Tensor<4>, Tensor<4>), CacheError> {
+        self.shared
+            .as_deref()
+            .unwrap_or(&self.cache)
+            .rows(layer, rows)
+    }
+
+    /// Makes room for `rows` more that follow, of at most `limit` in all.
+    fn make_room(&mut self, rows: usize, limit: usize) {
+        let needed = self.base() + self.following + rows;
+        if needed > self.cache.capacity() {
+            let most = self.base() + limit.saturating_sub(self.plan.tokens);
+            let grown = needed + GROWTH.max(needed / 8);
+            self.cache.reserve(grown.min(most).max(needed));
+        }
+    }
+
+    /// Drops rows that follow, but for the first `following`.
+    fn truncate(&mut self, following: usize) {
+        self.cache.truncate(self.base() + following);
+        self.following = following;
+    }
+}
+
+impl Session {
     /// A session of a model, all ranks in this process. Its cache is allocated when a document is
     /// prefilled.
-    pub fn new(model: &'m dyn CausalLm, settings: SessionConfig) -> Self {
+    pub fn new(model: Arc<dyn CausalLm>, settings: SessionConfig) -> Self {
         Self {
             model,
             settings,
@@ -117,7 +179,7 @@ impl<'m> Session<'m> {
 
     /// A session of a document that was prefilled before, by ranks of this process.
     pub(super) fn restored(
-        model: &'m dyn CausalLm,
+        model: Arc<dyn CausalLm>,
         settings: SessionConfig,
         prefilled: Prefilled,
     ) -> Self {
@@ -132,6 +194,12 @@ impl<'m> Session<'m> {
     pub fn with_group(mut self, group: RankGroup) -> Self {
         self.group = group;
         self.given = true;
+        self
+    }
+
+    /// The same, growing to `limit` tokens where it must.
+    pub fn with_limit(mut self, limit: usize) -> Self {
+        self.settings = self.settings.with_limit(limit);
         self
     }
 
@@ -187,10 +255,11 @@ impl<'m> Session<'m> {
         }
         let local = self.group.ranks().map(|rank| plan.owned_len(rank)).sum();
         let following = match self.group.owns_last() {
-            true => self.settings.capacity - tokens,
+            true => self.settings.capacity.saturating_sub(tokens),
             false => 0,
         };
-        let (model, dtype) = (self.model, self.model.dtype().into());
+        let model = self.model.as_ref();
+        let dtype = model.dtype().into();
         let capacity = local + following;
         let mut cache = KvCache::new(model.shape(), 1, capacity, dtype, &model.device());
         Prefill {
@@ -208,6 +277,7 @@ impl<'m> Session<'m> {
             document: document.tokens.clone(),
             plan: plan.clone(),
             cache,
+            shared: None,
             local,
             following: 0,
         });
@@ -239,34 +309,68 @@ impl<'m> Session<'m> {
     ///
     /// [`SessionError`] when there is no document or token, or no room.
     pub fn extend(&mut self, tokens: &[u32]) -> Result<Tensor<3>, SessionError> {
+        self.extend_until(tokens, &CancelToken::new())
+    }
+
+    /// [`extend`](Self::extend), ended with [`SessionError::Cancelled`] once `cancel` is cancelled; no row of
+    /// the tokens is kept then.
+    pub(super) fn extend_until(
+        &mut self,
+        tokens: &[u32],
+        cancel: &CancelToken,
+    ) -> Result<Tensor<3>, SessionError> {
         self.check("question", tokens)?;
         let prefilled = self.prefilled.as_ref().ok_or(SessionError::NoDocument)?;
-        let end = prefilled.plan.tokens + prefilled.following + tokens.len();
+        let before = prefilled.following;
+        let end = prefilled.plan.tokens + before + tokens.len();
         self.fits(end)?;
-        let mut rows = Vec::new();
-        for chunk in tokens.chunks(self.settings.chunk) {
-            rows.push(self.extend_chunk(chunk, end)?);
+        let chunks = tokens.chunks(self.settings.chunk);
+        let rows: Result<Vec<_>, _> = chunks
+            .map(|chunk| self.extend_chunk(chunk, end, cancel))
+            .collect();
+        match rows {
+            Ok(mut rows) if rows.len() == 1 => Ok(rows.remove(0)),
+            Ok(rows) => Ok(Tensor::cat(rows, 1)),
+            Err(error) => {
+                // Some layers hold rows of a pass that failed.
+                let prefilled = self.prefilled.as_mut().ok_or(SessionError::NoDocument)?;
+                let done = prefilled.following - before;
+                prefilled.truncate(before);
+                Err(match error {
+                    SessionError::Cancelled { .. } => SessionError::Cancelled {
+                        done,
+                        total: tokens.len(),
+                    },
+                    error => error,
+                })
+            }
         }
-        Ok(match rows.len() {
-            1 => rows.remove(0),
-            _ => Tensor::cat(rows, 1),
-        })
     }
 
     /// One pass of rows that follow: the final norm's rows `[1, seq, hidden]`. Rotary frequencies are
     /// those for position `end`: dynamic scaling grows with the rows, while earlier keys stay as they
     /// are, as in transformers.
-    fn extend_chunk(&mut self, tokens: &[u32], end: usize) -> Result<Tensor<3>, SessionError> {
-        let model = self.model;
+    fn extend_chunk(
+        &mut self,
+        tokens: &[u32],
+        end: usize,
+        cancel: &CancelToken,
+    ) -> Result<Tensor<3>, SessionError> {
+        let model = self.model.as_ref();
         let device = model.device();
         let prefilled = self.prefilled.as_mut().ok_or(SessionError::NoDocument)?;
+        if self.group.owns_last() {
+            prefilled.make_room(tokens.len(), self.settings.limit);
+        }
         let start = prefilled.plan.tokens + prefilled.following;
         let rope = model.rope(end.max(self.settings.context()));
         let mut rows = [HiddenRows {
             hidden: model.embed_ids(tokens),
             rope: rope.tables(start..start + tokens.len(), &device),
         }];
-        let mut pass = QueryPass::new(&mut self.group, &mut prefilled.cache, prefilled.local);
+        let mut pass = QueryPass::new(&mut self.group, &mut prefilled.cache, prefilled.local)
+            .with_shared(prefilled.shared.as_deref())
+            .with_cancel(cancel.clone());
         let normed = pass.compute(&device, |pass| {
             forward_layers(model, &mut rows, pass, |_, _, _| Ok(()))?;
             let [HiddenRows { hidden, .. }] = rows;
@@ -302,13 +406,64 @@ impl<'m> Session<'m> {
     /// Drops the rows that follow the document.
     pub fn rewind(&mut self) {
         if let Some(prefilled) = &mut self.prefilled {
-            prefilled.cache.truncate(prefilled.local);
-            prefilled.following = 0;
+            prefilled.truncate(0);
         }
     }
 
+    /// A second session of the same document, with nothing behind it yet. The document's keys and values
+    /// are shared, not copied; questions to either no longer change the other, and each has room of its own.
+    ///
+    /// From then on both attend to the document and to what follows it in two steps that are merged, which
+    /// is exact.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoDocument`] before a prefill, [`SessionError::SeveralProcesses`] where other
+    /// processes hold a part of the document.
+    pub fn fork(&mut self) -> Result<Self, SessionError> {
+        if self.group.processes() > 1 {
+            return Err(SessionError::SeveralProcesses);
+        }
+        let model = self.model.clone();
+        let prefilled = self.prefilled.as_mut().ok_or(SessionError::NoDocument)?;
+        let tail = |rows: usize| {
+            let dtype = model.dtype().into();
+            KvCache::new(model.shape(), 1, rows, dtype, &model.device())
+        };
+        let document = match &prefilled.shared {
+            Some(document) => document.clone(),
+            None => {
+                // What follows the document moves behind the shared part.
+                let (local, following) = (prefilled.local, prefilled.following);
+                let mut own = tail(following + GROWTH);
+                for layer in 0..own.layers() {
+                    if following == 0 {
+                        break;
+                    }
+                    let rows = prefilled.cache.rows(layer, local..local + following);
+                    let (key, value) = rows.map_err(ForwardError::from)?;
+                    own.append(layer, key, value).map_err(ForwardError::from)?;
+                }
+                let mut document = std::mem::replace(&mut prefilled.cache, own);
+                document.truncate(local);
+                let document = Arc::new(document);
+                prefilled.shared = Some(document.clone());
+                document
+            }
+        };
+        let forked = Prefilled {
+            document: prefilled.document.clone(),
+            plan: prefilled.plan.clone(),
+            cache: tail(GROWTH),
+            shared: Some(document),
+            local: prefilled.local,
+            following: 0,
+        };
+        Ok(Self::restored(model, self.settings, forked))
+    }
+
     pub(super) fn fits(&self, needed: usize) -> Result<(), SessionError> {
-        let capacity = self.settings.capacity;
+        let capacity = self.settings.limit;
         match needed <= capacity {
             true => Ok(()),
             false => Err(CacheFull { capacity, needed }.into()),

@@ -4,8 +4,8 @@ use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
 use super::error::{check_dtype, check_float};
-use super::extension::{AttentionPrimitives, Kernels, accelerated};
-use super::{KernelError, Regions, reference};
+use super::extension::{AttentionPrimitives, Kernels, check_devices};
+use super::{KernelError, Regions};
 
 /// What attention gives: the mixed values, and the normaliser that lets parts be [merged](super::merge).
 #[derive(Debug, Clone)]
@@ -42,9 +42,7 @@ pub fn attention(
     regions: Regions,
 ) -> Result<AttentionOutput, KernelError> {
     check(&q, &k, &v, regions)?;
-    if !accelerated(&[&q.device(), &k.device(), &v.device()]) {
-        return Ok(reference::attention(q, k, v, regions));
-    }
+    check_devices(OPERATION, &[&q.device(), &k.device(), &v.device()])?;
     let AttentionPrimitives { out, lse } = Dispatch::attention(
         q.into_dispatch(),
         k.into_dispatch(),

@@ -31,6 +31,27 @@ pub enum KernelError {
         /// The type that was passed.
         found: DType,
     },
+    /// A backend that this crate was built without.
+    #[error(
+        "{operation}: no kernels for {device} in this build; turn on burn-apb's feature for it (`wgpu` or \
+         `cuda`), as the application does for burn, or use `Device::flex()`"
+    )]
+    Backend {
+        /// The operation that refused.
+        operation: &'static str,
+        /// The device.
+        device: String,
+    },
+    /// Tensors on different devices.
+    #[error("{operation}: one tensor is on {first}, another on {other}; move them to one device")]
+    Devices {
+        /// The operation that refused.
+        operation: &'static str,
+        /// A device.
+        first: String,
+        /// Another.
+        other: String,
+    },
     /// Query heads that cannot be shared evenly among the key/value heads.
     #[error("attention: {heads} query heads are not a multiple of {kv_heads} key/value heads")]
     Heads {

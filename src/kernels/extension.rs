@@ -11,7 +11,7 @@ use burn::{
 
 #[cfg(feature = "cuda")]
 use super::tensor_core;
-use super::{Regions, RowChoice, plain};
+use super::{KernelError, Regions, RowChoice, plain};
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 use super::{cube, fused, portable};
 
@@ -219,19 +219,39 @@ impl Kernels for burn_cubecl::CubeBackend {
     }
 }
 
-/// Whether the extension is implemented for these devices, with or without autodiff. Elsewhere
-/// [`reference`](super::reference) runs.
-pub(super) fn accelerated(devices: &[&Device]) -> bool {
-    fn listed(device: &DispatchDevice) -> bool {
+/// Refuses devices that the extension is not implemented for, and tensors on different devices.
+pub(super) fn check_devices(
+    operation: &'static str,
+    devices: &[&Device],
+) -> Result<(), KernelError> {
+    fn without_autodiff(device: &DispatchDevice) -> &DispatchDevice {
         match device {
+            DispatchDevice::Autodiff(device) => without_autodiff(device),
+            device => device,
+        }
+    }
+    let mut first = None;
+    for device in devices {
+        let device = without_autodiff(device.as_dispatch());
+        let implemented = match device {
             DispatchDevice::Flex(_) => true,
             #[cfg(any(feature = "wgpu", feature = "cuda"))]
             DispatchDevice::Cube(_) => true,
-            DispatchDevice::Autodiff(device) => listed(device),
             // More variants exist when another crate of the build turns on more backends.
             #[allow(unreachable_patterns)]
             _ => false,
+        };
+        if !implemented {
+            let device = format!("{device:?}");
+            return Err(KernelError::Backend { operation, device });
+        }
+        if *first.get_or_insert(device) != device {
+            return Err(KernelError::Devices {
+                operation,
+                first: format!("{:?}", first.unwrap_or(device)),
+                other: format!("{device:?}"),
+            });
         }
     }
-    devices.iter().all(|device| listed(device.as_dispatch()))
+    Ok(())
 }

@@ -3,9 +3,9 @@
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Int, Tensor};
 
+use super::KernelError;
 use super::error::{check_dtype, check_float};
-use super::extension::{Kernels, accelerated};
-use super::{KernelError, reference};
+use super::extension::{Kernels, check_devices};
 
 /// The rows of keys and values that `rows` names, head by head, in one tensor: the keys of all
 /// sequences, then the values.
@@ -27,9 +27,10 @@ pub fn gather_rows(
     rows: Tensor<3, Int>,
 ) -> Result<Tensor<4>, KernelError> {
     check(&keys, &values, &rows)?;
-    if !accelerated(&[&keys.device(), &values.device(), &rows.device()]) {
-        return Ok(reference::gather_rows(keys, values, rows));
-    }
+    check_devices(
+        OPERATION,
+        &[&keys.device(), &values.device(), &rows.device()],
+    )?;
     let packed = Dispatch::gather_rows(
         keys.into_dispatch(),
         values.into_dispatch(),

@@ -3,9 +3,9 @@
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
+use super::KernelError;
 use super::error::check_float;
-use super::extension::{Kernels, accelerated};
-use super::{KernelError, reference};
+use super::extension::{Kernels, check_devices};
 
 /// `x weight + bias`, summed in f32 and rounded to the dtype of `x`; on GPUs once before and once after the
 /// bias is added, elsewhere once.
@@ -30,9 +30,7 @@ pub fn linear<const D: usize>(
     bias: Option<Tensor<1>>,
 ) -> Result<Tensor<D>, KernelError> {
     check(&x, &weight, bias.as_ref())?;
-    if !accelerated(&[&x.device(), &weight.device()]) {
-        return Ok(reference::linear(x, weight, bias));
-    }
+    check_devices(OPERATION, &[&x.device(), &weight.device()])?;
     let out = match bias {
         Some(bias) => Dispatch::linear_bias(
             x.into_dispatch(),

@@ -3,9 +3,9 @@
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
+use super::KernelError;
 use super::error::check_float;
-use super::extension::{Kernels, accelerated};
-use super::{KernelError, reference};
+use super::extension::{Kernels, check_devices};
 
 /// `x / sqrt(mean(x^2) + eps) * gamma` over the last dimension, computed in f32.
 ///
@@ -38,9 +38,7 @@ pub fn rms_norm<const D: usize>(
     }
     check_float(OPERATION, "x", x.dtype())?;
     check_float(OPERATION, "gamma", gamma.dtype())?;
-    if !accelerated(&[&x.device(), &gamma.device()]) {
-        return Ok(reference::rms_norm(x, gamma, eps));
-    }
+    check_devices(OPERATION, &[&x.device(), &gamma.device()])?;
     let out = Dispatch::rms_norm(x.into_dispatch(), gamma.into_dispatch(), eps);
     Ok(Tensor::from_dispatch(out))
 }

@@ -3,9 +3,9 @@
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Tensor};
 
+use super::KernelError;
 use super::error::{check_dtype, check_float};
-use super::extension::{Kernels, accelerated};
-use super::{KernelError, reference};
+use super::extension::{Kernels, check_devices};
 
 /// Rotates a projection head by head and sorts it by heads: element `i` of a head's first half pairs
 /// with element `i` of its second half,
@@ -50,9 +50,7 @@ pub fn rotate(
         check_dtype(OPERATION, argument, table.dtype(), "f32", &[DType::F32])?;
     }
     check_float(OPERATION, "x", x.dtype())?;
-    if !accelerated(&[&x.device(), &cos.device(), &sin.device()]) {
-        return Ok(reference::rotate(x, cos, sin, heads));
-    }
+    check_devices(OPERATION, &[&x.device(), &cos.device(), &sin.device()])?;
     let out = Dispatch::rotate(
         x.into_dispatch(),
         cos.into_dispatch(),

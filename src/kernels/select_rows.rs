@@ -5,9 +5,9 @@ use core::ops::Range;
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Int, Tensor};
 
+use super::KernelError;
 use super::error::check_dtype;
-use super::extension::{Kernels, accelerated};
-use super::{KernelError, reference};
+use super::extension::{Kernels, check_devices};
 
 /// The rows that [`select_rows`] keeps.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -58,9 +58,7 @@ pub fn select_rows(
         let [batch, kv_heads, _] = scores.dims();
         Tensor::zeros([batch, kv_heads, 0], (&scores.device(), DType::F32))
     });
-    if !accelerated(&[&scores.device(), &before.device()]) {
-        return Ok(reference::select_rows(scores, before, choice));
-    }
+    check_devices(OPERATION, &[&scores.device(), &before.device()])?;
     let rows = Dispatch::select_rows(scores.into_dispatch(), before.into_dispatch(), choice);
     Ok(Tensor::from_dispatch(rows))
 }

@@ -3,9 +3,9 @@
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
+use super::KernelError;
 use super::error::check_float;
-use super::extension::{Kernels, accelerated};
-use super::{KernelError, reference};
+use super::extension::{Kernels, check_devices};
 
 /// `silu(hidden) weight`, a few numbers a row, sorted by output: nothing of the size of `hidden` is
 /// written. Computed in f32 whatever the dtypes.
@@ -33,9 +33,7 @@ pub fn silu_scores(hidden: Tensor<3>, weight: Tensor<2>) -> Result<Tensor<3>, Ke
     }
     check_float(OPERATION, "hidden", hidden.dtype())?;
     check_float(OPERATION, "weight", weight.dtype())?;
-    if !accelerated(&[&hidden.device(), &weight.device()]) {
-        return Ok(reference::silu_scores(hidden, weight));
-    }
+    check_devices(OPERATION, &[&hidden.device(), &weight.device()])?;
     let scores = Dispatch::silu_scores(hidden.into_dispatch(), weight.into_dispatch());
     Ok(Tensor::from_dispatch(scores))
 }

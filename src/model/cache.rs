@@ -17,6 +17,51 @@ pub struct CacheFull {
     pub needed: usize,
 }
 
+/// Why rows were not appended to a cache, or not found in it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CacheError {
+    /// The rows do not fit.
+    #[error(transparent)]
+    Full(#[from] CacheFull),
+    /// The cache was made for a model of fewer layers.
+    #[error(
+        "the key/value cache has {layers} layers, and the model has a layer {layer}; make the cache \
+         for the model's shape"
+    )]
+    Layer {
+        /// The layer asked for.
+        layer: usize,
+        /// Layers of the cache.
+        layers: usize,
+    },
+    /// The cache was made for rows of other sizes.
+    #[error(
+        "the key/value cache holds {expected:?} (batch, kv_heads, head_dim) in {expected_dtype:?}, \
+         found {found:?} in {found_dtype:?}; make the cache for the model's shape and dtype"
+    )]
+    Rows {
+        /// Batch, heads and head dimension of the cache.
+        expected: [usize; 3],
+        /// Its dtype.
+        expected_dtype: DType,
+        /// Those of the rows.
+        found: [usize; 3],
+        /// Their dtype.
+        found_dtype: DType,
+    },
+    /// Rows that the layer does not hold.
+    #[error("layer {layer} of the key/value cache holds {len} rows, rows {rows:?} were asked for")]
+    Absent {
+        /// The layer.
+        layer: usize,
+        /// Rows asked for.
+        rows: Range<usize>,
+        /// Rows it holds.
+        len: usize,
+    },
+}
+
 /// Rotated keys and values of one layer.
 #[derive(Debug, Clone)]
 struct LayerCache {
@@ -29,7 +74,7 @@ struct LayerCache {
 /// Keys (after RoPE) and values of all layers, with room for `capacity` tokens.
 ///
 /// Rows are written in place; a pass writes each layer in turn, and rows can be dropped from the
-/// end, so that a question leaves the cache as it found it.
+/// end, so that a question leaves the cache as it found it. [`reserve`](Self::reserve) makes room for more.
 #[derive(Debug, Clone)]
 pub struct KvCache {
     layers: Vec<LayerCache>,
@@ -79,6 +124,34 @@ impl KvCache {
         self.capacity
     }
 
+    /// Layers.
+    pub fn layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Makes room for `capacity` tokens, where there is less. Layers are copied one after another, so that
+    /// no more than one of them is held twice.
+    pub fn reserve(&mut self, capacity: usize) {
+        if capacity <= self.capacity {
+            return;
+        }
+        for layer in &mut self.layers {
+            let len = layer.len;
+            for slot in [&mut layer.key, &mut layer.value] {
+                let Some(stored) = slot.take() else { continue };
+                let [batch, kv_heads, _, head_dim] = stored.dims();
+                let shape = [batch, kv_heads, capacity, head_dim];
+                let larger = Tensor::zeros(shape, (&stored.device(), stored.dtype()));
+                let held = [0..batch, 0..kv_heads, 0..len, 0..head_dim];
+                *slot = Some(match len {
+                    0 => larger,
+                    _ => larger.slice_assign(held.clone(), stored.slice(held)),
+                });
+            }
+        }
+        self.capacity = capacity;
+    }
+
     /// Tokens that every layer holds.
     pub fn len(&self) -> usize {
         self.layers.iter().map(|l| l.len).min().unwrap_or(0)
@@ -94,26 +167,29 @@ impl KvCache {
     ///
     /// # Errors
     ///
-    /// [`CacheFull`] when the rows do not fit; the cache is unchanged.
-    ///
-    /// # Panics
-    ///
-    /// Panics if `layer` is not a layer of the model, or if batch, heads or head dimension differ.
+    /// [`CacheError`] when the rows do not fit, or the cache was made for another model; it is unchanged.
     pub fn append(
         &mut self,
         layer: usize,
         key: Tensor<4>,
         value: Tensor<4>,
-    ) -> Result<(Tensor<4>, Tensor<4>), CacheFull> {
-        let capacity = self.capacity;
-        let layer = &mut self.layers[layer];
+    ) -> Result<(Tensor<4>, Tensor<4>), CacheError> {
+        let (capacity, layers) = (self.capacity, self.layers.len());
+        let absent = CacheError::Layer { layer, layers };
+        let layer = self.layers.get_mut(layer).ok_or(absent)?;
         let start = layer.len;
         let end = start + key.dims()[2];
         if end > capacity {
             return Err(CacheFull {
                 capacity,
                 needed: end,
-            });
+            }
+            .into());
+        }
+        for (slot, rows) in [(&layer.key, &key), (&layer.value, &value)] {
+            if let Some(stored) = slot {
+                same_rows(stored, rows)?;
+            }
         }
         // The only reference must be the one written to, or the backend copies the whole cache.
         let write = |slot: &mut Option<Tensor<4>>, rows: Tensor<4>| {
@@ -134,12 +210,24 @@ impl KvCache {
     /// Keys and values `[batch, kv_heads, rows, head_dim]` of some rows of a layer; views, which must
     /// be gone before the layer is appended to again.
     ///
-    /// # Panics
+    /// # Errors
     ///
-    /// Panics if `layer` is not a layer of the model, or does not hold the rows.
-    pub fn rows(&self, layer: usize, rows: Range<usize>) -> (Tensor<4>, Tensor<4>) {
-        let layer = &self.layers[layer];
-        assert!(rows.end <= layer.len, "{rows:?} of {} rows", layer.len);
+    /// [`CacheError`] when the cache has no such layer, or the layer no such rows.
+    pub fn rows(
+        &self,
+        layer: usize,
+        rows: Range<usize>,
+    ) -> Result<(Tensor<4>, Tensor<4>), CacheError> {
+        let (index, layers) = (layer, self.layers.len());
+        let absent = CacheError::Layer { layer, layers };
+        let layer = self.layers.get(layer).ok_or(absent)?;
+        if rows.end > layer.len {
+            return Err(CacheError::Absent {
+                layer: index,
+                rows,
+                len: layer.len,
+            });
+        }
         let view = |slot: &Option<Tensor<4>>| {
             let stored = slot
                 .clone()
@@ -147,7 +235,7 @@ impl KvCache {
             let [batch, kv_heads, _, head_dim] = stored.dims();
             stored.slice([0..batch, 0..kv_heads, rows.clone(), 0..head_dim])
         };
-        (view(&layer.key), view(&layer.value))
+        Ok((view(&layer.key), view(&layer.value)))
     }
 
     /// Drops all rows from `len` on, in every layer.
@@ -155,6 +243,25 @@ impl KvCache {
         for layer in &mut self.layers {
             layer.len = layer.len.min(len);
         }
+    }
+}
+
+/// Refuses rows of another batch, head count, head dimension or dtype than those that are stored.
+fn same_rows(stored: &Tensor<4>, rows: &Tensor<4>) -> Result<(), CacheError> {
+    let sizes = |tensor: &Tensor<4>| {
+        let [batch, kv_heads, _, head_dim] = tensor.dims();
+        [batch, kv_heads, head_dim]
+    };
+    let (expected, found) = (sizes(stored), sizes(rows));
+    let (expected_dtype, found_dtype) = (stored.dtype(), rows.dtype());
+    match expected == found && expected_dtype == found_dtype {
+        true => Ok(()),
+        false => Err(CacheError::Rows {
+            expected,
+            expected_dtype,
+            found,
+            found_dtype,
+        }),
     }
 }
 
@@ -193,10 +300,10 @@ mod tests {
             .unwrap_err();
         assert_eq!(
             full,
-            CacheFull {
+            CacheError::Full(CacheFull {
                 capacity: 5,
                 needed: 6
-            }
+            })
         );
 
         cache.truncate(3);
@@ -205,6 +312,40 @@ mod tests {
             .unwrap();
         let expected = Tensor::cat(vec![rows(0.0, 3, &device), rows(70.0, 1, &device)], 2);
         keys.into_data().assert_eq(&expected.into_data(), true);
+
+        cache.truncate(3);
+        cache.reserve(7);
+        assert_eq!(cache.capacity(), 7);
+        let (keys, values) = cache
+            .append(0, rows(80.0, 4, &device), rows(90.0, 4, &device))
+            .unwrap();
+        let expected = Tensor::cat(vec![rows(0.0, 3, &device), rows(80.0, 4, &device)], 2);
+        keys.into_data().assert_eq(&expected.into_data(), true);
+        let expected = Tensor::cat(vec![rows(100.0, 3, &device), rows(90.0, 4, &device)], 2);
+        values.into_data().assert_eq(&expected.into_data(), true);
+    }
+
+    #[test]
+    fn a_cache_of_another_model_is_refused() {
+        let device = Device::flex();
+        let config = DecoderConfig::new(Architecture::Llama, 8, 8, 8, 1, 4, 2, 2);
+        let mut cache = KvCache::new(&config, 1, 5, DType::F32, &device);
+        let row = || rows(0.0, 1, &device);
+        let absent = CacheError::Layer {
+            layer: 1,
+            layers: 1,
+        };
+        assert_eq!(cache.append(1, row(), row()).unwrap_err(), absent);
+        assert_eq!(cache.rows(1, 0..0).unwrap_err(), absent);
+        let half = cache.append(0, row().cast(DType::F16), row().cast(DType::F16));
+        assert!(matches!(half, Err(CacheError::Rows { .. })));
+        let narrow = || row().slice([0..1, 0..1, 0..1, 0..2]);
+        let narrow = cache.append(0, narrow(), narrow());
+        assert!(matches!(narrow, Err(CacheError::Rows { .. })));
+        assert!(matches!(
+            cache.rows(0, 0..1),
+            Err(CacheError::Absent { .. })
+        ));
     }
 
     #[test]

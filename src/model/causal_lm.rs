@@ -140,6 +140,15 @@ pub trait LayerAttention: Send {
         usize::MAX
     }
 
+    /// Called between pieces of a layer's work, so that it can be cancelled.
+    ///
+    /// # Errors
+    ///
+    /// What ends the pass.
+    fn poll(&self) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
     /// A step is done.
     ///
     /// # Errors
@@ -196,34 +205,35 @@ fn forward_layer<A: LayerAttention>(
     let Some(attended) = attention.attend(layer)? else {
         return Ok(());
     };
-    let tile = attention.tile();
     for (index, (rows, attended)) in rows.iter_mut().zip(attended).enumerate() {
-        rows.hidden = finish_in_tiles(model, layer, &rows.hidden, attended, tile)?;
+        rows.hidden = finish_in_tiles(model, layer, &rows.hidden, attended, attention)?;
         attention.step(LayerStep::Finished(index))?;
     }
     Ok(())
 }
 
-/// The second half of a layer in tiles of at most `tile` rows.
-fn finish_in_tiles(
+/// The second half of a layer in tiles of at most [`LayerAttention::tile`] rows.
+fn finish_in_tiles<A: LayerAttention>(
     model: &dyn CausalLm,
     layer: usize,
     hidden: &Tensor<3>,
     attended: Tensor<3>,
-    tile: usize,
-) -> Result<Tensor<3>, KernelError> {
+    attention: &A,
+) -> Result<Tensor<3>, A::Error> {
     let [batch, rows, width] = hidden.dims();
+    let tile = attention.tile();
     if rows <= tile {
-        return model.finish(layer, hidden.clone(), attended);
+        return Ok(model.finish(layer, hidden.clone(), attended)?);
     }
     let joined = attended.dims()[2];
     // Even tiles: a last one of a few rows would cost nearly as much as a whole one.
     let tiles = rows.div_ceil(tile.max(1));
     let finished = (0..tiles).map(|i| {
+        attention.poll()?;
         let range = i * rows / tiles..(i + 1) * rows / tiles;
         let hidden = hidden.clone().slice([0..batch, range.clone(), 0..width]);
         let attended = attended.clone().slice([0..batch, range, 0..joined]);
-        model.finish(layer, hidden, attended)
+        Ok(model.finish(layer, hidden, attended)?)
     });
-    Ok(Tensor::cat(finished.collect::<Result<_, _>>()?, 1))
+    Ok(Tensor::cat(finished.collect::<Result<_, A::Error>>()?, 1))
 }

@@ -8,7 +8,7 @@ use burn::tensor::{Device, FloatDType, Int, Tensor};
 
 use super::attention::{Projections, apply, join_heads, linear};
 use super::block::Block;
-use super::cache::{CacheFull, KvCache};
+use super::cache::{CacheError, CacheFull, KvCache};
 use super::causal_lm::{CausalLm, HiddenRows, LayerAttention, forward_layers};
 use super::config::DecoderConfig;
 use super::norm::normalize;
@@ -20,10 +20,10 @@ use crate::kernels::{self, KernelError, Regions};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ForwardError {
-    /// The rows do not fit the cache.
+    /// The rows do not fit the cache, or it is of another model.
     #[error(transparent)]
-    Cache(#[from] CacheFull),
-    /// The rows do not fit the layers, or the cache is of another model.
+    Cache(#[from] CacheError),
+    /// The rows do not fit the layers.
     #[error(transparent)]
     Kernel(#[from] KernelError),
 }
@@ -93,7 +93,7 @@ impl Decoder {
     ///
     /// # Errors
     ///
-    /// [`ForwardError::Cache`] when the tokens do not fit the cache.
+    /// [`ForwardError::Cache`] when the tokens do not fit the cache, or it is of another model.
     pub fn forward_cached(
         &self,
         tokens: Tensor<2, Int>,
@@ -102,8 +102,13 @@ impl Decoder {
     ) -> Result<Tensor<3>, ForwardError> {
         let (start, capacity) = (cache.len(), cache.capacity());
         let needed = start + tokens.dims()[1];
+        let layers = self.layers.len();
+        if cache.layers() != layers {
+            let (layer, layers) = (layers, cache.layers());
+            return Err(CacheError::Layer { layer, layers }.into());
+        }
         if needed > capacity {
-            return Err(CacheFull { capacity, needed }.into());
+            return Err(CacheError::from(CacheFull { capacity, needed }).into());
         }
         let mut attention = Cached {
             cache,

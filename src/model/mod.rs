@@ -26,7 +26,7 @@ mod shape;
 pub use attention::{Attention, Projections, join_heads};
 pub(crate) use attention::{apply, linear, project};
 pub use block::Block;
-pub use cache::{CacheFull, KvCache};
+pub use cache::{CacheError, CacheFull, KvCache};
 pub use causal_lm::{CausalLm, HiddenRows, LayerAttention, LayerStep, forward_layers};
 pub use config::{
     Architecture, DecoderConfig, MAX_CONTEXT, MAX_COUNT, MAX_HEAD_DIM, MAX_VOCAB_SIZE, MAX_WIDTH,

@@ -42,13 +42,13 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
         let seed = args.reading.strategy.seed;
         args.sampling.complete(seed, text, options, output)
     };
-    let work = |prefilled: Prefilled<'_, '_>| converse(prefilled, output);
+    let work = |prefilled: Prefilled<'_>| converse(prefilled, output);
     let world = &mut World::single();
     prefill::run(&args.reading, &first, world, output, complete, work).map(|_| ())
 }
 
 /// Answers the first question, then one a line.
-fn converse(prefilled: Prefilled<'_, '_>, output: &Output) -> Result<(), CliError> {
+fn converse(prefilled: Prefilled<'_>, output: &Output) -> Result<(), CliError> {
     let Prefilled {
         session,
         request,

@@ -83,7 +83,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
         }
         let group = RankGroup::local(request.plan.ranks);
         let mut terminal = Terminal::new(output);
-        let prefilled = request.prefill(&decoder, group, &mut terminal);
+        let prefilled = request.prefill(decoder.clone(), group, &mut terminal);
         terminal.done()?;
         let (mut session, seconds) = prefilled?;
         let reply = prefill::answer(&text, &mut session, &request.query, options, output)?;

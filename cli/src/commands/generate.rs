@@ -38,7 +38,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
             let seed = reading.strategy.seed;
             let complete =
                 |options: &mut _, text: &_| args.sampling.complete(seed, text, options, output);
-            let work = |prefilled: Prefilled<'_, '_>| answer(args, prefilled, output);
+            let work = |prefilled: Prefilled<'_>| answer(args, prefilled, output);
             prefill::run(reading, query, world, output, complete, work).map(|_| ())
         },
     )
@@ -46,7 +46,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
 
 /// Answers the question. The first process chooses the tokens and shows them; the others compute their
 /// part of every row.
-fn answer(args: &Args, prefilled: Prefilled<'_, '_>, output: &Output) -> Result<(), CliError> {
+fn answer(args: &Args, prefilled: Prefilled<'_>, output: &Output) -> Result<(), CliError> {
     let Prefilled {
         world,
         session,

@@ -4,9 +4,12 @@
 use std::io::{Read, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use burn::tensor::{DType, Device, FloatDType};
-use burn_apb::apb::{AnswerOptions, Method, Observer, PrefillPlan, Reply, Request, Session, ask};
+use burn_apb::apb::{
+    AnswerOptions, CancelToken, Method, Observer, PrefillPlan, Reply, Request, Session, ask,
+};
 use burn_apb::checkpoint::source::ModelSource;
 use burn_apb::checkpoint::{LoadOptions, hub, local};
 use burn_apb::model::{CausalLm, Decoder, DecoderConfig, KvCache};
@@ -24,9 +27,9 @@ use crate::{interrupt, memory, processes};
 const MAX_DOCUMENT_BYTES: u64 = 1 << 29;
 
 /// A prefilled document, as one of the processes holds it.
-pub struct Prefilled<'a, 'm> {
+pub struct Prefilled<'a> {
     pub world: &'a mut World,
-    pub session: &'a mut Session<'m>,
+    pub session: &'a mut Session,
     pub source: &'a ModelSource,
     pub request: &'a Request,
     pub seconds: f64,
@@ -51,7 +54,7 @@ pub fn run<T>(
     world: &mut World,
     output: &Output,
     complete: impl FnOnce(&mut AnswerOptions, &ModelText) -> Result<(), CliError>,
-    work: impl FnOnce(Prefilled<'_, '_>) -> Result<T, CliError>,
+    work: impl FnOnce(Prefilled<'_>) -> Result<T, CliError>,
 ) -> Result<Option<T>, CliError> {
     let ranks = ranks(&reading.strategy, world);
     if ranks == 1 && !world.is_single() {
@@ -94,7 +97,7 @@ pub fn run<T>(
         request.plan.ranks
     ));
     let mut terminal = Terminal::new(output);
-    let prefilled = request.prefill(&decoder, group, &mut terminal);
+    let prefilled = request.prefill(decoder.clone(), group, &mut terminal);
     terminal.done()?;
     let (mut session, seconds) = prefilled?;
     // The first token's logits bring in the whole output embedding, where the activations were.
@@ -197,7 +200,7 @@ fn prepare(
     let document = read_text(&reading.document, "document")?;
     let text = read_model_text(source, output)?;
     complete(&mut options, &text)?;
-    let mut request = Request::new(&text, &document, question, &options)?;
+    let request = Request::new(&text, &document, question, &options)?;
     request.check_heads(&text.config, source)?;
     if let Some(note) = request.plan.note() {
         output.note(format!("note: {note}"));
@@ -251,7 +254,7 @@ pub fn load_weights(
     options: impl Into<LoadOptions>,
     device: &Device,
     output: &Output,
-) -> Result<Decoder, CliError> {
+) -> Result<Arc<Decoder>, CliError> {
     let config = DecoderConfig::from_json(source.config()).map_err(CliError::usage)?;
     let bar = output.progress("loading", "B");
     let (decoder, report) = load_decoder(source, &config, options, device, &mut |p| {
@@ -261,7 +264,7 @@ pub fn load_weights(
     for warning in &report.warnings {
         output.note(format!("warning: {warning}"));
     }
-    Ok(decoder)
+    Ok(Arc::new(decoder))
 }
 
 /// Reads a text file, or standard input for `-`; not UTF-8 and too large are refused.
@@ -296,7 +299,7 @@ pub fn read_text(path: &Path, what: &str) -> Result<String, CliError> {
 /// for.
 pub fn answer(
     text: &ModelText,
-    session: &mut Session<'_>,
+    session: &mut Session,
     query: &[u32],
     options: &AnswerOptions,
     output: &Output,
@@ -346,6 +349,10 @@ impl Observer for Terminal {
             self.bar.finish();
         }
         interrupt::poll()
+    }
+
+    fn cancel_token(&self) -> CancelToken {
+        interrupt::token().clone()
     }
 
     fn text(&mut self, text: &str) -> ControlFlow<()> {

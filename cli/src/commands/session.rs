@@ -72,7 +72,7 @@ fn save(args: &Save, output: &Output) -> Result<(), CliError> {
         &reading.compute,
         output,
         |world, output| {
-            let work = |prefilled: Prefilled<'_, '_>| save_document(args, prefilled, output);
+            let work = |prefilled: Prefilled<'_>| save_document(args, prefilled, output);
             prefill::run(reading, NO_QUESTION, world, output, complete, work).map(|_| ())
         },
     )
@@ -88,11 +88,7 @@ fn complete(options: &mut AnswerOptions, _: &ModelText) -> Result<(), CliError> 
 }
 
 /// All processes write their ranks' files, or there are none.
-fn save_document(
-    args: &Save,
-    prefilled: Prefilled<'_, '_>,
-    output: &Output,
-) -> Result<(), CliError> {
+fn save_document(args: &Save, prefilled: Prefilled<'_>, output: &Output) -> Result<(), CliError> {
     let Prefilled {
         world,
         session,
@@ -173,7 +169,7 @@ fn ask(args: &Ask, output: &Output) -> Result<(), CliError> {
     let query = [query.query, query.tail].concat();
     let decoder = prefill::load_weights(&source, args.compute.dtype(), &device, output)?;
     let following = query.len() + args.sampling.max_tokens;
-    let mut session = saved.restore(&decoder, following)?;
+    let mut session = saved.restore(decoder.clone(), following)?;
     let reply = prefill::answer(&text, &mut session, &query, &options, output)?;
     let Reply {
         completion, stop, ..

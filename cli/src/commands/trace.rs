@@ -203,7 +203,7 @@ fn prepare(args: &Args) -> Result<Prepared, CliError> {
         ));
     }
     let chunk = args.chunk.get();
-    let mut request = Request::from_tokens(document, plan, case.query, case.generate, chunk);
+    let request = Request::from_tokens(document, plan, case.query, case.generate, chunk);
     request.check_heads(&config, &source)?;
     Ok(Prepared {
         request,
@@ -246,7 +246,7 @@ fn trace(args: &Args, world: &mut World, output: &Output) -> Result<(), CliError
         owned: (0..plan.ranks).map(|rank| plan.owned(rank)).collect(),
         ..Trace::default()
     };
-    let (mut session, _) = request.prefill(&decoder, group, &mut trace)?;
+    let (mut session, _) = request.prefill(decoder.clone(), group, &mut trace)?;
     trace.ask(request, *store, &decoder, &mut session)?;
     trace.gather(world, session, plan)?;
     if world.process() > 0 {
@@ -364,7 +364,7 @@ impl Trace {
         request: &Request,
         store: Store,
         decoder: &Decoder,
-        session: &mut Session<'_>,
+        session: &mut Session,
     ) -> Result<(), CliError> {
         let query = session.extend(&request.query)?;
         let [_, rows, width] = query.dims();
@@ -401,7 +401,7 @@ impl Trace {
     fn gather(
         &mut self,
         world: &mut World,
-        session: Session<'_>,
+        session: Session,
         plan: &PrefillPlan,
     ) -> Result<(), CliError> {
         if world.is_single() {

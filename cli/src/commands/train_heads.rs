@@ -64,7 +64,11 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     for device in &devices {
         let decoder = prefill::load_weights(&source, dtype, device, output)?;
         let context = config.max_position_embeddings;
-        backbones.push(Backbone::new(decoder, context, DEFAULT_PREFILL_CHUNK));
+        backbones.push(Backbone::new(
+            std::sync::Arc::unwrap_or_clone(decoder),
+            context,
+            DEFAULT_PREFILL_CHUNK,
+        ));
     }
     let first = backbones[0].clone();
     let mut options = RunOptions {

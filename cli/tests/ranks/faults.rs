@@ -122,14 +122,14 @@ fn fail(kind: &str, folder: &Path) -> Result<(), String> {
     Ok(())
 }
 
-type Step<'a> = dyn FnMut(Option<&mut Session<'_>>, Option<usize>) -> Result<(), String> + 'a;
+type Step<'a> = dyn FnMut(Option<&mut Session>, Option<usize>) -> Result<(), String> + 'a;
 
 /// Prefills a document with all ranks and asks; `step` is called after each layer and after the prefill.
 fn prefill(world: &mut World, step: &mut Step<'_>) -> Result<(), Box<dyn std::error::Error>> {
     let device = Device::flex();
     device.seed(7);
     let model = DecoderConfig::new(Architecture::Llama, 64, 32, 48, 6, 4, 2, 8);
-    let decoder = model.init(&device);
+    let decoder = Arc::new(model.init(&device));
     let mut group = world.group(RANKS)?;
     let document = Document::new((0..400).map(|i| i * 7 % 64).collect::<Vec<u32>>());
     let document = document.with_anchor_query([1, 2, 3]);
@@ -147,7 +147,7 @@ fn prefill(world: &mut World, step: &mut Step<'_>) -> Result<(), Box<dyn std::er
     let request = Request::broadcast(mine, &mut group).map_err(rank_error)?;
     let (plan, dtype) = (&request.plan, burn::tensor::FloatDType::F32);
     let scorer = compressor::load(plan, &model, dtype, &device)?;
-    let mut session = Session::new(&decoder, request.session).with_group(group);
+    let mut session = Session::new(decoder.clone(), request.session).with_group(group);
     let layers = Arc::new(Mutex::new(0));
     let mut observer = |_, _| {
         let mut layer = layers.lock().expect("one thread");

@@ -1,16 +1,18 @@
-//! Times of the parts of a layer.
+//! Times of the parts of a layer, and where its work can be cancelled.
 
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 
+use crate::apb::cancel::CancelToken;
 use crate::apb::error::SessionError;
 use crate::apb::observer::Part;
 
-/// Measures the parts of a layer. A clock that was not started does nothing, and nothing waits for the
-/// device.
+/// Measures the parts of a layer and ends its work when it is cancelled. A clock that was not started
+/// measures nothing, and nothing waits for the device.
 #[derive(Default)]
 pub(crate) struct LayerClock {
+    cancel: CancelToken,
     running: Option<(Device, Instant)>,
     times: Vec<PartTime>,
 }
@@ -19,16 +21,27 @@ pub(crate) struct LayerClock {
 pub(crate) type PartTime = (Part, Option<usize>, Duration);
 
 impl LayerClock {
-    /// A clock that runs.
-    pub(crate) fn started(device: &Device) -> Self {
-        Self {
-            running: Some((device.clone(), Instant::now())),
-            times: Vec::new(),
+    /// Starts to measure.
+    pub(crate) fn start(&mut self, device: &Device) {
+        self.running = Some((device.clone(), Instant::now()));
+    }
+
+    /// Polls `token` from now on.
+    pub(crate) fn cancelled_by(&mut self, token: CancelToken) {
+        self.cancel = token;
+    }
+
+    /// Fails when the work has been cancelled. The counts are filled in by the one who knows them.
+    pub(crate) fn poll(&self) -> Result<(), SessionError> {
+        match self.cancel.is_cancelled() {
+            true => Err(SessionError::Cancelled { done: 0, total: 0 }),
+            false => Ok(()),
         }
     }
 
     /// Ends a part; the next begins.
     pub(crate) fn mark(&mut self, part: Part, rank: Option<usize>) -> Result<(), SessionError> {
+        self.poll()?;
         let Some((device, started)) = &mut self.running else {
             return Ok(());
         };

@@ -4,6 +4,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::clock::{LayerClock, PartTime};
 use super::{AnchorHeads, MethodAttention, RankHeads, method};
+use crate::apb::cancel::CancelToken;
 use crate::apb::compressor::Compressor;
 use crate::apb::error::SessionError;
 use crate::apb::layout::{AnchorSource, Layout};
@@ -78,7 +79,13 @@ impl<'a> PrefillPass<'a> {
 
     /// The same with times measured.
     pub(crate) fn timed(mut self, device: &Device) -> Self {
-        self.clock = LayerClock::started(device);
+        self.clock.start(device);
+        self
+    }
+
+    /// The same, ended with [`SessionError::Cancelled`] once `token` is cancelled.
+    pub fn with_cancel(mut self, token: CancelToken) -> Self {
+        self.clock.cancelled_by(token);
         self
     }
 
@@ -149,15 +156,16 @@ impl LayerAttention for PrefillPass<'_> {
         let ranks = self.layout.ranks.iter().zip(queries);
         let ranks: Vec<RankHeads<'_>> = ranks
             .map(|(rows, query)| {
-                let (key, value) = self.cache.rows(layer, rows.cached.clone());
-                RankHeads {
+                let rows_of = self.cache.rows(layer, rows.cached.clone());
+                let (key, value) = rows_of.map_err(ForwardError::from)?;
+                Ok(RankHeads {
                     rows,
                     query,
                     key,
                     value,
-                }
+                })
             })
-            .collect();
+            .collect::<Result<_, SessionError>>()?;
         let mut anchor = self.anchor.take();
         if self.layout.anchor == AnchorSource::FirstBlock {
             anchor = ranks.first().map(|first| AnchorHeads {
@@ -177,6 +185,10 @@ impl LayerAttention for PrefillPass<'_> {
 
     fn tile(&self) -> usize {
         self.tile
+    }
+
+    fn poll(&self) -> Result<(), SessionError> {
+        self.clock.poll()
     }
 
     fn step(&mut self, step: LayerStep) -> Result<(), SessionError> {

@@ -2,6 +2,7 @@
 
 use burn::tensor::{DType, Device, Tensor};
 
+use crate::apb::cancel::CancelToken;
 use crate::apb::error::SessionError;
 use crate::kernels::{AttentionOutput, Regions, attention, merge, on_workers};
 use crate::model::{ForwardError, KvCache, LayerAttention, Projections, join_heads};
@@ -17,6 +18,9 @@ pub struct QueryPass<'a> {
     cache: &'a mut KvCache,
     /// Document rows of this process.
     local: usize,
+    /// The cache of the document's rows, where it is shared with other sessions: `cache` holds what follows.
+    shared: Option<&'a KvCache>,
+    cancel: CancelToken,
     attended: Option<Tensor<3>>,
 }
 
@@ -27,8 +31,61 @@ impl<'a> QueryPass<'a> {
             group,
             cache,
             local,
+            shared: None,
+            cancel: CancelToken::new(),
             attended: None,
         }
+    }
+
+    /// The same with the document's rows in a cache that several sessions read; the pass's own cache holds
+    /// only the rows that follow.
+    pub fn with_shared(mut self, document: Option<&'a KvCache>) -> Self {
+        self.shared = document;
+        self
+    }
+
+    /// The same, ended with [`SessionError::Cancelled`] once `token` is cancelled.
+    pub fn with_cancel(mut self, token: CancelToken) -> Self {
+        self.cancel = token;
+        self
+    }
+
+    /// What this process's rows of a layer give.
+    fn attend_own(
+        &mut self,
+        layer: usize,
+        projections: Projections,
+    ) -> Result<AttentionOutput, SessionError> {
+        let Projections {
+            query, key, value, ..
+        } = projections;
+        let document = |cache: &KvCache, query: Tensor<4>| -> Result<_, SessionError> {
+            let rows = cache.rows(layer, 0..self.local);
+            let (keys, values) = rows.map_err(ForwardError::from)?;
+            Ok(attention(query, keys, values, Regions::full())?)
+        };
+        if !self.group.owns_last() {
+            return document(self.cache, query);
+        }
+        let before = match self.shared {
+            Some(cache) => Some(in_f32(document(cache, query.clone())?)),
+            None => None,
+        };
+        let appended = self.cache.append(layer, key, value);
+        let (keys, values) = appended.map_err(ForwardError::from)?;
+        let own = attention(query, keys, values, Regions::causal())?;
+        match before {
+            None => Ok(own),
+            Some(before) => merge([before, in_f32(own)]).ok_or(SessionError::NoDocument),
+        }
+    }
+}
+
+/// Partial results are merged in f32.
+fn in_f32(part: AttentionOutput) -> AttentionOutput {
+    AttentionOutput {
+        out: part.out.cast(DType::F32),
+        lse: part.lse,
     }
 }
 
@@ -41,19 +98,10 @@ impl LayerAttention for QueryPass<'_> {
         _index: usize,
         projections: Projections,
     ) -> Result<(), SessionError> {
+        self.poll()?;
         self.group.at_layer(Some(layer));
-        let Projections {
-            query, key, value, ..
-        } = projections;
-        let dtype = query.dtype();
-        let mine = if self.group.owns_last() {
-            let appended = self.cache.append(layer, key, value);
-            let (keys, values) = appended.map_err(ForwardError::from)?;
-            attention(query, keys, values, Regions::causal())?
-        } else {
-            let (keys, values) = self.cache.rows(layer, 0..self.local);
-            attention(query, keys, values, Regions::full())?
-        };
+        let dtype = projections.query.dtype();
+        let mine = self.attend_own(layer, projections)?;
         let attended = match self.group.processes() {
             1 => mine,
             _ => {
@@ -68,6 +116,13 @@ impl LayerAttention for QueryPass<'_> {
 
     fn attend(&mut self, _layer: usize) -> Result<Option<Vec<Tensor<3>>>, SessionError> {
         Ok(self.attended.take().map(|rows| vec![rows]))
+    }
+
+    fn poll(&self) -> Result<(), SessionError> {
+        match self.cancel.is_cancelled() {
+            true => Err(SessionError::Cancelled { done: 0, total: 0 }),
+            false => Ok(()),
+        }
     }
 
     fn compute<T: Send>(&mut self, device: &Device, work: impl FnOnce(&mut Self) -> T + Send) -> T {

@@ -81,7 +81,7 @@ impl MethodAttention for Ring<'_> {
         ranks: &[RankHeads<'_>],
         _anchor: Option<AnchorHeads>,
         group: &mut RankGroup,
-        _clock: &mut LayerClock,
+        clock: &mut LayerClock,
     ) -> Result<Vec<Tensor<3>>, SessionError> {
         let world = self.plan.ranks;
         let owner_at = |rank: usize, step: usize| (rank + world - step) % world;
@@ -105,6 +105,7 @@ impl MethodAttention for Ring<'_> {
                 false => None,
             };
             for ((rank, block), merged) in ranks.iter().zip(held).zip(&mut merged) {
+                clock.poll()?;
                 self.attend_to(rank, owner_at(rank.rows.rank, step), block, merged)?;
             }
             held = match next {

@@ -89,7 +89,7 @@ impl MethodAttention for Ulysses<'_> {
         ranks: &[RankHeads<'_>],
         _anchor: Option<AnchorHeads>,
         group: &mut RankGroup,
-        _clock: &mut LayerClock,
+        clock: &mut LayerClock,
     ) -> Result<Vec<Tensor<3>>, SessionError> {
         let Some(first) = ranks.first() else {
             return Ok(Vec::new());
@@ -108,6 +108,7 @@ impl MethodAttention for Ulysses<'_> {
 
         let mut attended = Vec::with_capacity(ranks.len());
         for blocks in by_heads {
+            clock.poll()?;
             let all = Tensor::cat(blocks, 2);
             let tokens = all.dims()[2];
             let part = |from: usize, heads: usize| {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use burn_apb::apb::{Document, Method, Observer, Part, PrefillPlan, Request};
@@ -240,7 +241,7 @@ fn facts(args: &Prefill, strategy: &Strategy, subject: &Subject) -> Result<Facts
 
 /// Prefills a document, then decodes from the token behind it.
 fn once(
-    decoder: &Decoder,
+    decoder: &Arc<Decoder>,
     request: Option<Request>,
     world: &mut World,
     ranks: usize,
@@ -252,7 +253,7 @@ fn once(
         .map_err(|error| CliError::from(error).known())?;
     let request = Request::broadcast(request, &mut group)?;
     let mut times = Times::default();
-    let (mut session, seconds) = request.prefill(decoder, group, &mut times)?;
+    let (mut session, seconds) = request.prefill(decoder.clone(), group, &mut times)?;
     let prefilled = Instant::now();
     subject.device.sync().map_err(CliError::failed)?;
     let seconds = seconds + prefilled.elapsed().as_secs_f64();

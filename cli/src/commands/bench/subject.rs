@@ -1,5 +1,7 @@
 //! What `apb bench prefill` measures: a model with its document, or the shape of one.
 
+use std::sync::Arc;
+
 use burn::tensor::{Device, FloatDType};
 use burn_apb::apb::Request;
 use burn_apb::checkpoint::source::ModelSource;
@@ -101,10 +103,10 @@ impl Subject {
     }
 
     /// Loads the weights, or makes them.
-    pub fn load(&self, output: &Output) -> Result<Decoder, CliError> {
+    pub fn load(&self, output: &Output) -> Result<Arc<Decoder>, CliError> {
         match &self.source {
             Some(source) => prefill::load_weights(source, self.dtype, &self.device, output),
-            None => Ok(self.config.init_random(self.dtype, &self.device)),
+            None => Ok(Arc::new(self.config.init_random(self.dtype, &self.device))),
         }
     }
 

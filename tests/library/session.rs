@@ -1,4 +1,4 @@
-//! Sessions and answers on a small model: asked again, stopped, refused.
+//! Sessions in tokens, and answers with an observer: asked again, stopped, refused.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -19,11 +19,11 @@ fn model() -> LanguageModel {
     LanguageModel::load(folder, &Device::flex()).expect("the small model loads")
 }
 
-fn session(model: &LanguageModel, config: SessionConfig) -> Session<'_> {
-    Session::new(&model.decoder, config)
+fn session(model: &LanguageModel, config: SessionConfig) -> Session {
+    Session::new(model.decoder.clone(), config)
 }
 
-fn ask(session: &mut Session<'_>, question: &[u32], tokens: usize) -> Vec<u32> {
+fn ask(session: &mut Session, question: &[u32], tokens: usize) -> Vec<u32> {
     let mut greedy = Sampler::new(SamplerConfig::default()).expect("greedy");
     session
         .ask(question, &mut greedy, &[], tokens, |_| {
