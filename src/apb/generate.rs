@@ -184,7 +184,6 @@ impl Session<'_> {
                 // The sampler changes what it is given.
                 let own = top.map(|_| logits.clone());
                 choice.token = sampler.sample(&mut logits)?;
-                sampler.observe(&[choice.token]);
                 choice.ends = match stop_tokens.contains(&choice.token) {
                     true => Some(StopReason::StopToken),
                     false if on_token(choice.token).is_break() => Some(StopReason::Cancelled),
