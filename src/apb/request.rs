@@ -5,10 +5,9 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::compressor::CompressorSource;
+use super::compressor::{CompressorError, CompressorSource};
 use super::config::{Document, PrefillConfig};
 use super::error::{AnswerError, SessionError};
-use super::heads::HeadsError;
 use super::observer::Observer;
 use super::plan::PrefillPlan;
 use super::session::{DEFAULT_PREFILL_CHUNK, Session, SessionConfig};
@@ -217,12 +216,12 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// [`HeadsError`] when the file holds no retaining heads, or those of another model.
+    /// [`CompressorError`] when the file holds no retaining heads, or those of another model.
     pub fn check_heads(
         &mut self,
         model: impl Into<AttentionShape>,
         source: &ModelSource,
-    ) -> Result<(), HeadsError> {
+    ) -> Result<(), CompressorError> {
         let compressor = match self.compressor.take() {
             Some(open) => open,
             None => CompressorSource::open(&self.plan, model)?,
