@@ -5,7 +5,8 @@ use std::fmt;
 use std::process::ExitCode;
 
 use burn_apb::ModelError;
-use burn_apb::apb::heads::{ConvertHeadsError, HeadsError};
+use burn_apb::apb::compressor::CompressorError;
+use burn_apb::apb::heads::ConvertHeadsError;
 use burn_apb::apb::{AnswerError, SavedError, SessionError};
 use burn_apb::checkpoint::hub::HubError;
 use burn_apb::checkpoint::source::SourceError;
@@ -180,7 +181,7 @@ macro_rules! usage_errors {
     };
 }
 
-usage_errors!(ModelError, SourceError, HeadsError);
+usage_errors!(ModelError, SourceError, CompressorError);
 
 impl From<AnswerError> for CliError {
     fn from(error: AnswerError) -> Self {
@@ -189,7 +190,7 @@ impl From<AnswerError> for CliError {
             AnswerError::Model(_)
             | AnswerError::TooLong { .. }
             | AnswerError::Plan(_)
-            | AnswerError::Heads(_)
+            | AnswerError::Compressor(_)
             | AnswerError::Sample(_) => Self::usage(error),
             _ => Self::failed(error),
         }

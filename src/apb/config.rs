@@ -4,8 +4,11 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+use super::compressor::{Compressor, CompressorError, CustomCompressor};
 
 /// A prefill strategy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -126,15 +129,30 @@ pub enum CompressorConfig {
         /// Seed of the scores.
         seed: u64,
     },
+    /// One of your own.
+    Custom(CustomCompressor),
 }
 
 impl CompressorConfig {
     /// The name used on the command line and in results.
-    pub fn name(&self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
             Self::Retaining { .. } => "retaining",
             Self::QueryAware => "query-aware",
             Self::Random { .. } => "random",
+            Self::Custom(custom) => custom.name(),
+        }
+    }
+
+    /// Refuses a compressor of another name: results would be recorded under a false one.
+    pub(super) fn check_name(&self, compressor: &dyn Compressor) -> Result<(), CompressorError> {
+        let (planned, found) = (self.name(), compressor.name());
+        match planned == found {
+            true => Ok(()),
+            false => Err(CompressorError::OtherCompressor {
+                planned: planned.into(),
+                found: found.into(),
+            }),
         }
     }
 }
@@ -227,6 +245,11 @@ impl PrefillConfig {
     pub fn with_compressor(mut self, compressor: CompressorConfig) -> Self {
         self.compressor = compressor;
         self
+    }
+
+    /// The same with a compressor of your own. Plans and saved sessions record its name.
+    pub fn with_custom_compressor(self, compressor: Arc<dyn Compressor>) -> Self {
+        self.with_compressor(CompressorConfig::Custom(compressor.into()))
     }
 
     /// The same with another ring layout.

@@ -1,6 +1,6 @@
 //! Why a session or an answer failed.
 
-use super::heads::HeadsError;
+use super::compressor::CompressorError;
 use super::plan::PlanError;
 use super::saved::SavedError;
 use crate::ModelError;
@@ -54,6 +54,9 @@ pub enum SessionError {
     /// APB without a compressor.
     #[error("APB needs a compressor to choose what ranks pass on; give the prefill one")]
     NoCompressor,
+    /// The compressor is not the plan's.
+    #[error(transparent)]
+    Compressor(#[from] CompressorError),
     /// The decoder refused its rows.
     #[error(transparent)]
     Forward(#[from] ForwardError),
@@ -110,9 +113,9 @@ pub enum AnswerError {
     /// Ranks, lengths or method do not fit the document or the model.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// The retaining heads cannot be used.
+    /// The plan's compressor cannot be used.
     #[error(transparent)]
-    Heads(#[from] HeadsError),
+    Compressor(#[from] CompressorError),
     /// The sampling options are not usable.
     #[error(transparent)]
     Sample(#[from] SamplerError),

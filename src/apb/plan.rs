@@ -4,9 +4,11 @@
 //! that no two parts of the program can disagree about them.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::compressor::{Compressor, CompressorError};
 use super::config::{CompressorConfig, Document, Method, PrefillConfig, RingLayout};
 use crate::model::AttentionShape;
 
@@ -249,6 +251,21 @@ impl PrefillPlan {
     /// Why the method that is computed is another than the one asked for.
     pub fn note(&self) -> Option<String> {
         (self.method != self.asked).then(|| format!("{} with 1 rank is full attention", self.asked))
+    }
+
+    /// Gives a plan that was read from JSON, as that of a saved session or of a request that was
+    /// broadcast, the custom compressor that it names.
+    ///
+    /// # Errors
+    ///
+    /// [`CompressorError::OtherCompressor`] where the plan names another.
+    pub fn set_custom_compressor(
+        &mut self,
+        compressor: Arc<dyn Compressor>,
+    ) -> Result<(), CompressorError> {
+        self.compressor.check_name(&*compressor)?;
+        self.compressor = CompressorConfig::Custom(compressor.into());
+        Ok(())
     }
 
     fn fewest_selectable(&self) -> usize {
@@ -537,6 +554,35 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    /// As they stand in saved sessions of version 0.1.0.
+    #[test]
+    fn stored_plans_are_read() {
+        let random = CompressorConfig::Random { seed: 7 };
+        let retaining = CompressorConfig::Retaining {
+            heads: "heads.safetensors".into(),
+        };
+        for (stored, compressor) in [
+            (r#""query-aware""#, CompressorConfig::QueryAware),
+            (r#"{"random":{"seed":7}}"#, random),
+            (r#"{"retaining":{"heads":"heads.safetensors"}}"#, retaining),
+        ] {
+            let json = format!(
+                r#"{{"method":"apb","asked":"apb","ranks":4,"tokens":40,"ring_layout":"zigzag",
+                "anchor":6,"anchor_query":{{"start":0,"end":3}},"passing":2,"compressor":{stored}}}"#
+            );
+            let config = PrefillConfig::new(Method::Apb, 4)
+                .with_anchor(6)
+                .with_passing(2)
+                .with_compressor(compressor);
+            let document = tokens(40).with_anchor_query([1, 2, 3]);
+            let expected = plan(&config, &document).unwrap();
+            assert_eq!(
+                serde_json::from_str::<PrefillPlan>(&json).unwrap(),
+                expected
+            );
         }
     }
 }

@@ -29,8 +29,9 @@ pub(super) struct Prefill<'a> {
 impl Prefill<'_> {
     /// Fills the cache with the keys and values of the document rows that this process owns.
     pub(super) fn run(mut self, observer: &mut dyn Observer) -> Result<(), SessionError> {
-        if self.plan.method == Method::Apb && self.plan.passing > 0 && self.compressor.is_none() {
-            return Err(SessionError::NoCompressor);
+        if self.plan.method == Method::Apb && self.plan.passing > 0 {
+            let compressor = self.compressor.ok_or(SessionError::NoCompressor)?;
+            self.plan.compressor.check_name(compressor)?;
         }
         let ranks = self.group.ranks();
         let mut done = 0;

@@ -6,10 +6,9 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::compressor::CompressorSource;
+use super::compressor::{CompressorError, CompressorSource};
 use super::config::{Document, PrefillConfig};
 use super::error::{AnswerError, SessionError};
-use super::heads::HeadsError;
 use super::observer::Observer;
 use super::plan::PrefillPlan;
 use super::session::{DEFAULT_PREFILL_CHUNK, Session, SessionConfig};
@@ -221,17 +220,17 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// [`HeadsError`] when the file holds no retaining heads, or those of another model.
+    /// [`CompressorError`] when the file holds no retaining heads, or those of another model.
     pub fn check_heads(
         &self,
         model: impl Into<AttentionShape>,
         source: &ModelSource,
-    ) -> Result<(), HeadsError> {
+    ) -> Result<(), CompressorError> {
         self.compressor(model)?.check_model(source)
     }
 
     /// The plan's compressor, opened now where it is not open already.
-    fn compressor(&self, model: impl Into<AttentionShape>) -> Result<CompressorSource, HeadsError> {
+    fn compressor(&self, model: impl Into<AttentionShape>) -> Result<CompressorSource, CompressorError> {
         match &self.compressor {
             Some(open) => Ok(open.clone()),
             None => CompressorSource::open(&self.plan, model),

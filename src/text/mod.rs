@@ -7,7 +7,7 @@
 //! | [`chat_template`] | [`ChatTemplate`](chat_template::ChatTemplate): messages to the text of a prompt |
 //! | [`prompt`] | [`PromptTemplate`](prompt::PromptTemplate): document and question to the tokens of a prompt in its four parts |
 //! | [`generation_config`] | [`GenerationConfig`](generation_config::GenerationConfig): the defaults of a model |
-//! | [`sampler`] | [`Sampler`](sampler::Sampler): a row of logits to the next token |
+//! | [`sampler`] | [`Sampler`](sampler::Sampler): a row of logits to the next token, by [`LogitsProcessor`](sampler::LogitsProcessor)s and a draw |
 //! | [`stop`] | [`StopToken`](stop::StopToken) and [`StopTexts`](stop::StopTexts): where an answer ends |
 //! | [`text_stream`] | [`TextStream`](text_stream::TextStream): tokens to pieces of text as they come |
 //! | `json` | JSON as Python reads it, for the files above |

@@ -1,97 +1,34 @@
 //! The next token from a row of logits.
 //!
-//! The steps and their order are those of Hugging Face transformers: repetition penalty,
-//! temperature, top-k, top-p, min-p, then one draw.
+//! The steps and their order are those of Hugging Face transformers: repetition penalty, processors of
+//! one's own, temperature, top-k, top-p, min-p, then one draw.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `config` | [`SamplerConfig`]: how to choose, in numbers |
+//! | `processor` | [`LogitsProcessor`]: the interface of the steps |
+//! | `penalty` | [`RepetitionPenalty`] |
+//! | `constraint` | [`BanTokens`], [`AllowTokens`] |
+//! | `warpers` | [`Temperature`], [`TopK`], [`TopP`], [`MinP`] |
 
-use std::collections::HashSet;
+mod config;
+mod constraint;
+mod error;
+mod penalty;
+mod processor;
+mod warpers;
 
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, SeedableRng};
 
-use super::generation_config::GenerationConfig;
+pub use config::SamplerConfig;
+pub use constraint::{AllowTokens, BanTokens};
+pub use error::SamplerError;
+pub use penalty::RepetitionPenalty;
+pub use processor::LogitsProcessor;
+pub use warpers::{MinP, Temperature, TopK, TopP};
 
-/// Transformers' `top_k` where a model's files ask for sampling without one.
-const DEFAULT_TOP_K: usize = 50;
-
-/// How to choose the next token. The default is greedy.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SamplerConfig {
-    /// Divides the logits; 0 takes the likeliest token (greedy), whatever the fields below are.
-    pub temperature: f32,
-    /// How many of the likeliest tokens to draw from; 0 is all. Tokens as likely as the last of
-    /// them stay too.
-    pub top_k: usize,
-    /// How much of the probability to draw from, likeliest first; in (0, 1].
-    pub top_p: f32,
-    /// The least probability to draw, as a share of the likeliest token's; in [0, 1].
-    pub min_p: f32,
-    /// Divides positive logits of tokens seen and multiplies negative ones; in [0.01, 100], and 1
-    /// changes nothing. Greedy choice too.
-    pub repetition_penalty: f32,
-    /// Where the draws start: equal seeds draw equal tokens from equal logits.
-    pub seed: u64,
-}
-
-impl Default for SamplerConfig {
-    fn default() -> Self {
-        Self {
-            temperature: 0.0,
-            top_k: 0,
-            top_p: 1.0,
-            min_p: 0.0,
-            repetition_penalty: 1.0,
-            seed: 0,
-        }
-    }
-}
-
-impl From<&GenerationConfig> for SamplerConfig {
-    /// What transformers' `generate` does with the same file: greedy unless `do_sample` is true,
-    /// and then a temperature of 1 and a top-k of 50 where it names none.
-    fn from(config: &GenerationConfig) -> Self {
-        let greedy = Self {
-            repetition_penalty: config.repetition_penalty.unwrap_or(1.0),
-            ..Self::default()
-        };
-        if config.do_sample != Some(true) {
-            return greedy;
-        }
-        Self {
-            temperature: config.temperature.unwrap_or(1.0),
-            top_k: config.top_k.unwrap_or(DEFAULT_TOP_K),
-            top_p: config.top_p.unwrap_or(1.0),
-            min_p: config.min_p.unwrap_or(0.0),
-            ..greedy
-        }
-    }
-}
-
-impl SamplerConfig {
-    /// Whether every value is in its range.
-    ///
-    /// # Errors
-    ///
-    /// [`SamplerError::Config`] for the first that is not, NaN included.
-    pub fn validate(&self) -> Result<(), SamplerError> {
-        let check = |ok: bool, name, expected, found: f32| match ok {
-            true => Ok(()),
-            false => Err(SamplerError::Config {
-                name,
-                expected,
-                found,
-            }),
-        };
-        let t = self.temperature;
-        check(t.is_finite() && t >= 0.0, "temperature", "0 or more", t)?;
-        let p = self.top_p;
-        check(p > 0.0 && p <= 1.0, "top_p", "above 0 and at most 1", p)?;
-        let p = self.min_p;
-        check((0.0..=1.0).contains(&p), "min_p", "from 0 to 1", p)?;
-        let p = self.repetition_penalty;
-        let ok = (0.01..=100.0).contains(&p);
-        check(ok, "repetition_penalty", "from 0.01 to 100", p)
-    }
-}
+use warpers::{Candidate, candidates};
 
 /// Chooses token after token.
 ///
@@ -102,44 +39,88 @@ impl SamplerConfig {
 /// assert_eq!(sampler.sample(&mut [0.1, 2.5, -1.0])?, 1);
 /// # Ok::<(), burn_apb::text::sampler::SamplerError>(())
 /// ```
-#[derive(Debug, Clone)]
 pub struct Sampler {
-    config: SamplerConfig,
-    /// A named algorithm, so that a seed means the same tokens on every machine and in every
-    /// version.
-    rng: Xoshiro256PlusPlus,
-    seen: HashSet<u32>,
-}
-
-/// A token that may be drawn. `score` is its logit over the temperature, less the largest.
-#[derive(Debug, Clone, Copy)]
-struct Candidate {
-    id: u32,
-    score: f64,
-    weight: f64,
+    penalty: Option<RepetitionPenalty>,
+    processors: Vec<Box<dyn LogitsProcessor>>,
+    /// 0 is greedy.
+    temperature: f32,
+    top_k: TopK,
+    top_p: TopP,
+    min_p: MinP,
+    rng: Box<dyn Rng + Send>,
+    /// The answer so far, for the processors; empty where there are none.
+    answer: Vec<u32>,
 }
 
 impl Sampler {
-    /// A sampler that has seen no tokens.
+    /// A sampler that has seen no tokens and draws by the configuration's seed.
     ///
     /// # Errors
     ///
     /// As [`SamplerConfig::validate`].
     pub fn new(config: SamplerConfig) -> Result<Self, SamplerError> {
+        // A named algorithm, so that a seed means the same tokens on every machine and in every
+        // version.
+        let rng = Xoshiro256PlusPlus::seed_from_u64(config.seed);
+        Self::from_rng(config, rng)
+    }
+
+    /// The same with draws by a generator in place of the seed.
+    ///
+    /// # Errors
+    ///
+    /// As [`SamplerConfig::validate`].
+    pub fn from_rng(
+        config: SamplerConfig,
+        rng: impl Rng + Send + 'static,
+    ) -> Result<Self, SamplerError> {
         config.validate()?;
+        let penalty = RepetitionPenalty::new(config.repetition_penalty)?;
         Ok(Self {
-            rng: Xoshiro256PlusPlus::seed_from_u64(config.seed),
-            config,
-            seen: HashSet::new(),
+            penalty: (config.repetition_penalty != 1.0).then_some(penalty),
+            processors: Vec::new(),
+            temperature: config.temperature,
+            top_k: TopK::new(config.top_k),
+            top_p: TopP::new(config.top_p)?,
+            min_p: MinP::new(config.min_p)?,
+            rng: Box::new(rng),
+            answer: Vec::new(),
         })
     }
 
-    /// Counts `ids` as seen, for the repetition penalty: the prompt's, in transformers. What
-    /// [`sample`](Self::sample) chooses is counted by itself.
+    /// The same with a processor of one's own behind those it has. It runs after the repetition penalty
+    /// and before the temperature, and is given before the first token is seen.
+    pub fn with_processor(self, processor: impl LogitsProcessor + 'static) -> Self {
+        self.with_processors([Box::new(processor) as Box<dyn LogitsProcessor>])
+    }
+
+    /// [`with_processor`](Self::with_processor) for several, in their order.
+    pub fn with_processors(
+        mut self,
+        processors: impl IntoIterator<Item = Box<dyn LogitsProcessor>>,
+    ) -> Self {
+        self.processors.extend(processors);
+        self
+    }
+
+    /// Counts `ids` as seen before the answer: those of the prompt, in transformers. What
+    /// [`sample`](Self::sample) chooses is counted by itself; ids that follow begin another answer.
     pub fn observe(&mut self, ids: &[u32]) {
-        if self.config.repetition_penalty != 1.0 {
-            self.seen.extend(ids);
+        let own = self
+            .penalty
+            .iter_mut()
+            .map(|penalty| penalty as &mut dyn LogitsProcessor);
+        let given = self
+            .processors
+            .iter_mut()
+            .map(|processor| &mut **processor as _);
+        for processor in own.chain(given) {
+            if !self.answer.is_empty() {
+                processor.observe(&self.answer);
+            }
+            processor.observe(ids);
         }
+        self.answer.clear();
     }
 
     /// Chooses the next token from `logits`, one for each of the vocabulary, which it may change.
@@ -147,95 +128,39 @@ impl Sampler {
     ///
     /// # Errors
     ///
-    /// [`SamplerError::NotFinite`] for NaN and positive infinity, [`SamplerError::NoTokens`] where
-    /// nothing can be chosen, [`SamplerError::UnknownId`] where a token seen has no logit.
+    /// [`SamplerError::NotFinite`] for NaN and positive infinity, of the model or of a processor,
+    /// [`SamplerError::NoTokens`] where nothing can be chosen, [`SamplerError::UnknownId`] where the
+    /// repetition penalty has seen a token that has no logit.
     pub fn sample(&mut self, logits: &mut [f32]) -> Result<u32, SamplerError> {
-        let bad = |l: &f32| l.is_nan() || *l == f32::INFINITY;
-        if let Some(id) = logits.iter().position(bad) {
-            return Err(SamplerError::NotFinite {
-                id,
-                logit: logits[id],
-            });
+        let mut best = argmax(logits)?;
+        if let Some(penalty) = &mut self.penalty {
+            penalty.penalise(&self.answer, logits)?;
+            best = argmax(logits)?;
         }
-        self.penalise(logits)?;
-        let best = argmax(logits).ok_or(SamplerError::NoTokens)?;
-        let id = if self.config.temperature == 0.0 {
+        // Each is checked: the next might hide what it has broken.
+        for processor in &mut self.processors {
+            processor.process(&self.answer, logits);
+            best = argmax(logits)?;
+        }
+        let id = if self.temperature == 0.0 {
             best
         } else {
             let candidates = self.candidates(logits, logits[best as usize]);
             self.draw(&candidates).unwrap_or(best)
         };
-        self.observe(&[id]);
-        Ok(id)
-    }
-
-    fn penalise(&self, logits: &mut [f32]) -> Result<(), SamplerError> {
-        let vocab_size = logits.len();
-        for &id in &self.seen {
-            let logit = logits
-                .get_mut(id as usize)
-                .ok_or(SamplerError::UnknownId { id, vocab_size })?;
-            if *logit < 0.0 {
-                *logit *= self.config.repetition_penalty;
-            } else {
-                *logit /= self.config.repetition_penalty;
-            }
+        if self.penalty.is_some() || !self.processors.is_empty() {
+            self.answer.push(id);
         }
-        Ok(())
+        Ok(id)
     }
 
     /// The tokens that may be drawn, each with a share of the probability.
     fn candidates(&self, logits: &[f32], largest: f32) -> Vec<Candidate> {
-        let temperature = f64::from(self.config.temperature);
-        let mut candidates: Vec<Candidate> = (0..)
-            .zip(logits)
-            .map(|(id, &logit)| {
-                let score = (f64::from(logit) - f64::from(largest)) / temperature;
-                Candidate {
-                    id,
-                    score,
-                    weight: score.exp(),
-                }
-            })
-            .collect();
-        self.keep_top_k(&mut candidates);
-        self.keep_top_p(&mut candidates);
-        // The likeliest token's weight is 1, so the weights are shares of its probability.
-        let least = f64::from(self.config.min_p);
-        candidates.retain(|candidate| candidate.weight >= least);
+        let mut candidates = candidates(logits, self.temperature, largest);
+        self.top_k.keep(&mut candidates);
+        self.top_p.keep(&mut candidates);
+        self.min_p.keep(&mut candidates);
         candidates
-    }
-
-    fn keep_top_k(&self, candidates: &mut Vec<Candidate>) {
-        let k = self.config.top_k;
-        if k == 0 || k >= candidates.len() {
-            return;
-        }
-        let by_score = |a: &Candidate, b: &Candidate| b.score.total_cmp(&a.score);
-        let (_, kth, _) = candidates.select_nth_unstable_by(k - 1, by_score);
-        let least = kth.score;
-        candidates.retain(|candidate| candidate.score >= least);
-        // Selecting shuffles; the draw goes by order.
-        candidates.sort_unstable_by_key(|candidate| candidate.id);
-    }
-
-    fn keep_top_p(&self, candidates: &mut Vec<Candidate>) {
-        let p = f64::from(self.config.top_p);
-        if p >= 1.0 {
-            return;
-        }
-        let total: f64 = candidates.iter().map(|candidate| candidate.weight).sum();
-        // All tokens of less than this weight together have less than 1 - p, so none of them is taken,
-        // and few are left to sort. The likeliest, of weight 1, always stays.
-        let least = (total * (1.0 - p) / candidates.len() as f64).min(1.0);
-        candidates.retain(|candidate| candidate.weight >= least);
-        candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
-        let mut before = 0.0;
-        candidates.retain(|candidate| {
-            let keep = before < p * total;
-            before += candidate.weight;
-            keep
-        });
     }
 
     fn draw(&mut self, candidates: &[Candidate]) -> Option<u32> {
@@ -256,57 +181,42 @@ impl Sampler {
     }
 }
 
-/// The lowest id of the largest logit, unless all are ruled out.
-fn argmax(logits: &[f32]) -> Option<u32> {
+impl std::fmt::Debug for Sampler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sampler")
+            .field("penalty", &self.penalty)
+            .field("processors", &self.processors.len())
+            .field("temperature", &self.temperature)
+            .field("top_k", &self.top_k)
+            .field("top_p", &self.top_p)
+            .field("min_p", &self.min_p)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The lowest id of the largest logit, in the one pass that also finds what is no number.
+fn argmax(logits: &[f32]) -> Result<u32, SamplerError> {
     let mut best = None;
     let mut largest = f32::NEG_INFINITY;
     for (id, &logit) in (0..).zip(logits) {
+        if logit.is_nan() || logit == f32::INFINITY {
+            let id = id as usize;
+            return Err(SamplerError::NotFinite { id, logit });
+        }
         if logit > largest {
             (best, largest) = (Some(id), logit);
         }
     }
-    best
-}
-
-/// Why no token can be chosen.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SamplerError {
-    /// A value of the configuration is out of range.
-    #[error("{name} must be {expected}, not {found}")]
-    Config {
-        /// Its name.
-        name: &'static str,
-        /// What it may be.
-        expected: &'static str,
-        /// What it is.
-        found: f32,
-    },
-    /// The model gives a logit that is no number.
-    #[error("the logit of token {id} is {logit}: the model or its weights are broken")]
-    NotFinite {
-        /// The token.
-        id: usize,
-        /// NaN or infinity.
-        logit: f32,
-    },
-    /// There are no logits, or all rule their token out.
-    #[error("no token can be chosen: there are no logits, or all are negative infinity")]
-    NoTokens,
-    /// A token seen has no logit.
-    #[error("token {id} was seen, but there are logits for {vocab_size} tokens only")]
-    UnknownId {
-        /// The token.
-        id: u32,
-        /// How many logits there are.
-        vocab_size: usize,
-    },
+    best.ok_or(SamplerError::NoTokens)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
     use proptest::prelude::*;
+    use rand::rngs::SmallRng;
 
     fn sampler(change: impl FnOnce(&mut SamplerConfig)) -> Sampler {
         let mut config = SamplerConfig {
@@ -454,22 +364,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn defaults_are_those_of_transformers() {
-        let config = GenerationConfig {
-            temperature: Some(0.6),
-            repetition_penalty: Some(1.1),
-            ..GenerationConfig::default()
-        };
-        let greedy = SamplerConfig::from(&config);
-        assert_eq!((greedy.temperature, greedy.repetition_penalty), (0.0, 1.1));
-        let sampled = SamplerConfig::from(&GenerationConfig {
-            do_sample: Some(true),
-            ..config
-        });
-        assert_eq!((sampled.temperature, sampled.top_k), (0.6, 50));
-    }
-
     /// What transformers' warpers leave, spelled out: which tokens may be drawn.
     fn reference(logits: &[f32], config: &SamplerConfig) -> Vec<u32> {
         let softmax = |scores: &[f64]| -> Vec<f64> {
@@ -580,5 +474,129 @@ mod tests {
             .collect();
         // As a separate xoshiro256++ in Python draws from 0.2, 0.4, 0.1 and 0.3.
         assert_eq!(drawn, [3, 1, 3, 3, 3, 1, 0, 2, 1, 3, 1, 3]);
+    }
+
+    /// Logits that are the likelier the higher the id.
+    const RISING: [f32; 4] = [0.0, 1.0, 2.0, 3.0];
+
+    #[test]
+    fn processors_run_before_the_warpers_in_their_order() {
+        // Without the ban top-k would leave token 3 alone.
+        let mut one = sampler(|c| c.top_k = 1).with_processor(BanTokens::new([3]));
+        assert_eq!(support(&mut one, &RISING), [2]);
+        let add = |_: &[u32], logits: &mut [f32]| logits[0] += 10.0;
+        let double = |_: &[u32], logits: &mut [f32]| logits[0] *= 2.0;
+        let mut logits = RISING;
+        let mut greedy = Sampler::new(SamplerConfig::default())
+            .unwrap()
+            .with_processor(add)
+            .with_processors([Box::new(double) as Box<dyn LogitsProcessor>]);
+        assert_eq!(greedy.sample(&mut logits), Ok(0));
+        assert_eq!(logits[0], 20.0);
+    }
+
+    #[test]
+    fn processors_receive_prompt_and_answer() {
+        #[derive(Clone, Default)]
+        struct Record(Arc<Mutex<Vec<(&'static str, Vec<u32>)>>>);
+        impl LogitsProcessor for Record {
+            fn observe(&mut self, prompt: &[u32]) {
+                self.0.lock().unwrap().push(("prompt", prompt.to_vec()));
+            }
+            fn process(&mut self, so_far: &[u32], _logits: &mut [f32]) {
+                self.0.lock().unwrap().push(("answer", so_far.to_vec()));
+            }
+        }
+        let record = Record::default();
+        let mut greedy = Sampler::new(SamplerConfig::default())
+            .unwrap()
+            .with_processor(record.clone());
+        greedy.observe(&[8, 9]);
+        greedy.observe(&[7]);
+        for _ in 0..2 {
+            greedy.sample(&mut RISING.clone()).unwrap();
+        }
+        // A second answer: the first stands before it.
+        greedy.observe(&[6]);
+        greedy.sample(&mut RISING.clone()).unwrap();
+        let calls = [
+            ("prompt", vec![8, 9]),
+            ("prompt", vec![7]),
+            ("answer", vec![]),
+            ("answer", vec![3]),
+            ("prompt", vec![3, 3]),
+            ("prompt", vec![6]),
+            ("answer", vec![]),
+        ];
+        assert_eq!(*record.0.lock().unwrap(), calls);
+    }
+
+    #[test]
+    fn what_a_processor_breaks_is_refused() {
+        for temperature in [0.0, 1.0] {
+            for broken in [f32::NAN, f32::INFINITY] {
+                let set = move |_: &[u32], logits: &mut [f32]| logits[2] = broken;
+                // The second would hide what the first does.
+                let mut sampler = sampler(|c| c.temperature = temperature)
+                    .with_processor(set)
+                    .with_processor(BanTokens::new([2]));
+                let error = sampler.sample(&mut RISING.clone()).unwrap_err();
+                assert!(matches!(error, SamplerError::NotFinite { id: 2, .. }));
+            }
+            let mut none =
+                sampler(|c| c.temperature = temperature).with_processor(AllowTokens::new([9]));
+            let error = none.sample(&mut RISING.clone());
+            assert_eq!(error, Err(SamplerError::NoTokens));
+        }
+    }
+
+    /// A repetition penalty of one's own is the sampler's, over prompt, answer and a second answer.
+    #[test]
+    fn the_repetition_penalty_is_a_processor() {
+        let config = SamplerConfig {
+            repetition_penalty: 1.7,
+            ..SamplerConfig::default()
+        };
+        let mut with_config = Sampler::new(config).unwrap();
+        let mut with_processor = Sampler::new(SamplerConfig::default())
+            .unwrap()
+            .with_processor(RepetitionPenalty::new(1.7).unwrap());
+        for round in 0..12 {
+            let mut logits = [2.0, 1.9, 1.8, 1.7, -0.1];
+            let mut other = logits;
+            if round % 5 == 0 {
+                with_config.observe(&[round % 4]);
+                with_processor.observe(&[round % 4]);
+            }
+            let drawn = with_config.sample(&mut logits);
+            assert_eq!(drawn, with_processor.sample(&mut other));
+            assert_eq!(logits, other);
+        }
+        let mut logits = [1.0];
+        RepetitionPenalty::new(2.0)
+            .unwrap()
+            .process(&[0, 7], &mut logits);
+        assert_eq!(logits, [0.5], "a token without a logit is skipped");
+    }
+
+    #[test]
+    fn a_generator_of_ones_own_draws() {
+        let config = || SamplerConfig {
+            temperature: 1.0,
+            seed: 42,
+            ..SamplerConfig::default()
+        };
+        let mut seeded = Sampler::new(config()).unwrap();
+        let rng = Xoshiro256PlusPlus::seed_from_u64(42);
+        let mut given = Sampler::from_rng(config(), rng).unwrap();
+        let mut other = Sampler::from_rng(config(), SmallRng::seed_from_u64(1)).unwrap();
+        let draw = |sampler: &mut Sampler| -> Vec<u32> {
+            (0..64)
+                .map(|_| sampler.sample(&mut four()).unwrap())
+                .collect()
+        };
+        let drawn = draw(&mut seeded);
+        assert_eq!(drawn, draw(&mut given));
+        assert_ne!(drawn, draw(&mut other));
     }
 }

@@ -8,7 +8,7 @@ use super::features::Backbone;
 use super::labels::Labels;
 use super::quality::Quality;
 use super::sample::Sample;
-use crate::apb::compressor::{Compressor, ScoreInput};
+use crate::apb::compressor::{Compressor, ScoreInput, checked_scores};
 
 /// The quality of a compressor's selection.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,13 +47,14 @@ pub fn evaluate(
                     0 => None,
                     _ => Some(compressor.read_anchor(layer, &anchor, sample.query.clone())?),
                 };
-                let scores = compressor.score(ScoreInput {
+                let input = ScoreInput {
                     layer,
                     // Any but the first, which has no anchor; another for each sample.
                     rank: done + 1,
                     projections: &rows,
                     anchor: anchor.as_ref(),
-                })?;
+                };
+                let scores = checked_scores(*compressor, input)?;
                 found[layer].push(Quality::new(scores, &labels, keep)?);
             }
             Ok::<(), TrainError>(())

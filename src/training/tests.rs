@@ -128,7 +128,7 @@ fn labels_scores_loss_and_gradients_are_the_reference_s() {
         backbone
             .features(&sample, |layer, features| {
                 let head = &heads.layers[layer];
-                let found = head.forward(Tensor::from_inner(features.projections));
+                let found = head.forward(Tensor::from_inner(features.projections))?;
                 scores.extend(to_vec(found.inner())?);
                 labels.extend(to_vec(features.labels.logits)?);
                 let mass = to_vec(features.labels.mass.sum_dim(2))?;

@@ -124,7 +124,7 @@ impl HeadsTrainer {
                 labels = Tensor::from_inner(labels);
             }
             let head = &self.heads.layers[layer];
-            let scores = head.forward(input);
+            let scores = head.forward(input)?;
             let loss = LayerLoss::new(scores.clone(), labels);
             let total = loss.total(layers, context.alpha);
             let scalar = |tensor: Tensor<1>| -> Result<f64, TrainError> {

@@ -125,7 +125,7 @@ fn progress(recipe: &TrainHeadsConfig, bar: Progress, output: Output) -> Progres
 }
 
 /// The trained heads and other compressors on the held-out samples, by name.
-type Compared = [(&'static str, Evaluation)];
+type Compared = [(String, Evaluation)];
 
 impl Args {
     /// Reads and synthesises the samples; with them their numbers as JSON.
@@ -211,7 +211,7 @@ impl Args {
         heads: &RetainingHeads,
         held_out: &[Arc<Sample>],
         output: &Output,
-    ) -> Result<Vec<(&'static str, Evaluation)>, CliError> {
+    ) -> Result<Vec<(String, Evaluation)>, CliError> {
         if held_out.is_empty() {
             return Ok(Vec::new());
         }
@@ -234,7 +234,9 @@ impl Args {
         )
         .map_err(CliError::failed)?;
         bar.finish();
-        let names = compressors.iter().map(|compressor| compressor.name());
+        let names = compressors
+            .iter()
+            .map(|compressor| compressor.name().to_owned());
         Ok(names.zip(found).collect())
     }
 
@@ -352,7 +354,7 @@ fn show(
 fn by_name(compared: &Compared, value: impl Fn(&Evaluation) -> Value) -> Map<String, Value> {
     let values = compared.iter();
     values
-        .map(|(name, found)| ((*name).to_owned(), value(found)))
+        .map(|(name, found)| (name.clone(), value(found)))
         .collect()
 }
 

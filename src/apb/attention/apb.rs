@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 
 use super::regions::attend_block;
 use super::{AnchorHeads, LayerClock, MethodAttention, RankHeads};
-use crate::apb::compressor::{AnchorContext, Compressor, ScoreInput};
+use crate::apb::compressor::{AnchorContext, Compressor, ScoreInput, checked_scores};
 use crate::apb::error::SessionError;
 use crate::apb::layout::RankRows;
 use crate::apb::observer::Part;
@@ -46,12 +46,13 @@ impl<'a> Apb<'a> {
             .anchor
             .as_ref()
             .filter(|_| rows.sees_anchor || compressor.reads_anchor_everywhere());
-        let scores = compressor.score(ScoreInput {
+        let input = ScoreInput {
             layer,
             rank: rows.rank,
             projections: local,
             anchor,
-        })?;
+        };
+        let scores = checked_scores(compressor, input)?;
         Ok((scores, anchor.and_then(|anchor| anchor.before.clone())))
     }
 

@@ -1,10 +1,12 @@
 //! The compressor that a plan names.
 
+use std::sync::Arc;
+
 use burn::tensor::{Device, FloatDType};
 
-use super::{Compressor, QueryAware, Random};
+use super::{Compressor, CompressorError, QueryAware, Random};
 use crate::apb::config::{CompressorConfig, Method};
-use crate::apb::heads::{HeadsError, HeadsFile};
+use crate::apb::heads::HeadsFile;
 use crate::apb::plan::PrefillPlan;
 use crate::checkpoint::source::ModelSource;
 use crate::model::AttentionShape;
@@ -24,6 +26,8 @@ pub enum CompressorSource {
         /// Seed of the scores.
         seed: u64,
     },
+    /// A custom compressor.
+    Custom(Arc<dyn Compressor>),
 }
 
 impl CompressorSource {
@@ -31,8 +35,12 @@ impl CompressorSource {
     ///
     /// # Errors
     ///
-    /// [`HeadsError`] when the file holds no retaining heads, or those of another model.
-    pub fn open(plan: &PrefillPlan, model: impl Into<AttentionShape>) -> Result<Self, HeadsError> {
+    /// [`CompressorError`] when the file holds no retaining heads, or those of another model, or a
+    /// custom compressor was not given.
+    pub fn open(
+        plan: &PrefillPlan,
+        model: impl Into<AttentionShape>,
+    ) -> Result<Self, CompressorError> {
         if plan.method != Method::Apb {
             return Ok(Self::None);
         }
@@ -42,6 +50,13 @@ impl CompressorSource {
             }
             CompressorConfig::QueryAware => Self::QueryAware,
             CompressorConfig::Random { seed } => Self::Random { seed: *seed },
+            CompressorConfig::Custom(custom) => match custom.compressor() {
+                Some(compressor) => Self::Custom(compressor.clone()),
+                None => {
+                    let name = custom.name().into();
+                    return Err(CompressorError::NotGiven { name });
+                }
+            },
         })
     }
 
@@ -49,10 +64,11 @@ impl CompressorSource {
     ///
     /// # Errors
     ///
-    /// [`HeadsError::OtherModel`], or [`HeadsError::Model`] when the model's files cannot be opened.
-    pub fn check_model(&self, source: &ModelSource) -> Result<(), HeadsError> {
+    /// [`HeadsError::OtherModel`](crate::apb::heads::HeadsError::OtherModel), or
+    /// [`HeadsError::Model`](crate::apb::heads::HeadsError::Model) when the model's files cannot be opened.
+    pub fn check_model(&self, source: &ModelSource) -> Result<(), CompressorError> {
         match self {
-            Self::Retaining(file) => file.check_model(source),
+            Self::Retaining(file) => Ok(file.check_model(source)?),
             _ => Ok(()),
         }
     }
@@ -61,18 +77,19 @@ impl CompressorSource {
     ///
     /// # Errors
     ///
-    /// [`HeadsError`] when the weights cannot be read.
+    /// [`CompressorError::Heads`] when the weights cannot be read.
     pub fn load(
         &self,
         dtype: FloatDType,
         device: &Device,
-    ) -> Result<Option<Box<dyn Compressor>>, HeadsError> {
-        Ok(match self {
-            Self::None => None,
-            Self::Retaining(file) => Some(Box::new(file.load(dtype, device)?)),
-            Self::QueryAware => Some(Box::new(QueryAware)),
-            Self::Random { seed } => Some(Box::new(Random::new(*seed))),
-        })
+    ) -> Result<Option<Arc<dyn Compressor>>, CompressorError> {
+        Ok(Some(match self {
+            Self::None => return Ok(None),
+            Self::Retaining(file) => Arc::new(file.load(dtype, device)?),
+            Self::QueryAware => Arc::new(QueryAware),
+            Self::Random { seed } => Arc::new(Random::new(*seed)),
+            Self::Custom(compressor) => compressor.clone(),
+        }))
     }
 }
 
@@ -80,12 +97,12 @@ impl CompressorSource {
 ///
 /// # Errors
 ///
-/// [`HeadsError`] when the retaining heads cannot be used.
+/// [`CompressorError`] when the retaining heads cannot be used, or a custom compressor was not given.
 pub fn load(
     plan: &PrefillPlan,
     model: impl Into<AttentionShape>,
     dtype: FloatDType,
     device: &Device,
-) -> Result<Option<Box<dyn Compressor>>, HeadsError> {
+) -> Result<Option<Arc<dyn Compressor>>, CompressorError> {
     CompressorSource::open(plan, model)?.load(dtype, device)
 }

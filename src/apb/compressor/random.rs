@@ -1,14 +1,11 @@
 //! Random scores: what a compressor has to beat.
 
-use std::ops::Range;
-
 use burn::tensor::{Tensor, TensorData};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 
-use super::{AnchorContext, Compressor, ScoreInput};
+use super::{Compressor, ScoreInput};
 use crate::kernels::KernelError;
-use crate::model::Projections;
 
 /// Uniform scores, the same for the same seed, layer and rank.
 #[derive(Debug, Clone, Copy, Default)]
@@ -26,18 +23,6 @@ impl Random {
 impl Compressor for Random {
     fn name(&self) -> &'static str {
         "random"
-    }
-
-    fn read_anchor(
-        &self,
-        _layer: usize,
-        _anchor: &Projections,
-        _query: Range<usize>,
-    ) -> Result<AnchorContext, KernelError> {
-        Ok(AnchorContext {
-            before: None,
-            query: None,
-        })
     }
 
     fn score(&self, input: ScoreInput<'_>) -> Result<Tensor<3>, KernelError> {

@@ -30,4 +30,4 @@ pub use format::{HEADS_FILE, HEADS_FORMAT, HEADS_MODEL, HeadsFault, HeadsShape};
 pub use heads_file::{HeadsFile, HeadsInfo};
 #[cfg(feature = "pytorch")]
 pub use pickle::PickleError;
-pub use retaining::{RetainingHead, RetainingHeads, RetainingHeadsConfig};
+pub use retaining::{RetainingHead, RetainingHeadConfig, RetainingHeads, RetainingHeadsConfig};

@@ -26,14 +26,35 @@ impl RetainingHeadsConfig {
     /// used.
     pub fn init(&self, model: impl Into<AttentionShape>, device: &Device) -> RetainingHeads {
         let model = model.into();
-        let projections = (model.heads + 2 * model.kv_heads) * model.head_dim;
+        let head = RetainingHeadConfig::new(model.heads, model.kv_heads, model.head_dim)
+            .with_width(self.width);
         RetainingHeads {
-            layers: (0..model.layers)
-                .map(|_| RetainingHead {
-                    fc1: linear(projections, self.width, false, device),
-                    fc2: linear(self.width, model.kv_heads, false, device),
-                })
-                .collect(),
+            layers: (0..model.layers).map(|_| head.init(device)).collect(),
+        }
+    }
+}
+
+/// Configuration of [`RetainingHead`].
+#[derive(Config, Debug)]
+pub struct RetainingHeadConfig {
+    /// Query heads of the layer.
+    pub heads: usize,
+    /// Key/value heads of the layer.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Width R of the hidden layer.
+    #[config(default = 256)]
+    pub width: usize,
+}
+
+impl RetainingHeadConfig {
+    /// Initialises the head with random weights, allocated when first used.
+    pub fn init(&self, device: &Device) -> RetainingHead {
+        let projections = (self.heads + 2 * self.kv_heads) * self.head_dim;
+        RetainingHead {
+            fc1: linear(projections, self.width, false, device),
+            fc2: linear(self.width, self.kv_heads, false, device),
         }
     }
 }
@@ -98,12 +119,34 @@ impl RetainingHead {
     ///
     /// # Shapes
     ///
-    /// - `projections`: queries, keys and values side by side, `[batch, rows, (heads + 2 * kv_heads) *
-    ///   head_dim]`, dtype of the weights
+    /// - `projections`: queries, keys and values side by side, as [`score`](Self::score) takes them:
+    ///   `[batch, rows, (heads + 2 * kv_heads) * head_dim]`, dtype of the weights
     /// - output: `[batch, kv_heads, rows]`, dtype of the weights
-    pub fn forward(&self, projections: Tensor<3>) -> Tensor<3> {
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError`] when the projections are not as wide as `fc1` reads, or of another dtype.
+    pub fn forward(&self, projections: Tensor<3>) -> Result<Tensor<3>, KernelError> {
+        let weight = self.fc1.weight.val();
+        let ([width, _], [batch, rows, found]) = (weight.dims(), projections.dims());
+        if found != width {
+            return Err(KernelError::Shape {
+                operation: OPERATION,
+                argument: "projections",
+                expected: format!("[{batch}, {rows}, {width}]"),
+                found: vec![batch, rows, found],
+            });
+        }
+        if projections.dtype() != weight.dtype() {
+            return Err(KernelError::DType {
+                operation: OPERATION,
+                argument: "projections",
+                expected: "the dtype of the weights",
+                found: projections.dtype(),
+            });
+        }
         let hidden = silu(self.fc1.forward(projections));
-        self.fc2.forward(hidden).swap_dims(1, 2)
+        Ok(self.fc2.forward(hidden).swap_dims(1, 2))
     }
 }
 
@@ -115,4 +158,43 @@ const OPERATION: &str = "retaining head";
 pub struct RetainingHeads {
     /// One head a layer.
     pub layers: Vec<RetainingHead>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{DType, Distribution, Tolerance};
+
+    #[test]
+    fn forward_is_score_with_a_gradient() {
+        let device = Device::flex().autodiff();
+        let head = RetainingHeadConfig::new(4, 2, 8)
+            .with_width(16)
+            .init(&device);
+        let rows = Tensor::<3>::random([2, 5, 64], Distribution::Default, &device);
+        let scores = head.forward(rows.clone()).unwrap();
+        assert_eq!(scores.dims(), [2, 2, 5]);
+        let part = |from, to| rows.clone().slice([0..2, 0..5, from..to]);
+        let expected = head.score(part(0, 32), part(32, 48), part(48, 64)).unwrap();
+        let (found, expected) = (scores.clone().into_data(), expected.into_data());
+        found.assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-5));
+        let grads = scores.sum().backward();
+        for weight in [&head.fc1.weight, &head.fc2.weight] {
+            let grad = weight.val().grad(&grads).unwrap();
+            assert!(grad.abs().max().into_scalar::<f32>() > 0.0);
+        }
+    }
+
+    #[test]
+    fn forward_refuses_rows_of_another_width_or_dtype() {
+        let device = Device::flex();
+        let head = RetainingHeadConfig::new(4, 2, 8).init(&device);
+        let narrow = head.forward(Tensor::zeros([1, 3, 63], &device));
+        assert!(
+            matches!(narrow, Err(KernelError::Shape { .. })),
+            "{narrow:?}"
+        );
+        let half = head.forward(Tensor::zeros([1, 3, 64], (&device, DType::F16)));
+        assert!(matches!(half, Err(KernelError::DType { .. })), "{half:?}");
+    }
 }
