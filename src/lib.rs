@@ -25,7 +25,7 @@
 //! | prefill once and ask several questions, in tokens | [`apb::Session`] |
 //! | keep a prefilled document on disk | [`apb::Session::save`], [`apb::SavedSession`] |
 //! | run ranks in several processes | [`ranks::World`], [`apb::answer_over`] (feature `mpi` or `nccl`) |
-//! | train retaining heads for a model | `training::train_heads` (feature `train`) |
+//! | train retaining heads for a model | `training::HeadsTrainer` (feature `train`) |
 //! | use the decoder as a Burn module | [`model::DecoderConfig`], [`model::Decoder`] |
 //! | prefill a decoder of your own | [`model::CausalLm`], [`apb::ApbAttention`] |
 //! | load weights into a module of your own | [`checkpoint`] |
