@@ -342,10 +342,12 @@ fn heads_are_trained_further() {
         &["first.safetensors", "fingerprint"],
     );
     let shapes = model().with_file_name("qwen3-qknorm");
+    let shapes = shapes.join("heads.safetensors").display().to_string();
+    let shapes = [&more[..], &["--start-from", &shapes]].concat();
     refused(
-        &further(&shapes, &from),
+        &further(&model(), &shapes),
         2,
-        &["first.safetensors", "llama-gqa"],
+        &["qwen3-qknorm", "as the model has"],
     );
     let absent = [&more[..], &["--start-from", "absent.safetensors"]].concat();
     refused(&further(&model(), &absent), 2, &["absent.safetensors"]);
