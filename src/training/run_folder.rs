@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::store::ModuleRecord;
-use burn::tensor::Device;
+use burn::tensor::{Bytes, Device};
 use burn::train::checkpoint::{Checkpoint, Checkpointer, CheckpointerError};
 use serde::{Deserialize, Serialize};
 
@@ -194,7 +194,10 @@ impl RunFolder {
         device: &Device,
     ) -> Result<RetainingHeads, TrainError> {
         let path = checkpoint_path(&self.path, PARTS[0], round);
-        let record = ModuleRecord::load(&path).map_err(|error| run_error(&path, &error))?;
+        // Read whole: a record that Burn opens by its path reads the file when a weight is first used.
+        let bytes = fs::read(&path).map_err(|error| run_error(&path, &error))?;
+        let record = ModuleRecord::from_bytes(Bytes::from_bytes_vec(bytes))
+            .map_err(|error| run_error(&path, &error))?;
         let heads = RetainingHeadsConfig::new()
             .with_width(width)
             .init(model, device);
