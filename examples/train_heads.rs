@@ -12,12 +12,11 @@ use std::path::Path;
 
 use burn::tensor::{Device, FloatDType};
 use burn_apb::LanguageModel;
-use burn_apb::apb::DEFAULT_PREFILL_CHUNK;
 use burn_apb::apb::compressor::{Compressor, QueryAware, Random};
 use burn_apb::checkpoint::source::ModelSource;
 use burn_apb::training::data::SynthesisConfig;
 use burn_apb::training::{
-    Backbone, Collector, HeadsCard, RunOptions, TrainHeadsConfig, evaluate, save_heads, train_heads,
+    Backbone, Collector, HeadsCard, HeadsTrainer, TrainHeadsConfig, evaluate, save_heads,
 };
 
 /// Tokens of the documents to make.
@@ -33,28 +32,24 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let device = Device::flex();
     let model = LanguageModel::load(folder, &device)?;
-    let config = model.text.config.clone();
 
     // A question about a number or a fact hidden in the text, or about a sentence of its own.
-    let mut samples = Collector::new(&model.text, config.max_position_embeddings, true, true);
+    let mut samples = Collector::new(&model.text, model.text.config.context(), true, true);
     let text = std::fs::read_to_string(text)?;
     let synthesis = SynthesisConfig::new(steps + HELD_OUT, LENGTHS);
     samples.add_synthesis(&text, synthesis, &mut |_, _| ControlFlow::Continue(()))?;
     let data = samples.finish(HELD_OUT, 0)?;
 
-    let backbone = Backbone::new(
-        model.into_decoder(),
-        config.max_position_embeddings,
-        DEFAULT_PREFILL_CHUNK,
-    );
     let recipe = TrainHeadsConfig::new()
         .with_steps(steps)
         .with_warm_up(steps / 10)
         .with_learning_rate(4e-3)
         .with_round(steps.div_ceil(4));
-    let folder = tempfile::tempdir()?;
-    let options = RunOptions::new(folder.path().join("run"));
-    let trained = train_heads(vec![backbone.clone()], &config, &data, &recipe, options)?;
+    let backbone = Backbone::from(&model);
+    let trained = HeadsTrainer::new(backbone.clone())
+        .config(recipe.clone())
+        .held_out(data.held_out.clone())
+        .fit(data.train)?;
     for round in &trained.rounds {
         println!(
             "step {:>5}: loss {:.4}, recall {:.3}",

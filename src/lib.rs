@@ -25,7 +25,7 @@
 //! | cancel | [`apb::CancelToken`] |
 //! | the same in tokens; intermediate results | [`apb::Session`], [`apb::Observer`] |
 //! | run ranks in several processes | [`ranks::World`], [`apb::answer_over`] (feature `mpi` or `nccl`) |
-//! | train retaining heads for a model | `training::train_heads` (feature `train`) |
+//! | train retaining heads for a model | `training::HeadsTrainer` (feature `train`) |
 //! | use the decoder as a Burn module | [`model::DecoderConfig`], [`model::Decoder`] |
 //! | prefill a decoder of your own | [`model::CausalLm`], [`apb::ApbAttention`] |
 //! | load weights into a module of your own | [`checkpoint`] |

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use burn_apb::ModelError;
 use burn_apb::apb::compressor::CompressorError;
-use burn_apb::apb::heads::ConvertHeadsError;
+use burn_apb::apb::heads::{ConvertHeadsError, HeadsError};
 use burn_apb::apb::{AnswerError, SavedError, SessionError};
 use burn_apb::checkpoint::hub::HubError;
 use burn_apb::checkpoint::source::SourceError;
@@ -181,7 +181,7 @@ macro_rules! usage_errors {
     };
 }
 
-usage_errors!(ModelError, SourceError, CompressorError);
+usage_errors!(ModelError, SourceError, CompressorError, HeadsError);
 
 impl From<AnswerError> for CliError {
     fn from(error: AnswerError) -> Self {

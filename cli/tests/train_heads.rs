@@ -31,14 +31,34 @@ impl TestFolder {
     }
 
     fn command(&self, out: &str, more: &[&str]) -> Command {
+        let width = ["--width", "8"];
+        self.command_with(&model(), out, &[&width[..], more].concat())
+    }
+
+    fn command_with(&self, model: &Path, out: &str, more: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_apb"));
         command
-            .args(["train-heads", "--json", "--width", "8", "--model"])
-            .arg(model())
+            .args(["train-heads", "--json", "--model"])
+            .arg(model)
             .args(["--out", out])
             .args(more)
             .current_dir(self.0.path());
         command
+    }
+
+    /// A model of the same shapes and tokenizer, with another weight.
+    fn other_model(&self) -> PathBuf {
+        let folder = self.path("other");
+        std::fs::create_dir(&folder).expect("made");
+        for file in std::fs::read_dir(model()).expect("a model") {
+            let file = file.expect("a file");
+            std::fs::copy(file.path(), folder.join(file.file_name())).expect("copied");
+        }
+        let weights = folder.join("model.safetensors");
+        let mut bytes = std::fs::read(&weights).expect("weights");
+        *bytes.last_mut().expect("a byte") ^= 1;
+        std::fs::write(&weights, bytes).expect("written");
+        folder
     }
 
     fn train(&self, out: &str, more: &[&str]) -> Output {
@@ -242,6 +262,95 @@ fn a_killed_run_resumes_to_the_same_heads() {
         read("parts.safetensors") == read("whole.safetensors"),
         "other heads"
     );
+}
+
+#[test]
+fn a_run_of_another_model_is_not_resumed() {
+    let folder = TestFolder::new();
+    folder.file("data.jsonl", samples(8));
+    let run = [&["--data", "data.jsonl"], &SHORT[..]].concat();
+    json_of(&folder.train("heads.safetensors", &run));
+    std::fs::remove_file(folder.path("heads.safetensors")).expect("removed");
+    let settings = folder.path("heads.safetensors.training/settings.json");
+    let text = std::fs::read_to_string(&settings).expect("settings");
+    let of_run: Value = serde_json::from_str(&text).expect("JSON");
+    let expected = of_run["model"].as_str().expect("a fingerprint");
+
+    let other = folder.other_model();
+    let resumed = [&["--width", "8", "--resume"], &run[..]].concat();
+    let mut other = folder.command_with(&other, "heads.safetensors", &resumed);
+    let other = other.output().expect("apb starts");
+    let named = ["heads.safetensors.training", expected, "another folder"];
+    refused(&other, 2, &named);
+    assert!(!folder.path("heads.safetensors").exists());
+
+    // As an earlier version wrote it.
+    let mut earlier = of_run.clone();
+    earlier.as_object_mut().expect("fields").remove("model");
+    std::fs::write(&settings, earlier.to_string()).expect("written");
+    let resume = [&run[..], &["--resume"]].concat();
+    let unknown = folder.train("heads.safetensors", &resume);
+    refused(&unknown, 2, &["settings.json", "\"model\"", expected]);
+    std::fs::write(&settings, text).expect("written");
+    json_of(&folder.train("heads.safetensors", &resume));
+}
+
+#[test]
+fn heads_are_trained_further() {
+    let folder = TestFolder::new();
+    folder.file("data.jsonl", samples(8));
+    let run = ["--data", "data.jsonl", "--held-out", "2", "--steps", "40"];
+    let rate = ["--round", "40", "--learning-rate", "4e-3"];
+    let first = json_of(&folder.train("first.safetensors", &[&run[..], &rate].concat()));
+    let more = ["--data", "data.jsonl", "--held-out", "2", "--steps", "1"];
+    let from = [&more[..], &["--start-from", "first.safetensors"]].concat();
+    let further = |model: &Path, more: &[&str]| {
+        let mut command = folder.command_with(model, "further.safetensors", more);
+        command.output().expect("apb starts")
+    };
+    // One step from trained heads, with their width, is better than one step from random ones.
+    let found = json_of(&further(&model(), &from));
+    let fresh = json_of(&folder.train("fresh.safetensors", &more));
+    let loss = |found: &Value| found["valid_loss"].as_f64().expect("a loss");
+    assert!(loss(&found) < loss(&fresh), "{found}, new heads {fresh}");
+    assert!((loss(&found) - loss(&first)).abs() < (loss(&fresh) - loss(&first)).abs() / 4.0);
+    let bytes = std::fs::read(folder.path("further.safetensors")).expect("heads");
+    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).expect("a header");
+    let metadata = header.metadata().clone().expect("metadata");
+    assert_eq!(metadata["started_from"], "first.safetensors");
+    assert_eq!(metadata["width"], "8");
+
+    // Resumed with the same heads, and not with none.
+    let resumed = [&from[..], &["--resume"]].concat();
+    assert_eq!(
+        json_of(&further(&model(), &resumed))["rounds"],
+        found["rounds"]
+    );
+    let none = [&more[..], &["--width", "8", "--resume"]].concat();
+    refused(&further(&model(), &none), 1, &["other heads to start from"]);
+
+    let wide = [&from[..], &["--width", "16"]].concat();
+    refused(
+        &further(&model(), &wide),
+        2,
+        &["first.safetensors", "--width 16", "8"],
+    );
+    let other = folder.other_model();
+    refused(
+        &further(&other, &from),
+        2,
+        &["first.safetensors", "fingerprint"],
+    );
+    let shapes = model().with_file_name("qwen3-qknorm");
+    let shapes = shapes.join("heads.safetensors").display().to_string();
+    let shapes = [&more[..], &["--start-from", &shapes]].concat();
+    refused(
+        &further(&model(), &shapes),
+        2,
+        &["qwen3-qknorm", "as the model has"],
+    );
+    let absent = [&more[..], &["--start-from", "absent.safetensors"]].concat();
+    refused(&further(&model(), &absent), 2, &["absent.safetensors"]);
 }
 
 #[test]

@@ -10,8 +10,8 @@ use burn::lr_scheduler::sequential::SequentialLrSchedulerConfig;
 
 use super::error::TrainError;
 
-/// Configuration of [`train_heads`](super::train_heads); the defaults are Locret's recipe (<https://arxiv.org/abs/2410.01805>,
-/// appendix), query-aware as APB needs it.
+/// Configuration of [`HeadsTrainer`](super::HeadsTrainer); the defaults are Locret's recipe
+/// (<https://arxiv.org/abs/2410.01805>, appendix), query-aware as APB needs it.
 #[derive(Config, Debug, PartialEq)]
 pub struct TrainHeadsConfig {
     /// Width R of a head's hidden layer. The published heads have 1024; Locret finds 256 as good.

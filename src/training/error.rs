@@ -1,7 +1,10 @@
 //! Errors of training.
 
 use std::fmt;
+use std::path::PathBuf;
 
+use super::sample::SampleError;
+use crate::apb::heads::HeadsShape;
 use crate::checkpoint::FileError;
 use crate::kernels::KernelError;
 
@@ -28,7 +31,60 @@ pub enum TrainError {
         /// Position of the sample in the run, from 0.
         sample: usize,
     },
-    /// A configuration, a folder or samples that cannot be used, or a failure of the learner.
+    /// There is no sample to learn from.
+    #[error("there are no samples to learn from")]
+    NoSamples,
+    /// A sample that cannot be used.
+    #[error("{set} {index}: {source}")]
+    Sample {
+        /// `sample` or `held-out sample`.
+        set: &'static str,
+        /// Its position among those, from 0.
+        index: usize,
+        /// The error.
+        source: SampleError,
+    },
+    /// Heads to start from that do not fit the model, or of layers that differ.
+    #[error(
+        "the heads to start from have {found}, width {}; expected {expected}, width {}; give heads of this model",
+        found.width, expected.width
+    )]
+    StartShape {
+        /// The shape of heads for the model, with the width of the first layer's head.
+        expected: HeadsShape,
+        /// The shape of the first head that differs.
+        found: HeadsShape,
+    },
+    /// A run of another model cannot be resumed with this one.
+    #[error(
+        "{}: expected the run's model, with fingerprint {expected}, found one with fingerprint {found}; \
+         resume with the model that the run began with, or train this one in another folder",
+        folder.display()
+    )]
+    OtherModel {
+        /// The run's folder.
+        folder: PathBuf,
+        /// The fingerprint of the model that the run began with.
+        expected: String,
+        /// The fingerprint of this model.
+        found: String,
+    },
+    /// A run whose folder does not name its model, written before fingerprints were kept.
+    #[error(
+        "{}: expected the fingerprint of the run's model, found none, as earlier versions wrote it; if \
+         the run began with this model, add \"model\": \"{found}\" to the file, otherwise remove the folder",
+        path.display()
+    )]
+    UnknownModel {
+        /// The file with the run's settings.
+        path: PathBuf,
+        /// The fingerprint of this model.
+        found: String,
+    },
+    /// The caller stopped before there was a result: in training, before the end of the first round.
+    #[error("stopped before there was a result")]
+    Stopped,
+    /// A configuration or a folder that cannot be used, or a failure of the learner.
     #[error("{0}")]
     Run(String),
 }

@@ -7,7 +7,7 @@ use super::error::TrainError;
 use super::features::Backbone;
 use super::labels::Labels;
 use super::quality::Quality;
-use super::sample::Sample;
+use super::sample::{HELD_OUT, Sample};
 use crate::apb::compressor::{Compressor, ScoreInput, checked_scores};
 
 /// The quality of a compressor's selection.
@@ -27,7 +27,8 @@ pub struct Evaluation {
 ///
 /// # Errors
 ///
-/// [`TrainError`], also when a compressor needs a question in front and a sample has none.
+/// [`TrainError`]: a sample that cannot be used, or without the question in front that a compressor
+/// needs; [`TrainError::Stopped`].
 pub fn evaluate(
     backbone: &Backbone,
     compressors: &[&dyn Compressor],
@@ -35,6 +36,7 @@ pub fn evaluate(
     keep: f64,
     mut progress: impl FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<Vec<Evaluation>, TrainError> {
+    backbone.check(HELD_OUT, samples.iter().map(AsRef::as_ref))?;
     let mut found: Vec<Vec<Vec<Quality>>> =
         vec![vec![Vec::new(); backbone.layers()]; compressors.len()];
     for (done, sample) in samples.iter().enumerate() {
@@ -60,7 +62,7 @@ pub fn evaluate(
             Ok::<(), TrainError>(())
         })?;
         if progress(done + 1, samples.len()).is_break() {
-            return Err(TrainError::Run("stopped".into()));
+            return Err(TrainError::Stopped);
         }
     }
     Ok(found

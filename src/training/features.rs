@@ -7,9 +7,13 @@ use burn::tensor::{Device, Tensor};
 
 use super::error::TrainError;
 use super::labels::Labels;
-use super::sample::Sample;
+use super::sample::{SAMPLE, Sample};
+use crate::LanguageModel;
+use crate::apb::DEFAULT_PREFILL_CHUNK;
 use crate::kernels::KernelError;
-use crate::model::{CausalLm, HiddenRows, LayerAttention, Projections, Rope, forward_layers};
+use crate::model::{
+    AttentionShape, CausalLm, HiddenRows, LayerAttention, Projections, forward_layers,
+};
 
 /// The input of a layer's head for one sample, and the labels of its output.
 #[derive(Debug, Clone)]
@@ -25,8 +29,9 @@ pub struct LayerFeatures {
 #[derive(Clone)]
 pub struct Backbone {
     model: Arc<dyn CausalLm>,
-    rope: Rope,
     device: Device,
+    /// The longest sequence, in tokens.
+    context: usize,
     /// Rows of a tile of the MLP.
     chunk: usize,
 }
@@ -34,22 +39,34 @@ pub struct Backbone {
 impl std::fmt::Debug for Backbone {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Backbone")
-            .field("shape", &self.model.shape())
+            .field("shape", &self.shape())
             .field("device", &self.device)
             .finish_non_exhaustive()
     }
 }
 
+impl From<&LanguageModel> for Backbone {
+    /// The decoder of a loaded model, for sequences of up to its context; it shares the weights.
+    fn from(model: &LanguageModel) -> Self {
+        let context = model.text.config.context();
+        Self::new(model.decoder.clone(), context, DEFAULT_PREFILL_CHUNK)
+    }
+}
+
 impl Backbone {
-    /// A decoder with rotary positions for sequences of up to `context` tokens; `chunk`: rows of a tile
-    /// of the MLP.
-    pub fn new(model: impl CausalLm + 'static, context: usize, chunk: usize) -> Self {
+    /// A decoder for sequences of up to `context` tokens; `chunk`: rows of a tile of the MLP.
+    pub fn new(model: Arc<dyn CausalLm>, context: usize, chunk: usize) -> Self {
         Self {
-            rope: model.rope(context),
             device: model.device(),
-            model: Arc::new(model),
+            model,
+            context,
             chunk,
         }
+    }
+
+    /// The shape of the decoder's attention.
+    pub fn shape(&self) -> AttentionShape {
+        self.model.shape()
     }
 
     /// The device of the decoder.
@@ -59,23 +76,34 @@ impl Backbone {
 
     /// The number of layers.
     pub fn layers(&self) -> usize {
-        self.model.shape().layers
+        self.shape().layers
     }
 
-    /// Runs a sample through all layers with causal attention and calls `visit` with each layer's
-    /// projections of all rows. One layer's rows exist at a time.
-    ///
-    /// # Errors
-    ///
-    /// Those of `visit`, and [`TrainError::Kernel`].
-    pub fn walk<E: From<TrainError> + Send>(
+    /// Refuses samples that the decoder cannot run or heads cannot learn from; `set` names them.
+    pub(super) fn check<'s>(
+        &self,
+        set: &'static str,
+        samples: impl IntoIterator<Item = &'s Sample>,
+    ) -> Result<(), TrainError> {
+        let vocab_size = self.model.vocab_size();
+        for (index, sample) in samples.into_iter().enumerate() {
+            let checked = sample.check(self.context, vocab_size);
+            checked.map_err(|source| TrainError::Sample { set, index, source })?;
+        }
+        Ok(())
+    }
+
+    /// Runs a checked sample through all layers with causal attention and calls `visit` with each
+    /// layer's projections of all rows. One layer's rows exist at a time.
+    pub(super) fn walk<E: From<TrainError> + Send>(
         &self,
         ids: &[u32],
         visit: impl FnMut(usize, &Projections) -> Result<(), E> + Send,
     ) -> Result<(), E> {
+        let rope = self.model.rope(ids.len());
         let mut rows = [HiddenRows {
             hidden: self.model.embed_ids(ids),
-            rope: self.rope.tables(0..ids.len(), &self.device),
+            rope: rope.tables(0..ids.len(), &self.device),
         }];
         let mut attention = Visited {
             visit,
@@ -96,12 +124,13 @@ impl Backbone {
     ///
     /// # Errors
     ///
-    /// Those of `visit`, and [`TrainError::Kernel`].
+    /// Those of `visit`, [`TrainError::Sample`] and [`TrainError::Kernel`].
     pub fn features(
         &self,
         sample: &Sample,
         mut visit: impl FnMut(usize, LayerFeatures) -> Result<(), TrainError> + Send,
     ) -> Result<(), TrainError> {
+        self.check(SAMPLE, [sample])?;
         self.walk(&sample.ids, |layer, projections| {
             let labels = Labels::new(projections, &sample.scored, &sample.answer);
             visit(

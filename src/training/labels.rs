@@ -30,7 +30,11 @@ impl Labels {
     /// # Shapes
     ///
     /// [`Projections`] of `[batch, rows, ..]` with `scored.end <= answer.start`.
-    pub fn new(projections: &Projections, scored: &Range<usize>, answer: &Range<usize>) -> Self {
+    pub(super) fn new(
+        projections: &Projections,
+        scored: &Range<usize>,
+        answer: &Range<usize>,
+    ) -> Self {
         let [batch, heads, _, head_dim] = projections.query.dims();
         let [_, kv_heads, rows, _] = projections.key.dims();
         let group = heads / kv_heads;

@@ -9,8 +9,8 @@ use burn::train::metric::{
     NumericAttributes, NumericEntry, SerializedEntry,
 };
 
+use super::module::StepOutput;
 use super::quality::Quality;
-use super::trainer::StepOutput;
 
 /// Digits after the decimal point.
 const PRECISION: usize = 4;

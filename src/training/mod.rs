@@ -5,11 +5,11 @@
 //! keys and values. One layer of one sample is held at a time, and nothing of the size of sequence
 //! times sequence exists.
 //!
-//! Texts with questions and answers come from [`data`]; a [`Collector`] encodes them to
-//! [`TrainingData`]. [`train_heads`] runs them through a [`Backbone`], which gives each layer's
-//! [`LayerFeatures`] and [`Labels`], and trains the heads on the [`LayerLoss`] in rounds of validation
-//! and checkpoint. [`evaluate`] compares any compressors on the held-out samples, and [`save_heads`]
-//! writes the safetensors file.
+//! Texts with questions and answers are your own or come from [`data`]; [`Sample::new`] encodes one, a
+//! [`Collector`] whole files. A [`HeadsTrainer`] runs them through a [`Backbone`], which gives each
+//! layer's [`LayerFeatures`] and [`Labels`], and trains new heads, or existing ones further, on the
+//! [`LayerLoss`] in rounds of validation and checkpoint. [`evaluate`] compares any compressors on the
+//! held-out samples, and [`save_heads`] writes the safetensors file.
 
 mod cache;
 mod collect;
@@ -22,12 +22,14 @@ mod labels;
 mod loader;
 mod loss;
 mod metrics;
+mod module;
 mod output;
 mod progress;
 mod quality;
 mod run;
 mod run_folder;
 mod sample;
+mod start;
 #[cfg(test)]
 mod tests;
 mod trainer;
@@ -41,8 +43,8 @@ pub use features::{Backbone, LayerFeatures};
 pub use labels::Labels;
 pub use loss::LayerLoss;
 pub use output::{HeadsCard, save_heads};
-pub use progress::{ProgressCallback, TrainProgress};
+pub use progress::TrainProgress;
 pub use quality::Quality;
-pub use run::{RunOptions, TrainedHeads, train_heads};
 pub use run_folder::RoundReport;
 pub use sample::{Sample, SampleError, TrainingData};
+pub use trainer::{HeadsTrainer, TrainedHeads};

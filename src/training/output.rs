@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use burn::tensor::{DType, FloatDType};
+use burn::nn::Linear;
+use burn::tensor::{DType, FloatDType, Tensor};
 use serde_json::{Map, Value};
 
 use super::error::TrainError;
@@ -50,13 +51,7 @@ pub fn save_heads(
             .into_iter()
             .zip([&head.fc1, &head.fc2])
         {
-            // Files hold `[out, in]`.
-            let weight = linear.weight.val().swap_dims(0, 1);
-            let weight = if weight.is_autodiff() {
-                weight.inner()
-            } else {
-                weight
-            };
+            let weight = stored_weight(linear);
             let shape = weight.dims();
             let data = weight
                 .cast(DType::from(dtype))
@@ -100,6 +95,15 @@ pub fn save_heads(
         file.flush().map_err(failed)
     })?;
     Ok(())
+}
+
+/// A weight as files hold it, `[out, in]`, without its gradient.
+pub(super) fn stored_weight(linear: &Linear) -> Tensor<2> {
+    let weight = linear.weight.val().swap_dims(0, 1);
+    match weight.is_autodiff() {
+        true => weight.inner(),
+        false => weight,
+    }
 }
 
 /// The name of a dtype in safetensors; none for dtypes that are not written.

@@ -29,7 +29,7 @@ pub enum TrainProgress {
 }
 
 /// Receives the progress of a run; `Break` stops the run.
-pub type ProgressCallback = Box<dyn FnMut(TrainProgress) -> ControlFlow<()> + Send>;
+pub(super) type ProgressCallback = Box<dyn FnMut(TrainProgress) -> ControlFlow<()> + Send>;
 
 /// Calls the [`ProgressCallback`] and stops the run when it asks to.
 pub(super) struct Reporter {

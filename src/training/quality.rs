@@ -27,7 +27,7 @@ impl Quality {
     /// # Errors
     ///
     /// [`TrainError::Device`] when the values cannot be read from the device.
-    pub fn new(scores: Tensor<3>, labels: &Labels, share: f64) -> Result<Self, TrainError> {
+    pub(super) fn new(scores: Tensor<3>, labels: &Labels, share: f64) -> Result<Self, TrainError> {
         let [batch, kv_heads, tokens] = scores.dims();
         let scores = to_vec(scores)?;
         let wanted = to_vec(labels.logits.clone())?;
@@ -55,7 +55,7 @@ impl Quality {
     }
 
     /// The mean of several; zero of none.
-    pub fn mean<'a>(all: impl IntoIterator<Item = &'a Self>) -> Self {
+    pub(super) fn mean<'a>(all: impl IntoIterator<Item = &'a Self>) -> Self {
         let (mut recall, mut mass, mut count) = (0.0, 0.0, 0.0);
         for one in all {
             recall += one.recall;

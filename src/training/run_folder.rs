@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::store::ModuleRecord;
-use burn::tensor::Device;
+use burn::tensor::{Bytes, Device};
 use burn::train::checkpoint::{Checkpoint, Checkpointer, CheckpointerError};
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ use super::config::TrainHeadsConfig;
 use super::error::TrainError;
 use crate::apb::heads::{RetainingHeads, RetainingHeadsConfig};
 use crate::checkpoint::{FileError, write_file};
-use crate::model::DecoderConfig;
+use crate::model::AttentionShape;
 
 /// File with the [`Settings`].
 const SETTINGS: &str = "settings.json";
@@ -42,10 +42,16 @@ pub struct RoundReport {
 
 /// What two runs must have in common for one to resume the other.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Settings {
-    config: TrainHeadsConfig,
+pub(super) struct Settings {
+    pub config: TrainHeadsConfig,
     /// [`TrainingData::hash`](super::TrainingData::hash).
-    data: String,
+    pub data: String,
+    /// The model's fingerprint; earlier versions wrote none.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// Hash of the heads that the run started from, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
 }
 
 /// The folder of a run.
@@ -54,6 +60,8 @@ pub(super) struct RunFolder {
     pub path: PathBuf,
     /// Finished rounds that have a complete checkpoint.
     pub rounds: Vec<RoundReport>,
+    /// Whether the run can be resumed: of one that cannot, only the heads are kept.
+    resumable: bool,
 }
 
 /// What a checkpoint of the trainer is loaded into, without its backbone.
@@ -64,19 +72,13 @@ struct HeadsRecord {
 
 impl RunFolder {
     /// Creates the folder of a new run, or opens the one of a run to resume.
-    pub fn open(
-        path: &Path,
-        resume: bool,
-        config: &TrainHeadsConfig,
-        data: String,
-    ) -> Result<Self, TrainError> {
+    pub fn open(path: &Path, resume: bool, settings: Settings) -> Result<Self, TrainError> {
         let failed = |error: io::Error| run_error(path, &error);
-        let config = config.clone();
-        let settings = Settings { config, data };
         let file = path.join(SETTINGS);
         let mut folder = Self {
             path: path.into(),
             rounds: Vec::new(),
+            resumable: true,
         };
         match read_optional(&file).map_err(failed)? {
             None if fs::read_dir(path).is_ok_and(|mut inside| inside.next().is_some()) => {
@@ -97,6 +99,7 @@ impl RunFolder {
             Some(text) => {
                 let found: Settings = serde_json::from_slice(&text)
                     .map_err(|error| run_error(&file, &format!("{error}; remove the folder")))?;
+                check_model(path, &found, &settings)?;
                 if found != settings {
                     let difference = difference(&found, &settings);
                     let text = format!(
@@ -109,6 +112,26 @@ impl RunFolder {
                 write_json(&path.join(ROUNDS), &folder.rounds)?;
                 Ok(folder)
             }
+        }
+    }
+
+    /// The folder of a run that ends with its process.
+    pub fn temporary(path: &Path) -> Result<Self, FileError> {
+        let folder = path.join(CHECKPOINTS);
+        fs::create_dir(&folder).map_err(FileError::at(&folder))?;
+        Ok(Self {
+            path: path.into(),
+            rounds: Vec::new(),
+            resumable: false,
+        })
+    }
+
+    /// Writes and reads one of [`PARTS`].
+    pub fn checkpointer(&self, part: &'static str) -> AtomicCheckpointer {
+        AtomicCheckpointer {
+            folder: self.path.clone(),
+            part,
+            kept: self.resumable || part == PARTS[0],
         }
     }
 
@@ -167,15 +190,36 @@ impl RunFolder {
         &self,
         round: usize,
         width: usize,
-        model: &DecoderConfig,
+        model: AttentionShape,
         device: &Device,
     ) -> Result<RetainingHeads, TrainError> {
         let path = checkpoint_path(&self.path, PARTS[0], round);
-        let record = ModuleRecord::load(&path).map_err(|error| run_error(&path, &error))?;
+        // Read whole: a record that Burn opens by its path reads the file when a weight is first used.
+        let bytes = fs::read(&path).map_err(|error| run_error(&path, &error))?;
+        let record = ModuleRecord::from_bytes(Bytes::from_bytes_vec(bytes))
+            .map_err(|error| run_error(&path, &error))?;
         let heads = RetainingHeadsConfig::new()
             .with_width(width)
             .init(model, device);
-        Ok(HeadsRecord { heads }.load_record(record).heads)
+        let loaded = HeadsRecord { heads }.try_load_record(record);
+        Ok(loaded.map_err(|error| run_error(&path, &error))?.heads)
+    }
+}
+
+/// Refuses a run of another model, whose heads would be for neither.
+fn check_model(folder: &Path, run: &Settings, now: &Settings) -> Result<(), TrainError> {
+    let found = now.model.clone().unwrap_or_default();
+    match &run.model {
+        Some(expected) if *expected == found => Ok(()),
+        Some(expected) => Err(TrainError::OtherModel {
+            folder: folder.into(),
+            expected: expected.clone(),
+            found,
+        }),
+        None => Err(TrainError::UnknownModel {
+            path: folder.join(SETTINGS),
+            found,
+        }),
     }
 }
 
@@ -190,6 +234,9 @@ fn difference(found: &Settings, expected: &Settings) -> String {
         .collect();
     if found.data != expected.data {
         names.push("other samples".into());
+    }
+    if found.start != expected.start {
+        names.push("other heads to start from".into());
     }
     names.join(", ")
 }
@@ -224,12 +271,17 @@ fn checkpoint_path(folder: &Path, part: &str, round: usize) -> PathBuf {
 /// Writes a part of a checkpoint to a temporary name and renames it. Burn's `FileCheckpointer` writes
 /// in place: a kill would leave a part that looks complete.
 pub(super) struct AtomicCheckpointer {
-    pub folder: PathBuf,
-    pub part: &'static str,
+    folder: PathBuf,
+    part: &'static str,
+    /// Whether the part is written at all.
+    kept: bool,
 }
 
 impl<R: Checkpoint> Checkpointer<R> for AtomicCheckpointer {
     fn save(&self, epoch: usize, record: R) -> Result<(), CheckpointerError> {
+        if !self.kept {
+            return Ok(());
+        }
         let path = checkpoint_path(&self.folder, self.part, epoch);
         let unfinished = path.with_extension("unfinished.bpk");
         record.save(unfinished.clone())?;

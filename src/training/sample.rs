@@ -10,6 +10,10 @@ use crate::{ModelError, ModelText};
 
 use super::data::TextSample;
 
+/// The names in errors of the samples to learn from and of those held out.
+pub(super) const SAMPLE: &str = "sample";
+pub(super) const HELD_OUT: &str = "held-out sample";
+
 /// A document, a question and its answer as one sequence of tokens, with the ranges of its parts.
 ///
 /// ```text
@@ -57,9 +61,27 @@ pub enum SampleError {
         /// The most there may be in all.
         limit: usize,
     },
-    /// An answer without tokens.
+    /// An answer without tokens, which gives no labels.
     #[error("the answer has no tokens")]
     NoAnswer,
+    /// A document without tokens.
+    #[error("the document has no tokens to score")]
+    NoDocument,
+    /// Ranges that overlap, are out of order or leave tokens behind the answer.
+    #[error(
+        "expected the ranges of question, document and answer in order, the answer's to the end of \
+         the {tokens} tokens, found {query:?}, {scored:?} and {answer:?}"
+    )]
+    Ranges {
+        /// Tokens of the sample.
+        tokens: usize,
+        /// [`Sample::query`].
+        query: Range<usize>,
+        /// [`Sample::scored`].
+        scored: Range<usize>,
+        /// [`Sample::answer`].
+        answer: Range<usize>,
+    },
 }
 
 impl Sample {
@@ -83,18 +105,7 @@ impl Sample {
             .tokenizer
             .encode(text.answer.trim(), false)
             .map_err(|error| prompt(error.into()))?;
-        let vocab_size = model.config.vocab_size;
-        if let Some(index) = answer.iter().position(|id| *id as usize >= vocab_size) {
-            let id = answer[index];
-            return Err(prompt(
-                PromptError::BeyondVocabulary {
-                    id,
-                    index,
-                    vocab_size,
-                }
-                .into(),
-            ));
-        }
+        check_vocabulary(&answer, model.config.vocab_size)?;
         if answer.is_empty() {
             return Err(SampleError::NoAnswer);
         }
@@ -132,6 +143,36 @@ impl Sample {
         })
     }
 
+    /// Refuses a sample that a model of this context and vocabulary cannot run, or that has nothing to
+    /// learn from.
+    pub(super) fn check(&self, context: usize, vocab_size: usize) -> Result<(), SampleError> {
+        let (query, scored, answer) = (&self.query, &self.scored, &self.answer);
+        let tokens = self.ids.len();
+        if answer.is_empty() {
+            return Err(SampleError::NoAnswer);
+        }
+        if scored.is_empty() {
+            return Err(SampleError::NoDocument);
+        }
+        let bounds = [query, scored, answer].map(|range| [range.start, range.end]);
+        if !bounds.as_flattened().is_sorted() || answer.end != tokens {
+            return Err(SampleError::Ranges {
+                tokens,
+                query: query.clone(),
+                scored: scored.clone(),
+                answer: answer.clone(),
+            });
+        }
+        if tokens > context {
+            return Err(SampleError::TooLong {
+                tokens,
+                answer: answer.len(),
+                limit: context,
+            });
+        }
+        check_vocabulary(&self.ids, vocab_size)
+    }
+
     /// Adds some of its ranges and all tokens to a hash.
     pub(super) fn hash(&self, ranges: &[&Range<usize>], hash: &mut Sha256) {
         for range in ranges {
@@ -142,6 +183,19 @@ impl Sample {
             hash.update(id.to_le_bytes());
         }
     }
+}
+
+/// Refuses tokens beyond the model's vocabulary.
+fn check_vocabulary(ids: &[u32], vocab_size: usize) -> Result<(), SampleError> {
+    let Some(index) = ids.iter().position(|id| *id as usize >= vocab_size) else {
+        return Ok(());
+    };
+    let beyond = PromptError::BeyondVocabulary {
+        id: ids[index],
+        index,
+        vocab_size,
+    };
+    Err(SampleError::Prompt(Box::new(beyond.into())))
 }
 
 /// Samples to learn from and to validate on.

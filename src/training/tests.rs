@@ -1,6 +1,8 @@
 //! The trainer beside vectors that an independent float64 program computed, and whole runs of a small
 //! model.
 
+mod in_memory;
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -10,9 +12,9 @@ use burn::train::{InferenceStep, Interrupter, TrainStep};
 use safetensors::SafeTensors;
 
 use super::loader::TrainItem;
+use super::module::{HeadsModule, TrainingContext};
 use super::progress::Reporter;
 use super::quality::to_vec;
-use super::trainer::{HeadsTrainer, TrainingContext};
 use super::*;
 use crate::apb::compressor::{QueryAware, Random};
 use crate::apb::heads::{HeadsFile, RetainingHeads, RetainingHeadsConfig};
@@ -35,7 +37,7 @@ fn backbone(name: &str) -> (DecoderConfig, Backbone) {
     let decoder = load_decoder(&source, &config, FloatDType::F32, &device, &mut |_| {});
     // Tiles smaller than a sample, so that they are put together again.
     let backbone = Backbone::new(
-        decoder.expect("weights").0,
+        Arc::new(decoder.expect("weights").0),
         config.max_position_embeddings,
         32,
     );
@@ -142,7 +144,7 @@ fn labels_scores_loss_and_gradients_are_the_reference_s() {
             assert!(off < 1e-4, "{name}, {what}: {off}");
         }
         let alpha = vectors.number("alpha");
-        let trainer = HeadsTrainer {
+        let trainer = HeadsModule {
             heads,
             context: context(backbone, alpha, None),
         };
@@ -174,11 +176,11 @@ fn labels_scores_loss_and_gradients_are_the_reference_s() {
     }
 }
 
-fn options(folder: &Path, resume: bool) -> RunOptions {
-    RunOptions {
-        resume,
-        ..RunOptions::new(folder)
-    }
+/// A trainer in a folder, for a model of this name.
+fn trainer(backbone: &Backbone, recipe: &TrainHeadsConfig, folder: &Path) -> HeadsTrainer {
+    HeadsTrainer::new(backbone.clone())
+        .config(recipe.clone())
+        .folder(folder, "a model")
 }
 
 fn weights(heads: &RetainingHeads) -> Vec<f32> {
@@ -207,10 +209,7 @@ fn random_samples(count: usize, rows: usize, vocab: u32) -> Vec<Arc<Sample>> {
 #[test]
 fn one_sample_is_overfitted() {
     let (config, backbone) = backbone("llama-gqa");
-    let data = TrainingData {
-        train: vec![Arc::new(Vectors::open("llama-gqa").sample())],
-        held_out: Vec::new(),
-    };
+    let sample = Arc::new(Vectors::open("llama-gqa").sample());
     let recipe = TrainHeadsConfig::new()
         .with_width(128)
         .with_steps(600)
@@ -219,19 +218,19 @@ fn one_sample_is_overfitted() {
         .with_alpha(0.0)
         .with_learning_rate(5e-3);
     let folder = tempfile::tempdir().expect("a folder");
-    let options = options(&folder.path().join("run"), false);
-    let trained =
-        train_heads(vec![backbone.clone()], &config, &data, &recipe, options).expect("a run");
+    let trained = trainer(&backbone, &recipe, &folder.path().join("run"))
+        .fit([sample.clone()])
+        .expect("a run");
     assert_eq!(trained.rounds.len(), 3);
     assert_eq!(trained.best, 3);
     let regression = |heads: &RetainingHeads| {
-        let trainer = HeadsTrainer {
+        let trainer = HeadsModule {
             heads: heads.clone(),
             context: context(backbone.clone(), 0.0, None),
         };
         let item = TrainItem {
             index: 0,
-            sample: data.train[0].clone(),
+            sample: sample.clone(),
         };
         InferenceStep::step(&trainer, item).regression
     };
@@ -248,10 +247,7 @@ fn one_sample_is_overfitted() {
 fn a_resumed_run_equals_an_uninterrupted_one() {
     let (config, backbone) = backbone("qwen3-qknorm");
     let samples = random_samples(9, 60, config.vocab_size as u32);
-    let data = TrainingData {
-        train: samples[2..].to_vec(),
-        held_out: samples[..2].to_vec(),
-    };
+    let (held_out, train) = samples.split_at(2);
     let recipe = TrainHeadsConfig::new()
         .with_width(8)
         .with_steps(20)
@@ -259,18 +255,18 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
         .with_batch(2)
         .with_round(3);
     let folder = tempfile::tempdir().expect("a folder");
-    let run = |options| train_heads(vec![backbone.clone()], &config, &data, &recipe, options);
-    let whole = run(options(&folder.path().join("whole"), false)).expect("a run");
+    let path = folder.path().join("parts");
+    let run = |trainer: HeadsTrainer| trainer.held_out(held_out.to_vec()).fit(train.to_vec());
+    let whole = trainer(&backbone, &recipe, &folder.path().join("whole"));
+    let whole = run(whole).expect("a run");
     assert_eq!(whole.rounds.len(), 7);
     assert_eq!(whole.rounds[6].step, 20);
     assert!(!whole.interrupted);
 
-    let path = folder.path().join("parts");
-    let mut stopped = options(&path, false);
-    stopped.progress = Some(Box::new(|progress| match progress {
+    let stopped = trainer(&backbone, &recipe, &path).progress(|progress| match progress {
         TrainProgress::Round(_) => ControlFlow::Break(()),
         TrainProgress::Sample { .. } => ControlFlow::Continue(()),
-    }));
+    });
     let parts = run(stopped).expect("a run");
     assert!(parts.rounds.len() < 7, "stopped too late to show anything");
     assert!(parts.interrupted);
@@ -278,39 +274,81 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
     // As after a kill: a last checkpoint of which a part is missing.
     let last = parts.rounds.len();
     std::fs::remove_file(path.join(format!("checkpoint/optimizer-{last}.bpk"))).expect("a part");
-    let resumed = run(options(&path, true)).expect("the rest");
+    let resume = || trainer(&backbone, &recipe, &path).resume(true);
+    let resumed = run(resume()).expect("the rest");
     assert_eq!(resumed.rounds, whole.rounds);
     assert_eq!(resumed.best, whole.best);
     assert_eq!(weights(&resumed.heads), weights(&whole.heads));
 
     // A finished run is only read.
-    let again = run(options(&path, true)).expect("the heads");
+    let again = run(resume()).expect("the heads");
     assert_eq!(weights(&again.heads), weights(&whole.heads));
 
-    let refused = run(options(&path, false))
+    let refused = run(trainer(&backbone, &recipe, &path))
         .expect_err("a run is there")
         .to_string();
     assert!(refused.contains("--resume"), "{refused}");
-    let other = recipe.clone().with_alpha(0.5);
-    let refused = train_heads(
-        vec![backbone.clone()],
-        &config,
-        &data,
-        &other,
-        options(&path, true),
-    );
-    let refused = refused.expect_err("another run").to_string();
+    let refused = run(resume().config(recipe.clone().with_alpha(0.5)))
+        .expect_err("another run")
+        .to_string();
     assert!(refused.contains("alpha was 0.0025"), "{refused}");
+    let refused = run(resume().start_from(whole.heads))
+        .expect_err("another start")
+        .to_string();
+    assert!(refused.contains("heads to start from"), "{refused}");
+}
+
+#[test]
+fn a_run_of_another_model_is_not_resumed() {
+    let (config, backbone) = backbone("llama-gqa");
+    let samples = random_samples(2, 50, config.vocab_size as u32);
+    let recipe = TrainHeadsConfig::new().with_width(4).with_steps(2);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("run");
+    trainer(&backbone, &recipe, &path)
+        .fit(samples.clone())
+        .expect("a run");
+    let resume = |fingerprint: &str| {
+        trainer(&backbone, &recipe, &path)
+            .folder(&path, fingerprint)
+            .resume(true)
+            .fit(samples.clone())
+    };
+    match resume("another model").expect_err("a run of another model") {
+        TrainError::OtherModel {
+            folder,
+            expected,
+            found,
+        } => assert_eq!(
+            (folder, expected.as_str(), found.as_str()),
+            (path.clone(), "a model", "another model")
+        ),
+        other => panic!("{other}"),
+    }
+    resume("a model").expect("the heads");
+
+    // As an earlier version wrote it.
+    let file = path.join("settings.json");
+    let text = std::fs::read_to_string(&file).expect("settings");
+    let mut settings: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    settings.as_object_mut().expect("fields").remove("model");
+    std::fs::write(&file, settings.to_string()).expect("written");
+    let error = resume("a model").expect_err("a run of an unknown model");
+    assert!(matches!(error, TrainError::UnknownModel { .. }), "{error}");
+    let advice = r#"add "model": "a model" to the file"#;
+    assert!(error.to_string().contains(advice), "{error}");
+    settings["model"] = "a model".into();
+    std::fs::write(&file, settings.to_string()).expect("written");
+    let heads = resume("a model").expect("the heads").heads;
+    // They need the folder no longer.
+    drop(folder);
+    assert!(weights(&heads).iter().all(|value| value.is_finite()));
 }
 
 #[test]
 fn cached_features_equal_computed_ones() {
     let (config, backbone) = backbone("qwen2-bias");
     let samples = random_samples(4, 50, config.vocab_size as u32);
-    let data = TrainingData {
-        train: samples,
-        held_out: Vec::new(),
-    };
     let recipe = TrainHeadsConfig::new()
         .with_width(8)
         .with_steps(8)
@@ -318,13 +356,13 @@ fn cached_features_equal_computed_ones() {
         .with_round(4);
     let folder = tempfile::tempdir().expect("a folder");
     let run = |name: &str, limit: Option<u64>| {
-        let mut options = options(&folder.path().join(name), false);
-        options.cache = limit.map(|limit| {
+        let mut trainer = trainer(&backbone, &recipe, &folder.path().join(name));
+        if let Some(limit) = limit {
             let path = folder.path().join(format!("{name}-features"));
-            FeatureCache::open(&path, limit, "a model", DType::F32).expect("a cache")
-        });
-        let trained = train_heads(vec![backbone.clone()], &config, &data, &recipe, options);
-        weights(&trained.expect("a run").heads)
+            let cache = FeatureCache::open(&path, limit, "a model", DType::F32);
+            trainer = trainer.cache(cache.expect("a cache"));
+        }
+        weights(&trainer.fit(samples.clone()).expect("a run").heads)
     };
     let computed = run("computed", None);
     assert_eq!(computed, run("kept", Some(u64::MAX)));
@@ -345,27 +383,25 @@ fn cached_features_equal_computed_ones() {
 #[test]
 fn devices_share_the_samples_of_a_step() {
     let (config, backbone) = backbone("llama-gqa");
-    let data = TrainingData {
-        train: random_samples(5, 50, config.vocab_size as u32),
-        held_out: Vec::new(),
-    };
+    let samples = random_samples(5, 50, config.vocab_size as u32);
     let recipe = TrainHeadsConfig::new()
         .with_width(8)
         .with_steps(6)
         .with_warm_up(2)
         .with_batch(2)
         .with_round(1);
-    let folder = tempfile::tempdir().expect("a folder");
-    let run = |name: &str, devices: usize, recipe: &TrainHeadsConfig| {
-        let options = options(&folder.path().join(name), false);
-        let backbones = vec![backbone.clone(); devices];
-        train_heads(backbones, &config, &data, recipe, options).map(|done| weights(&done.heads))
+    let run = |devices: usize| {
+        let mut trainer = HeadsTrainer::new(backbone.clone()).config(recipe.clone());
+        for _ in 1..devices {
+            trainer = trainer.also(backbone.clone());
+        }
+        let trained = trainer.fit(samples.clone());
+        trained.map(|done| weights(&done.heads))
     };
-    let one = run("one", 1, &recipe).expect("a run");
-    let two = run("two", 2, &recipe).expect("a run");
+    let (one, two) = (run(1).expect("a run"), run(2).expect("a run"));
     let off = distance(&two, &one);
     assert!(off < 1e-5, "{off}");
-    let error = run("three", 3, &recipe).expect_err("two samples for three devices");
+    let error = run(3).expect_err("two samples for three devices");
     assert!(
         error.to_string().contains("multiple of the 3 devices"),
         "{error}"
@@ -382,7 +418,7 @@ fn a_broken_cache_file_is_replaced() {
         .init(&config, &Device::flex());
     let loss = || {
         let cache = FeatureCache::open(folder.path(), u64::MAX, "a model", DType::F32);
-        let trainer = HeadsTrainer {
+        let trainer = HeadsModule {
             heads: heads.clone(),
             context: context(backbone.clone(), 0.1, Some(cache.expect("a cache"))),
         };
@@ -404,19 +440,15 @@ fn a_broken_cache_file_is_replaced() {
 #[test]
 fn a_loss_that_is_not_finite_stops_the_run() {
     let (config, backbone) = backbone("llama-gqa");
-    let data = TrainingData {
-        train: random_samples(2, 40, config.vocab_size as u32),
-        held_out: Vec::new(),
-    };
     let recipe = TrainHeadsConfig::new()
         .with_width(4)
         .with_steps(50)
         .with_round(10)
         .with_alpha(f64::MAX);
-    let folder = tempfile::tempdir().expect("a folder");
-    let options = options(&folder.path().join("run"), false);
-    let error =
-        train_heads(vec![backbone], &config, &data, &recipe, options).expect_err("no number");
+    let error = HeadsTrainer::new(backbone)
+        .config(recipe)
+        .fit(random_samples(2, 40, config.vocab_size as u32))
+        .expect_err("no number");
     assert!(
         matches!(error, TrainError::NotFinite { sample: 0, .. }),
         "{error}"
@@ -453,7 +485,7 @@ fn compressors_are_evaluated_on_held_out_samples() {
     assert!((floor.recall - 0.5).abs() < 0.15, "{floor:?}");
     assert!((floor.mass - 0.5).abs() < 0.15, "{floor:?}");
     // The same as the trainer's own validation.
-    let trainer = HeadsTrainer {
+    let trainer = HeadsModule {
         heads: heads.clone(),
         context: context(backbone, 0.0, None),
     };

@@ -1,197 +1,228 @@
-//! The module that Burn's learner trains: retaining heads on a frozen backbone.
+//! Training of heads as a builder: in memory, or with a folder from which a run can be resumed.
 
-use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use burn::module::Module;
-use burn::optim::GradientsParams;
-use burn::tensor::{DType, ExecutionError, Tensor};
-use burn::train::{InferenceStep, Interrupter, ItemLazy, TrainOutput, TrainStep};
+use burn::train::Interrupter;
+use burn::train::renderer::MetricsRenderer;
 
 use super::cache::FeatureCache;
+use super::config::TrainHeadsConfig;
 use super::error::TrainError;
-use super::features::{Backbone, LayerFeatures};
-use super::loader::TrainItem;
-use super::loss::LayerLoss;
-use super::progress::Reporter;
-use super::quality::{Quality, to_vec};
-use super::sample::Sample;
-use crate::apb::heads::{RetainingHead, RetainingHeads};
+use super::features::Backbone;
+use super::progress::{ProgressCallback, TrainProgress};
+use super::run_folder::{RoundReport, RunFolder, Settings};
+use super::sample::{HELD_OUT, SAMPLE, Sample, TrainingData};
+use super::start::StartHeads;
+use crate::apb::heads::RetainingHeads;
+use crate::checkpoint::FileError;
 
-/// Loss and metrics of one sample.
-#[derive(Debug, Clone)]
-pub struct StepOutput {
-    /// The whole loss.
-    pub loss: f64,
-    /// Its regression.
-    pub regression: f64,
-    /// Quality of the selection, of each layer.
-    pub layers: Vec<Quality>,
-}
-
-impl ItemLazy for StepOutput {
-    fn sync(self) -> Result<Self, ExecutionError> {
-        Ok(self)
-    }
-}
-
-/// What a step needs besides the heads; shared by all copies of the module.
-pub struct TrainingContext {
-    /// One backbone a device.
-    pub backbones: Vec<Backbone>,
-    pub alpha: f64,
-    /// Samples of an optimiser step.
-    pub batch: usize,
-    /// Share of rows that the metrics keep.
-    pub keep: f64,
-    pub cache: Option<FeatureCache>,
-    pub reporter: Reporter,
-    pub interrupter: Interrupter,
-    /// The first error, which stopped the run: a step of Burn's learner cannot return one.
-    pub error: Mutex<Option<TrainError>>,
-}
-
-impl TrainingContext {
-    /// Computes each layer's features of a sample, or reads them from the cache.
-    fn features(
-        &self,
-        backbone: &Backbone,
-        sample: &Sample,
-        visit: impl FnMut(usize, LayerFeatures) -> Result<(), TrainError> + Send,
-    ) -> Result<(), TrainError> {
-        match &self.cache {
-            Some(cache) => cache.features(backbone, sample, visit),
-            None => backbone.features(sample, visit),
-        }
-    }
-
-    /// Stops the run with an error.
-    fn abort(&self, error: TrainError) {
-        self.interrupter.stop(Some(&error.to_string()));
-        let mut first = self.error.lock().unwrap_or_else(PoisonError::into_inner);
-        first.get_or_insert(error);
-    }
-
-    /// The error that stopped the run.
-    pub fn take_error(&self) -> Option<TrainError> {
-        let mut error = self.error.lock().unwrap_or_else(PoisonError::into_inner);
-        error.take()
-    }
-}
-
-impl fmt::Debug for TrainingContext {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TrainingContext").finish_non_exhaustive()
-    }
-}
-
-/// Heads and the context they are trained in.
-#[derive(Module, Debug)]
-pub struct HeadsTrainer {
+/// The result of a run.
+#[derive(Debug)]
+pub struct TrainedHeads {
+    /// The heads of the round with the lowest loss on held-out samples, or of the last without any; f32,
+    /// on the device of the first backbone.
     pub heads: RetainingHeads,
-    #[module(skip)]
-    pub context: Arc<TrainingContext>,
+    /// The number of that round, from 1.
+    pub best: usize,
+    /// Reports of all rounds.
+    pub rounds: Vec<RoundReport>,
+    /// Whether the run was stopped before its end; a run with the same folder resumes it.
+    pub interrupted: bool,
+}
+
+/// Trains retaining heads for a model.
+///
+/// ```no_run
+/// use burn::tensor::Device;
+/// use burn_apb::LanguageModel;
+/// use burn_apb::training::data::TextSample;
+/// use burn_apb::training::{HeadsTrainer, Sample, TrainHeadsConfig};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let model = LanguageModel::load("SmolLM2-135M-Instruct", &Device::flex())?;
+/// let text = TextSample {
+///     document: std::fs::read_to_string("report.txt")?,
+///     question: "What was decided?".into(),
+///     answer: "To buy a boiler.".into(),
+/// };
+/// let samples = vec![Sample::new(&model.text, &text, true, 2000)?];
+/// let trained = HeadsTrainer::new(&model).fit(samples.clone())?;
+/// let config = TrainHeadsConfig::new().with_steps(100);
+/// let further = HeadsTrainer::new(&model).config(config).start_from(trained.heads).fit(samples)?;
+/// println!("loss {:.3}", further.rounds[0].loss);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Without a [`folder`](Self::folder), nothing is left on disk: the checkpoints of the rounds, of which the
+/// best is returned, and the logs of Burn's learner are in a temporary folder that [`fit`](Self::fit)
+/// removes.
+pub struct HeadsTrainer {
+    pub(super) backbones: Vec<Backbone>,
+    pub(super) config: TrainHeadsConfig,
+    start: Option<RetainingHeads>,
+    held_out: Vec<Arc<Sample>>,
+    /// With the fingerprint of the model.
+    folder: Option<(PathBuf, String)>,
+    resume: bool,
+    pub(super) cache: Option<FeatureCache>,
+    pub(super) renderer: Option<Box<dyn MetricsRenderer>>,
+    pub(super) progress: Option<ProgressCallback>,
+    pub(super) interrupter: Interrupter,
 }
 
 impl HeadsTrainer {
-    /// Computes the losses of a sample layer by layer; `backward` receives each head with its loss.
-    fn forward(
-        &self,
-        item: &TrainItem,
-        mut backward: impl FnMut(&RetainingHead, Tensor<1>) + Send,
-    ) -> Result<StepOutput, TrainError> {
-        let context = &self.context;
-        let first = self.heads.layers.first().map(|head| &head.fc1.weight);
-        let device = first.map(|weight| weight.val().device());
-        let autodiff = device.as_ref().is_some_and(|device| device.is_autodiff());
-        let device = device.map(|device| device.inner());
-        let backbone = context
-            .backbones
-            .iter()
-            .find(|backbone| Some(backbone.device()) == device.as_ref())
-            .ok_or_else(|| TrainError::Run(format!("no backbone on {device:?}")))?;
-        let layers = self.heads.layers.len();
-        let mut output = StepOutput {
-            loss: 0.0,
-            regression: 0.0,
-            layers: Vec::with_capacity(layers),
-        };
-        context.features(backbone, &item.sample, |layer, features| {
-            let mut input = features.projections.cast(DType::F32);
-            let mut labels = features.labels.logits.clone();
-            if autodiff {
-                input = Tensor::from_inner(input);
-                labels = Tensor::from_inner(labels);
-            }
-            let head = &self.heads.layers[layer];
-            let scores = head.forward(input)?;
-            let loss = LayerLoss::new(scores.clone(), labels);
-            let total = loss.total(layers, context.alpha);
-            let scalar = |tensor: Tensor<1>| -> Result<f64, TrainError> {
-                let tensor = if autodiff { tensor.inner() } else { tensor };
-                Ok(to_vec(tensor)?.iter().map(|value| f64::from(*value)).sum())
-            };
-            let value = scalar(total.clone())?;
-            if !value.is_finite() {
-                return Err(TrainError::NotFinite {
-                    loss: value,
-                    sample: item.index,
-                });
-            }
-            output.loss += value;
-            output.regression += scalar(loss.regression)? / layers as f64;
-            backward(head, total / context.batch as f64);
-            let scores = if autodiff { scores.inner() } else { scores };
-            let quality = Quality::new(scores, &features.labels, context.keep)?;
-            output.layers.push(quality);
-            Ok(())
-        })?;
-        Ok(output)
-    }
-
-    /// Stops the run; the output of the step that failed is not used.
-    fn abort(&self, error: TrainError) -> StepOutput {
-        self.context.abort(error);
-        StepOutput {
-            loss: f64::NAN,
-            regression: f64::NAN,
-            layers: Vec::new(),
+    /// A trainer with the default configuration for a [`LanguageModel`](crate::LanguageModel), or for the
+    /// [`Backbone`] of any decoder. Heads are trained on its device.
+    pub fn new(model: impl Into<Backbone>) -> Self {
+        Self {
+            backbones: vec![model.into()],
+            config: TrainHeadsConfig::new(),
+            start: None,
+            held_out: Vec::new(),
+            folder: None,
+            resume: false,
+            cache: None,
+            renderer: None,
+            progress: None,
+            interrupter: Interrupter::new(),
         }
     }
-}
 
-impl TrainStep for HeadsTrainer {
-    type Input = TrainItem;
-    type Output = StepOutput;
-
-    /// Layers share only the sample, so the backward pass of a layer runs before the next layer: the
-    /// features and gradients of one layer exist at a time.
-    fn step(&self, item: TrainItem) -> TrainOutput<StepOutput> {
-        let mut grads = GradientsParams::new();
-        let output = self.forward(&item, |head, loss| {
-            let mut layer_grads = GradientsParams::from_grads(loss.backward(), head);
-            for id in [head.fc1.weight.id, head.fc2.weight.id] {
-                if let Some(grad) = layer_grads.remove::<2>(id) {
-                    grads.register(id, grad);
-                }
-            }
-        });
-        let item = output.unwrap_or_else(|error| {
-            grads = GradientsParams::new();
-            self.abort(error)
-        });
-        self.context.reporter.samples(1);
-        TrainOutput { grads, item }
+    /// The same model on a further device, which shares the samples of a step.
+    pub fn also(mut self, model: impl Into<Backbone>) -> Self {
+        self.backbones.push(model.into());
+        self
     }
-}
 
-impl InferenceStep for HeadsTrainer {
-    type Input = TrainItem;
-    type Output = StepOutput;
+    /// The configuration.
+    pub fn config(mut self, config: TrainHeadsConfig) -> Self {
+        self.config = config;
+        self
+    }
 
-    fn step(&self, item: TrainItem) -> StepOutput {
-        let output = self.forward(&item, |_, _| {});
-        self.context.reporter.samples(0);
-        output.unwrap_or_else(|error| self.abort(error))
+    /// Trains these heads further, of any dtype and device, in place of new ones. Their width takes the
+    /// place of the configuration's; the optimiser and the learning rate begin anew.
+    pub fn start_from(mut self, heads: RetainingHeads) -> Self {
+        self.start = Some(heads);
+        self
+    }
+
+    /// Samples to validate on after each round; the heads of the best round are returned.
+    pub fn held_out<S: Into<Arc<Sample>>>(mut self, samples: impl IntoIterator<Item = S>) -> Self {
+        self.held_out = samples.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Keeps checkpoints and logs in this folder. `fingerprint` identifies the model
+    /// ([`ModelSource::fingerprint`](crate::checkpoint::source::ModelSource::fingerprint)): a run of
+    /// another one is not resumed.
+    pub fn folder(mut self, folder: impl Into<PathBuf>, fingerprint: impl Into<String>) -> Self {
+        self.folder = Some((folder.into(), fingerprint.into()));
+        self
+    }
+
+    /// Resumes from the last checkpoint in the folder, if there is one.
+    pub fn resume(mut self, resume: bool) -> Self {
+        self.resume = resume;
+        self
+    }
+
+    /// Keeps features on disk for several passes over the samples.
+    pub fn cache(mut self, cache: FeatureCache) -> Self {
+        self.cache = Some(cache);
+        self
+    }
+
+    /// Renders Burn's metrics, for example on its dashboard.
+    pub fn renderer(mut self, renderer: Box<dyn MetricsRenderer>) -> Self {
+        self.renderer = Some(renderer);
+        self
+    }
+
+    /// Calls `progress` after each sample and round; `Break` stops the run.
+    pub fn progress(
+        mut self,
+        progress: impl FnMut(TrainProgress) -> ControlFlow<()> + Send + 'static,
+    ) -> Self {
+        self.progress = Some(Box::new(progress));
+        self
+    }
+
+    /// A handle that stops the run from another thread or from a renderer.
+    pub fn interrupter(&self) -> Interrupter {
+        self.interrupter.clone()
+    }
+
+    /// Trains on `samples` until the steps of the configuration are done or the run is stopped. A stopped
+    /// run returns the best of its finished rounds.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError`]: an invalid value of the configuration; no samples, or one that cannot be used; heads
+    /// to start from of another shape; a folder that belongs to another run or model or, without
+    /// [`resume`](Self::resume), to any run; a loss that is not finite; a full disk;
+    /// [`TrainError::Stopped`] before the end of the first round.
+    pub fn fit<S: Into<Arc<Sample>>>(
+        mut self,
+        samples: impl IntoIterator<Item = S>,
+    ) -> Result<TrainedHeads, TrainError> {
+        let data = TrainingData {
+            train: samples.into_iter().map(Into::into).collect(),
+            held_out: std::mem::take(&mut self.held_out),
+        };
+        let start = self.start.take();
+        let shape = self.backbones[0].shape();
+        let start = start.map(|heads| StartHeads::read(&heads, shape));
+        let start = start.transpose()?;
+        if let Some(start) = &start {
+            self.config.width = start.width;
+        }
+        self.check(&data)?;
+        let settings = |model| Settings {
+            config: self.config.clone(),
+            data: data.hash(),
+            model: Some(model),
+            start: start.as_ref().map(|start| start.hash.clone()),
+        };
+        // Removed when it is dropped, after the run.
+        let mut temporary = None;
+        let folder = match self.folder.take() {
+            Some((path, model)) => RunFolder::open(&path, self.resume, settings(model))?,
+            None => {
+                let made = tempfile::tempdir();
+                let made = made.map_err(FileError::at(&std::env::temp_dir()))?;
+                RunFolder::temporary(temporary.insert(made).path())?
+            }
+        };
+        self.run(data, start, folder)
+    }
+
+    /// Refuses what a run cannot begin with.
+    fn check(&self, data: &TrainingData) -> Result<(), TrainError> {
+        self.config.check()?;
+        if data.train.is_empty() {
+            return Err(TrainError::NoSamples);
+        }
+        let devices = self.backbones.len();
+        if !self.config.batch.is_multiple_of(devices) {
+            return Err(TrainError::Run(format!(
+                "batch is {}, expected a multiple of the {devices} devices that share it",
+                self.config.batch
+            )));
+        }
+        for backbone in &self.backbones {
+            let (expected, found) = (self.backbones[0].shape(), backbone.shape());
+            if expected != found {
+                return Err(TrainError::Run(format!(
+                    "expected one model on all devices, found {expected:?} and {found:?}"
+                )));
+            }
+            backbone.check(SAMPLE, data.train.iter().map(AsRef::as_ref))?;
+            backbone.check(HELD_OUT, data.held_out.iter().map(AsRef::as_ref))?;
+        }
+        Ok(())
     }
 }

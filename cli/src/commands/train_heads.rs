@@ -9,18 +9,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use burn::tensor::DType;
+use burn::tensor::{DType, FloatDType};
 use burn::train::renderer::default_renderer;
 use burn_apb::ModelText;
 use burn_apb::apb::DEFAULT_PREFILL_CHUNK;
 use burn_apb::apb::compressor::{Compressor, QueryAware, Random};
-use burn_apb::apb::heads::RetainingHeads;
+use burn_apb::apb::heads::{HeadsFile, RetainingHeads};
 use burn_apb::checkpoint::source::ModelSource;
 use burn_apb::training::data::SynthesisConfig;
 use burn_apb::training::{
-    Backbone, Collector, Evaluation, FeatureCache, HeadsCard, ProgressCallback, Quality,
-    RunOptions, Sample, TrainHeadsConfig, TrainProgress, TrainedHeads, TrainingData, evaluate,
-    save_heads, train_heads,
+    Backbone, Collector, Evaluation, FeatureCache, HeadsCard, HeadsTrainer, Quality, Sample,
+    TrainError, TrainHeadsConfig, TrainProgress, TrainedHeads, TrainingData, evaluate, save_heads,
 };
 use serde_json::{Map, Value, json};
 
@@ -41,7 +40,7 @@ const GIB: u64 = 1 << 30;
 /// Runs the command.
 pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     let started = Instant::now();
-    let recipe = args.recipe.config();
+    let mut recipe = args.recipe.config();
     recipe.check().map_err(CliError::usage)?;
     if args.out.is_dir() {
         return Err(CliError::usage(format!(
@@ -56,38 +55,48 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     interrupt::listen();
     let (source, text) = prefill::open_model(&args.model, output)?;
     let fingerprint = source.fingerprint()?;
+    let start = args.open_start(&source, &text)?;
+    if let Some(heads) = &start {
+        recipe.width = heads.info().width;
+    }
     let (data, samples) = args.collect(&text, output)?;
 
-    let config = text.config.clone();
     let dtype = args.compute.dtype();
     let mut backbones = Vec::new();
     for device in &devices {
         let decoder = prefill::load_weights(&source, dtype, device, output)?;
-        let context = config.max_position_embeddings;
-        backbones.push(Backbone::new(
-            std::sync::Arc::unwrap_or_clone(decoder),
-            context,
-            DEFAULT_PREFILL_CHUNK,
-        ));
+        let context = text.config.context();
+        backbones.push(Backbone::new(decoder, context, DEFAULT_PREFILL_CHUNK));
     }
     let first = backbones[0].clone();
-    let mut options = RunOptions {
-        resume: args.resume,
-        cache: args.open_cache(&fingerprint, dtype.into())?,
-        ..RunOptions::new(args.folder())
-    };
+    let mut trainer = HeadsTrainer::new(first.clone())
+        .config(recipe.clone())
+        .held_out(data.held_out.clone())
+        .folder(args.folder(), &fingerprint)
+        .resume(args.resume);
+    for backbone in backbones.drain(1..) {
+        trainer = trainer.also(backbone);
+    }
+    if let Some(heads) = &start {
+        trainer = trainer.start_from(heads.load(FloatDType::F32, &devices[0])?);
+    }
+    if let Some(cache) = args.open_cache(&fingerprint, dtype.into())? {
+        trainer = trainer.cache(cache);
+    }
     // Burn's dashboard on a terminal, with the feature `dashboard`; a progress bar where only stderr is one; else lines.
     let dashboard = cfg!(feature = "dashboard")
         && output.streams()
         && !output.is_quiet()
         && std::io::stdout().is_terminal();
     let bar = (!dashboard).then(|| output.progress("training", "samples"));
-    match &bar {
-        Some(bar) => options.progress = Some(progress(&recipe, bar.clone(), *output)),
-        None => options.renderer = Some(default_renderer(options.interrupter.clone(), None)),
-    }
-    let trained =
-        train_heads(backbones, &config, &data, &recipe, options).map_err(CliError::failed)?;
+    trainer = match &bar {
+        Some(bar) => trainer.progress(progress(recipe.steps, bar.clone(), *output)),
+        None => {
+            let interrupter = trainer.interrupter();
+            trainer.renderer(default_renderer(interrupter, None))
+        }
+    };
+    let trained = trainer.fit(data.train.clone()).map_err(refusal)?;
     if let Some(bar) = bar {
         bar.finish();
     }
@@ -106,9 +115,12 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
 }
 
 /// Shows samples on the bar and rounds as lines, and stops the run on Ctrl-C.
-fn progress(recipe: &TrainHeadsConfig, bar: Progress, output: Output) -> ProgressCallback {
-    let steps = recipe.steps;
-    Box::new(move |progress| {
+fn progress(
+    steps: usize,
+    bar: Progress,
+    output: Output,
+) -> impl FnMut(TrainProgress) -> ControlFlow<()> + Send + 'static {
+    move |progress| {
         match progress {
             TrainProgress::Sample { done, total } => bar.update(done as u64, total as u64),
             TrainProgress::Round(round) => {
@@ -121,7 +133,17 @@ fn progress(recipe: &TrainHeadsConfig, bar: Progress, output: Output) -> Progres
             }
         }
         interrupt::poll()
-    })
+    }
+}
+
+/// What the command was given and cannot be used, or a run that failed.
+fn refusal(error: TrainError) -> CliError {
+    match error {
+        TrainError::OtherModel { .. }
+        | TrainError::UnknownModel { .. }
+        | TrainError::Sample { .. } => CliError::usage(error),
+        _ => CliError::failed(error),
+    }
 }
 
 /// The trained heads and other compressors on the held-out samples, by name.
@@ -193,6 +215,27 @@ impl Args {
             "{train} samples to learn from, {held_out} held out, {skipped} skipped"
         ));
         Ok((data, samples))
+    }
+
+    /// Opens the heads to start from, which must be for this model, of its shapes and of the width asked for.
+    fn open_start(
+        &self,
+        source: &ModelSource,
+        text: &ModelText,
+    ) -> Result<Option<HeadsFile>, CliError> {
+        let Some(path) = &self.start_from else {
+            return Ok(None);
+        };
+        let heads = HeadsFile::open(path, &text.config)?;
+        heads.check_model(source)?;
+        let found = heads.info().width;
+        match self.recipe.width {
+            Some(width) if width != found => Err(CliError::usage(format!(
+                "{}: expected heads of --width {width}, found {found}; leave --width out",
+                path.display()
+            ))),
+            _ => Ok(Some(heads)),
+        }
     }
 
     fn open_cache(&self, model: &str, dtype: DType) -> Result<Option<FeatureCache>, CliError> {
@@ -271,6 +314,7 @@ impl Args {
             true => "behind",
             false => "in front",
         };
+        let start = self.start_from.as_deref().map(name);
         let more = [
             ("recipe", json!(recipe).to_string()),
             ("data", texts.join(", ")),
@@ -283,12 +327,15 @@ impl Args {
             ("metrics", metrics.to_string()),
             ("trained_on", fingerprint.clone()),
         ];
+        let more = more
+            .into_iter()
+            .chain(start.map(|start| ("started_from", start)));
         let base_model = self.base_model.clone();
         HeadsCard {
             base_model: Some(base_model.unwrap_or_else(|| name(source.path()))),
             model: (!self.any_weights).then(|| fingerprint.clone()),
             source: Some(format!("apb train-heads {}", env!("CARGO_PKG_VERSION"))),
-            more: more.map(|(key, value)| (key.to_owned(), value)).into(),
+            more: more.map(|(key, value)| (key.to_owned(), value)).collect(),
         }
     }
 }

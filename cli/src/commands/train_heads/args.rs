@@ -30,6 +30,9 @@ pub struct Args {
     pub samples: Samples,
     #[command(flatten)]
     pub recipe: Recipe,
+    /// Train these heads of the model further, in place of new ones
+    #[arg(long, value_name = "FILE")]
+    pub start_from: Option<PathBuf>,
     /// Resume a run that was stopped or killed
     #[arg(long)]
     pub resume: bool,
@@ -93,9 +96,9 @@ pub struct Samples {
 #[derive(clap::Args, Debug)]
 #[command(next_help_heading = "Recipe")]
 pub struct Recipe {
-    /// Width R of a head's hidden layer
-    #[arg(long, value_name = "R", default_value_t = 256)]
-    pub width: usize,
+    /// Width R of a head's hidden layer [default: that of --start-from, or 256]
+    #[arg(long, value_name = "R")]
+    pub width: Option<usize>,
     /// Steps of the optimiser
     #[arg(long, value_name = "N", default_value_t = 3000)]
     pub steps: usize,
@@ -128,8 +131,10 @@ pub struct Recipe {
 impl Recipe {
     /// The library's configuration.
     pub fn config(&self) -> TrainHeadsConfig {
-        TrainHeadsConfig::new()
-            .with_width(self.width)
+        let config = TrainHeadsConfig::new();
+        let width = self.width.unwrap_or(config.width);
+        config
+            .with_width(width)
             .with_steps(self.steps)
             .with_warm_up(self.warm_up.unwrap_or(self.steps / 10))
             .with_batch(self.batch)

@@ -1,0 +1,108 @@
+//! Existing heads to train further.
+
+use burn::nn::Linear;
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use sha2::{Digest, Sha256};
+
+use super::error::TrainError;
+use super::output::stored_weight;
+use crate::apb::heads::{HeadsShape, RetainingHeads};
+use crate::hex;
+use crate::model::AttentionShape;
+
+/// The weights of heads that fit a model.
+pub(super) struct StartHeads {
+    /// Width R of the hidden layer.
+    pub width: usize,
+    /// SHA-256 of the weights in f32.
+    pub hash: String,
+    /// `fc1` and `fc2` of each layer, `[out, in]`, f32.
+    layers: Vec<[TensorData; 2]>,
+}
+
+impl StartHeads {
+    /// Reads heads of any dtype and device, if they have the shape that the model needs.
+    pub fn read(heads: &RetainingHeads, model: AttentionShape) -> Result<Self, TrainError> {
+        let expected = HeadsShape {
+            layers: model.layers,
+            width: heads
+                .layers
+                .first()
+                .map_or(0, |head| head.fc1.weight.dims()[1]),
+            projections: (model.heads + 2 * model.kv_heads) * model.head_dim,
+            kv_heads: model.kv_heads,
+        };
+        check_shape(heads, expected)?;
+        let mut hash = Sha256::new();
+        let mut layers = Vec::with_capacity(heads.layers.len());
+        for head in &heads.layers {
+            let layer = [read_weight(&head.fc1)?, read_weight(&head.fc2)?];
+            for weight in &layer {
+                hash.update(weight.as_bytes());
+            }
+            layers.push(layer);
+        }
+        Ok(Self {
+            width: expected.width,
+            hash: hex::encode(&hash.finalize()),
+            layers,
+        })
+    }
+
+    /// Gives new heads of the same shape, on `device`, these weights.
+    pub fn load_into(self, mut heads: RetainingHeads, device: &Device) -> RetainingHeads {
+        let load = |linear: &mut Linear, data: TensorData| {
+            let weight = Tensor::from_data(data, (device, DType::F32));
+            let parameter = linear.weight.clone();
+            let id = parameter.id;
+            // As from a checkpoint, so that a resumed run has the same layout in memory.
+            linear.weight = parameter.transform_for_load(weight, id);
+        };
+        for (head, [fc1, fc2]) in heads.layers.iter_mut().zip(self.layers) {
+            load(&mut head.fc1, fc1);
+            load(&mut head.fc2, fc2);
+        }
+        heads
+    }
+}
+
+/// Refuses heads of another shape than `expected`, and heads with biases.
+fn check_shape(heads: &RetainingHeads, expected: HeadsShape) -> Result<(), TrainError> {
+    let mut found = HeadsShape {
+        layers: heads.layers.len(),
+        width: 0,
+        projections: 0,
+        kv_heads: 0,
+    };
+    for head in &heads.layers {
+        let ([projections, width], [hidden, kv_heads]) =
+            (head.fc1.weight.dims(), head.fc2.weight.dims());
+        found = HeadsShape {
+            width: if hidden == expected.width {
+                width
+            } else {
+                hidden
+            },
+            projections,
+            kv_heads,
+            ..found
+        };
+        if found != expected {
+            break;
+        }
+        if head.fc1.bias.is_some() || head.fc2.bias.is_some() {
+            return Err(TrainError::Run(
+                "the heads to start from have biases, expected weights only".into(),
+            ));
+        }
+    }
+    match found == expected {
+        true => Ok(()),
+        false => Err(TrainError::StartShape { expected, found }),
+    }
+}
+
+fn read_weight(linear: &Linear) -> Result<TensorData, TrainError> {
+    let data = stored_weight(linear).try_into_data();
+    Ok(data.map_err(TrainError::device)?.convert::<f32>())
+}
