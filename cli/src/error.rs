@@ -188,6 +188,7 @@ impl From<AnswerError> for CliError {
             AnswerError::Session(error) => Self::from(error),
             AnswerError::Model(_)
             | AnswerError::TooLong { .. }
+            | AnswerError::BeyondWindow { .. }
             | AnswerError::Plan(_)
             | AnswerError::Heads(_)
             | AnswerError::Sample(_) => Self::usage(error),

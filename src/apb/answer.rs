@@ -149,8 +149,8 @@ pub struct Reply {
 ///
 /// # Errors
 ///
-/// An [`AnswerError`] when the question does not fit the session or sampling fails. Stopping the
-/// answer is no error: what was generated is returned.
+/// An [`AnswerError`] when the question does not fit the model's context or the session, or sampling
+/// fails. Stopping the answer is no error: what was generated is returned.
 pub fn ask(
     text: &ModelText,
     session: &mut Session<'_>,
@@ -158,6 +158,7 @@ pub fn ask(
     options: &AnswerOptions,
     observer: &mut dyn Observer,
 ) -> Result<Reply, AnswerError> {
+    options.check_context(&text.config, session.document().len(), query.len())?;
     let mut sampler = Sampler::new(sampling(text, options)?)?;
     let tokenizer = &text.tokenizer;
     let mut stops = text.stop_tokens_of(&options.prompt)?;
