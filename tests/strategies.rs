@@ -9,7 +9,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use burn_apb::apb::compressor;
 use burn_apb::apb::{
     CompressorConfig, Document, Method, Observer, PlanError, PrefillConfig, PrefillPlan,
-    RingLayout, SavedError, SavedSession, Session, SessionConfig, SessionError,
+    PreparedSave, RingLayout, SaveOptions, SavedError, SavedSession, Session, SessionConfig,
+    SessionError,
 };
 use burn_apb::kernels::{AttentionOutput, Regions, attention, merge};
 use burn_apb::model::{Architecture, CausalLm, Decoder, DecoderConfig};
@@ -289,7 +290,7 @@ proptest! {
         prop_assert_eq!(&answers[1], &ask(&mut fresh(), &second));
 
         let folder = tempfile::tempdir().unwrap();
-        twice.save(folder.path(), "model").unwrap();
+        twice.save(folder.path(), "model", SaveOptions::default()).unwrap();
         let saved = SavedSession::open(folder.path()).unwrap();
         prop_assert_eq!(saved.plan(), &plan);
         prop_assert_eq!(saved.document(), &document.tokens[..]);
@@ -302,7 +303,7 @@ proptest! {
         let mut full = Session::new(decoder.clone(), SessionConfig::new(n));
         full.prefill(&document.tokens, |_, _| ControlFlow::Continue(())).unwrap();
         let whole = tempfile::tempdir().unwrap();
-        full.save(whole.path(), "model").unwrap();
+        full.save(whole.path(), "model", SaveOptions::default()).unwrap();
         let want = first_keys(whole.path(), 0, 1, &config, n);
         let mut seen = vec![0; n];
         for rank in 0..plan.ranks {
@@ -407,23 +408,36 @@ fn first_keys(
         .collect()
 }
 
-/// A saved session of a small model.
-fn saved(folder: &std::path::Path) -> (DecoderConfig, Arc<Decoder>) {
-    let (config, decoder) = model(4, 2);
-    let document = Document::new(tokens(40, 1)).with_anchor_query(tokens(3, 2));
-    let plan = plan(&PrefillConfig::new(Method::Star, 2), &document, &config);
+/// A session of a document of 40 tokens, prefilled by Star over some ranks of this process or a group's.
+fn star(
+    (config, decoder): &(DecoderConfig, Arc<Decoder>),
+    seed: u32,
+    ranks: usize,
+    group: Option<RankGroup>,
+) -> Session {
+    let document = Document::new(tokens(40, seed)).with_anchor_query(tokens(3, 2));
+    let plan = plan(&PrefillConfig::new(Method::Star, ranks), &document, config);
     let mut session = Session::new(decoder.clone(), SessionConfig::new(50));
+    if let Some(group) = group {
+        session = session.with_group(group);
+    }
     session
         .prefill_with(&document, &plan, None, &mut ())
         .expect("prefilled");
-    session.save(folder, "this model").expect("saved");
-    (config, decoder)
+    session
 }
 
 #[test]
 fn other_models_and_damaged_files_are_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let (_, decoder) = saved(folder.path());
+    let small = model(4, 2);
+    let save = |folder: &tempfile::TempDir, seed| {
+        let session = star(&small, seed, 2, None);
+        let saved = session.save(folder.path(), "this model", SaveOptions::default());
+        saved.expect("saved");
+    };
+    save(&folder, 1);
+    let decoder = &small.1;
     let open = || SavedSession::open(folder.path());
     assert!(open().unwrap().check_model("this model").is_ok());
     let other = open().unwrap().check_model("another");
@@ -465,23 +479,172 @@ fn other_models_and_damaged_files_are_refused() {
     std::fs::write(&path, &whole[..whole.len() - 100]).unwrap();
     assert!(matches!(open(), Err(SavedError::Read(_))));
 
-    // A rank of another save, a missing rank, no session at all.
+    // A missing rank, a rank of another save, no session at all.
     std::fs::remove_file(&path).unwrap();
-    assert!(matches!(open(), Err(SavedError::Read(_))));
+    let missing = open();
+    assert!(
+        matches!(&missing, Err(SavedError::Missing { path: named, ranks: 2 }) if *named == path),
+        "{missing:?}"
+    );
     let elsewhere = tempfile::tempdir().unwrap();
-    let (config, decoder) = model(4, 2);
-    let document = Document::new(tokens(40, 9));
-    let plan = plan(&PrefillConfig::new(Method::Star, 2), &document, &config);
-    let mut session = Session::new(decoder.clone(), SessionConfig::new(50));
-    session
-        .prefill_with(&document, &plan, None, &mut ())
-        .unwrap();
-    session.save(elsewhere.path(), "this model").unwrap();
+    save(&elsewhere, 9);
     std::fs::copy(elsewhere.path().join("rank-1-of-2.safetensors"), &path).unwrap();
     assert!(matches!(open(), Err(SavedError::Mixed { .. })));
     let empty = tempfile::tempdir().unwrap();
     let none = SavedSession::open(empty.path());
     assert!(matches!(none, Err(SavedError::NotASession { .. })));
+}
+
+/// The names in a folder, sorted.
+fn names(folder: &std::path::Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("a folder");
+    let mut names: Vec<String> = entries
+        .map(|entry| {
+            entry
+                .expect("an entry")
+                .file_name()
+                .into_string()
+                .expect("UTF-8")
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_folder_holds_one_session() {
+    let model = model(4, 2);
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path();
+    std::fs::write(folder.join("notes.txt"), "kept").unwrap();
+    let save = |seed, ranks, replace| {
+        let options = SaveOptions::default().with_replace(replace);
+        star(&model, seed, ranks, None).save(folder, "model", options)
+    };
+    // What there is to replace need not be there.
+    save(1, 3, true).unwrap();
+    let before = names(folder);
+    assert_eq!(before.len(), 4, "{before:?}");
+    for ranks in [2, 3] {
+        let taken = save(7, ranks, false);
+        assert!(
+            matches!(&taken, Err(SavedError::Exists { path, .. }) if path == folder),
+            "{taken:?}"
+        );
+        assert_eq!(names(folder), before);
+        let saved = SavedSession::open(folder).unwrap();
+        assert_eq!(saved.document(), tokens(40, 1));
+    }
+
+    let earlier = tempfile::tempdir().unwrap();
+    for name in &before {
+        std::fs::copy(folder.join(name), earlier.path().join(name)).unwrap();
+    }
+    save(7, 2, true).unwrap();
+    let two = [
+        "notes.txt",
+        "rank-0-of-2.safetensors",
+        "rank-1-of-2.safetensors",
+    ];
+    assert_eq!(names(folder), two);
+    let saved = SavedSession::open(folder).unwrap();
+    assert_eq!(saved.document(), tokens(40, 7));
+
+    // Whatever part of the earlier session comes back, neither is answered about.
+    for name in &before[1..] {
+        std::fs::copy(earlier.path().join(name), folder.join(name)).unwrap();
+        let mixed = SavedSession::open(folder);
+        assert!(matches!(mixed, Err(SavedError::Mixed { .. })), "{mixed:?}");
+    }
+    save(9, 2, true).unwrap();
+    assert_eq!(names(folder), two);
+    let saved = SavedSession::open(folder).unwrap();
+    assert_eq!(saved.document(), tokens(40, 9));
+}
+
+/// Until the process of rank 0 commits, the earlier session is whole.
+#[test]
+fn a_session_is_replaced_whole_by_several_processes() {
+    let model = &model(4, 2);
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path();
+    let prepare = |seed| -> [PreparedSave; 2] {
+        let prepared: Vec<_> = std::thread::scope(|scope| {
+            let drivers: Vec<_> = threads(2, Duration::from_secs(60))
+                .into_iter()
+                .map(|transport| {
+                    scope.spawn(move || {
+                        let group = RankGroup::new(2, Box::new(transport)).unwrap();
+                        let options = SaveOptions::default().with_replace(true);
+                        let session = star(model, seed, 2, Some(group));
+                        session.prepare_save(folder, "model", options).unwrap()
+                    })
+                })
+                .collect();
+            drivers
+                .into_iter()
+                .map(|driver| driver.join().unwrap())
+                .collect()
+        });
+        prepared.try_into().expect("two")
+    };
+    let holds = |seed, ranks| {
+        let saved = SavedSession::open(folder).unwrap();
+        assert_eq!(
+            (saved.document(), saved.plan().ranks),
+            (&tokens(40, seed)[..], ranks)
+        );
+    };
+    star(model, 1, 3, None)
+        .save(folder, "model", SaveOptions::default())
+        .unwrap();
+    let three = names(folder);
+    // The second process fails, then the first after the second has committed.
+    let [first, second] = prepare(2);
+    holds(1, 3);
+    drop(second);
+    drop(first);
+    assert_eq!(names(folder), three);
+    let [first, second] = prepare(2);
+    second.commit().unwrap();
+    holds(1, 3);
+    drop(first);
+    assert_eq!(names(folder), three);
+    holds(1, 3);
+
+    let [first, second] = prepare(2);
+    second.commit().unwrap();
+    first.commit().unwrap();
+    holds(2, 2);
+    let two = ["rank-0-of-2.safetensors", "rank-1-of-2.safetensors"];
+    assert_eq!(names(folder), two);
+    // As many ranks as before: no file of one is taken for the other's.
+    let [first, second] = prepare(3);
+    second.commit().unwrap();
+    holds(2, 2);
+    first.commit().unwrap();
+    holds(3, 2);
+    assert_eq!(names(folder), two);
+}
+
+/// A file that cannot be removed ends the replacement in the middle.
+#[test]
+fn a_failed_replacement_leaves_no_session_of_both() {
+    let model = model(4, 2);
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path();
+    star(&model, 1, 2, None)
+        .save(folder, "model", SaveOptions::default())
+        .unwrap();
+    let in_the_way = folder.join("rank-1-of-2.safetensors");
+    std::fs::remove_file(&in_the_way).unwrap();
+    std::fs::create_dir(&in_the_way).unwrap();
+    let failed =
+        star(&model, 7, 2, None).save(folder, "model", SaveOptions::default().with_replace(true));
+    assert!(matches!(failed, Err(SavedError::Write(_))), "{failed:?}");
+    let left = SavedSession::open(folder);
+    assert!(matches!(left, Err(SavedError::Missing { .. })), "{left:?}");
+    assert_eq!(names(folder), ["rank-1-of-2.safetensors"]);
 }
 
 #[test]
@@ -565,7 +728,9 @@ fn a_failed_prefill_keeps_the_group() {
                     assert!(matches!(none, Err(SessionError::NoCompressor)), "{none:?}");
                     session.prefill_with(document, star, None, &mut ()).unwrap();
                     let folder = tempfile::tempdir().unwrap();
-                    session.save(folder.path(), "model").unwrap();
+                    session
+                        .save(folder.path(), "model", SaveOptions::default())
+                        .unwrap();
                     let files = std::fs::read_dir(folder.path()).unwrap().count();
                     (files, ask(&mut session, &[1, 2]))
                 })

@@ -189,6 +189,7 @@ impl From<AnswerError> for CliError {
             AnswerError::Session(error) => Self::from(error),
             AnswerError::Model(_)
             | AnswerError::TooLong { .. }
+            | AnswerError::BeyondWindow { .. }
             | AnswerError::Plan(_)
             | AnswerError::Compressor(_)
             | AnswerError::Sample(_) => Self::usage(error),

@@ -151,8 +151,8 @@ pub struct Reply {
 ///
 /// # Errors
 ///
-/// An [`AnswerError`] when the question does not fit the session or sampling fails. Stopping the
-/// answer is no error: what was generated is returned.
+/// An [`AnswerError`] when the question does not fit the model's context or the session, or sampling
+/// fails. Stopping the answer is no error: what was generated is returned.
 pub fn ask(
     text: &ModelText,
     session: &mut Session,
@@ -192,6 +192,7 @@ impl<'t> Answering<'t> {
         options: &AnswerOptions,
         cancel: &CancelToken,
     ) -> Result<Self, AnswerError> {
+        options.check_context(&text.config, session.document().len(), query.len())?;
         let sampler = Sampler::new(sampling(text, options)?)?;
         let tokenizer = &text.tokenizer;
         let mut stops = text.stop_tokens_of(&options.prompt)?;

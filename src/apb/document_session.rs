@@ -14,7 +14,7 @@ use super::error::AnswerError;
 use super::observer::Observer;
 use super::plan::PrefillPlan;
 use super::request::{AnchorQuery, AnswerOptions, Request};
-use super::saved::SavedSession;
+use super::saved::{SaveOptions, SavedSession};
 use super::session::Session;
 use crate::ranks::RankGroup;
 use crate::text::prompt::PromptOptions;
@@ -268,11 +268,24 @@ impl DocumentSession {
     ///
     /// # Errors
     ///
-    /// [`AnswerError::Saved`] when a file cannot be written.
+    /// [`AnswerError::Saved`] when a session is there already, or a file cannot be written.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<u64, AnswerError> {
+        self.save_with(folder.as_ref(), SaveOptions::default())
+    }
+
+    /// [`save`](Self::save) in place of the session that the folder holds, which is replaced whole.
+    ///
+    /// # Errors
+    ///
+    /// [`AnswerError::Saved`] when a file cannot be written.
+    pub fn save_over(&self, folder: impl AsRef<Path>) -> Result<u64, AnswerError> {
+        self.save_with(folder.as_ref(), SaveOptions::default().with_replace(true))
+    }
+
+    fn save_with(&self, folder: &Path, options: SaveOptions) -> Result<u64, AnswerError> {
         let fingerprint = self.model.source.fingerprint();
         let fingerprint = fingerprint.map_err(ModelError::from)?;
-        Ok(self.session.save(folder.as_ref(), &fingerprint)?)
+        Ok(self.session.save(folder, &fingerprint, options)?)
     }
 
     /// The prompt's options for its questions; those it was prefilled with, unless it was saved.

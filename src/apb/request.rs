@@ -69,7 +69,7 @@ pub struct AnswerOptions {
     pub sampler: Option<SamplerConfig>,
     /// Rows of one pass of full attention, and of one tile of the MLP.
     pub chunk: usize,
-    /// Go on when the prompt is longer than the context the model was made for.
+    /// Go on when prompt and answer are longer than the context the model was made for.
     pub allow_long: bool,
     /// Strategy, ranks and lengths.
     pub prefill: PrefillConfig,
@@ -154,28 +154,7 @@ impl Request {
         };
         let query = [split.query, split.tail].concat();
         let context_rows = document.tokens.len() + query.len();
-        let needed = context_rows + options.max_tokens;
-        let context = model.config.context();
-        if needed > context && !options.allow_long {
-            return Err(AnswerError::TooLong {
-                document: document.tokens.len(),
-                query: query.len(),
-                answer: options.max_tokens,
-                needed,
-                context,
-            });
-        }
-        if let Some(window) = model.config.attention_window
-            && needed > window
-        {
-            return Err(AnswerError::BeyondWindow {
-                document: document.tokens.len(),
-                query: query.len(),
-                answer: options.max_tokens,
-                needed,
-                window,
-            });
-        }
+        let needed = options.check_context(&model.config, document.tokens.len(), query.len())?;
         let plan = options.prefill.plan(&document, &model.config)?;
         let compressor = CompressorSource::open(&plan, &model.config)?;
         Ok(Self {
@@ -185,7 +164,7 @@ impl Request {
             exact_split: split.exact,
             control_tokens: spelled.into_iter().collect(),
             max_tokens: options.max_tokens,
-            session: SessionConfig::new(needed + options.headroom)
+            session: SessionConfig::new(needed.saturating_add(options.headroom))
                 .with_context(context_rows)
                 .with_chunk(options.chunk),
             compressor: Some(compressor),
@@ -230,7 +209,10 @@ impl Request {
     }
 
     /// The plan's compressor, opened now where it is not open already.
-    fn compressor(&self, model: impl Into<AttentionShape>) -> Result<CompressorSource, CompressorError> {
+    fn compressor(
+        &self,
+        model: impl Into<AttentionShape>,
+    ) -> Result<CompressorSource, CompressorError> {
         match &self.compressor {
             Some(open) => Ok(open.clone()),
             None => CompressorSource::open(&self.plan, model),

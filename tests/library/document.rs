@@ -284,11 +284,17 @@ fn heads_of_another_model_are_refused_when_a_document_is_prefilled() {
     let retaining = CompressorConfig::Retaining { heads };
     let config = PrefillConfig::new(Method::Apb, 3).with_compressor(retaining);
     let refused = model.prefill(TEXT).method(config.clone()).run();
-    assert!(matches!(refused, Err(AnswerError::Compressor(_))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(AnswerError::Compressor(_))),
+        "{refused:?}"
+    );
     let options = AnswerOptions {
         prefill: config,
         ..AnswerOptions::default()
     };
     let refused = answer_with(&model, TEXT, "When?", &options, &mut ());
-    assert!(matches!(refused, Err(AnswerError::Compressor(_))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(AnswerError::Compressor(_))),
+        "{refused:?}"
+    );
 }

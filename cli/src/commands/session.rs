@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use burn_apb::ModelText;
-use burn_apb::apb::{AnchorQuery, AnswerOptions, PrefillPlan, Reply, SavedSession};
+use burn_apb::apb::{AnchorQuery, AnswerOptions, PrefillPlan, Reply, SaveOptions, SavedSession};
 use burn_apb::model::KvCache;
 use serde_json::json;
 
@@ -34,6 +34,15 @@ pub struct Save {
     /// Folder for the session
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Replace the session that the folder holds
+    #[arg(long)]
+    force: bool,
+}
+
+impl Save {
+    fn options(&self) -> SaveOptions {
+        SaveOptions::default().with_replace(self.force)
+    }
 }
 
 /// Flags of `apb session ask`.
@@ -49,6 +58,9 @@ pub struct Ask {
     query: String,
     #[command(flatten)]
     prompt: Prompt,
+    /// Go on when document, question and answer are longer than the context the model was made for
+    #[arg(long)]
+    allow_long: bool,
     #[command(flatten)]
     sampling: Sampling,
     #[command(flatten)]
@@ -73,13 +85,15 @@ fn save(args: &Save, output: &Output) -> Result<(), CliError> {
         output,
         |world, output| {
             let work = |prefilled: Prefilled<'_>| save_document(args, prefilled, output);
+            let complete = |options: &mut AnswerOptions, _: &ModelText| complete(args, options);
             prefill::run(reading, NO_QUESTION, world, output, complete, work).map(|_| ())
         },
     )
 }
 
-/// No question is known yet; a hint may be given.
-fn complete(options: &mut AnswerOptions, _: &ModelText) -> Result<(), CliError> {
+/// No question is known yet; a hint may be given. A folder that is taken is refused before the prefill.
+fn complete(args: &Save, options: &mut AnswerOptions) -> Result<(), CliError> {
+    args.options().check(&args.out)?;
     options.max_tokens = 0;
     if options.anchor_query == AnchorQuery::Question {
         options.anchor_query = AnchorQuery::None;
@@ -99,10 +113,10 @@ fn save_document(args: &Save, prefilled: Prefilled<'_>, output: &Output) -> Resu
     } = prefilled;
     processes::discard_at_end(&args.out, request.plan.ranks);
     let fingerprint = source.fingerprint()?;
-    let written = session.prepare_save(&args.out, &fingerprint);
+    let written = session.prepare_save(&args.out, &fingerprint, args.options());
     let written = processes::agree(world, written.map_err(CliError::from))?;
     let bytes = world.all_gather_values(json!(written.bytes()))?;
-    // Rank 0's file makes a session of the others: it comes last.
+    // Rank 0's file makes a session of the others: its process comes last.
     let mut written = Some(written);
     for turn in [false, true] {
         let mine = (world.process() == 0) == turn;
@@ -160,6 +174,7 @@ fn ask(args: &Ask, output: &Output) -> Result<(), CliError> {
     )?;
     let mut options = AnswerOptions {
         prompt: args.prompt.options()?,
+        allow_long: args.allow_long,
         ..AnswerOptions::default()
     };
     let seed = args.strategy.seed;
@@ -167,8 +182,10 @@ fn ask(args: &Ask, output: &Output) -> Result<(), CliError> {
     let query = text.split_query(&args.query, &options.prompt)?;
     let exact_split = query.exact;
     let query = [query.query, query.tail].concat();
+    let document = saved.document().len();
+    let needed = options.check_context(&text.config, document, query.len())?;
     let decoder = prefill::load_weights(&source, args.compute.dtype(), &device, output)?;
-    let following = query.len() + args.sampling.max_tokens;
+    let following = needed - document;
     let mut session = saved.restore(decoder.clone(), following)?;
     let reply = prefill::answer(&text, &mut session, &query, &options, output)?;
     let Reply {

@@ -3,6 +3,7 @@
 #[path = "../../../tests/common/data.rs"]
 mod data;
 mod prompt;
+mod sessions;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -49,7 +49,12 @@ async fn answer(
     Path(name): Path<String>,
     question: String,
 ) -> Result<Body, Refused> {
-    let absent = || (StatusCode::NOT_FOUND, format!("there is no document `{name}`"));
+    let absent = || {
+        (
+            StatusCode::NOT_FOUND,
+            format!("there is no document `{name}`"),
+        )
+    };
     let document = documents.get(&name).ok_or_else(absent)?;
     // Held while a fork is made, not while it answers.
     let mut document = document.lock().unwrap_or_else(PoisonError::into_inner);

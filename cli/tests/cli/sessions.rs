@@ -1,0 +1,150 @@
+//! What a folder of a saved session may hold, and which questions fit a model's context.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+use super::{Scene, bright_day, json, model, refused, stderr};
+
+fn save(scene: &Scene, model: &Path, document: &Path, more: &[&str]) -> Output {
+    let mut args = vec!["session", "save", "--json", "--out", "saved", "--model"];
+    args.extend([model.to_str().expect("UTF-8"), "--document"]);
+    args.push(document.to_str().expect("UTF-8"));
+    scene.apb(&[&args[..], more].concat())
+}
+
+fn ask(scene: &Scene, model: &Path, query: &str, more: &[&str]) -> Output {
+    let mut args = vec!["session", "ask", "--json", "--greedy", "--session", "saved"];
+    args.extend(["--model", model.to_str().expect("UTF-8"), "--query", query]);
+    scene.apb(&[&args[..], more].concat())
+}
+
+fn names(scene: &Scene) -> Vec<String> {
+    let entries = std::fs::read_dir(scene.path("saved")).expect("a folder");
+    let names = entries.map(|entry| entry.expect("an entry").file_name());
+    let mut names: Vec<String> = names
+        .map(|name| name.into_string().expect("UTF-8"))
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_folder_holds_one_saved_session() {
+    let scene = Scene::new();
+    let model = model();
+    let first = scene.file(
+        "first.txt",
+        "It was a bright cold day in April.\n".repeat(8),
+    );
+    let second = scene.file(
+        "second.txt",
+        "The board decided to buy a boiler.\n".repeat(9),
+    );
+    let star = |ranks| ["--method", "star", "--ranks", ranks];
+    let tokens = |output: &Output| json(output)["document_tokens"].clone();
+    let answered = || tokens(&ask(&scene, &model, "What?", &["--max-tokens", "2"]));
+
+    let of_first = tokens(&save(&scene, &model, &first, &star("2")));
+    std::fs::write(scene.path("saved/notes.txt"), "kept").expect("written");
+    let before = names(&scene);
+    // Before a weight is read: there are none here.
+    let weightless = scene.model_with("model.safetensors", None);
+    for model in [&model, &weightless] {
+        for ranks in ["2", "3"] {
+            let taken = save(&scene, model, &second, &star(ranks));
+            refused(&taken, 2, &["saved", "--force"]);
+        }
+    }
+    assert_eq!(names(&scene), before);
+    assert_eq!(answered(), of_first);
+
+    let old = std::fs::read(scene.path("saved/rank-0-of-2.safetensors")).expect("a rank");
+    let force = [&star("3")[..], &["--force"]].concat();
+    let of_second = tokens(&save(&scene, &model, &second, &force));
+    assert_ne!(of_second, of_first);
+    assert_eq!(answered(), of_second);
+    let three = [
+        "notes.txt",
+        "rank-0-of-3.safetensors",
+        "rank-1-of-3.safetensors",
+        "rank-2-of-3.safetensors",
+    ];
+    assert_eq!(names(&scene), three);
+
+    std::fs::write(scene.path("saved/rank-0-of-2.safetensors"), old).expect("written");
+    let both = ["rank-0-of-2.safetensors", "rank-0-of-3.safetensors"];
+    refused(&ask(&scene, &model, "What?", &[]), 2, &both);
+    std::fs::remove_file(scene.path("saved/rank-1-of-3.safetensors")).expect("removed");
+    refused(&ask(&scene, &model, "What?", &[]), 2, &both);
+    save(&scene, &model, &second, &force);
+    assert_eq!(names(&scene), three);
+    assert_eq!(answered(), of_second);
+}
+
+/// The small model made for as many tokens.
+fn model_of_context(scene: &Scene, tokens: usize) -> std::path::PathBuf {
+    let text = std::fs::read_to_string(model().join("config.json")).expect("the fixture");
+    let mut config: Value = serde_json::from_str(&text).expect("JSON");
+    config["max_position_embeddings"] = json!(tokens);
+    scene.model_with("config.json", Some(&config.to_string()))
+}
+
+#[test]
+fn a_question_to_a_saved_session_must_fit_the_context() {
+    let scene = Scene::new();
+    let model = model_of_context(&scene, 1500);
+    json(&save(&scene, &model, &bright_day(&scene), &[]));
+    let long = "x".repeat(200);
+    for (query, tokens, fits) in [
+        ("What month?", "4", true),
+        ("What month?", "200", false),
+        (long.as_str(), "4", false),
+    ] {
+        let ask = |more: &[&str]| {
+            let more = [&["--max-tokens", tokens][..], more].concat();
+            ask(&scene, &model, query, &more)
+        };
+        match fits {
+            true => drop(json(&ask(&[]))),
+            false => refused(&ask(&[]), 2, &["context is 1500", "--allow-long"]),
+        }
+        json(&ask(&["--allow-long"]));
+    }
+}
+
+#[test]
+fn every_question_of_a_chat_must_fit_the_context() {
+    let scene = Scene::new();
+    let model = model_of_context(&scene, 1500);
+    let document = bright_day(&scene);
+    let chat = |more: &[&str]| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_apb"))
+            .args(["chat", "--json", "--greedy", "--max-tokens", "4"])
+            .args(more)
+            .arg("--model")
+            .arg(&model)
+            .arg("--document")
+            .arg(&document)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("apb starts");
+        let questions = format!("What month?\n{}\nWhat day?\n", "x".repeat(200));
+        let mut stdin = child.stdin.take().expect("piped");
+        stdin.write_all(questions.as_bytes()).expect("written");
+        drop(stdin);
+        let output = child.wait_with_output().expect("apb ends");
+        assert!(output.status.success(), "{}", stderr(&output));
+        let answers = String::from_utf8_lossy(&output.stdout).lines().count();
+        (answers, stderr(&output))
+    };
+    let (answers, errors) = chat(&[]);
+    assert_eq!(answers, 2, "{errors}");
+    assert!(errors.contains("context is 1500"), "{errors}");
+    let (answers, errors) = chat(&["--allow-long"]);
+    assert_eq!(answers, 3, "{errors}");
+}
