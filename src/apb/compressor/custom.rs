@@ -57,7 +57,7 @@ mod tests {
         Request, SavedSession, Session, SessionError,
     };
     use crate::kernels::KernelError;
-    use crate::model::{Architecture, Decoder, DecoderConfig, ForwardError};
+    use crate::model::{Architecture, CausalLm, Decoder, DecoderConfig, ForwardError};
     use crate::ranks::RankGroup;
     use crate::text::sampler::{Sampler, SamplerConfig};
 
