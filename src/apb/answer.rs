@@ -161,7 +161,8 @@ pub fn ask(
     observer: &mut dyn Observer,
 ) -> Result<Reply, AnswerError> {
     let cancel = observer.cancel_token();
-    let mut answering = Answering::new(text, session, query, options, &cancel)?;
+    let sampler = sampler(text, options)?;
+    let mut answering = Answering::new(text, session, query, options, sampler, &cancel)?;
     let mut give = |piece: &str| observer.text(piece);
     let reply = loop {
         match answering.step(session, &mut give) {
@@ -190,10 +191,10 @@ impl<'t> Answering<'t> {
         session: &mut Session,
         query: &[u32],
         options: &AnswerOptions,
+        sampler: Sampler,
         cancel: &CancelToken,
     ) -> Result<Self, AnswerError> {
         options.check_context(&text.config, session.document().len(), query.len())?;
-        let sampler = Sampler::new(sampling(text, options)?)?;
         let tokenizer = &text.tokenizer;
         let mut stops = text.stop_tokens_of(&options.prompt)?;
         let own = |id| StopToken {
@@ -337,6 +338,11 @@ impl AnswerText<'_> {
         }
         Ok((self.text, self.ended_by))
     }
+}
+
+/// The sampler that the options, or the model's files, ask for.
+pub(super) fn sampler(model: &ModelText, options: &AnswerOptions) -> Result<Sampler, AnswerError> {
+    Ok(Sampler::new(sampling(model, options)?)?)
 }
 
 /// How tokens are chosen: as asked for, or as the model's files say, whose values are then needed.

@@ -41,12 +41,15 @@ impl Ask<'_> {
         let cancel = self.cancel.child();
         let mut fork = self.document.fork()?;
         let (question, options, token) = (self.question, self.options, cancel.clone());
+        let (sampler, processors) = (self.sampler, self.processors);
         let (sender, pieces) = channel(WAITING);
         runtime.spawn_blocking(move || {
             let ask = Ask {
                 document: &mut fork,
                 question,
                 options,
+                sampler,
+                processors,
                 cancel: token,
             };
             match ask.stream() {

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::Tensor;
 
-use super::answer::{Answering, Reply, ask};
+use super::answer::{Answering, Reply, sampler};
 use super::cancel::CancelToken;
 use super::config::PrefillConfig;
-use super::error::AnswerError;
+use super::error::{AnswerError, SessionError};
 use super::observer::Observer;
 use super::plan::PrefillPlan;
 use super::request::{AnchorQuery, AnswerOptions, Request};
@@ -18,7 +18,7 @@ use super::saved::{SaveOptions, SavedSession};
 use super::session::Session;
 use crate::ranks::RankGroup;
 use crate::text::prompt::PromptOptions;
-use crate::text::sampler::SamplerConfig;
+use crate::text::sampler::{LogitsProcessor, Sampler, SamplerConfig};
 use crate::{LanguageModel, ModelError};
 
 /// How far a prefill is.
@@ -156,7 +156,7 @@ impl<'a> PrefillBuilder<'a> {
         self
     }
 
-    /// Cancels the prefill, which then returns [`SessionError::Cancelled`](super::SessionError::Cancelled).
+    /// Cancels the prefill, which then returns [`SessionError::Cancelled`].
     pub fn cancel(mut self, token: &CancelToken) -> Self {
         self.cancel = token.clone();
         self
@@ -244,6 +244,8 @@ impl DocumentSession {
             options: self.options.clone(),
             document: self,
             question: question.into(),
+            sampler: None,
+            processors: Vec::new(),
             cancel: CancelToken::new(),
         }
     }
@@ -316,12 +318,22 @@ impl DocumentSession {
 
 /// A question that is about to be asked; [`DocumentSession::ask`] makes one.
 #[must_use = "nothing is computed before `run`, `stream`, `logits` or `hidden`"]
-#[derive(Debug)]
 pub struct Ask<'d> {
     pub(super) document: &'d mut DocumentSession,
     pub(super) question: String,
     pub(super) options: AnswerOptions,
+    pub(super) sampler: Option<Sampler>,
+    pub(super) processors: Vec<Box<dyn LogitsProcessor>>,
     pub(super) cancel: CancelToken,
+}
+
+impl fmt::Debug for Ask<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ask")
+            .field("question", &self.question)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'d> Ask<'d> {
@@ -334,6 +346,19 @@ impl<'d> Ask<'d> {
     /// How tokens are chosen, in place of what the model's files say.
     pub fn sampler(mut self, config: SamplerConfig) -> Self {
         self.options.sampler = Some(config);
+        self
+    }
+
+    /// A sampler of one's own, such as one of another random generator, in place of any configuration.
+    pub fn own_sampler(mut self, sampler: Sampler) -> Self {
+        self.sampler = Some(sampler);
+        self
+    }
+
+    /// Changes the logits before each choice: constrained output, penalties, bans. Processors run in the order
+    /// they are given, before temperature, top-k and the like.
+    pub fn processor(mut self, processor: impl LogitsProcessor + 'static) -> Self {
+        self.processors.push(Box::new(processor));
         self
     }
 
@@ -361,7 +386,7 @@ impl<'d> Ask<'d> {
         self
     }
 
-    /// Cancels the question, which then returns [`SessionError::Cancelled`](super::SessionError::Cancelled),
+    /// Cancels the question, which then returns [`SessionError::Cancelled`],
     /// or the answer, which ends with what there is.
     pub fn cancel(mut self, token: &CancelToken) -> Self {
         self.cancel = token.clone();
@@ -374,10 +399,16 @@ impl<'d> Ask<'d> {
     ///
     /// An [`AnswerError`] when the question is empty or too long, or sampling fails.
     pub fn run(self) -> Result<Reply, AnswerError> {
-        let query = self.query()?;
-        let DocumentSession { model, session, .. } = self.document;
-        let mut observer = Cancelling(self.cancel);
-        ask(&model.text, session, &query, &self.options, &mut observer)
+        let mut stream = self.stream()?;
+        loop {
+            match stream.next() {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(error),
+                None => break,
+            }
+        }
+        // A stream that ended without an error has a reply.
+        stream.reply.take().ok_or(SessionError::NoDocument.into())
     }
 
     /// Answers piece by piece, as they are asked for: an iterator of text, whole characters. Dropping it ends
@@ -389,7 +420,13 @@ impl<'d> Ask<'d> {
     pub fn stream(self) -> Result<AnswerStream<'d>, AnswerError> {
         let query = self.query()?;
         let DocumentSession { model, session, .. } = self.document;
-        let answering = Answering::new(&model.text, session, &query, &self.options, &self.cancel)?;
+        let (text, options) = (&model.text, &self.options);
+        let sampler = match self.sampler {
+            Some(sampler) => sampler,
+            None => sampler(text, options)?,
+        };
+        let sampler = sampler.with_processors(self.processors);
+        let answering = Answering::new(text, session, &query, options, sampler, &self.cancel)?;
         Ok(AnswerStream {
             session,
             answering: Some(answering),
@@ -432,15 +469,6 @@ impl<'d> Ask<'d> {
         let text = &self.document.model.text;
         let split = text.split_query(&self.question, &self.options.prompt)?;
         Ok([split.query, split.tail].concat())
-    }
-}
-
-/// Observes nothing but a token.
-struct Cancelling(CancelToken);
-
-impl Observer for Cancelling {
-    fn cancel_token(&self) -> CancelToken {
-        self.0.clone()
     }
 }
 

@@ -226,6 +226,9 @@ fn a_saved_document_answers_as_before() {
     let mut fork = document.fork().unwrap();
     assert_eq!(text(&mut fork, "When?"), answer);
     fork.save(folder.path()).unwrap();
+    let refused = document.save(folder.path());
+    assert!(matches!(refused, Err(AnswerError::Saved(_))), "{refused:?}");
+    document.save_over(folder.path()).unwrap();
     let mut opened = model.open_session(folder.path()).unwrap();
     assert_eq!(opened.tokens(), document.tokens());
     assert_eq!(text(&mut opened, "When?"), answer);

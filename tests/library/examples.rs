@@ -1,6 +1,9 @@
 //! The examples, on a small model.
 
 #[allow(dead_code)]
+#[path = "../../examples/constrained_output.rs"]
+mod constrained_output;
+#[allow(dead_code)]
 #[path = "../../examples/lora.rs"]
 mod lora;
 #[allow(dead_code)]
@@ -45,4 +48,15 @@ fn several_questions_are_answered_alike_by_forks_and_from_disk() {
 fn lora_lowers_the_loss() {
     let losses = lora::fine_tune(MODEL, FILE, 3).unwrap();
     assert!(losses[2] < losses[0], "{losses:?}");
+}
+
+#[test]
+fn a_constrained_answer_is_one_of_the_choices() {
+    let choices = ["everyone", "nobody"].map(String::from);
+    let question = "Who may use it?";
+    let chosen = constrained_output::choose(MODEL, FILE, question, &choices).unwrap();
+    assert!(choices.contains(&chosen), "{chosen}");
+    let other = ["no one at all".to_string()];
+    let only = constrained_output::choose(MODEL, FILE, question, &other).unwrap();
+    assert_eq!(only, other[0]);
 }

@@ -54,7 +54,7 @@ mod tests {
     use crate::apb::compressor::{CompressorError, CompressorSource, ScoreInput};
     use crate::apb::{
         AnswerError, CompressorConfig, Document, Method, Observer, PrefillConfig, PrefillPlan,
-        Request, SavedSession, Session, SessionError,
+        Request, SaveOptions, SavedSession, Session, SessionError,
     };
     use crate::kernels::KernelError;
     use crate::model::{Architecture, CausalLm, Decoder, DecoderConfig, ForwardError};
@@ -90,8 +90,9 @@ mod tests {
         Arc::new(Latest { name, surplus: 0 })
     }
 
-    fn model() -> Decoder {
-        DecoderConfig::new(Architecture::Llama, 64, 32, 48, 2, 4, 2, 8).init(&Device::flex())
+    fn model() -> Arc<Decoder> {
+        let config = DecoderConfig::new(Architecture::Llama, 64, 32, 48, 2, 4, 2, 8);
+        Arc::new(config.init(&Device::flex()))
     }
 
     fn document() -> Document {
@@ -110,17 +111,18 @@ mod tests {
         config.plan(&document(), model.shape()).unwrap()
     }
 
-    fn prefill<'m>(
-        model: &'m Decoder,
+    fn prefill(
+        model: &Arc<Decoder>,
         plan: &PrefillPlan,
         observer: &mut dyn Observer,
-    ) -> Result<Session<'m>, AnswerError> {
+    ) -> Result<Session, AnswerError> {
         let request = Request::from_tokens(document(), plan.clone(), vec![1, 2], 4, TOKENS);
-        let (session, _) = request.prefill(model, RankGroup::local(plan.ranks), observer)?;
+        let (session, _) =
+            request.prefill(model.clone(), RankGroup::local(plan.ranks), observer)?;
         Ok(session)
     }
 
-    fn ask(session: &mut Session<'_>) -> Vec<u32> {
+    fn ask(session: &mut Session) -> Vec<u32> {
         let mut greedy = Sampler::new(SamplerConfig::default()).unwrap();
         let go_on = |_| ControlFlow::Continue(());
         let answer = session.ask(&[1, 2], &mut greedy, &[], 4, go_on);
@@ -164,7 +166,9 @@ mod tests {
         let mut session = prefill(&model, &planned, &mut ()).unwrap();
         let answer = ask(&mut session);
         let folder = tempfile::tempdir().unwrap();
-        session.save(folder.path(), "model").unwrap();
+        session
+            .save(folder.path(), "model", SaveOptions::default())
+            .unwrap();
 
         let saved = SavedSession::open(folder.path()).unwrap();
         let mut stored = saved.plan().clone();
@@ -172,7 +176,7 @@ mod tests {
         let recorded = serde_json::to_string(&stored.compressor).unwrap();
         assert_eq!(recorded, r#"{"custom":{"name":"latest"}}"#);
         // Questions need no compressor.
-        let mut restored = saved.restore(&model, 10).unwrap();
+        let mut restored = saved.restore(model.clone(), 10).unwrap();
         assert_eq!(ask(&mut restored), answer);
 
         let missing = prefill(&model, &stored, &mut ()).unwrap_err();
