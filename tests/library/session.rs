@@ -55,6 +55,32 @@ fn questions_leave_the_session_as_it_was() {
     );
 }
 
+/// Each answer begins without tokens and grows by one.
+#[test]
+fn processors_receive_each_answer_from_its_start() {
+    let model = model();
+    let mut session = session(&model, SessionConfig::new(64));
+    session
+        .prefill(&DOCUMENT, |_, _| ControlFlow::Continue(()))
+        .expect("prefilled");
+    let (sender, seen) = std::sync::mpsc::channel();
+    let mut sampler = Sampler::new(SamplerConfig::default())
+        .expect("greedy")
+        .with_processor(move |so_far: &[u32], logits: &mut [f32]| {
+            logits[so_far.len()] = 1e6;
+            sender.send(so_far.to_vec()).expect("received");
+        });
+    for _ in 0..2 {
+        let go_on = |_| ControlFlow::Continue(());
+        let answer = session.ask(&QUESTION, &mut sampler, &[], 3, go_on);
+        assert_eq!(answer.expect("an answer").tokens, [0, 1, 2]);
+        for expected in [&[][..], &[0], &[0, 1]] {
+            assert_eq!(seen.try_recv().expect("a call"), expected);
+        }
+        assert!(seen.try_recv().is_err());
+    }
+}
+
 #[test]
 fn stop_tokens_end_an_answer_even_as_its_first() {
     let model = model();
