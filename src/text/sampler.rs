@@ -497,8 +497,9 @@ mod tests {
 
     #[test]
     fn processors_receive_prompt_and_answer() {
+        type Calls = Vec<(&'static str, Vec<u32>)>;
         #[derive(Clone, Default)]
-        struct Record(Arc<Mutex<Vec<(&'static str, Vec<u32>)>>>);
+        struct Record(Arc<Mutex<Calls>>);
         impl LogitsProcessor for Record {
             fn observe(&mut self, prompt: &[u32]) {
                 self.0.lock().unwrap().push(("prompt", prompt.to_vec()));

@@ -53,7 +53,10 @@ impl LogitsProcessor for BanTokens {
 /// assert_eq!(answer, [4, 5, 0]);
 /// # Ok::<(), burn_apb::text::sampler::SamplerError>(())
 /// ```
-pub struct AllowTokens(Box<dyn FnMut(&[u32]) -> Vec<u32> + Send>);
+pub struct AllowTokens(Box<Allowed>);
+
+/// From the tokens of the answer so far to those that may come next.
+type Allowed = dyn FnMut(&[u32]) -> Vec<u32> + Send;
 
 impl AllowTokens {
     /// Allows `ids` everywhere.
