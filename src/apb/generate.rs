@@ -198,7 +198,8 @@ impl Generation {
     ) -> Result<Self, SessionError> {
         let prefilled = session.prefilled.as_ref().ok_or(SessionError::NoDocument)?;
         let answer = options.max_tokens.saturating_sub(1);
-        session.fits(prefilled.plan.tokens + question.len() + answer)?;
+        let rows = prefilled.plan.tokens + question.len();
+        session.fits(rows.saturating_add(answer))?;
         session.check("question", question)?;
         session.rewind();
         Ok(Self {

@@ -39,6 +39,14 @@ pub enum AnchorQuery {
 /// What stands for the question while a document is prepared for questions to come.
 const NO_QUESTION: &str = "?";
 
+/// Rows of an answer that memory is allocated for from the start; a longer one makes the cache grow.
+const ANSWER_ROWS: usize = 1024;
+
+/// Rows that memory is allocated for.
+fn allocated(rows: usize, max_tokens: usize) -> usize {
+    rows.saturating_add(max_tokens.min(ANSWER_ROWS))
+}
+
 /// How a question is answered.
 ///
 /// ```
@@ -164,7 +172,8 @@ impl Request {
             exact_split: split.exact,
             control_tokens: spelled.into_iter().collect(),
             max_tokens: options.max_tokens,
-            session: SessionConfig::new(needed.saturating_add(options.headroom))
+            session: SessionConfig::new(allocated(context_rows, options.max_tokens))
+                .with_limit(needed.saturating_add(options.headroom))
                 .with_context(context_rows)
                 .with_chunk(options.chunk),
             compressor: Some(compressor),
@@ -188,7 +197,8 @@ impl Request {
             exact_split: true,
             control_tokens: Vec::new(),
             max_tokens,
-            session: SessionConfig::new(rows + max_tokens)
+            session: SessionConfig::new(allocated(rows, max_tokens))
+                .with_limit(rows.saturating_add(max_tokens))
                 .with_context(rows)
                 .with_chunk(chunk),
             compressor: None,

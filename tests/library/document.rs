@@ -301,3 +301,25 @@ fn heads_of_another_model_are_refused_when_a_document_is_prefilled() {
         "{refused:?}"
     );
 }
+
+#[test]
+fn an_answer_without_a_bound_allocates_what_it_needs() {
+    let model = model();
+    let options = AnswerOptions {
+        max_tokens: usize::MAX,
+        allow_long: true,
+        stop_texts: vec!["e".into(), "a".into(), " ".into(), "o".into(), "i".into()],
+        ..AnswerOptions::default()
+    };
+    let answer = answer_with(&model, TEXT, "When?", &options, &mut ()).unwrap();
+    assert_ne!(answer.completion.stop_reason, StopReason::Length);
+    let mut document = model.prefill(TEXT).limit(usize::MAX).run().unwrap();
+    let ask = document.ask("When?").max_tokens(usize::MAX);
+    let reply = ask
+        .stop_text("e")
+        .stop_text("a")
+        .stop_text(" ")
+        .stop_text("o")
+        .run();
+    assert_ne!(reply.unwrap().completion.stop_reason, StopReason::Length);
+}
