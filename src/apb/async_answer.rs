@@ -38,6 +38,11 @@ impl Ask<'_> {
     /// As [`run`](Ask::run); [`AnswerError::NoRuntime`] outside a tokio runtime. What fails later is an item.
     pub fn async_stream(self) -> Result<AnswerPieces, AnswerError> {
         let runtime = Handle::try_current().map_err(|_| AnswerError::NoRuntime)?;
+        // What is wrong with the question is said now, not by the stream.
+        let query = self.query()?;
+        let config = &self.document.model().text.config;
+        let tokens = self.document.tokens().len();
+        self.options.check_context(config, tokens, query.len())?;
         let cancel = self.cancel.child();
         let mut fork = self.document.fork()?;
         let (question, options, token) = (self.question, self.options, cancel.clone());

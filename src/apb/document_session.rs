@@ -465,7 +465,7 @@ impl<'d> Ask<'d> {
     }
 
     /// The question's tokens, with the template's tail.
-    fn query(&self) -> Result<Vec<u32>, AnswerError> {
+    pub(super) fn query(&self) -> Result<Vec<u32>, AnswerError> {
         let text = &self.document.model.text;
         let split = text.split_query(&self.question, &self.options.prompt)?;
         Ok([split.query, split.tail].concat())
