@@ -162,17 +162,8 @@ pub fn ask(
 ) -> Result<Reply, AnswerError> {
     let cancel = observer.cancel_token();
     let sampler = sampler(text, options)?;
-    let mut answering = Answering::new(text, session, query, options, sampler, &cancel)?;
-    let mut give = |piece: &str| observer.text(piece);
-    let reply = loop {
-        match answering.step(session, &mut give) {
-            Ok(true) => {}
-            Ok(false) => break answering.finish(session, &mut give),
-            Err(error) => break Err(error),
-        }
-    };
-    session.rewind();
-    reply
+    let answering = Answering::new(text, session, query, options, sampler, &cancel)?;
+    answering.run(session, &mut |piece| observer.text(piece))
 }
 
 /// An answer in text, token by token.
@@ -223,6 +214,23 @@ impl<'t> Answering<'t> {
             },
             stops,
         })
+    }
+
+    /// Answers to the end; the session is then as it was before the question.
+    pub(super) fn run(
+        mut self,
+        session: &mut Session,
+        sink: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Reply, AnswerError> {
+        let reply = loop {
+            match self.step(session, sink) {
+                Ok(true) => {}
+                Ok(false) => break self.finish(session, sink),
+                Err(error) => break Err(error),
+            }
+        };
+        session.rewind();
+        reply
     }
 
     /// Computes the next token and gives `sink` the text that it completes; false when the answer has ended.

@@ -14,8 +14,6 @@
 #![doc = include_str!("method.md")]
 
 mod answer;
-#[cfg(feature = "tokio")]
-mod async_answer;
 pub mod attention;
 mod cancel;
 pub mod compressor;
@@ -37,11 +35,11 @@ mod saved;
 mod session;
 
 pub use answer::{Answer, Reply, answer, answer_over, answer_request, answer_with, ask};
-#[cfg(feature = "tokio")]
-pub use async_answer::AnswerPieces;
 pub use attention::{ApbAttention, ApbAttentionConfig};
 pub use cancel::CancelToken;
 pub use config::{CompressorConfig, Document, Method, PrefillConfig, RingLayout, UnknownName};
+#[cfg(feature = "tokio")]
+pub use document_session::AnswerPieces;
 pub use document_session::{AnswerStream, Ask, DocumentSession, PrefillBuilder, PrefillProgress};
 pub use error::{AnswerError, SessionError};
 pub use generate::{AskOptions, Completion, StopReason};

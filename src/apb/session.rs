@@ -197,10 +197,9 @@ impl Session {
         self
     }
 
-    /// The same, growing to `limit` tokens where it must.
-    pub fn with_limit(mut self, limit: usize) -> Self {
+    /// Lets it grow to `limit` tokens where it must.
+    pub fn set_limit(&mut self, limit: usize) {
         self.settings = self.settings.with_limit(limit);
-        self
     }
 
     /// Prefills the document with full attention.

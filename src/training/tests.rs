@@ -206,6 +206,19 @@ fn random_samples(count: usize, rows: usize, vocab: u32) -> Vec<Arc<Sample>> {
         .collect()
 }
 
+/// The losses of one sample under the given heads, without a retention loss.
+fn step(backbone: &Arc<Backbone>, heads: &RetainingHeads, sample: &Arc<Sample>) -> LossOutput {
+    let module = HeadsModule {
+        heads: heads.clone(),
+        context: context(backbone.clone(), 0.0, None),
+    };
+    let item = TrainItem {
+        index: 0,
+        sample: sample.clone(),
+    };
+    InferenceStep::step(&module, item)
+}
+
 #[test]
 fn one_sample_is_overfitted() {
     let (config, backbone) = backbone("llama-gqa");
@@ -223,17 +236,7 @@ fn one_sample_is_overfitted() {
         .expect("a run");
     assert_eq!(trained.rounds.len(), 3);
     assert_eq!(trained.best, 3);
-    let regression = |heads: &RetainingHeads| {
-        let trainer = HeadsModule {
-            heads: heads.clone(),
-            context: context(backbone.clone(), 0.0, None),
-        };
-        let item = TrainItem {
-            index: 0,
-            sample: sample.clone(),
-        };
-        InferenceStep::step(&trainer, item).regression
-    };
+    let regression = |heads: &RetainingHeads| step(&backbone, heads, &sample).regression;
     let device = Device::flex();
     device.seed(recipe.seed);
     let fresh = RetainingHeadsConfig::new()

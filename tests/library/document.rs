@@ -12,6 +12,7 @@ use burn_apb::apb::{
     AnswerError, AnswerOptions, CancelToken, CompressorConfig, DocumentSession, Method,
     PrefillConfig, SessionError, StopReason, answer_with,
 };
+use burn_apb::text::sampler::{BanTokens, Sampler, SamplerConfig};
 
 const TEXT: &str = "It was a bright cold day in April, and the clocks were striking thirteen. \
     Winston Smith, his chin nuzzled into his breast in an effort to escape the vile wind, slipped \
@@ -322,4 +323,50 @@ fn an_answer_without_a_bound_allocates_what_it_needs() {
         .stop_text("o")
         .run();
     assert_ne!(reply.unwrap().completion.stop_reason, StopReason::Length);
+}
+
+#[test]
+fn every_way_in_is_checked_against_the_context() {
+    let model = model();
+    let folder = tempfile::tempdir().unwrap();
+    let mut document = model.prefill(TEXT).run().unwrap();
+    let long = "Who was it? ".repeat(2000);
+    let too_long = |error: AnswerError| matches!(error, AnswerError::TooLong { context: 4096, .. });
+    assert!(too_long(document.ask(&long).run().unwrap_err()));
+    assert!(too_long(document.ask(&long).stream().unwrap_err()));
+    assert!(too_long(document.ask(&long).logits().unwrap_err()));
+    assert!(too_long(document.ask(&long).hidden().unwrap_err()));
+    assert!(too_long(
+        document.ask("Who?").max_tokens(5000).run().unwrap_err()
+    ));
+
+    // A limit of one's own, also where the document comes from disk.
+    document.save(folder.path()).unwrap();
+    let mut opened = model.open_session(folder.path()).unwrap();
+    assert!(too_long(
+        opened.ask("Who?").max_tokens(5000).run().unwrap_err()
+    ));
+    opened.set_limit(6000);
+    let stream = opened.ask("Who?").max_tokens(5000).stream();
+    assert!(stream.is_ok(), "{stream:?}");
+}
+
+#[test]
+fn a_sampler_of_ones_own_takes_the_place_of_the_configuration() {
+    let mut document = model().prefill(TEXT).run().unwrap();
+    let drawn = SamplerConfig {
+        temperature: 2.0,
+        seed: 5,
+        ..SamplerConfig::default()
+    };
+    let by_config = document.ask("When?").sampling(drawn.clone()).max_tokens(12);
+    let by_config = by_config.run().unwrap();
+    let sampler = Sampler::new(drawn).unwrap();
+    let by_sampler = document.ask("When?").sampler(sampler).max_tokens(12);
+    assert_eq!(by_sampler.run().unwrap().text, by_config.text);
+    assert_ne!(by_config.text, text(&mut document, "When?"));
+    let first = by_config.completion.tokens[0];
+    let ask = document.ask("When?").max_tokens(1);
+    let banned = ask.processor(BanTokens::new([first])).run().unwrap();
+    assert_ne!(banned.completion.tokens, [first]);
 }

@@ -185,8 +185,8 @@ fn ask(args: &Ask, output: &Output) -> Result<(), CliError> {
     let document = saved.document().len();
     let needed = options.check_context(&text.config, document, query.len())?;
     let decoder = prefill::load_weights(&source, args.compute.dtype(), &device, output)?;
-    let session = saved.restore(decoder.clone(), query.len())?;
-    let mut session = session.with_limit(needed);
+    let mut session = saved.restore(decoder.clone(), query.len())?;
+    session.set_limit(needed);
     let reply = prefill::answer(&text, &mut session, &query, &options, output)?;
     let Reply {
         completion, stop, ..

@@ -74,6 +74,26 @@ impl Scene {
     }
 }
 
+/// Runs `apb chat --json --greedy` over a document, with one question a line.
+fn chat(model: &Path, document: &Path, questions: &str, more: &[&str]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_apb"))
+        .args(["chat", "--json", "--greedy"])
+        .args(more)
+        .arg("--model")
+        .arg(model)
+        .arg("--document")
+        .arg(document)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("apb starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(questions.as_bytes()).expect("written");
+    drop(stdin);
+    child.wait_with_output().expect("apb ends")
+}
+
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
@@ -601,43 +621,10 @@ fn chat_prefills_once_and_answers_every_line() {
     let scene = Scene::new();
     let document = bright_day(&scene);
     let model = model();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_apb"))
-        .args([
-            "chat",
-            "--json",
-            "--greedy",
-            "--max-tokens",
-            "5",
-            "--method",
-            "apb",
-        ])
-        .args(["--anchor", "120", "--passing", "16", "--model"])
-        .arg(&model)
-        .arg("--document")
-        .arg(&document)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("apb starts");
-    let mut stdin = child.stdin.take().expect("piped");
     // The third is longer than there is room for; the fourth is answered all the same.
     let long = "x".repeat(4000);
     let questions = format!("What month?\n\nWhat day?\n{long}\nWhat month?\n");
-    stdin.write_all(questions.as_bytes()).expect("written");
-    drop(stdin);
-    let output = child.wait_with_output().expect("apb ends");
-    assert!(output.status.success(), "{}", stderr(&output));
-    let answers: Vec<Value> = String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("an object a line"))
-        .collect();
-    assert_eq!(answers.len(), 3, "{answers:?}");
-    assert_eq!(answers[0]["tokens"], answers[2]["tokens"]);
-    assert!(stderr(&output).contains("tokens"), "{}", stderr(&output));
-    let alone = [
-        "--json",
-        "--greedy",
+    let options = [
         "--max-tokens",
         "5",
         "--method",
@@ -647,6 +634,16 @@ fn chat_prefills_once_and_answers_every_line() {
         "--passing",
         "16",
     ];
+    let output = chat(&model, &document, &questions, &options);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let answers: Vec<Value> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("an object a line"))
+        .collect();
+    assert_eq!(answers.len(), 3, "{answers:?}");
+    assert_eq!(answers[0]["tokens"], answers[2]["tokens"]);
+    assert!(stderr(&output).contains("tokens"), "{}", stderr(&output));
+    let alone = [&["--json", "--greedy"][..], &options].concat();
     let alone = json(&scene.generate(&model, &document, "What month?", &alone));
     assert_eq!(answers[0]["tokens"], alone["tokens"]);
 }

@@ -120,31 +120,17 @@ fn every_question_of_a_chat_must_fit_the_context() {
     let scene = Scene::new();
     let model = model_of_context(&scene, 1500);
     let document = bright_day(&scene);
-    let chat = |more: &[&str]| {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_apb"))
-            .args(["chat", "--json", "--greedy", "--max-tokens", "4"])
-            .args(more)
-            .arg("--model")
-            .arg(&model)
-            .arg("--document")
-            .arg(&document)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("apb starts");
-        let questions = format!("What month?\n{}\nWhat day?\n", "x".repeat(200));
-        let mut stdin = child.stdin.take().expect("piped");
-        stdin.write_all(questions.as_bytes()).expect("written");
-        drop(stdin);
-        let output = child.wait_with_output().expect("apb ends");
+    let questions = format!("What month?\n{}\nWhat day?\n", "x".repeat(200));
+    let asked = |more: &[&str]| {
+        let options = [&["--max-tokens", "4"], more].concat();
+        let output = chat(&model, &document, &questions, &options);
         assert!(output.status.success(), "{}", stderr(&output));
         let answers = String::from_utf8_lossy(&output.stdout).lines().count();
         (answers, stderr(&output))
     };
-    let (answers, errors) = chat(&[]);
+    let (answers, errors) = asked(&[]);
     assert_eq!(answers, 2, "{errors}");
     assert!(errors.contains("context is 1500"), "{errors}");
-    let (answers, errors) = chat(&["--allow-long"]);
+    let (answers, errors) = asked(&["--allow-long"]);
     assert_eq!(answers, 3, "{errors}");
 }

@@ -88,17 +88,7 @@ fn training_further_begins_at_the_loss_of_the_heads() {
     let fit = |trainer: HeadsTrainer| trainer.fit([sample.clone()]).expect("a run");
     let new = |recipe| HeadsTrainer::new(backbone.clone()).config(recipe);
     let trained = fit(new(recipe(100).with_round(100).with_alpha(0.0)));
-    let loss_of = |heads: &RetainingHeads| {
-        let trainer = HeadsModule {
-            heads: heads.clone(),
-            context: context(backbone.clone(), 0.0, None),
-        };
-        let item = TrainItem {
-            index: 0,
-            sample: sample.clone(),
-        };
-        InferenceStep::step(&trainer, item).loss
-    };
+    let loss_of = |heads: &RetainingHeads| step(&backbone, heads, &sample).loss;
     // A step's loss is computed before its update: that of the first is the loss of the given heads. Their
     // width, and not the configuration's, is that of the result.
     let one = recipe(1).with_width(16).with_alpha(0.0);

@@ -8,12 +8,12 @@ use futures_core::Stream;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, channel};
 
-use super::cancel::CancelToken;
-use super::document_session::Ask;
-use super::error::AnswerError;
+use super::Ask;
+use crate::apb::cancel::CancelToken;
+use crate::apb::error::AnswerError;
 
-/// Pieces that wait for the one who reads them, at most.
-const WAITING: usize = 16;
+/// Pieces that are buffered, at most.
+const BUFFERED: usize = 16;
 
 /// The pieces of an answer, computed on a blocking thread of the runtime. Dropping it ends the answer.
 pub struct AnswerPieces {
@@ -38,16 +38,13 @@ impl Ask<'_> {
     /// As [`run`](Ask::run); [`AnswerError::NoRuntime`] outside a tokio runtime. What fails later is an item.
     pub fn async_stream(self) -> Result<AnswerPieces, AnswerError> {
         let runtime = Handle::try_current().map_err(|_| AnswerError::NoRuntime)?;
-        // What is wrong with the question is said now, not by the stream.
-        let query = self.query()?;
-        let config = &self.document.model().text.config;
-        let tokens = self.document.tokens().len();
-        self.options.check_context(config, tokens, query.len())?;
+        // A question that cannot be asked is an error here, not an item of the stream.
+        self.query()?;
         let cancel = self.cancel.child();
         let mut fork = self.document.fork()?;
         let (question, options, token) = (self.question, self.options, cancel.clone());
         let (sampler, processors) = (self.sampler, self.processors);
-        let (sender, pieces) = channel(WAITING);
+        let (sender, pieces) = channel(BUFFERED);
         runtime.spawn_blocking(move || {
             let ask = Ask {
                 document: &mut fork,
@@ -65,7 +62,7 @@ impl Ask<'_> {
                         }
                     }
                 }
-                // The one who reads has gone, where this cannot be sent.
+                // Where it cannot be sent, the stream has been dropped.
                 Err(error) => drop(sender.blocking_send(Err(error))),
             }
         });
