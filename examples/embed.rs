@@ -9,7 +9,6 @@
 //! then saves and restores the whole module as a Burn record.
 
 use std::error::Error;
-use std::path::PathBuf;
 
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
@@ -39,13 +38,21 @@ impl Scorer {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut args = std::env::args().skip(1);
-    let folder = PathBuf::from(args.next().ok_or("usage: embed MODEL_DIR TEXT TEXT ...")?);
-    let texts: Vec<String> = args.collect();
-    if texts.is_empty() {
-        return Err("give at least one text after the model's folder".into());
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [folder, first, texts @ ..] = &arguments[..] else {
+        return Err("usage: embed MODEL_DIR TEXT TEXT ...".into());
+    };
+    let texts = [std::slice::from_ref(first), texts].concat();
+    for (number, row) in compare(folder, &texts)?.iter().enumerate() {
+        let row = row.iter().map(|similarity| format!("{similarity:6.3}"));
+        println!("{:>3} {}", number + 1, row.collect::<Vec<_>>().join(" "));
     }
+    Ok(())
+}
 
+/// The similarity of every text to every other. Prints the head's score of each, and of the first once more
+/// from a record.
+pub fn compare(folder: &str, texts: &[String]) -> Result<Vec<Vec<f32>>, Box<dyn Error>> {
     let device = Device::flex();
     let model = LanguageModel::load(folder, &device)?;
     let text = model.text.clone();
@@ -55,20 +62,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
 
     let mut embeddings = Vec::new();
-    for sentence in &texts {
+    let mut scores = Vec::new();
+    for sentence in texts {
         let ids = text.tokenizer.encode(sentence, true)?;
         let embedding = scorer.embed(&ids)?;
         let norm = embedding.clone().square().sum_dim(1).sqrt();
         embeddings.push(embedding / norm);
-        let score = scorer.score(&ids)?.into_scalar::<f32>();
-        println!("score {score:+.3}  {sentence}");
-    }
-    for (i, a) in embeddings.iter().enumerate() {
-        let row = embeddings.iter().map(|b| {
-            let similarity = (a.clone() * b.clone()).sum().into_scalar::<f32>();
-            format!("{similarity:6.3}")
-        });
-        println!("{:>3} {}", i + 1, row.collect::<Vec<_>>().join(" "));
+        scores.push(scorer.score(&ids)?.into_scalar::<f32>());
+        println!("score {:+.3}  {sentence}", scores[scores.len() - 1]);
     }
 
     let folder = tempfile::tempdir()?;
@@ -82,6 +83,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let restored = fresh.load_file(&record);
     let ids = text.tokenizer.encode(&texts[0], true)?;
     let again = restored.score(&ids)?.into_scalar::<f32>();
+    if again != scores[0] {
+        return Err(format!("the record gives {again}, expected {}", scores[0]).into());
+    }
     println!("score {again:+.3}  {} (restored from a record)", texts[0]);
-    Ok(())
+
+    let similarity = |a: &Tensor<2>, b: &Tensor<2>| (a.clone() * b.clone()).sum().into_scalar();
+    let row = |a| embeddings.iter().map(|b| similarity(a, b)).collect();
+    Ok(embeddings.iter().map(row).collect())
 }

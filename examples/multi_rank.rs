@@ -8,9 +8,7 @@
 //! Started alone it answers with as many ranks in its own process.
 
 use burn::tensor::Device;
-use burn_apb::LanguageModel;
-use burn_apb::apb::{AnswerOptions, Method, PrefillConfig, Request, answer_over};
-use burn_apb::ranks::{JoinOptions, World};
+use burn_apb::prelude::*;
 
 /// All ranks, whatever the number of processes.
 const RANKS: usize = 4;
@@ -21,11 +19,28 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("usage: multi_rank MODEL_DIR DOCUMENT QUESTION".into());
     };
 
-    // The only difference to a program of one process: it joins the others. From here on the loss of a
-    // process ends all, and names it.
+    // The only difference to a program of one process: it joins the others.
     let world = World::detect(JoinOptions::default())?;
-    let group = world.group(RANKS)?;
+    match answer(&world, model, document, question) {
+        Ok(answer) if world.process() == 0 => println!("{answer}"),
+        Ok(_) => {}
+        // Where a process was lost the error names it. The others wait for this one no longer than that.
+        Err(error) => {
+            eprintln!("{error}");
+            world.fail(&error.to_string());
+            world.exit(1);
+        }
+    }
+    Ok(world.leave()?)
+}
 
+/// The answer, by all processes of the world together.
+pub fn answer(
+    world: &World,
+    model: &str,
+    document: &str,
+    question: &str,
+) -> Result<String, Box<dyn std::error::Error>> {
     let model = LanguageModel::load(model, &Device::flex())?;
     let document = std::fs::read_to_string(document)?;
     let options = AnswerOptions {
@@ -34,9 +49,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ..AnswerOptions::default()
     };
     let request = Request::new(&model.text, &document, question, &options)?;
-    let answer = answer_over(group, &model, &request, &options, &mut ())?;
-    if world.process() == 0 {
-        println!("{}", answer.text);
-    }
-    Ok(world.leave()?)
+    let group = world.group(RANKS)?;
+    Ok(answer_over(group, &model, &request, &options, &mut ())?.text)
 }

@@ -8,8 +8,7 @@ use std::error::Error;
 use std::io::Write;
 
 use burn::tensor::Device;
-use burn_apb::LanguageModel;
-use burn_apb::apb::CancelToken;
+use burn_apb::prelude::*;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -4,9 +4,8 @@
 use std::error::Error;
 
 use burn::tensor::Device;
-use burn_apb::LanguageModel;
+use burn_apb::prelude::*;
 use burn_apb::training::data::TextSample;
-use burn_apb::training::{HeadsTrainer, Sample, TrainHeadsConfig};
 
 fn losses(folder: &str) -> Result<[f64; 2], Box<dyn Error>> {
     let model = LanguageModel::load(folder, &Device::flex())?;

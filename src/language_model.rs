@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, FloatDType};
 
-use crate::checkpoint::source::{ModelSource, SourceError};
 use crate::checkpoint::{
     self, ConfigError, LoadOptions, LoadReport, Progress, WeightsError, module_path,
 };
+use crate::checkpoint::{ModelSource, SourceError};
 use crate::model::{Decoder, DecoderConfig};
 use crate::text::chat_template::{ChatTemplate, ChatTemplateError, ChatTemplates, RenderOptions};
 use crate::text::generation_config::{GenerationConfig, GenerationConfigError};

@@ -17,6 +17,8 @@
 //! # }
 //! ```
 //!
+//! [`prelude`] holds what an application needs.
+//!
 //! | to | use |
 //! |---|---|
 //! | load a model | [`LanguageModel`] |
@@ -56,6 +58,7 @@ pub mod hex;
 pub mod kernels;
 mod language_model;
 pub mod model;
+pub mod prelude;
 pub mod ranks;
 pub mod text;
 #[cfg(feature = "train")]

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::FloatDType;
 use burn_apb::checkpoint::gguf::GgufError;
-use burn_apb::checkpoint::source::{ModelSource, SourceError};
 use burn_apb::checkpoint::{
     Checkpoint, ConvertError, FolderError, StoredType, WeightsError, convert,
 };
+use burn_apb::checkpoint::{ModelSource, SourceError};
 use burn_apb::hex::encode;
 use burn_apb::text::chat_template::{ChatMessage, ChatTemplate, RenderOptions};
 use candle_core::quantized::gguf_file::{self, Value};
@@ -204,11 +204,7 @@ fn model(metadata: &[(String, Value)]) -> Model {
 }
 
 fn values(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
-    let bytes = checkpoint
-        .tensor(name, FloatDType::F32)
-        .unwrap()
-        .into_bytes()
-        .unwrap();
+    let bytes = checkpoint.read(name, FloatDType::F32).unwrap().into_bytes();
     bytes
         .chunks_exact(4)
         .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
@@ -268,13 +264,7 @@ fn every_stored_type_reads_as_gguf_py_dequantises_it() {
     let expected = expected.as_object().unwrap();
     assert_eq!(expected.len(), 30);
     for (name, expected) in expected {
-        let read = |dtype| {
-            checkpoint
-                .tensor(name, dtype)
-                .unwrap()
-                .into_bytes()
-                .unwrap()
-        };
+        let read = |dtype| checkpoint.read(name, dtype).unwrap().into_bytes();
         let exact = read(FloatDType::F32);
         assert_eq!(
             encode(&Sha256::digest(&exact[..])),
@@ -306,10 +296,9 @@ fn half_types_are_rounded_from_the_dequantised_values() {
     let name = "model.layers.0.self_attn.q_proj.weight";
     let exact = values(&checkpoint, name);
     let halves = checkpoint
-        .tensor(name, FloatDType::BF16)
+        .read(name, FloatDType::BF16)
         .unwrap()
-        .into_bytes()
-        .unwrap();
+        .into_bytes();
     for (found, exact) in halves.chunks_exact(2).zip(exact) {
         assert_eq!(
             half::bf16::from_le_bytes([found[0], found[1]]),
@@ -925,13 +914,7 @@ fn a_converted_folder_holds_the_same_bits() {
 
         let folder = Checkpoint::open(&out).unwrap();
         for info in gguf.tensors() {
-            let bytes = |c: &Checkpoint| {
-                c.tensor(&info.name, dtype)
-                    .unwrap()
-                    .into_bytes()
-                    .unwrap()
-                    .to_vec()
-            };
+            let bytes = |c: &Checkpoint| c.read(&info.name, dtype).unwrap().into_bytes().to_vec();
             assert_eq!(folder.info(&info.name).unwrap().shape, info.shape);
             assert!(bytes(&folder) == bytes(&gguf), "{} as {dtype:?}", info.name);
         }

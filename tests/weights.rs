@@ -8,7 +8,7 @@ use burn::nn::{
     Embedding, EmbeddingConfig, Linear, LinearConfig, LinearLayout, RmsNorm, RmsNormConfig,
 };
 use burn::tensor::{DType, Device, FloatDType, Tensor};
-use burn_apb::checkpoint::source::ModelSource;
+use burn_apb::checkpoint::ModelSource;
 use burn_apb::checkpoint::{
     Checkpoint, LoadOptions, LoadReport, LoadWarning, StoredType, WeightsError, load, module_path,
 };
@@ -192,8 +192,8 @@ fn shares_the_mapped_file_where_the_types_are_equal() {
     let tensors = tensors(false);
     let (_folder, checkpoint) = folder(&tensors);
     let address = |name: &str| {
-        let tensor = checkpoint.tensor(name, FloatDType::F32).unwrap();
-        tensor.into_bytes().unwrap().as_ptr()
+        let data = checkpoint.read(name, FloatDType::F32).unwrap();
+        data.as_bytes().as_ptr()
     };
     let expected = (
         address("model.embed_tokens.weight"),
@@ -267,11 +267,7 @@ fn what_was_converted_does_not_stay_in_memory_twice() {
             .parse::<usize>()
             .unwrap()
     };
-    let shared = checkpoint
-        .tensor("a", FloatDType::F32)
-        .unwrap()
-        .into_bytes()
-        .unwrap();
+    let shared = checkpoint.read("a", FloatDType::F32).unwrap().into_bytes();
     assert_eq!(
         shared.iter().filter(|&&byte| byte != 0).count(),
         2 * ELEMENTS
@@ -282,11 +278,7 @@ fn what_was_converted_does_not_stay_in_memory_twice() {
         resident()
     );
     drop(shared);
-    let halves = checkpoint
-        .tensor("a", FloatDType::F16)
-        .unwrap()
-        .into_bytes()
-        .unwrap();
+    let halves = checkpoint.read("a", FloatDType::F16).unwrap().into_bytes();
     assert_eq!(halves.len(), 2 * ELEMENTS);
     assert!(
         resident() <= 1 << 20,
@@ -294,11 +286,7 @@ fn what_was_converted_does_not_stay_in_memory_twice() {
         resident()
     );
     // And what was released reads the same again.
-    let again = checkpoint
-        .tensor("a", FloatDType::F32)
-        .unwrap()
-        .into_bytes()
-        .unwrap();
+    let again = checkpoint.read("a", FloatDType::F32).unwrap().into_bytes();
     assert_eq!(
         again.iter().filter(|&&byte| byte != 0).count(),
         2 * ELEMENTS

@@ -8,10 +8,13 @@ use burn_apb::ModelError;
 use burn_apb::apb::compressor::CompressorError;
 use burn_apb::apb::heads::{ConvertHeadsError, HeadsError};
 use burn_apb::apb::{AnswerError, SavedError, SessionError};
+use burn_apb::checkpoint::SourceError;
 use burn_apb::checkpoint::hub::HubError;
-use burn_apb::checkpoint::source::SourceError;
 use burn_apb::checkpoint::{ConvertError, FolderError};
-use burn_apb::ranks::{RANK_FAILED, RankError};
+use burn_apb::ranks::RankError;
+
+/// The exit code of a process that ends because a rank failed.
+pub const RANK_FAILED: i32 = 4;
 
 /// The exit codes of `apb`; 0 is success.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

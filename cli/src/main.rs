@@ -9,6 +9,7 @@ mod interrupt;
 mod memory;
 mod output;
 mod processes;
+mod terminate;
 
 use std::process::ExitCode;
 

@@ -7,12 +7,13 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use burn_apb::apb::discard_unfinished;
-use burn_apb::ranks::{Environment, JoinOptions, Peer, RANK_FAILED, RankError, World, end_process};
+use burn_apb::ranks::{Environment, JoinOptions, Peer, RankError, World};
 use serde_json::{Value, json};
 
 use crate::args::{Compute, Processes};
-use crate::error::CliError;
+use crate::error::{CliError, RANK_FAILED};
 use crate::output::Output;
+use crate::terminate::{self, end_process};
 
 /// This process's own log, with `--rank-logs`.
 static LOG: OnceLock<Mutex<File>> = OnceLock::new();
@@ -73,10 +74,15 @@ pub fn run(
             .rendezvous
             .clone()
             .or_else(|| environment.rendezvous.clone()),
-        on_failure: Box::new(|me, error| {
-            print_error(&me.to_string(), error);
+        on_failure: Some(Box::new(|reporter, error| {
+            let me = reporter
+                .peer()
+                .map_or_else(String::new, |me| me.to_string());
+            print_error(&me, error);
             discard();
-        }),
+            reporter.exit(RANK_FAILED);
+        })),
+        terminated: terminate::flag(),
     };
     let mut world = match World::join(&environment, options) {
         Ok(world) => world,
@@ -91,11 +97,11 @@ pub fn run(
     report_panics(&world);
     log(&format!(
         "{} joined {} processes",
-        world.peer(world.process()),
+        world.me(),
         world.processes()
     ));
     let result = work(&mut world, &output);
-    let me = world.peer(world.process()).to_string();
+    let me = world.me().to_string();
     let Err(error) = result.and_then(|()| Ok(world.leave()?)) else {
         return Ok(());
     };
@@ -115,8 +121,7 @@ pub fn run(
     }
     print_error(&me, &error);
     discard();
-    world.abort();
-    end_process(RANK_FAILED)
+    world.exit(RANK_FAILED)
 }
 
 /// Prints the error that ends this process, and writes it to its log; one write, so that lines of
@@ -139,7 +144,7 @@ fn report_panics(world: &World) {
         if std::thread::current().id() == main {
             reporter.fail(&format!("it panicked: {panic}"));
             discard();
-            reporter.abort();
+            reporter.exit(RANK_FAILED);
         }
     }));
 }
@@ -175,7 +180,7 @@ pub fn agree<T>(world: &mut World, mine: Result<T, CliError>) -> Result<T, CliEr
         ));
     }
     Err(CliError::rank(RankError::Failed {
-        peer: Box::new(world.peer(failed)),
+        peer: Box::new(world.peers().swap_remove(failed)),
         reason: text,
     })
     .known())
@@ -215,14 +220,17 @@ pub fn compare(world: &mut World, fingerprint: &[(&str, Option<String>)]) -> Res
 /// The measurements of every process, with its ranks, host and process id.
 pub fn reports(world: &mut World, mine: Value) -> Result<Vec<Value>, CliError> {
     let all = world.all_gather_values(mine)?;
-    let named = all.into_iter().enumerate().map(|(process, mut report)| {
-        let Peer {
-            ranks, host, pid, ..
-        } = world.peer(process);
-        report["ranks"] = json!(ranks.collect::<Vec<_>>());
-        report["host"] = json!(host);
-        report["pid"] = json!(pid);
-        report
-    });
+    let named = all
+        .into_iter()
+        .zip(world.peers())
+        .map(|(mut report, peer)| {
+            let Peer {
+                ranks, host, pid, ..
+            } = peer;
+            report["ranks"] = json!(ranks.collect::<Vec<_>>());
+            report["host"] = json!(host);
+            report["pid"] = json!(pid);
+            report
+        });
     Ok(named.collect())
 }

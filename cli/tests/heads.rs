@@ -14,7 +14,7 @@ use burn_apb::apb::heads::{
     RetainingHeadsConfig, convert_heads,
 };
 use burn_apb::checkpoint::Checkpoint;
-use burn_apb::checkpoint::source::ModelSource;
+use burn_apb::checkpoint::ModelSource;
 use burn_apb::model::DecoderConfig;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 
@@ -438,12 +438,8 @@ fn pytorch_files_become_the_same_heads() {
             let info = checkpoint.info(&tensor).expect("named as the heads are");
             assert_eq!(info.shape, if m == 1 { [6, 32] } else { [2, 6] });
             assert_eq!(info.stored.to_string(), format!("{dtype:?}"), "{name}");
-            let bytes = checkpoint.tensor(&tensor, FloatDType::F32).unwrap();
-            let bytes = bytes.into_bytes().unwrap();
-            let found: Vec<f32> = bytes
-                .chunks_exact(4)
-                .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
-                .collect();
+            let data = checkpoint.read(&tensor, FloatDType::F32).unwrap();
+            let found: Vec<f32> = data.try_into_vec().unwrap();
             assert_eq!(found, expected(k, found.len()), "{name} {tensor}");
         }
         // What Python's safetensors reads too.

@@ -14,7 +14,7 @@
 #![doc = include_str!("method.md")]
 
 mod answer;
-pub mod attention;
+mod attention;
 mod cancel;
 pub mod compressor;
 mod config;
@@ -35,7 +35,7 @@ mod saved;
 mod session;
 
 pub use answer::{Answer, Reply, answer, answer_over, answer_request, answer_with, ask};
-pub use attention::{ApbAttention, ApbAttentionConfig};
+pub use attention::{AnchorHeads, ApbAttention, ApbAttentionConfig, PrefillPass, QueryPass};
 pub use cancel::CancelToken;
 pub use config::{CompressorConfig, Document, Method, PrefillConfig, RingLayout, UnknownName};
 #[cfg(feature = "tokio")]
@@ -46,7 +46,7 @@ pub use generate::{AskOptions, Completion, StopReason};
 pub use layout::{AnchorSource, Layout, RankRows};
 pub use logprobs::TokenLogprobs;
 pub use observer::{Observer, Part};
-pub use passing::{POOL, Selection};
+pub use passing::Selection;
 pub use plan::{PlanError, PrefillPlan};
 pub use request::{AnchorQuery, AnswerOptions, Request};
 pub use saved::{PreparedSave, SaveOptions, SavedError, SavedSession, discard_unfinished};

@@ -9,7 +9,7 @@ use super::host;
 use crate::kernels::{KernelError, RowChoice, gather_rows, select_rows};
 
 /// Window of the max pooling along the rows: a row is kept for the sake of its neighbours.
-pub const POOL: usize = 5;
+pub(crate) const POOL: usize = 5;
 
 /// The rows that one rank passes on. They stay on the device until they are read.
 #[derive(Debug, Clone)]

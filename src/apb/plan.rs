@@ -187,7 +187,7 @@ impl PrefillConfig {
                 let query = document.anchor_query.len();
                 let (anchor, passing) = default_lengths(plan.block(), document.prefix, query);
                 plan.anchor = self.anchor.unwrap_or(anchor.min(tokens + query));
-                plan.anchor_query = document.prefix..document.prefix + query;
+                plan.anchor_query = document.prefix..document.prefix.saturating_add(query);
                 plan.passing = self
                     .passing
                     .unwrap_or_else(|| passing.min(plan.fewest_selectable()));
@@ -203,13 +203,14 @@ impl PrefillConfig {
 fn default_lengths(block: usize, prefix: usize, query: usize) -> (usize, usize) {
     let anchor = (block / BLOCKS_PER_ANCHOR).min(MAX_DEFAULT_LENGTH);
     let passing = (block / BLOCKS_PER_PASSING).min(MAX_DEFAULT_LENGTH);
-    (anchor.max(2 * (prefix + query)), passing)
+    let least = prefix.saturating_add(query).saturating_mul(2);
+    (anchor.max(least), passing)
 }
 
 impl PrefillPlan {
     /// Tokens of a block, `l_b = ceil(n / H)`; the last rank's may be shorter.
     pub fn block(&self) -> usize {
-        self.tokens.div_ceil(self.ranks)
+        self.tokens.div_ceil(self.ranks.max(1))
     }
 
     /// The document's first token that is in no rank's anchor.
@@ -218,28 +219,33 @@ impl PrefillPlan {
         self.anchor.saturating_sub(self.anchor_query.len())
     }
 
-    /// The document rows that rank `rank` may pass on; only ranks before the last do.
+    /// The document rows that rank `rank` may pass on; only ranks before the last do. None where the plan has
+    /// no such rank.
     pub fn selectable(&self, rank: usize) -> Range<usize> {
-        let start = rank * self.block();
-        let end = (start + self.block()).min(self.tokens);
+        let start = rank.saturating_mul(self.block()).min(self.tokens);
+        let end = start.saturating_add(self.block()).min(self.tokens);
         match rank {
             0 => self.first_selectable().clamp(start, end)..end,
             _ => start..end,
         }
     }
 
-    /// The document ranges that rank `rank` owns, in the order it holds them.
+    /// The document ranges that rank `rank` owns, in the order it holds them; none where the plan has no such
+    /// rank.
     pub fn owned(&self, rank: usize) -> Vec<Range<usize>> {
+        if rank >= self.ranks {
+            return Vec::new();
+        }
         if self.method == Method::Ring && self.ring_layout == RingLayout::Zigzag {
-            let chunks = 2 * self.ranks;
+            let chunks = self.ranks.saturating_mul(2);
             // Sizes that differ by one at most: equal work is what this layout is for.
-            let at = |chunk: usize| chunk * self.tokens / chunks;
+            let at = |chunk: usize| (chunk as u128 * self.tokens as u128 / chunks as u128) as usize;
             return [rank, chunks - 1 - rank]
                 .map(|chunk| at(chunk)..at(chunk + 1))
                 .to_vec();
         }
-        let start = (rank * self.block()).min(self.tokens);
-        let end = (start + self.block()).min(self.tokens);
+        let start = rank.saturating_mul(self.block()).min(self.tokens);
+        let end = start.saturating_add(self.block()).min(self.tokens);
         std::iter::once(start..end).collect()
     }
 
@@ -268,6 +274,31 @@ impl PrefillPlan {
         Ok(())
     }
 
+    /// Checks a plan again that may have been changed, or read, since it was made.
+    pub(super) fn check(&self, heads: usize) -> Result<(), PlanError> {
+        if self.tokens == 0 {
+            return Err(PlanError::EmptyDocument);
+        }
+        if self.ranks == 0 {
+            return Err(PlanError::NoRanks);
+        }
+        self.check_ranks(heads)?;
+        let expected = match self.method {
+            Method::Apb => return self.check_lengths(),
+            Method::Star => self.block(),
+            Method::Full | Method::Ring | Method::Ulysses => 0,
+        };
+        match self.anchor == expected {
+            true => Ok(()),
+            false => Err(PlanError::AnchorTooLong {
+                anchor: self.anchor,
+                needed: self.anchor,
+                tokens: self.tokens,
+                nearest: expected,
+            }),
+        }
+    }
+
     fn fewest_selectable(&self) -> usize {
         (0..self.ranks - 1)
             .map(|rank| self.selectable(rank).len())
@@ -280,7 +311,7 @@ impl PrefillPlan {
         let zigzag = self.method == Method::Ring && self.ring_layout == RingLayout::Zigzag;
         let rows = |ranks: usize| match zigzag {
             true => 2 * ranks <= self.tokens,
-            false => (ranks - 1) * self.tokens.div_ceil(ranks) < self.tokens,
+            false => (ranks - 1).saturating_mul(self.tokens.div_ceil(ranks)) < self.tokens,
         };
         let split = |ranks: usize| self.method != Method::Ulysses || heads.is_multiple_of(ranks);
         // No more ranks than tokens can work, so a wild number costs no wild search.
@@ -308,7 +339,7 @@ impl PrefillPlan {
         if self.compressor == CompressorConfig::QueryAware && query == 0 {
             return Err(PlanError::QueryAwareWithoutQuery);
         }
-        let shortest = offset + query;
+        let shortest = offset.saturating_add(query);
         if query > anchor {
             return Err(PlanError::AnchorQueryTooLong {
                 query,

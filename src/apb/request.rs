@@ -13,7 +13,7 @@ use super::observer::Observer;
 use super::plan::PrefillPlan;
 use super::session::{DEFAULT_PREFILL_CHUNK, Session, SessionConfig};
 use crate::ModelText;
-use crate::checkpoint::source::ModelSource;
+use crate::checkpoint::ModelSource;
 use crate::model::{AttentionShape, CausalLm};
 use crate::ranks::{RankError, RankGroup};
 use crate::text::prompt::PromptOptions;

@@ -148,13 +148,15 @@ impl Prefilled {
     }
 
     /// Makes room for `rows` more that follow, of at most `limit` in all.
-    fn make_room(&mut self, rows: usize, limit: usize) {
+    fn make_room(&mut self, rows: usize, limit: usize) -> Result<(), SessionError> {
         let needed = self.base() + self.following + rows;
         if needed > self.cache.capacity() {
             let most = self.base() + limit.saturating_sub(self.plan.tokens);
             let grown = needed + GROWTH.max(needed / 8);
-            self.cache.reserve(grown.min(most).max(needed));
+            let reserved = self.cache.reserve(grown.min(most).max(needed));
+            reserved.map_err(ForwardError::from)?;
         }
+        Ok(())
     }
 
     /// Drops rows that follow, but for the first `following`.
@@ -243,6 +245,13 @@ impl Session {
         let tokens = document.tokens.len();
         self.fits(tokens)?;
         same("tokens", plan.tokens, tokens)?;
+        plan.check(self.model.shape().heads)?;
+        let query = &plan.anchor_query;
+        same(
+            "end of the anchor's query",
+            query.end,
+            query.end.max(query.start),
+        )?;
         same(
             "tokens in the anchor's query",
             plan.anchor_query.len(),
@@ -260,7 +269,8 @@ impl Session {
         let model = self.model.as_ref();
         let dtype = model.dtype().into();
         let capacity = local + following;
-        let mut cache = KvCache::new(model.shape(), 1, capacity, dtype, &model.device());
+        let cache = KvCache::new(model.shape(), 1, capacity, dtype, &model.device());
+        let mut cache = cache.map_err(ForwardError::from)?;
         Prefill {
             model,
             rope: &model.rope(self.settings.context()),
@@ -359,7 +369,7 @@ impl Session {
         let device = model.device();
         let prefilled = self.prefilled.as_mut().ok_or(SessionError::NoDocument)?;
         if self.group.owns_last() {
-            prefilled.make_room(tokens.len(), self.settings.limit);
+            prefilled.make_room(tokens.len(), self.settings.limit)?;
         }
         let start = prefilled.plan.tokens + prefilled.following;
         let rope = model.rope(end.max(self.settings.context()));
@@ -427,14 +437,15 @@ impl Session {
         let prefilled = self.prefilled.as_mut().ok_or(SessionError::NoDocument)?;
         let tail = |rows: usize| {
             let dtype = model.dtype().into();
-            KvCache::new(model.shape(), 1, rows, dtype, &model.device())
+            let tail = KvCache::new(model.shape(), 1, rows, dtype, &model.device());
+            tail.map_err(ForwardError::from)
         };
         let document = match &prefilled.shared {
             Some(document) => document.clone(),
             None => {
                 // What follows the document moves behind the shared part.
                 let (local, following) = (prefilled.local, prefilled.following);
-                let mut own = tail(following + GROWTH);
+                let mut own = tail(following + GROWTH)?;
                 for layer in 0..own.layers() {
                     if following == 0 {
                         break;
@@ -453,7 +464,7 @@ impl Session {
         let forked = Prefilled {
             document: prefilled.document.clone(),
             plan: prefilled.plan.clone(),
-            cache: tail(GROWTH),
+            cache: tail(GROWTH)?,
             shared: Some(document),
             local: prefilled.local,
             following: 0,
@@ -488,7 +499,7 @@ impl Session {
 }
 
 /// A plan and what it is used for must be of the same sizes.
-fn same(what: &'static str, planned: usize, found: usize) -> Result<(), SessionError> {
+pub(super) fn same(what: &'static str, planned: usize, found: usize) -> Result<(), SessionError> {
     match planned == found {
         true => Ok(()),
         false => Err(SessionError::OtherPlan {

@@ -15,7 +15,6 @@ use super::listing::name_of;
 use super::progress::Progress;
 use super::reader::Checkpoint;
 use super::safetensors::encode;
-use super::tensor::read_error;
 
 /// What a conversion wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,10 +143,9 @@ fn write_tensors(
     write_file(path, |file| {
         file.write_all(&header).map_err(failed)?;
         for info in checkpoint.tensors() {
-            let bytes = checkpoint.tensor(&info.name, dtype)?.into_bytes();
-            let bytes = bytes.map_err(|error| read_error(info, error.to_string()))?;
-            file.write_all(&bytes).map_err(failed)?;
-            done += bytes.len() as u64;
+            let data = checkpoint.read(&info.name, dtype)?;
+            file.write_all(data.as_bytes()).map_err(failed)?;
+            done += data.as_bytes().len() as u64;
             progress(Progress::new(&info.name, done, total));
         }
         Ok(())

@@ -2,7 +2,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `source` | [`ModelSource`](source::ModelSource): a model's files, whatever they are |
+//! | `source` | [`ModelSource`]: a model's files, whatever they are |
 //! | `local`, `lfs` | what a given folder is: a model, a hub cache, broken links, Git LFS pointers |
 //! | `hub` | models by name, fetched into a cache (feature `hub`) |
 //! | `config` | `config.json` to a [`DecoderConfig`](crate::model::DecoderConfig) |
@@ -28,13 +28,16 @@ mod fingerprint;
 #[cfg(any(feature = "gguf", feature = "hub"))]
 mod folder;
 #[cfg(feature = "gguf")]
+#[doc(hidden)]
 pub mod gguf;
 #[cfg(feature = "hub")]
 pub mod hub;
+#[doc(hidden)]
 pub mod index;
-pub mod lfs;
+mod lfs;
 mod listing;
 mod load;
+#[doc(hidden)]
 pub mod local;
 mod mapped;
 mod mismatch;
@@ -42,9 +45,10 @@ mod plan;
 mod progress;
 mod reader;
 mod report;
+#[doc(hidden)]
 pub mod safetensors;
 mod shards;
-pub mod source;
+mod source;
 mod tensor;
 mod tying;
 
@@ -53,15 +57,19 @@ pub use config::ConfigError;
 pub use convert::{ConvertError, ConvertReport, convert};
 pub use error::WeightsError;
 pub use file::{FileError, UnfinishedFile, write_file};
-pub use fingerprint::{FINGERPRINT_SLICE, FINGERPRINT_SLICES};
 #[cfg(any(feature = "gguf", feature = "hub"))]
 pub use folder::FolderError;
-pub use index::SINGLE_FILE;
+#[cfg(feature = "gguf")]
+pub use gguf::GgufError;
+pub use index::IndexError;
 pub use load::{load, module_path};
+pub use local::LocalError;
 pub use mismatch::{Mismatch, Missing, Unexpected, WrongShape, WrongType};
 pub use progress::Progress;
 pub use reader::Checkpoint;
 pub use report::{LoadOptions, LoadReport, LoadWarning, ShardNotes};
+pub use safetensors::HeaderError;
+pub use source::{ModelSource, SourceError};
 pub use tensor::{StoredType, TensorInfo};
 pub use tying::resolve_tying;
 
@@ -69,5 +77,3 @@ pub(crate) use listing::{first, listing_with};
 pub(crate) use safetensors::encode;
 #[cfg(feature = "pytorch")]
 pub(crate) use shards::open_index;
-#[cfg(feature = "pytorch")]
-pub(crate) use tensor::read_error;

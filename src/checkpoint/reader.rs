@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::store::burn_pack::{Error as PackError, Tensor as PackTensor};
-use burn::tensor::{DType, FloatDType};
+use burn::tensor::{DType, FloatDType, TensorData};
 
 use super::elements;
 use super::error::WeightsError;
@@ -224,17 +224,48 @@ impl Checkpoint {
         self.gguf.as_deref()
     }
 
-    /// A tensor of the requested type, whose data is read with its bytes.
+    /// The elements of a tensor in the requested type.
     ///
     /// Where the stored type is the requested one, the bytes are the mapped file itself. Otherwise they are
-    /// converted, rounding to nearest even, or dequantised, into memory of their own. Reading
-    /// never panics.
+    /// converted, rounding to nearest even, or dequantised, into memory of their own.
     ///
     /// # Errors
     ///
     /// No tensor of that name; a stored type that is not a float; a requested type other than
-    /// f32, f16 and bf16.
-    pub fn tensor(&self, name: &str, dtype: FloatDType) -> Result<PackTensor, WeightsError> {
+    /// f32, f16 and bf16; data that cannot be read.
+    pub fn read(&self, name: &str, dtype: FloatDType) -> Result<TensorData, WeightsError> {
+        let (info, data, _) = self.find(name, dtype)?;
+        let bytes = data
+            .read(dtype)
+            .map_err(|reason| read_error(info, reason))?;
+        let shape = info.shape.clone();
+        Ok(TensorData::from_bytes(bytes, shape, dtype.into()))
+    }
+
+    /// As [`read`](Self::read), with the data read when it is asked for.
+    pub(super) fn tensor(&self, name: &str, dtype: FloatDType) -> Result<PackTensor, WeightsError> {
+        let (info, data, byte_len) = self.find(name, dtype)?;
+        let (data, failed) = (data.clone(), info.clone());
+        Ok(PackTensor::deferred(
+            info.name.clone(),
+            DType::from(dtype),
+            info.shape.clone(),
+            None,
+            byte_len,
+            move || {
+                data.read(dtype).map_err(|message| {
+                    PackError::ValidationError(read_error(&failed, message).to_string())
+                })
+            },
+        ))
+    }
+
+    /// A tensor that can be read as `dtype`, and its bytes in that type.
+    fn find(
+        &self,
+        name: &str,
+        dtype: FloatDType,
+    ) -> Result<(&TensorInfo, &Data, usize), WeightsError> {
         let Some(&at) = self.by_name.get(name) else {
             let nearest = nearest(name, self.tensors().map(|info| info.name.as_str()));
             return Err(WeightsError::NoSuchTensor {
@@ -259,19 +290,7 @@ impl Checkpoint {
                 format!("shape {:?} does not fit into memory", info.shape),
             ));
         };
-        let (data, failed) = (data.clone(), info.clone());
-        Ok(PackTensor::deferred(
-            info.name.clone(),
-            DType::from(dtype),
-            info.shape.clone(),
-            None,
-            byte_len,
-            move || {
-                data.read(dtype).map_err(|message| {
-                    PackError::ValidationError(read_error(&failed, message).to_string())
-                })
-            },
-        ))
+        Ok((info, data, byte_len))
     }
 }
 

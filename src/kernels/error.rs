@@ -52,6 +52,14 @@ pub enum KernelError {
         /// Another.
         other: String,
     },
+    /// A token without an embedding.
+    #[error("token {id} is not among the {rows} of the vocabulary")]
+    Id {
+        /// The token.
+        id: i64,
+        /// Rows of the embedding.
+        rows: usize,
+    },
     /// Query heads that cannot be shared evenly among the key/value heads.
     #[error("attention: {heads} query heads are not a multiple of {kv_heads} key/value heads")]
     Heads {
@@ -80,7 +88,7 @@ pub enum KernelError {
 }
 
 impl KernelError {
-    pub(super) fn shape(
+    pub(crate) fn shape(
         operation: &'static str,
         argument: &'static str,
         expected: String,

@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Tensor};
 
-use super::AttentionOutput;
+use super::{AttentionOutput, KernelError};
 
 /// Merges attention over disjoint sets of keys into attention over all of them, in f32.
 ///
@@ -10,25 +10,51 @@ use super::AttentionOutput;
 /// `lse_h`, so that neither large scores overflow nor rows without keys (`lse` of -inf) give NaN. A
 /// row that no part has keys for keeps `out` 0 and `lse` -inf. `out` has the dtype of the first part.
 ///
-/// `None` when there is no part.
-///
 /// # Shapes
 ///
 /// Every part: `out` `[batch, heads, seq_q, head_dim]`, `lse` `[batch, heads, seq_q]`, all equal.
 ///
-/// # Panics
+/// # Errors
 ///
-/// When the parts differ in shape.
-pub fn merge(parts: impl IntoIterator<Item = AttentionOutput>) -> Option<AttentionOutput> {
+/// [`KernelError`] when there is no part, or the parts differ in shape.
+pub fn merge(
+    parts: impl IntoIterator<Item = AttentionOutput>,
+) -> Result<AttentionOutput, KernelError> {
     let mut parts = parts.into_iter().peekable();
-    let dtype = parts.peek()?.out.dtype();
-    let mut parts = parts.map(|part| AttentionOutput {
-        out: part.out.cast(DType::F32),
-        lse: part.lse.cast(DType::F32),
+    let Some(first) = parts.peek() else {
+        let expected = "at least one".into();
+        return Err(KernelError::shape("merge", "parts", expected, &[0]));
+    };
+    let dtype = first.out.dtype();
+    let [batch, heads, rows, head_dim] = first.out.dims();
+    let mut parts = parts.map(|part| {
+        for (argument, expected, found) in [
+            (
+                "out",
+                &[batch, heads, rows, head_dim][..],
+                &part.out.dims()[..],
+            ),
+            ("lse", &[batch, heads, rows], &part.lse.dims()),
+        ] {
+            if expected != found {
+                let expected = format!("{expected:?}, as the first part");
+                return Err(KernelError::shape("merge", argument, expected, found));
+            }
+        }
+        Ok(AttentionOutput {
+            out: part.out.cast(DType::F32),
+            lse: part.lse.cast(DType::F32),
+        })
     });
-    let first = parts.next()?;
-    let merged = parts.fold(first, merge_two);
-    Some(AttentionOutput {
+    let merged = parts.try_fold(None, |merged, part| {
+        let part = part?;
+        Ok(Some(match merged {
+            None => part,
+            Some(merged) => merge_two(merged, part),
+        }))
+    })?;
+    let merged: AttentionOutput = merged.expect("there is a first part");
+    Ok(AttentionOutput {
         out: merged.out.cast(dtype),
         lse: merged.lse,
     })
@@ -93,6 +119,6 @@ mod tests {
 
     #[test]
     fn nothing_merges_to_nothing() {
-        assert!(merge([]).is_none());
+        assert!(merge([]).is_err());
     }
 }

@@ -58,6 +58,7 @@ mod plain;
 #[cfg(feature = "cube")]
 #[doc(hidden)]
 pub mod portable;
+#[doc(hidden)]
 pub mod reference;
 mod regions;
 mod rms_norm;

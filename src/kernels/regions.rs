@@ -82,8 +82,9 @@ impl Regions {
     /// The regions must have passed [`validate`](Self::validate).
     pub fn visible_keys(&self, row: usize, seq_q: usize, seq_kv: usize) -> Range<usize> {
         // Keys up to and including the row's own position.
-        let end = (row + 1 + seq_kv).saturating_sub(seq_q);
-        let anchor_row = self.anchor > 0 && end <= self.passing + self.anchor;
+        let end = row.saturating_add(1).saturating_add(seq_kv);
+        let end = end.saturating_sub(seq_q);
+        let anchor_row = self.anchor > 0 && end <= self.passing.saturating_add(self.anchor);
         let start = if anchor_row { self.passing } else { 0 };
         let end = if self.causal { end.min(seq_kv) } else { seq_kv };
         start..end.max(start)

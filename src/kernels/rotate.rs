@@ -32,7 +32,7 @@ pub fn rotate(
     heads: usize,
 ) -> Result<Tensor<4>, KernelError> {
     let [_, seq, width] = x.dims();
-    if heads == 0 || !width.is_multiple_of(2 * heads) {
+    if heads == 0 || width % 2 != 0 || !(width / 2).is_multiple_of(heads) {
         let expected = format!("[batch, seq, {heads} heads of an even head_dim]");
         return Err(KernelError::shape(OPERATION, "x", expected, &x.dims()));
     }

@@ -4,11 +4,11 @@
 use std::ops::Range;
 
 use burn::module::Module;
-use burn::nn::{Linear, LinearConfig, LinearLayout, RmsNorm, RmsNormConfig};
+use burn::nn::{Initializer, Linear, LinearConfig, LinearLayout, RmsNorm};
 use burn::tensor::{Device, Tensor};
 
 use super::config::DecoderConfig;
-use super::norm::normalize;
+use super::norm::{normalize, rms_norm};
 use super::rope::RopeTables;
 use crate::kernels::{self, KernelError, Regions};
 
@@ -45,7 +45,16 @@ impl Projections {
     }
 
     /// The projections of some of the rows; views.
-    pub fn rows(&self, rows: Range<usize>) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError`] when there are no such rows.
+    pub fn rows(&self, rows: Range<usize>) -> Result<Self, KernelError> {
+        if rows.start > rows.end || rows.end > self.query_flat.dims()[1] {
+            let expected = format!("[batch, at least {} rows, width]", rows.end.max(rows.start));
+            let found = self.query_flat.dims();
+            return Err(KernelError::shape("rows", "projections", expected, &found));
+        }
         let flat = |tensor: &Tensor<3>| {
             let [batch, _, width] = tensor.dims();
             tensor.clone().slice([0..batch, rows.clone(), 0..width])
@@ -56,14 +65,14 @@ impl Projections {
                 .clone()
                 .slice([0..batch, 0..heads, rows.clone(), 0..head_dim])
         };
-        Self {
+        Ok(Self {
             query_flat: flat(&self.query_flat),
             key_flat: flat(&self.key_flat),
             value_flat: flat(&self.value_flat),
             query: heads(&self.query),
             key: heads(&self.key),
             value: heads(&self.value),
-        }
+        })
     }
 }
 
@@ -89,10 +98,14 @@ pub struct Attention {
 /// A linear layer whose weight is stored `[d_output, d_input]` as Hugging Face files store it, so
 /// that a memory-mapped weight is used where it lies.
 pub(crate) fn linear(d_input: usize, d_output: usize, bias: bool, device: &Device) -> Linear {
-    LinearConfig::new(d_input, d_output)
+    let mut config = LinearConfig::new(d_input, d_output)
         .with_bias(bias)
-        .with_layout(LinearLayout::Col)
-        .init(device)
+        .with_layout(LinearLayout::Col);
+    if d_input == 0 {
+        // The usual range is 1 / sqrt(d_input), which Burn panics at.
+        config.initializer = Initializer::Zeros;
+    }
+    config.init(device)
 }
 
 impl Attention {
@@ -101,13 +114,8 @@ impl Attention {
         let hidden = config.hidden_size;
         let q_width = config.num_attention_heads * config.head_dim;
         let kv_width = config.num_key_value_heads * config.head_dim;
-        let head_norm = || {
-            config.qk_norm.then(|| {
-                RmsNormConfig::new(config.head_dim)
-                    .with_epsilon(config.rms_norm_eps)
-                    .init(device)
-            })
-        };
+        let head_norm =
+            || (config.qk_norm).then(|| rms_norm(config.head_dim, config.rms_norm_eps, device));
         Self {
             q_proj: linear(hidden, q_width, config.qkv_bias, device),
             k_proj: linear(hidden, kv_width, config.qkv_bias, device),
@@ -170,6 +178,7 @@ pub(crate) fn project(
     let query = rotated(&query_flat, q_norm, heads, rope)?;
     let key = rotated(&key_flat, k_norm, kv_heads, rope)?;
     let [batch, seq, width] = value_flat.dims();
+    check_heads("value", &value_flat, kv_heads)?;
     let value = value_flat
         .clone()
         .reshape([batch, seq, kv_heads, width / kv_heads])
@@ -204,6 +213,21 @@ pub(crate) fn apply<const D: usize>(
     )
 }
 
+/// Refuses rows that are not of some heads of some width.
+fn check_heads(argument: &'static str, flat: &Tensor<3>, heads: usize) -> Result<(), KernelError> {
+    let width = flat.dims()[2];
+    if heads == 0 || width == 0 || !width.is_multiple_of(heads) {
+        let expected = format!("[batch, seq, {heads} heads of a head_dim above 0]");
+        return Err(KernelError::shape(
+            "project",
+            argument,
+            expected,
+            &flat.dims(),
+        ));
+    }
+    Ok(())
+}
+
 /// Flat projections `[batch, seq, heads * head_dim]` normalised per head where the model does so,
 /// then rotated: `[batch, heads, seq, head_dim]`.
 fn rotated(
@@ -216,6 +240,7 @@ fn rotated(
         None => flat.clone(),
         Some(norm) => {
             let [batch, seq, width] = flat.dims();
+            check_heads("flat", flat, heads)?;
             let per_head = flat.clone().reshape([batch, seq, heads, width / heads]);
             normalize(norm, per_head)?.reshape([batch, seq, width])
         }

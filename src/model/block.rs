@@ -1,13 +1,13 @@
 //! One decoder block, in the two halves between which ranks exchange keys and values.
 
 use burn::module::Module;
-use burn::nn::{RmsNorm, RmsNormConfig};
+use burn::nn::RmsNorm;
 use burn::tensor::{Device, Tensor};
 
 use super::attention::{Attention, Projections};
 use super::config::DecoderConfig;
 use super::mlp::Mlp;
-use super::norm::normalize;
+use super::norm::{normalize, rms_norm};
 use super::rope::RopeTables;
 use crate::kernels::KernelError;
 
@@ -27,11 +27,7 @@ pub struct Block {
 impl Block {
     /// Initialises the block with random weights.
     pub fn new(config: &DecoderConfig, device: &Device) -> Self {
-        let norm = || {
-            RmsNormConfig::new(config.hidden_size)
-                .with_epsilon(config.rms_norm_eps)
-                .init(device)
-        };
+        let norm = || rms_norm(config.hidden_size, config.rms_norm_eps, device);
         Self {
             input_layernorm: norm(),
             self_attn: Attention::new(config, device),
@@ -65,7 +61,13 @@ impl Block {
         hidden: Tensor<3>,
         attention: Tensor<3>,
     ) -> Result<Tensor<3>, KernelError> {
-        let hidden = hidden + self.self_attn.output(attention)?;
+        let attended = self.self_attn.output(attention)?;
+        if hidden.dims() != attended.dims() {
+            let expected = format!("as the attention's {:?}", attended.dims());
+            let found = hidden.dims();
+            return Err(KernelError::shape("finish", "hidden", expected, &found));
+        }
+        let hidden = hidden + attended;
         let normed = normalize(&self.post_attention_layernorm, hidden.clone())?;
         Ok(hidden + self.mlp.forward(normed)?)
     }

@@ -50,6 +50,25 @@ pub enum CacheError {
         /// Their dtype.
         found_dtype: DType,
     },
+    /// The memory cannot be had.
+    #[error(
+        "a key/value cache of {tokens} tokens takes {} bytes, more than there are; use fewer tokens or more ranks",
+        .bytes.map_or("more than can be counted".into(), |bytes| bytes.to_string())
+    )]
+    Memory {
+        /// Tokens it is for, in each sequence.
+        tokens: usize,
+        /// Its bytes; none where they cannot be counted.
+        bytes: Option<usize>,
+    },
+    /// Keys and values of different numbers of rows.
+    #[error("{keys} rows of keys and {values} of values; append as many of each")]
+    Uneven {
+        /// Rows of the keys.
+        keys: usize,
+        /// Rows of the values.
+        values: usize,
+    },
     /// Rows that the layer does not hold.
     #[error("layer {layer} of the key/value cache holds {len} rows, rows {rows:?} were asked for")]
     Absent {
@@ -83,40 +102,45 @@ pub struct KvCache {
 
 impl KvCache {
     /// Allocates a cache for `batch` sequences of up to `capacity` tokens.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::Memory`] when the memory cannot be had; looked for on the CPU, counted elsewhere.
     pub fn new(
         shape: impl Into<AttentionShape>,
         batch: usize,
         capacity: usize,
         dtype: DType,
         device: &Device,
-    ) -> Self {
+    ) -> Result<Self, CacheError> {
+        let all = shape.into();
         let AttentionShape {
             layers,
             kv_heads,
             head_dim,
             ..
-        } = shape.into();
+        } = all;
+        check_memory(checked_bytes(all, batch, capacity, dtype), capacity, device)?;
         let shape = [batch, kv_heads, capacity, head_dim];
         let layer = || LayerCache {
             key: Some(Tensor::zeros(shape, (device, dtype))),
             value: Some(Tensor::zeros(shape, (device, dtype))),
             len: 0,
         };
-        Self {
+        Ok(Self {
             layers: (0..layers).map(|_| layer()).collect(),
             capacity,
-        }
+        })
     }
 
-    /// Bytes that a cache of `capacity` tokens takes.
+    /// Bytes that a cache of `capacity` tokens takes; `usize::MAX` where they are more.
     pub fn bytes(
         shape: impl Into<AttentionShape>,
         batch: usize,
         capacity: usize,
         dtype: DType,
     ) -> usize {
-        let shape = shape.into();
-        2 * shape.layers * batch * shape.kv_heads * capacity * shape.head_dim * dtype.size()
+        checked_bytes(shape.into(), batch, capacity, dtype).unwrap_or(usize::MAX)
     }
 
     /// Tokens the cache has room for.
@@ -131,9 +155,26 @@ impl KvCache {
 
     /// Makes room for `capacity` tokens, where there is less. Layers are copied one after another, so that
     /// no more than one of them is held twice.
-    pub fn reserve(&mut self, capacity: usize) {
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::Memory`] when the memory cannot be had; the cache is unchanged.
+    pub fn reserve(&mut self, capacity: usize) -> Result<(), CacheError> {
         if capacity <= self.capacity {
-            return;
+            return Ok(());
+        }
+        if let Some((stored, layers)) =
+            (self.layers.first()).and_then(|layer| Some((layer.key.as_ref()?, self.layers.len())))
+        {
+            let [batch, kv_heads, _, head_dim] = stored.dims();
+            let shape = AttentionShape {
+                layers,
+                heads: kv_heads,
+                kv_heads,
+                head_dim,
+            };
+            let bytes = checked_bytes(shape, batch, capacity, stored.dtype());
+            check_memory(bytes, capacity, &stored.device())?;
         }
         for layer in &mut self.layers {
             let len = layer.len;
@@ -150,6 +191,7 @@ impl KvCache {
             }
         }
         self.capacity = capacity;
+        Ok(())
     }
 
     /// Tokens that every layer holds.
@@ -177,8 +219,12 @@ impl KvCache {
         let (capacity, layers) = (self.capacity, self.layers.len());
         let absent = CacheError::Layer { layer, layers };
         let layer = self.layers.get_mut(layer).ok_or(absent)?;
+        let (keys, values) = (key.dims()[2], value.dims()[2]);
+        if keys != values {
+            return Err(CacheError::Uneven { keys, values });
+        }
         let start = layer.len;
-        let end = start + key.dims()[2];
+        let end = start + keys;
         if end > capacity {
             return Err(CacheFull {
                 capacity,
@@ -221,7 +267,7 @@ impl KvCache {
         let (index, layers) = (layer, self.layers.len());
         let absent = CacheError::Layer { layer, layers };
         let layer = self.layers.get(layer).ok_or(absent)?;
-        if rows.end > layer.len {
+        if rows.start > rows.end || rows.end > layer.len {
             return Err(CacheError::Absent {
                 layer: index,
                 rows,
@@ -243,6 +289,38 @@ impl KvCache {
         for layer in &mut self.layers {
             layer.len = layer.len.min(len);
         }
+    }
+}
+
+/// Bytes of a cache; none where they cannot be counted.
+fn checked_bytes(
+    shape: AttentionShape,
+    batch: usize,
+    capacity: usize,
+    dtype: DType,
+) -> Option<usize> {
+    let sizes = [
+        shape.layers,
+        batch,
+        shape.kv_heads,
+        capacity,
+        shape.head_dim,
+    ];
+    let values = sizes
+        .iter()
+        .try_fold(2usize, |all, size| all.checked_mul(*size));
+    values?.checked_mul(dtype.size())
+}
+
+/// Refuses what the allocator would: tensors are allocated without a way to fail.
+fn check_memory(bytes: Option<usize>, tokens: usize, device: &Device) -> Result<(), CacheError> {
+    let on_cpu = *device == Device::flex();
+    let fits = |bytes: &usize| {
+        *bytes <= isize::MAX as usize && (!on_cpu || Vec::<u8>::new().try_reserve(*bytes).is_ok())
+    };
+    match bytes.filter(fits) {
+        Some(_) => Ok(()),
+        None => Err(CacheError::Memory { tokens, bytes }),
     }
 }
 
@@ -280,7 +358,7 @@ mod tests {
     fn appends_in_order_truncates_and_refuses_overflow() {
         let device = Device::flex();
         let config = DecoderConfig::new(Architecture::Llama, 8, 8, 8, 2, 4, 2, 2);
-        let mut cache = KvCache::new(&config, 1, 5, DType::F32, &device);
+        let mut cache = KvCache::new(&config, 1, 5, DType::F32, &device).unwrap();
         for layer in 0..2 {
             cache
                 .append(layer, rows(0.0, 3, &device), rows(100.0, 3, &device))
@@ -314,7 +392,7 @@ mod tests {
         keys.into_data().assert_eq(&expected.into_data(), true);
 
         cache.truncate(3);
-        cache.reserve(7);
+        cache.reserve(7).unwrap();
         assert_eq!(cache.capacity(), 7);
         let (keys, values) = cache
             .append(0, rows(80.0, 4, &device), rows(90.0, 4, &device))
@@ -329,7 +407,7 @@ mod tests {
     fn a_cache_of_another_model_is_refused() {
         let device = Device::flex();
         let config = DecoderConfig::new(Architecture::Llama, 8, 8, 8, 1, 4, 2, 2);
-        let mut cache = KvCache::new(&config, 1, 5, DType::F32, &device);
+        let mut cache = KvCache::new(&config, 1, 5, DType::F32, &device).unwrap();
         let row = || rows(0.0, 1, &device);
         let absent = CacheError::Layer {
             layer: 1,

@@ -205,6 +205,13 @@ fn forward_layer<A: LayerAttention>(
     let Some(attended) = attention.attend(layer)? else {
         return Ok(());
     };
+    let sizes = |rows: &Tensor<3>| rows.dims()[..2].to_vec();
+    let expected: Vec<_> = rows.iter().map(|rows| sizes(&rows.hidden)).collect();
+    let found: Vec<_> = attended.iter().map(sizes).collect();
+    if expected != found {
+        let expected = format!("the (batch, seq) {expected:?} of the rows that were pushed");
+        return Err(KernelError::shape("attend", "rows", expected, &found.concat()).into());
+    }
     for (index, (rows, attended)) in rows.iter_mut().zip(attended).enumerate() {
         rows.hidden = finish_in_tiles(model, layer, &rows.hidden, attended, attention)?;
         attention.step(LayerStep::Finished(index))?;
@@ -221,7 +228,7 @@ fn finish_in_tiles<A: LayerAttention>(
     attention: &A,
 ) -> Result<Tensor<3>, A::Error> {
     let [batch, rows, width] = hidden.dims();
-    let tile = attention.tile();
+    let tile = attention.tile().max(1);
     if rows <= tile {
         return Ok(model.finish(layer, hidden.clone(), attended)?);
     }

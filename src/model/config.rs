@@ -5,15 +5,15 @@ use burn::config::Config;
 use super::rope::{Rope, RopeConfig};
 
 /// Largest vocabulary accepted; the largest published one has about 260,000 entries.
-pub const MAX_VOCAB_SIZE: usize = 1 << 24;
+pub(crate) const MAX_VOCAB_SIZE: usize = 1 << 24;
 /// Largest width (hidden or intermediate) accepted.
-pub const MAX_WIDTH: usize = 1 << 20;
+pub(crate) const MAX_WIDTH: usize = 1 << 20;
 /// Most layers, or heads in a layer, accepted.
-pub const MAX_COUNT: usize = 1 << 12;
+pub(crate) const MAX_COUNT: usize = 1 << 12;
 /// Largest head dimension accepted.
-pub const MAX_HEAD_DIM: usize = 1 << 10;
+pub(crate) const MAX_HEAD_DIM: usize = 1 << 10;
 /// Longest context accepted, in tokens.
-pub const MAX_CONTEXT: usize = 1 << 30;
+pub(crate) const MAX_CONTEXT: usize = 1 << 30;
 
 /// The architectures that share this decoder.
 #[derive(Config, Debug, Copy, PartialEq, Eq)]

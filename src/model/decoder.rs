@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use burn::module::Module;
-use burn::nn::{Embedding, EmbeddingConfig, Linear, RmsNorm, RmsNormConfig};
+use burn::nn::{Embedding, EmbeddingConfig, Linear, RmsNorm};
 use burn::tensor::{Device, FloatDType, Int, Tensor};
 
 use super::attention::{Projections, apply, join_heads, linear};
@@ -11,7 +11,7 @@ use super::block::Block;
 use super::cache::{CacheError, CacheFull, KvCache};
 use super::causal_lm::{CausalLm, HiddenRows, LayerAttention, forward_layers};
 use super::config::DecoderConfig;
-use super::norm::normalize;
+use super::norm::{normalize, rms_norm};
 use super::rope::{Rope, RopeTables};
 use super::shape::AttentionShape;
 use crate::kernels::{self, KernelError, Regions};
@@ -55,9 +55,7 @@ impl DecoderConfig {
             layers: (0..self.num_hidden_layers)
                 .map(|_| Block::new(self, device))
                 .collect(),
-            norm: RmsNormConfig::new(self.hidden_size)
-                .with_epsilon(self.rms_norm_eps)
-                .init(device),
+            norm: rms_norm(self.hidden_size, self.rms_norm_eps, device),
             lm_head: (!self.tie_word_embeddings)
                 .then(|| linear(self.hidden_size, self.vocab_size, false, device)),
             config: self.clone(),
@@ -70,8 +68,10 @@ impl Decoder {
     ///
     /// # Errors
     ///
-    /// [`KernelError`] when a kernel refuses its arguments.
+    /// [`KernelError`] when a kernel refuses its arguments; on the CPU also for a token beyond the vocabulary,
+    /// which a GPU does not look for.
     pub fn forward(&self, tokens: Tensor<2, Int>) -> Result<Tensor<3>, KernelError> {
+        self.check_ids(&tokens)?;
         let hidden = self.forward_embedded(self.embed(tokens))?;
         self.logits(hidden)
     }
@@ -93,13 +93,15 @@ impl Decoder {
     ///
     /// # Errors
     ///
-    /// [`ForwardError::Cache`] when the tokens do not fit the cache, or it is of another model.
+    /// [`ForwardError::Cache`] when the tokens do not fit the cache, or it is of another model; on the CPU
+    /// [`ForwardError::Kernel`] for a token beyond the vocabulary.
     pub fn forward_cached(
         &self,
         tokens: Tensor<2, Int>,
         rope: &Rope,
         cache: &mut KvCache,
     ) -> Result<Tensor<3>, ForwardError> {
+        self.check_ids(&tokens)?;
         let (start, capacity) = (cache.len(), cache.capacity());
         let needed = start + tokens.dims()[1];
         let layers = self.layers.len();
@@ -115,6 +117,25 @@ impl Decoder {
             attended: None,
         };
         self.run(self.embed(tokens), start..needed, rope, &mut attention)
+    }
+
+    /// Refuses tokens without an embedding, where looking does not wait for a device.
+    fn check_ids(&self, tokens: &Tensor<2, Int>) -> Result<(), KernelError> {
+        if tokens.device() != Device::flex() {
+            return Ok(());
+        }
+        let rows = self.embed_tokens.weight.dims()[0];
+        let ids = tokens.to_data().convert::<i64>();
+        let beyond = |id: &i64| usize::try_from(*id).map_or(true, |id| id >= rows);
+        match ids
+            .try_to_vec::<i64>()
+            .unwrap_or_default()
+            .into_iter()
+            .find(beyond)
+        {
+            Some(id) => Err(KernelError::Id { id, rows }),
+            None => Ok(()),
+        }
     }
 
     fn run<A: LayerAttention>(

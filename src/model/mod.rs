@@ -28,10 +28,10 @@ pub(crate) use attention::{apply, linear, project};
 pub use block::Block;
 pub use cache::{CacheError, CacheFull, KvCache};
 pub use causal_lm::{CausalLm, HiddenRows, LayerAttention, LayerStep, forward_layers};
-pub use config::{
-    Architecture, DecoderConfig, MAX_CONTEXT, MAX_COUNT, MAX_HEAD_DIM, MAX_VOCAB_SIZE, MAX_WIDTH,
-};
+pub use config::{Architecture, DecoderConfig};
+pub(crate) use config::{MAX_CONTEXT, MAX_COUNT, MAX_HEAD_DIM, MAX_VOCAB_SIZE, MAX_WIDTH};
 pub use decoder::{Decoder, ForwardError};
 pub use mlp::Mlp;
+pub(crate) use norm::rms_norm;
 pub use rope::{Rope, RopeConfig, RopeScaling, RopeTables};
 pub use shape::AttentionShape;

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use super::step::{Peer, Step, list};
-
-/// The exit code of a process that ends because a rank failed.
-pub const RANK_FAILED: i32 = 4;
+use super::step::{Operation, Peer, Step, list};
 
 /// Why a collective, or the connection of processes, failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -105,6 +102,16 @@ pub enum RankError {
         reason: String,
         /// The last step of this process.
         at: Option<Step>,
+    },
+    /// Tensors that the collective cannot move.
+    #[error("the {} of this process takes {expected}, found {found}", .operation.name())]
+    Tensors {
+        /// The kind of collective.
+        operation: Operation,
+        /// How many, of which shapes.
+        expected: String,
+        /// What was given.
+        found: String,
     },
     /// The library that moves tensors failed.
     #[error("the {at} failed: {reason}")]

@@ -70,6 +70,15 @@ impl RankGroup {
         self
     }
 
+    /// Fails where a process is known to be lost, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`RankError`] as that of the next collective.
+    pub fn check(&self) -> Result<(), RankError> {
+        self.transport.check()
+    }
+
     /// Sets the layer of the steps that follow, for messages about them.
     pub fn at_layer(&mut self, layer: Option<usize>) {
         self.layer = layer;
@@ -145,7 +154,8 @@ impl RankGroup {
 
     /// The ranks that a process drives.
     pub fn ranks_of(&self, process: usize) -> Range<usize> {
-        process * self.share()..(process + 1) * self.share()
+        let first = process.saturating_mul(self.share());
+        first..first.saturating_add(self.share())
     }
 
     /// Whether this process drives the last rank, which owns the tokens after the document.
@@ -168,8 +178,18 @@ impl RankGroup {
     ///
     /// # Errors
     ///
-    /// [`RankError`] as the transport's.
+    /// [`RankError::Tensors`] unless there is one tensor for each rank of this process, all of one shape and
+    /// dtype; else as the transport's.
     pub fn start_all_gather(&mut self, mine: Vec<Tensor<4>>) -> Result<PendingGather, RankError> {
+        self.check_count(Operation::AllGather, mine.len())?;
+        let same = |tensor: &Tensor<4>| (tensor.dims(), tensor.dtype());
+        if let Some(other) = mine.iter().find(|tensor| same(tensor) != same(&mine[0])) {
+            return Err(RankError::Tensors {
+                operation: Operation::AllGather,
+                expected: format!("tensors {:?}", same(&mine[0])),
+                found: format!("{:?}", same(other)),
+            });
+        }
         // One collective, however many ranks a process drives.
         let mine = cat_or_only(mine);
         let incoming = vec![Some(mine.dims()); self.processes()];
@@ -212,17 +232,31 @@ impl RankGroup {
         Ok(received.into_iter().flatten().collect())
     }
 
+    /// Refuses another number of tensors than this process has ranks.
+    fn check_count(&self, operation: Operation, found: usize) -> Result<(), RankError> {
+        match found == self.share() {
+            true => Ok(()),
+            false => Err(RankError::Tensors {
+                operation,
+                expected: format!("{} tensors, one a rank", self.share()),
+                found: found.to_string(),
+            }),
+        }
+    }
+
     /// Starts to send each rank's tensor `[n0, n1, n2, n3]` to the next rank, and the last's to the first.
     /// `incoming` is the shape that this process's first rank receives.
     ///
     /// # Errors
     ///
-    /// [`RankError`] as the transport's.
+    /// [`RankError::Tensors`] unless there is one tensor for each rank of this process; else as the
+    /// transport's.
     pub fn start_shift(
         &mut self,
         mut mine: Vec<Tensor<4>>,
         incoming: [usize; 4],
     ) -> Result<PendingShift, RankError> {
+        self.check_count(Operation::Shift, mine.len())?;
         let processes = self.transport.processes();
         let me = self.transport.process();
         let mut outgoing = vec![None; processes];
@@ -255,12 +289,24 @@ impl RankGroup {
     ///
     /// # Errors
     ///
-    /// [`RankError`] as the transport's.
+    /// [`RankError::Tensors`] unless each rank of this process has one tensor for every rank; else as the
+    /// transport's.
     pub fn all_to_all(
         &mut self,
         outgoing: Vec<Vec<Tensor<4>>>,
         shape: impl Fn(usize, usize) -> [usize; 4],
     ) -> Result<Vec<Vec<Tensor<4>>>, RankError> {
+        self.check_count(Operation::AllToAll, outgoing.len())?;
+        if let Some(row) = outgoing.iter().find(|row| row.len() != self.world_size) {
+            return Err(RankError::Tensors {
+                operation: Operation::AllToAll,
+                expected: format!(
+                    "{} tensors of each rank, one for every rank",
+                    self.world_size
+                ),
+                found: row.len().to_string(),
+            });
+        }
         let mine = self.ranks();
         let me = self.transport.process();
         let share = self.share();

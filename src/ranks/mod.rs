@@ -35,7 +35,6 @@ mod mpi;
 mod nccl;
 mod options;
 mod rendezvous;
-mod signal;
 mod step;
 mod tcp;
 mod threads;
@@ -44,14 +43,13 @@ mod watch;
 mod world;
 
 pub use environment::{Environment, Launcher};
-pub use error::{RANK_FAILED, RankError};
+pub use error::RankError;
 pub use group::{PendingGather, PendingShift, RankGroup};
 pub use local::Local;
 #[cfg(feature = "nccl")]
 pub use nccl::version as nccl_version;
 pub use options::{JoinOptions, OnFailure, TransportKind};
 pub use rendezvous::TOKEN_VARIABLE;
-pub use signal::end_process;
 pub use step::{Operation, Peer, Step};
 pub use threads::{Threads, threads};
 pub use transport::{Ticket, Transport};

@@ -1,12 +1,13 @@
 //! How processes connect.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use super::{Peer, RankError};
+use super::{FailureReporter, RankError};
 
-/// Called with this process and the error, possibly on another thread, before the process ends with
-/// [`RANK_FAILED`](super::RANK_FAILED).
-pub type OnFailure = Box<dyn Fn(&Peer, &RankError) + Send>;
+/// Called with the error when a process is lost, and with this process's [`FailureReporter`].
+pub type OnFailure = Box<dyn Fn(&FailureReporter, &RankError) + Send>;
 
 /// The library that moves tensors between processes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,8 +33,14 @@ pub struct JoinOptions {
     pub rendezvous: Option<String>,
     /// The library that moves tensors between the processes.
     pub transport: TransportKind,
-    /// Called with the error before the process ends because another was lost.
-    pub on_failure: OnFailure,
+    /// Called once, on a thread of its own, as soon as a process is lost. The calls that wait for it return the
+    /// same error, and a prefill or an answer under way ends with it; a program that is to end at once may do so
+    /// here ([`FailureReporter::exit`]).
+    pub on_failure: Option<OnFailure>,
+    /// Set by a program that was asked to end. Launchers send SIGTERM to all processes once one has failed: with a
+    /// handler that sets this instead of ending, the process learns within half a second which one that was. If
+    /// none is found to be lost, it reports to the others that it ends.
+    pub terminated: Arc<AtomicBool>,
 }
 
 /// Least time that processes have to start, however short the timeout: MPI alone may take seconds on a
@@ -44,13 +51,14 @@ const LEAST_START: Duration = Duration::from_secs(60);
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Default for JoinOptions {
-    /// A minute, this machine only, MPI; a failure is printed.
+    /// A minute, this machine only, MPI; nothing is called.
     fn default() -> Self {
         Self {
             timeout: DEFAULT_TIMEOUT,
             rendezvous: None,
             transport: TransportKind::default(),
-            on_failure: Box::new(|peer, error| eprintln!("{peer}: {error}")),
+            on_failure: None,
+            terminated: Arc::default(),
         }
     }
 }

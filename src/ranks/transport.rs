@@ -31,8 +31,12 @@ impl Ticket {
     ) -> Self {
         let like = outgoing.iter().flatten().next().cloned();
         let mut held = vec![None; outgoing.len()];
-        held[me] = outgoing[me].take();
-        incoming[me] = None;
+        if let (Some(held), Some(outgoing)) = (held.get_mut(me), outgoing.get_mut(me)) {
+            *held = outgoing.take();
+        }
+        if let Some(incoming) = incoming.get_mut(me) {
+            *incoming = None;
+        }
         Self {
             step,
             held,
@@ -59,6 +63,15 @@ pub trait Transport: fmt::Debug + Send {
     /// them may wait for another on one of the worker threads that they share.
     fn shares_workers(&self) -> bool {
         false
+    }
+
+    /// Fails where a process is known to be lost, without waiting. Computations call it many times a layer.
+    ///
+    /// # Errors
+    ///
+    /// [`RankError`] as that of the next collective.
+    fn check(&self) -> Result<(), RankError> {
+        Ok(())
     }
 
     /// Sends the tensor `outgoing[p]` to process `p`, where there is one, and receives one of shape

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::transport::Engine;
@@ -11,8 +13,10 @@ use super::{Environment, JoinOptions, Local, Peer, RankError, RankGroup, Transpo
 
 /// The processes that were started together, or this process alone.
 ///
-/// Once [joined](Self::join) to others, SIGTERM no longer ends the process at once, so that it can report
-/// which rank was lost. A world of one starts no thread, handles no signal and never ends the process.
+/// It handles no signal and does not end the process, unless [`exit`](Self::exit) is called: when a process is
+/// lost, the calls on all others return a [`RankError`] that names it, and nothing more can be computed together.
+/// Dropping the world and its groups closes the links; the others take a process that did so before it
+/// [left](Self::leave) for lost. A world of one has no links and starts no thread.
 #[derive(Debug)]
 pub struct World(Kind);
 
@@ -118,18 +122,22 @@ impl World {
         self.watch().map_or(1, Watch::processes)
     }
 
-    /// A process as messages name it.
-    ///
-    /// # Panics
-    ///
-    /// When there is no such process.
-    pub fn peer(&self, process: usize) -> Peer {
+    /// This process as messages name it.
+    pub fn me(&self) -> Peer {
         match &self.0 {
-            Kind::Joined { watch, .. } => watch.peer(process),
+            Kind::Joined { watch, .. } => watch.peer(watch.process()),
             Kind::Single { ranks } => Peer {
                 ranks: 0..ranks.load(Ordering::Relaxed),
                 ..Peer::here(0, host())
             },
+        }
+    }
+
+    /// All processes as messages name them, in their order.
+    pub fn peers(&self) -> Vec<Peer> {
+        match &self.0 {
+            Kind::Joined { watch, .. } => (0..watch.processes()).map(|p| watch.peer(p)).collect(),
+            Kind::Single { .. } => vec![self.me()],
         }
     }
 
@@ -154,13 +162,16 @@ impl World {
         }
     }
 
-    /// Gathers a small JSON value from every process, in their order: a fingerprint, a count. All processes
-    /// call it equally often.
+    /// Gathers a small value from every process, in their order: a fingerprint, a count. It travels as JSON. All
+    /// processes call it equally often, with values of one type.
     ///
     /// # Errors
     ///
-    /// [`RankError`] when a process is lost or late.
-    pub fn all_gather_values(&mut self, value: Value) -> Result<Vec<Value>, RankError> {
+    /// [`RankError`] when a process is lost or late; [`RankError::Mismatch`] when one has a value of another type.
+    pub fn all_gather_values<T>(&mut self, value: T) -> Result<Vec<T>, RankError>
+    where
+        T: Serialize + DeserializeOwned,
+    {
         let timeout = self.watch().map(Watch::timeout);
         self.gather(value, timeout)
     }
@@ -170,19 +181,35 @@ impl World {
     ///
     /// # Errors
     ///
-    /// [`RankError`] when a process is lost.
-    pub fn all_gather_values_untimed(&mut self, value: Value) -> Result<Vec<Value>, RankError> {
+    /// [`RankError`] when a process is lost; [`RankError::Mismatch`] when one has a value of another type.
+    pub fn all_gather_values_untimed<T>(&mut self, value: T) -> Result<Vec<T>, RankError>
+    where
+        T: Serialize + DeserializeOwned,
+    {
         self.gather(value, None)
     }
 
-    fn gather(&mut self, value: Value, timeout: Option<Duration>) -> Result<Vec<Value>, RankError> {
-        match &mut self.0 {
-            Kind::Single { .. } => Ok(vec![value]),
-            Kind::Joined { watch, rounds, .. } => {
-                *rounds += 1;
-                watch.gather_values(*rounds, value, timeout)
-            }
-        }
+    fn gather<T>(&mut self, value: T, timeout: Option<Duration>) -> Result<Vec<T>, RankError>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        let Kind::Joined { watch, rounds, .. } = &mut self.0 else {
+            return Ok(vec![value]);
+        };
+        *rounds += 1;
+        let mismatch = |process: usize, found: String| RankError::Mismatch {
+            peer: Box::new(watch.peer(process)),
+            at: None,
+            expected: format!("a value of type {}", std::any::type_name::<T>()),
+            found,
+        };
+        let mine = serde_json::to_value(value);
+        let mine = mine.map_err(|error| mismatch(watch.process(), error.to_string()))?;
+        let all = watch.gather_values(*rounds, mine, timeout)?;
+        let read = |(process, value): (usize, Value)| {
+            T::deserialize(&value).map_err(|_| mismatch(process, value.to_string()))
+        };
+        all.into_iter().enumerate().map(read).collect()
     }
 
     /// Compares the settings of the processes, names and values. A value that a process does not have is
@@ -196,16 +223,17 @@ impl World {
         let mine: serde_json::Map<String, Value> = (fingerprint.iter())
             .map(|(name, value)| ((*name).into(), json!(value)))
             .collect();
-        let all = self.all_gather_values(mine.into())?;
+        let all = self.all_gather_values(Value::from(mine))?;
         let Some((process, other, what)) = first_difference(&all) else {
             return Ok(());
         };
         // All processes find the same. None may end before all have, or it would be reported as lost.
         let _ = self.all_gather_values(Value::Null);
+        let peers = self.peers();
         let text = |process: usize| all[process][&what].as_str().unwrap_or("nothing").to_owned();
         Err(RankError::Differs {
-            peer: Box::new(self.peer(process)),
-            other: Box::new(self.peer(other)),
+            peer: Box::new(peers[process].clone()),
+            other: Box::new(peers[other].clone()),
             expected: text(other),
             found: text(process),
             what,
@@ -217,21 +245,22 @@ impl World {
         self.failure_reporter().fail(reason);
     }
 
-    /// A handle to [`fail`](Self::fail) and [`abort`](Self::abort) from elsewhere, such as a panic hook.
+    /// A handle to [`fail`](Self::fail) and [`exit`](Self::exit) from elsewhere, such as a panic hook.
     pub fn failure_reporter(&self) -> FailureReporter {
-        FailureReporter(self.watch().cloned())
+        FailureReporter(self.watch().map(Watch::unguarded))
     }
 
     /// Whether the caller is the first to claim a failure, and so the one to report it to the user. If not,
-    /// another thread has reported it and is about to end the process.
+    /// [`JoinOptions::on_failure`] was called with it.
     pub fn claim_failure_report(&self) -> bool {
         self.watch().is_none_or(Watch::claim_report)
     }
 
-    /// Ends this process with [`RANK_FAILED`](super::RANK_FAILED) once the others have its failure. Returns
-    /// only in a world of one, where it does nothing.
-    pub fn abort(&self) {
-        self.failure_reporter().abort();
+    /// Ends this process with an exit code, after a failure once the others have it, and without the exit
+    /// handlers of libraries: MPI's would wait for processes that are lost, and a launcher ends the others as soon
+    /// as one has ended.
+    pub fn exit(&self, code: i32) -> ! {
+        self.failure_reporter().exit(code)
     }
 
     /// Waits until every process leaves, however long that takes, and ends the transport's library.
@@ -257,11 +286,16 @@ impl World {
     }
 }
 
-/// Sends the other processes the reason why this one cannot go on.
+/// A handle to a [`World`] for code that reports its failures.
 #[derive(Debug, Clone)]
 pub struct FailureReporter(Option<Watch>);
 
 impl FailureReporter {
+    /// This process as messages name it; none in a world of one.
+    pub fn peer(&self) -> Option<Peer> {
+        (self.0.as_ref()).map(|watch| watch.peer(watch.process()))
+    }
+
     /// As [`World::fail`].
     pub fn fail(&self, reason: &str) {
         if let Some(watch) = &self.0 {
@@ -269,11 +303,23 @@ impl FailureReporter {
         }
     }
 
-    /// As [`World::abort`].
-    pub fn abort(&self) {
-        if let Some(watch) = &self.0 {
-            watch.abort();
+    /// As [`World::exit`].
+    pub fn exit(&self, code: i32) -> ! {
+        let Some(watch) = &self.0 else {
+            std::process::exit(code)
+        };
+        watch.settle();
+        #[cfg(unix)]
+        // SAFETY: ends the process.
+        unsafe {
+            libc::_exit(code)
         }
+        #[cfg(not(unix))]
+        std::process::exit(code)
+    }
+
+    pub(super) fn of(watch: &Watch) -> Self {
+        Self(Some(watch.unguarded()))
     }
 }
 
@@ -327,8 +373,8 @@ mod tests {
         assert_eq!((world.process(), world.processes()), (0, 1));
         let group = world.group(4).unwrap();
         assert_eq!((group.world_size(), group.ranks()), (4, 0..4));
-        assert_eq!(world.peer(0).ranks, 0..4);
-        assert_eq!(world.peer(0).pid, std::process::id());
+        assert_eq!(world.me().ranks, 0..4);
+        assert_eq!(world.me().pid, std::process::id());
         assert_eq!(
             world.group(0).err(),
             Some(RankError::Uneven {
@@ -346,8 +392,7 @@ mod tests {
             Ok(())
         );
         world.fail("nothing else receives this");
-        world.abort();
-        world.failure_reporter().abort();
+        assert_eq!(world.failure_reporter().peer(), None);
         assert!(world.claim_failure_report());
         world.leave_after_error();
         assert_eq!(world.leave(), Ok(()));

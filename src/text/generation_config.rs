@@ -91,7 +91,8 @@ impl GenerationConfig {
     ///
     /// [`GenerationConfigError::Json`] and [`GenerationConfigError::NotAnObject`].
     pub fn parse(json: &[u8], vocab_size: usize) -> Result<Self, GenerationConfigError> {
-        let value: Value = json::from_slice(json)?;
+        let value: Value = json::from_slice(json)
+            .map_err(|error| GenerationConfigError::Json(error.to_string()))?;
         let fields = value
             .as_object()
             .ok_or_else(|| GenerationConfigError::NotAnObject {
@@ -232,7 +233,7 @@ pub enum GenerationConfigError {
     },
     /// The file is not JSON.
     #[error("not JSON: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(String),
     /// The file holds something else than an object.
     #[error("expected a JSON object, found {found}")]
     NotAnObject {

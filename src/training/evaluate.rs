@@ -42,8 +42,8 @@ pub fn evaluate(
     for (done, sample) in samples.iter().enumerate() {
         backbone.walk(&sample.ids, |layer, projections| {
             let labels = Labels::new(projections, &sample.scored, &sample.answer);
-            let rows = projections.rows(sample.scored.clone());
-            let anchor = projections.rows(0..sample.scored.start);
+            let rows = projections.rows(sample.scored.clone())?;
+            let anchor = projections.rows(0..sample.scored.start)?;
             for (compressor, found) in compressors.iter().zip(&mut found) {
                 let anchor = match sample.scored.start {
                     0 => None,

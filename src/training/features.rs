@@ -136,7 +136,7 @@ impl Backbone {
             visit(
                 layer,
                 LayerFeatures {
-                    projections: head_input(projections, &sample.scored),
+                    projections: head_input(projections, &sample.scored)?,
                     labels,
                 },
             )
@@ -189,7 +189,8 @@ impl<E: Send, F: FnMut(usize, &Projections) -> Result<(), E> + Send> LayerAttent
 }
 
 /// The input of a head, `[batch, rows, (heads + 2 * kv_heads) * head_dim]`.
-fn head_input(projections: &Projections, rows: &Range<usize>) -> Tensor<3> {
-    let rows = projections.rows(rows.clone());
-    Tensor::cat(vec![rows.query_flat, rows.key_flat, rows.value_flat], 2)
+fn head_input(projections: &Projections, rows: &Range<usize>) -> Result<Tensor<3>, KernelError> {
+    let rows = projections.rows(rows.clone())?;
+    let flat = vec![rows.query_flat, rows.key_flat, rows.value_flat];
+    Ok(Tensor::cat(flat, 2))
 }

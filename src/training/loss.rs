@@ -2,6 +2,8 @@
 
 use burn::tensor::Tensor;
 
+use crate::kernels::KernelError;
+
 /// Distance from which SmoothL1 is linear.
 const BETA: f64 = 1.0;
 
@@ -16,8 +18,21 @@ pub struct LayerLoss {
 
 impl LayerLoss {
     /// Compares scores with labels, both `[batch, kv_heads, tokens]`, f32.
-    pub fn new(scores: Tensor<3>, labels: Tensor<3>) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError`] when they differ in shape.
+    pub fn new(scores: Tensor<3>, labels: Tensor<3>) -> Result<Self, KernelError> {
         let [batch, heads, tokens] = scores.dims();
+        if labels.dims() != scores.dims() {
+            let expected = format!("as the scores, {:?}", scores.dims());
+            return Err(KernelError::shape(
+                "loss",
+                "labels",
+                expected,
+                &labels.dims(),
+            ));
+        }
         let distance = (scores.clone() - labels).abs();
         // d * d / 2 below beta and d - 1/2 above it, without a branch: with c = min(d, beta),
         // c * (d - c / 2).
@@ -30,10 +45,10 @@ impl LayerLoss {
             let second = scores.slice([0..batch, 0..heads, 1..tokens]);
             (first - second).powi_scalar(2).mean()
         };
-        Self {
+        Ok(Self {
             regression,
             smoothing,
-        }
+        })
     }
 
     /// The layer's share of the whole: `regression / layers + alpha * smoothing`.

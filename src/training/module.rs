@@ -125,7 +125,7 @@ impl HeadsModule {
             }
             let head = &self.heads.layers[layer];
             let scores = head.forward(input)?;
-            let loss = LayerLoss::new(scores.clone(), labels);
+            let loss = LayerLoss::new(scores.clone(), labels)?;
             let total = loss.total(layers, context.alpha);
             let scalar = |tensor: Tensor<1>| -> Result<f64, TrainError> {
                 let tensor = if autodiff { tensor.inner() } else { tensor };

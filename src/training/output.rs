@@ -18,7 +18,7 @@ use crate::checkpoint::{FileError, write_file};
 pub struct HeadsCard {
     /// The model's name, for display.
     pub base_model: Option<String>,
-    /// The model's [`fingerprint`](crate::checkpoint::source::ModelSource::fingerprint); with it the file
+    /// The model's [`fingerprint`](crate::checkpoint::ModelSource::fingerprint); with it the file
     /// is for this model only.
     pub model: Option<String>,
     /// What the heads were made from or with.

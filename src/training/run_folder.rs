@@ -74,6 +74,9 @@ impl RunFolder {
     /// Creates the folder of a new run, or opens the one of a run to resume.
     pub fn open(path: &Path, resume: bool, settings: Settings) -> Result<Self, TrainError> {
         let failed = |error: io::Error| run_error(path, &error);
+        if path.as_os_str().is_empty() {
+            return Err(failed(io::ErrorKind::InvalidInput.into()));
+        }
         let file = path.join(SETTINGS);
         let mut folder = Self {
             path: path.into(),

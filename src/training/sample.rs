@@ -226,7 +226,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::checkpoint::source::ModelSource;
+    use crate::checkpoint::ModelSource;
 
     fn model() -> ModelText {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/llama-gqa");

@@ -12,13 +12,13 @@ use burn::train::{InferenceStep, Interrupter, TrainStep};
 use safetensors::SafeTensors;
 
 use super::loader::TrainItem;
-use super::module::{HeadsModule, TrainingContext};
+use super::module::{HeadsModule, StepOutput, TrainingContext};
 use super::progress::Reporter;
 use super::quality::to_vec;
 use super::*;
 use crate::apb::compressor::{QueryAware, Random};
 use crate::apb::heads::{HeadsFile, RetainingHeads, RetainingHeadsConfig};
-use crate::checkpoint::source::ModelSource;
+use crate::checkpoint::ModelSource;
 use crate::load_decoder;
 use crate::model::DecoderConfig;
 
@@ -207,7 +207,7 @@ fn random_samples(count: usize, rows: usize, vocab: u32) -> Vec<Arc<Sample>> {
 }
 
 /// The losses of one sample under the given heads, without a retention loss.
-fn step(backbone: &Arc<Backbone>, heads: &RetainingHeads, sample: &Arc<Sample>) -> LossOutput {
+fn step(backbone: &Backbone, heads: &RetainingHeads, sample: &Arc<Sample>) -> StepOutput {
     let module = HeadsModule {
         heads: heads.clone(),
         context: context(backbone.clone(), 0.0, None),

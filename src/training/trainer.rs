@@ -117,7 +117,7 @@ impl HeadsTrainer {
     }
 
     /// Keeps checkpoints and logs in this folder. `fingerprint` identifies the model
-    /// ([`ModelSource::fingerprint`](crate::checkpoint::source::ModelSource::fingerprint)): a run of
+    /// ([`ModelSource::fingerprint`](crate::checkpoint::ModelSource::fingerprint)): a run of
     /// another one is not resumed.
     pub fn folder(mut self, folder: impl Into<PathBuf>, fingerprint: impl Into<String>) -> Self {
         self.folder = Some((folder.into(), fingerprint.into()));

@@ -1,13 +1,11 @@
 //! Documents that are prefilled once and asked in text.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use burn::tensor::Device;
 use burn_apb::LanguageModel;
-use burn_apb::apb::heads::HEADS_MODEL;
 use burn_apb::apb::{
     AnswerError, AnswerOptions, CancelToken, CompressorConfig, DocumentSession, Method,
     PrefillConfig, SessionError, StopReason, answer_with,
@@ -277,14 +275,8 @@ fn logits_and_hidden_rows_are_those_that_the_answer_is_chosen_from() {
 #[test]
 fn heads_of_another_model_are_refused_when_a_document_is_prefilled() {
     let model = model();
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/llama-gqa");
     let folder = tempfile::tempdir().unwrap();
-    let heads = folder.path().join("heads.safetensors");
-    let bytes = std::fs::read(fixture.join("heads.safetensors")).unwrap();
-    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let metadata = HashMap::from([(HEADS_MODEL.to_string(), "0123".to_string())]);
-    let bytes = safetensors::serialize(tensors.tensors(), Some(metadata)).unwrap();
-    std::fs::write(&heads, bytes).unwrap();
+    let heads = crate::heads_for("0123", folder.path());
     let retaining = CompressorConfig::Retaining { heads };
     let config = PrefillConfig::new(Method::Apb, 3).with_compressor(retaining);
     let refused = model.prefill(TEXT).method(config.clone()).run();

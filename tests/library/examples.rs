@@ -1,11 +1,20 @@
 //! The examples, on a small model.
 
 #[allow(dead_code)]
+#[path = "../../examples/classifier.rs"]
+mod classifier;
+#[allow(dead_code)]
 #[path = "../../examples/constrained_output.rs"]
 mod constrained_output;
 #[allow(dead_code)]
+#[path = "../../examples/embed.rs"]
+mod embed;
+#[allow(dead_code)]
 #[path = "../../examples/lora.rs"]
 mod lora;
+#[allow(dead_code)]
+#[path = "../../examples/multi_rank.rs"]
+mod multi_rank;
 #[allow(dead_code)]
 #[path = "../../examples/several_questions.rs"]
 mod several_questions;
@@ -42,6 +51,31 @@ fn several_questions_are_answered_alike_by_forks_and_from_disk() {
     let answers = several_questions::answers(MODEL, FILE, &questions).unwrap();
     assert_eq!(answers.len(), 2);
     assert_ne!(answers[0], answers[1]);
+}
+
+#[test]
+fn texts_are_compared_and_the_module_survives_a_record() {
+    let texts = ["The sun rises.", "The sun sets.", "1 + 1 = 2"].map(String::from);
+    let similarities = embed::compare(MODEL, &texts).unwrap();
+    for (number, row) in similarities.iter().enumerate() {
+        assert!((row[number] - 1.0).abs() < 1e-5, "{similarities:?}");
+        assert_eq!(row.len(), 3);
+    }
+    assert!(similarities[0][2] < 0.999, "{similarities:?}");
+}
+
+#[test]
+fn a_classifier_learns_on_a_frozen_decoder_in_bf16() {
+    let texts = ["The sun rises.", "1 + 1 = 2"].map(String::from);
+    let losses = classifier::train(MODEL, &texts, 20).unwrap();
+    assert!(losses[19] < 0.5 * losses[0], "{losses:?}");
+}
+
+#[test]
+fn a_process_alone_drives_all_ranks() {
+    let world = burn_apb::ranks::World::single();
+    let answer = multi_rank::answer(&world, MODEL, FILE, "Who may use it?").unwrap();
+    assert!(!answer.is_empty());
 }
 
 #[test]

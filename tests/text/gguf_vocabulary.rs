@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use burn_apb::checkpoint::gguf::{GgufTokenizer, Header, Value};
+use burn_apb::checkpoint::gguf::{GgufHeader, GgufTokenizer, Value};
 use burn_apb::text::tokenizer::Tokenizer;
 
 use super::data;
@@ -27,7 +27,7 @@ type Case = (String, Vec<u32>);
 /// A vocabulary with its texts, or `None` with a message where it is not there.
 fn fixture(name: &str) -> Option<(Tokenizer, Vec<Case>)> {
     let path = vocabulary(name)?;
-    let header = Header::parse(&std::fs::read(&path).unwrap()).unwrap();
+    let header = GgufHeader::parse(&std::fs::read(&path).unwrap()).unwrap();
     let tokenizer = GgufTokenizer::read(&header.metadata)
         .unwrap()
         .build()
@@ -113,7 +113,7 @@ fn vocabularies_without_texts_load() {
         let Some(path) = vocabulary(name) else {
             continue;
         };
-        let header = Header::parse(&std::fs::read(path).unwrap()).unwrap();
+        let header = GgufHeader::parse(&std::fs::read(path).unwrap()).unwrap();
         let read = GgufTokenizer::read(&header.metadata).unwrap();
         let tokenizer = read.build().unwrap();
         let text = "Light, 12345 \u{5149}\n";

@@ -5,9 +5,9 @@ use std::num::NonZeroUsize;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-use burn_apb::ranks::{RANK_FAILED, TOKEN_VARIABLE};
+use burn_apb::ranks::TOKEN_VARIABLE;
 
-use crate::error::CliError;
+use crate::error::{CliError, RANK_FAILED};
 
 /// Start N processes of a command on this machine, each with torchrun's variables
 ///

@@ -10,7 +10,7 @@ use burn::tensor::{DType, Device, FloatDType};
 use burn_apb::apb::{
     AnswerOptions, CancelToken, Method, Observer, PrefillPlan, Reply, Request, Session, ask,
 };
-use burn_apb::checkpoint::source::ModelSource;
+use burn_apb::checkpoint::ModelSource;
 use burn_apb::checkpoint::{LoadOptions, hub, local};
 use burn_apb::model::{CausalLm, Decoder, DecoderConfig, KvCache};
 use burn_apb::ranks::{RankGroup, World};

@@ -115,7 +115,7 @@ fn save_document(args: &Save, prefilled: Prefilled<'_>, output: &Output) -> Resu
     let fingerprint = source.fingerprint()?;
     let written = session.prepare_save(&args.out, &fingerprint, args.options());
     let written = processes::agree(world, written.map_err(CliError::from))?;
-    let bytes = world.all_gather_values(json!(written.bytes()))?;
+    let bytes: Vec<u64> = world.all_gather_values(written.bytes())?;
     // Rank 0's file makes a session of the others: its process comes last.
     let mut written = Some(written);
     for turn in [false, true] {
@@ -126,7 +126,7 @@ fn save_document(args: &Save, prefilled: Prefilled<'_>, output: &Output) -> Resu
         };
         processes::agree(world, committed)?;
     }
-    let bytes = bytes.iter().filter_map(serde_json::Value::as_u64).sum();
+    let bytes = bytes.iter().sum();
     show_saved(args, &request.plan, seconds, bytes, output)
 }
 

@@ -9,7 +9,7 @@ use burn_apb::apb::{
     CompressorConfig, Document, Method, Observer, PrefillConfig, PrefillPlan, Request, RingLayout,
     Session,
 };
-use burn_apb::checkpoint::source::ModelSource;
+use burn_apb::checkpoint::ModelSource;
 use burn_apb::checkpoint::{FileError, write_file};
 use burn_apb::model::{CausalLm, Decoder, DecoderConfig};
 use burn_apb::ranks::World;
@@ -300,7 +300,7 @@ struct Trace {
 }
 
 /// The document positions that a rank passes on in a layer, for each KV head.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct Selected {
     layer: usize,
     rank: usize,
@@ -408,11 +408,9 @@ impl Trace {
             return Ok(());
         }
         let mine = world.process();
-        let all = world.all_gather_values(json!(self.selected))?;
+        let all = world.all_gather_values(self.selected.clone())?;
         for (process, selected) in all.into_iter().enumerate() {
             if process != mine {
-                let selected: Vec<Selected> =
-                    serde_json::from_value(selected).map_err(CliError::failed)?;
                 self.selected.extend(selected);
             }
         }

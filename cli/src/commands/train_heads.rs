@@ -15,7 +15,7 @@ use burn_apb::ModelText;
 use burn_apb::apb::DEFAULT_PREFILL_CHUNK;
 use burn_apb::apb::compressor::{Compressor, QueryAware, Random};
 use burn_apb::apb::heads::{HeadsFile, RetainingHeads};
-use burn_apb::checkpoint::source::ModelSource;
+use burn_apb::checkpoint::ModelSource;
 use burn_apb::training::data::SynthesisConfig;
 use burn_apb::training::{
     Backbone, Collector, Evaluation, FeatureCache, HeadsCard, HeadsTrainer, Quality, Sample,

@@ -1,12 +1,11 @@
 //! What a folder of a saved session may hold, and which questions fit a model's context.
 
-use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
 use serde_json::{Value, json};
 
-use super::{Scene, bright_day, json, model, refused, stderr};
+use super::{Scene, bright_day, chat, json, model, refused, stderr};
 
 fn save(scene: &Scene, model: &Path, document: &Path, more: &[&str]) -> Output {
     let mut args = vec!["session", "save", "--json", "--out", "saved", "--model"];

@@ -2,7 +2,8 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use burn::tensor::Device;
@@ -21,6 +22,24 @@ const MARGIN: Duration = Duration::from_secs(2);
 const LAYER: usize = 2;
 /// Set to repeat every fault so often.
 const REPEAT: &str = "APB_TEST_REPEAT";
+
+/// The code that the survivors end with.
+const RANK_FAILED: i32 = 4;
+
+/// Set by SIGTERM, which mpirun sends to all once one has ended.
+fn terminated() -> Arc<AtomicBool> {
+    static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+    extern "C" fn record(_: libc::c_int) {
+        if let Some(flag) = FLAG.get() {
+            flag.store(true, Ordering::Relaxed);
+        }
+    }
+    let flag = FLAG.get_or_init(Arc::default).clone();
+    let handler: extern "C" fn(libc::c_int) = record;
+    // SAFETY: the handler reads an initialised cell and stores to an atomic.
+    unsafe { libc::signal(libc::SIGTERM, handler as libc::sighandler_t) };
+    flag
+}
 
 /// Milliseconds since some time that all processes share.
 fn now() -> u128 {
@@ -55,10 +74,14 @@ pub fn process(environment: &Environment, fault: &str) {
     let options = JoinOptions {
         timeout: TIMEOUT,
         rendezvous: None,
-        on_failure: Box::new({
+        on_failure: Some(Box::new({
             let end = end.clone();
-            move |_, error| end(error)
-        }),
+            move |reporter, error| {
+                end(error);
+                reporter.exit(RANK_FAILED);
+            }
+        })),
+        terminated: terminated(),
         ..JoinOptions::default()
     };
     let mut world = World::join(environment, options).expect("joined");
@@ -84,7 +107,7 @@ pub fn process(environment: &Environment, fault: &str) {
         Err(error) => match error.downcast_ref::<RankError>() {
             Some(error) if world.claim_failure_report() => {
                 end(error);
-                world.abort();
+                world.exit(RANK_FAILED);
             }
             // The guard ends this process.
             Some(_) => std::thread::sleep(Duration::from_secs(60)),
@@ -152,8 +175,10 @@ fn prefill(world: &mut World, step: &mut Step<'_>) -> Result<(), Box<dyn std::er
     let mut observer = |_, _| {
         let mut layer = layers.lock().expect("one thread");
         *layer += 1;
-        step(None, Some(*layer)).expect("a step");
-        ControlFlow::Continue(())
+        match step(None, Some(*layer)) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
     };
     session
         .prefill_with(&request.document, plan, scorer.as_deref(), &mut observer)
@@ -161,6 +186,74 @@ fn prefill(world: &mut World, step: &mut Step<'_>) -> Result<(), Box<dyn std::er
     step(Some(&mut session), None)?;
     session.extend(&request.query).map_err(rank_error)?;
     Ok(())
+}
+
+/// One process of an application that joins a world as a library does: it takes no signal, and when the last
+/// process drops its world in the middle of a prefill the others get an error, and go on without it.
+pub fn process_that_lives_on(environment: &Environment, folder: &Path) {
+    let me = environment.process;
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    let options = JoinOptions {
+        timeout: TIMEOUT,
+        on_failure: Some(Box::new(move |_, _| {
+            counted.fetch_add(1, Ordering::Relaxed);
+        })),
+        ..JoinOptions::default()
+    };
+    let mut world = World::join(environment, options).expect("joined");
+    // SAFETY: reads the handler of a signal.
+    let handler = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGTERM, std::ptr::null(), &raw mut action);
+        action.sa_sigaction
+    };
+    assert_eq!(handler, libc::SIG_DFL);
+    if me == RANKS - 1 {
+        let stopped = prefill(&mut world, &mut |_, layer| match layer {
+            Some(LAYER) => Err("enough".into()),
+            _ => Ok(()),
+        });
+        assert!(stopped.is_err());
+        drop(world);
+    } else {
+        let error = prefill(&mut world, &mut |_, _| Ok(())).expect_err("a rank is lost");
+        let text = error.to_string();
+        assert!(error.is::<RankError>(), "{text}");
+        assert!(world.group(RANKS).expect("a group").check().is_err());
+        drop(world);
+        // The process is as it was: it computes alone.
+        prefill(&mut World::single(), &mut |_, _| Ok(())).expect("a prefill");
+        let since = Instant::now();
+        while calls.load(Ordering::Relaxed) == 0 && since.elapsed() < TIMEOUT {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let line = format!("{}\n{text}\n", calls.load(Ordering::Relaxed));
+        std::fs::write(folder.join(format!("end-{me}")), line).expect("kept");
+    }
+    // The first to end has mpirun end the rest.
+    let all = || (0..RANKS - 1).all(|rank| folder.join(format!("end-{rank}")).exists());
+    let since = Instant::now();
+    while !all() && since.elapsed() < TIMEOUT * 2 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_library_returns_the_error_and_lives_on() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path();
+    let done = task(RANKS, &format!("library {}", path.display())).output();
+    let done = done.expect("mpirun starts");
+    let stderr = String::from_utf8_lossy(&done.stderr);
+    for survivor in 0..RANKS - 1 {
+        let end = std::fs::read_to_string(path.join(format!("end-{survivor}")));
+        let end = end.unwrap_or_default();
+        let (calls, message) = end.split_once('\n').unwrap_or_default();
+        assert_eq!(calls, "1", "survivor {survivor}: {end:?}\n{stderr}");
+        assert!(message.contains("rank 3 (host"), "{survivor}: {message}");
+        assert!(message.contains("dropped its world"), "{message}");
+    }
 }
 
 /// Runs a fault, as often as is asked for, and checks how every survivor ended.
@@ -229,7 +322,7 @@ faults! {
     killed: "kill", "ended";
     stopped: "stop", "no heartbeat from";
     asleep: "sleep", "did not take part";
-    panicked: "panic", "ended";
+    panicked: "panic", "panicked";
     out_of_memory: "memory", "ended";
     of_another_length: "length", "differs from";
     doing_something_else: "other", "is at";

@@ -51,6 +51,9 @@ fn process() {
     let environment = Environment::detect()
         .expect("numbers")
         .expect("started by mpirun");
+    if let Some(folder) = task.strip_prefix("library ") {
+        return faults::process_that_lives_on(&environment, folder.as_ref());
+    }
     if let Some(fault) = task.strip_prefix("fault ") {
         return faults::process(&environment, fault);
     }
@@ -66,15 +69,18 @@ fn process() {
         processes,
         &[1, 2],
     );
-    let all = world
-        .all_gather_values(serde_json::json!(world.process()))
-        .expect("heard");
-    assert_eq!(
-        all,
-        (0..processes)
-            .map(|p| serde_json::json!(p))
-            .collect::<Vec<_>>()
-    );
+    let all = world.all_gather_values(world.process()).expect("gathered");
+    assert_eq!(all, (0..processes).collect::<Vec<_>>());
+    if processes > 1 {
+        // A value of another type is refused with the first process that has one.
+        let odd = match world.process() {
+            1 => world.all_gather_values("text".to_owned()).err(),
+            _ => world.all_gather_values(1).err(),
+        };
+        let named = odd.expect("a mismatch").to_string();
+        let first = &world.peers()[usize::from(world.process() != 1)];
+        assert!(named.contains(&first.to_string()), "{named}, not {first}");
+    }
     println!("process {} done", world.process());
     world.leave().expect("left");
 }

@@ -77,11 +77,11 @@ impl MethodAttention for Apb<'_> {
         }
         let compressor = compressor.ok_or(SessionError::NoCompressor)?;
         if rows.anchor > 0 {
-            let anchor = projections.rows(0..rows.anchor);
+            let anchor = projections.rows(0..rows.anchor)?;
             let query = self.plan.anchor_query.clone();
             self.anchor = Some(compressor.read_anchor(layer, &anchor, query)?);
         }
-        let local = projections.rows(rows.anchor..rows.len());
+        let local = projections.rows(rows.anchor..rows.len())?;
         if rows.rank + 1 == self.plan.ranks {
             self.blocks.push(self.empty_block(&local));
             return Ok(None);

@@ -2,7 +2,7 @@
 
 use burn::config::Config;
 use burn::module::Module;
-use burn::nn::{Linear, RmsNorm, RmsNormConfig};
+use burn::nn::{Linear, RmsNorm};
 use burn::tensor::{Device, Tensor};
 
 use super::{AnchorHeads, PrefillPass, QueryPass, regions};
@@ -10,7 +10,9 @@ use crate::apb::error::SessionError;
 use crate::apb::heads::RetainingHead;
 use crate::apb::passing::Selection;
 use crate::kernels::{AttentionOutput, KernelError};
-use crate::model::{HiddenRows, LayerAttention, Projections, RopeTables, apply, linear, project};
+use crate::model::{
+    HiddenRows, LayerAttention, Projections, RopeTables, apply, linear, project, rms_norm,
+};
 use crate::ranks::RankGroup;
 
 /// Configuration of [`ApbAttention`].
@@ -43,10 +45,7 @@ impl ApbAttentionConfig {
     pub fn init(&self, device: &Device) -> ApbAttention {
         let (hidden, q_width) = (self.hidden_size, self.heads * self.head_dim);
         let kv_width = self.kv_heads * self.head_dim;
-        let norm = || {
-            let config = |epsilon| RmsNormConfig::new(self.head_dim).with_epsilon(epsilon);
-            self.qk_norm.map(|epsilon| config(epsilon).init(device))
-        };
+        let norm = || (self.qk_norm).map(|epsilon| rms_norm(self.head_dim, epsilon, device));
         let head = self.retaining_width.map(|width| {
             let projections = q_width + 2 * kv_width;
             (
@@ -301,7 +300,7 @@ mod tests {
     ) -> (Vec<Tensor<3>>, KvCache) {
         let device = hidden.device();
         let mut group = RankGroup::local(plan.ranks);
-        let mut cache = KvCache::new(SHAPE, 1, TOKENS + 8, DType::F32, &device);
+        let mut cache = KvCache::new(SHAPE, 1, TOKENS + 8, DType::F32, &device).unwrap();
         let layout = passes(plan, group.ranks(), compressor, TOKENS).remove(0);
         let rows: Vec<HiddenRows> = (layout.ranks.iter())
             .map(|rows| {

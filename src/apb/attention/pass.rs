@@ -11,6 +11,7 @@ use crate::apb::layout::{AnchorSource, Layout};
 use crate::apb::observer::Part;
 use crate::apb::passing::Selection;
 use crate::apb::plan::PrefillPlan;
+use crate::apb::session::same;
 use crate::kernels::on_workers;
 use crate::model::{ForwardError, KvCache, LayerAttention, LayerStep, Projections};
 use crate::ranks::RankGroup;
@@ -24,6 +25,8 @@ pub struct PrefillPass<'a> {
     layout: &'a Layout,
     compressor: Option<&'a dyn Compressor>,
     method: Box<dyn MethodAttention + 'a>,
+    /// Of the plan.
+    ranks: usize,
     group: &'a mut RankGroup,
     cache: &'a mut KvCache,
     tile: usize,
@@ -52,6 +55,7 @@ impl<'a> PrefillPass<'a> {
             layout,
             compressor,
             method: method(plan),
+            ranks: plan.ranks,
             group,
             cache,
             tile: usize::MAX,
@@ -111,18 +115,25 @@ impl<'a> PrefillPass<'a> {
         compressor: Option<&dyn Compressor>,
     ) -> Result<(), SessionError> {
         self.group.at_layer(Some(layer));
-        let rows = &self.layout.ranks[index];
+        let ranks = self.layout.ranks.len();
+        let Some(rows) = self.layout.ranks.get(index) else {
+            return Err(SessionError::OtherPlan {
+                what: "ranks of this process",
+                planned: ranks,
+                found: index.saturating_add(1),
+            });
+        };
         if self.last != Some(layer) {
             let selection = self.method.select(layer, rows, &projections, compressor)?;
             self.selected
                 .extend(selection.map(|selection| (rows.rank, selection)));
             self.clock.mark(Part::Selection, Some(rows.rank))?;
         }
-        let local = projections.rows(rows.anchor..rows.len());
+        let local = projections.rows(rows.anchor..rows.len())?;
         let appended = self.cache.append(layer, local.key, local.value);
         appended.map_err(ForwardError::from)?;
         if self.layout.anchor == AnchorSource::Rows(index) {
-            let rows = projections.rows(0..rows.anchor);
+            let rows = projections.rows(0..rows.anchor)?;
             self.anchor = Some(AnchorHeads {
                 key: rows.key,
                 value: rows.value,
@@ -150,6 +161,12 @@ impl LayerAttention for PrefillPass<'_> {
         if self.last == Some(layer) {
             return Ok(None);
         }
+        same(
+            "ranks of this process",
+            self.layout.ranks.len(),
+            queries.len(),
+        )?;
+        same("ranks", self.ranks, self.group.world_size())?;
         self.method.exchange(self.group)?;
         self.clock.mark(Part::Exchange, None)?;
         // Views of the cache exist only now: a layer that is written to must have no other reference.
@@ -188,6 +205,7 @@ impl LayerAttention for PrefillPass<'_> {
     }
 
     fn poll(&self) -> Result<(), SessionError> {
+        self.group.check()?;
         self.clock.poll()
     }
 

@@ -76,7 +76,7 @@ impl<'a> QueryPass<'a> {
         let own = attention(query, keys, values, Regions::causal())?;
         match before {
             None => Ok(own),
-            Some(before) => merge([before, in_f32(own)]).ok_or(SessionError::NoDocument),
+            Some(before) => Ok(merge([before, in_f32(own)])?),
         }
     }
 }
@@ -106,8 +106,7 @@ impl LayerAttention for QueryPass<'_> {
             1 => mine,
             _ => {
                 let parts = self.group.gather_processes(pack_partial(mine))?;
-                let merged = merge(parts.into_iter().map(unpack_partial));
-                merged.ok_or(SessionError::NoDocument)?
+                merge(parts.into_iter().map(unpack_partial))?
             }
         };
         self.attended = Some(join_heads(attended.out.cast(dtype)));
@@ -119,6 +118,7 @@ impl LayerAttention for QueryPass<'_> {
     }
 
     fn poll(&self) -> Result<(), SessionError> {
+        self.group.check()?;
         match self.cancel.is_cancelled() {
             true => Err(SessionError::Cancelled { done: 0, total: 0 }),
             false => Ok(()),

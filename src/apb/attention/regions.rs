@@ -44,6 +44,20 @@ pub(super) fn over_regions(
     };
     keys.extend([anchor.key.clone(), key]);
     values.extend([anchor.value.clone(), value]);
+    let [batch, kv_heads, _, head_dim] = keys[0].dims();
+    for block in keys.iter().chain(&values) {
+        let [b, h, rows, d] = block.dims();
+        if [b, h, d] != [batch, kv_heads, head_dim] {
+            let expected = format!("[{batch}, {kv_heads}, rows, {head_dim}] as the others");
+            let found = [b, h, rows, d];
+            return Err(KernelError::shape(
+                "attend",
+                "keys and values",
+                expected,
+                &found,
+            ));
+        }
+    }
     attention(query, Tensor::cat(keys, 2), Tensor::cat(values, 2), regions)
 }
 

@@ -67,7 +67,7 @@ impl<'a> Ring<'a> {
                     out: part.out.cast(DType::F32),
                     lse: part.lse,
                 };
-                *merged = merge(merged.take().into_iter().chain([part]));
+                *merged = Some(merge(merged.take().into_iter().chain([part]))?);
             }
             start = end;
         }

@@ -8,7 +8,7 @@ use super::{Compressor, CompressorError, QueryAware, Random};
 use crate::apb::config::{CompressorConfig, Method};
 use crate::apb::heads::HeadsFile;
 use crate::apb::plan::PrefillPlan;
-use crate::checkpoint::source::ModelSource;
+use crate::checkpoint::ModelSource;
 use crate::model::AttentionShape;
 
 /// The compressor that a plan names, without weights. Cloning is cheap.

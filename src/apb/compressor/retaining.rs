@@ -36,7 +36,7 @@ impl RetainingHead {
     /// Scores are pooled along `[anchor | local]`: of the anchor, only the last rows reach local ones.
     fn score_before(&self, anchor: &Projections) -> Result<AnchorContext, KernelError> {
         let rows = anchor.query_flat.dims()[1];
-        let last = anchor.rows(rows.saturating_sub(POOL / 2)..rows);
+        let last = anchor.rows(rows.saturating_sub(POOL / 2)..rows)?;
         Ok(AnchorContext {
             before: Some(self.score_projections(&last)?),
             query: None,

@@ -15,12 +15,9 @@ use super::format::{
     common_shape, tensor_name, within_prefix,
 };
 use super::pytorch::{self, PytorchTensor};
-use crate::checkpoint::index::INDEX_FILE;
+use crate::checkpoint::index::{INDEX_FILE, SINGLE_FILE};
 use crate::checkpoint::safetensors::encode;
-use crate::checkpoint::{
-    Checkpoint, FileError, SINGLE_FILE, StoredType, TensorInfo, listing_with, read_error,
-    write_file,
-};
+use crate::checkpoint::{Checkpoint, FileError, StoredType, TensorInfo, listing_with, write_file};
 
 /// What a conversion wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,11 +191,7 @@ impl Source {
                 Ok(write(&bytes)?)
             }
             Data::Safetensors(checkpoint) => {
-                let tensor = checkpoint.tensor(&info.name, dtype)?;
-                let bytes = tensor
-                    .into_bytes()
-                    .map_err(|error| read_error(info, error.to_string()))?;
-                Ok(write(&bytes)?)
+                Ok(write(checkpoint.read(&info.name, dtype)?.as_bytes())?)
             }
         }
     }

@@ -9,7 +9,7 @@ use super::format::{HEADS_FILE, HEADS_FORMAT, HeadsFault};
 use super::pickle::PickleError;
 #[cfg(feature = "pytorch")]
 use crate::checkpoint::FileError;
-use crate::checkpoint::source::SourceError;
+use crate::checkpoint::SourceError;
 use crate::checkpoint::{WeightsError, first};
 
 /// Why retaining heads cannot be used with a model. No weight has been read.

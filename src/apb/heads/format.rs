@@ -13,7 +13,7 @@ pub const HEADS_FILE: &str = "heads.safetensors";
 pub const HEADS_FORMAT: &str = "apb-retaining-heads-1";
 
 /// The metadata key under which a heads file names the one model it is for, by
-/// [`ModelSource::fingerprint`](crate::checkpoint::source::ModelSource::fingerprint).
+/// [`ModelSource::fingerprint`](crate::checkpoint::ModelSource::fingerprint).
 pub const HEADS_MODEL: &str = "model_fingerprint";
 
 /// What comes before the version in [`HEADS_FORMAT`]. Other formats, such as the `pt` of Python's

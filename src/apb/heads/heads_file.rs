@@ -12,7 +12,7 @@ use super::format::{
     beginning, common_shape, is_pytorch_name, place,
 };
 use super::retaining::{RetainingHeads, RetainingHeadsConfig};
-use crate::checkpoint::source::ModelSource;
+use crate::checkpoint::ModelSource;
 use crate::checkpoint::{self, Checkpoint, LoadOptions, StoredType, listing_with};
 use crate::model::AttentionShape;
 

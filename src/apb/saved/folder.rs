@@ -93,12 +93,20 @@ pub(super) fn world_size(folder: &Path) -> Result<usize, SavedError> {
 /// and, without rank 0's, those that were.
 pub fn discard_unfinished(folder: &Path, world: usize) {
     let finished = RankFile { rank: 0, world }.path(folder).exists();
-    for rank in 0..world {
-        let file = RankFile { rank, world };
-        // Files that are absent, or that cannot be removed, are left.
-        let _ = std::fs::remove_file(file.partial(folder));
-        if !finished {
-            let _ = std::fs::remove_file(file.path(folder));
+    // What is not there, or cannot be removed, is left.
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return;
+    };
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let committed = name.and_then(RankFile::parse);
+        let of_save = |file: &RankFile| file.world == world && file.rank < world;
+        let partial = committed.is_none()
+            && name
+                .and_then(|name| RankFile::parse(name.strip_suffix(".partial")?))
+                .is_some_and(|file| of_save(&file));
+        if partial || (!finished && committed.is_some_and(|file| of_save(&file))) {
+            let _ = std::fs::remove_file(path);
         }
     }
 }

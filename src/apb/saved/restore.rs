@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use burn::tensor::{Device, FloatDType, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Tensor};
 use sha2::{Digest, Sha256};
 
 use super::error::SavedError;
@@ -157,8 +157,8 @@ impl SavedSession {
         let plan = self.plan();
         let tokens = self.document.len();
         let (shape, device) = (model.shape(), model.device());
-        let capacity = tokens + following;
-        let mut cache = KvCache::new(shape, 1, capacity, dtype.into(), &device);
+        let capacity = tokens.saturating_add(following);
+        let mut cache = KvCache::new(shape, 1, capacity, dtype.into(), &device)?;
         for (rank, checkpoint) in self.ranks.iter().enumerate() {
             self.restore_rank(rank, checkpoint, shape, dtype, &device, &mut cache)?;
         }
@@ -198,11 +198,7 @@ impl SavedSession {
                     return Err(damaged(format!("{name}: expected shape {shape:?}")));
                 }
                 hash.update(checkpoint.stored_bytes(&name).unwrap_or_default());
-                let bytes = checkpoint
-                    .tensor(&name, dtype)?
-                    .into_bytes()
-                    .map_err(|error| damaged(error.to_string()))?;
-                let data = TensorData::from_bytes(bytes, shape, dtype.into());
+                let data = checkpoint.read(&name, dtype)?;
                 Ok(Tensor::<4>::from_data(data, (device, dtype.into())))
             };
             let (key, value) = (read("key")?, read("value")?);

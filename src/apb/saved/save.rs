@@ -42,6 +42,10 @@ impl SaveOptions {
 
     /// The files of ranks in a folder that a save replaces.
     fn replaced(self, folder: &Path) -> Result<Vec<RankFile>, SavedError> {
+        if folder.as_os_str().is_empty() {
+            let empty = std::io::Error::from(std::io::ErrorKind::InvalidInput);
+            return Err(FileError::at(folder)(empty).into());
+        }
         let files = rank_files(folder).map_err(FileError::at(folder))?;
         match files.first() {
             Some(file) if !self.replace => Err(SavedError::Exists {
@@ -56,7 +60,7 @@ impl SaveOptions {
 impl Session {
     /// Saves the document into `folder`, one file for each rank; returns the bytes written. All ranks
     /// are of this process; several processes call [`prepare_save`](Self::prepare_save). `model` is
-    /// [`ModelSource::fingerprint`](crate::checkpoint::source::ModelSource::fingerprint).
+    /// [`ModelSource::fingerprint`](crate::checkpoint::ModelSource::fingerprint).
     ///
     /// # Errors
     ///

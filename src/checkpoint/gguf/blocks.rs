@@ -10,7 +10,7 @@ use candle_core::quantized::GgmlDType;
 use rayon::prelude::*;
 
 use super::iq4;
-use super::kind::{Kind, Stored};
+use super::kind::{GgmlType, Stored};
 use crate::checkpoint::elements::{self, Target};
 use crate::checkpoint::error::panic_message;
 use crate::checkpoint::mapped::MappedFile;
@@ -23,7 +23,7 @@ const CHUNK: usize = 1 << 16;
 pub(crate) struct BlockTensor {
     pub(super) file: MappedFile,
     pub(super) range: Range<usize>,
-    pub(super) kind: Kind,
+    pub(super) kind: GgmlType,
     /// Number of rows: the product of all axes but the innermost; of a vector, its elements where
     /// they are reordered and otherwise 1.
     pub(super) rows: usize,
@@ -119,7 +119,7 @@ fn gather(source: &[u8], rows: impl Iterator<Item = usize>, row_bytes: usize) ->
 }
 
 /// Dequantises whole blocks.
-fn dequantize<T: Target>(kind: Kind, blocks: &[u8], out: &mut [T]) -> Result<(), String> {
+fn dequantize<T: Target>(kind: GgmlType, blocks: &[u8], out: &mut [T]) -> Result<(), String> {
     let by_table = |read: fn(&[u8], &mut [f32]), out: &mut [T]| {
         let mut values = vec![0.0; out.len()];
         read(blocks, &mut values);

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::error::GgufError;
-use super::kind::Kind;
+use super::kind::GgmlType;
 
 /// Most metadata keys that are read; real files have about 30.
 pub const MAX_KEYS: u64 = 1 << 16;
@@ -53,7 +53,7 @@ pub struct Described {
     /// Its shape, outermost axis first (the file has it the other way round).
     pub shape: Vec<usize>,
     /// How its elements are stored.
-    pub kind: Kind,
+    pub kind: GgmlType,
     /// Its first byte, counted from the start of the file.
     pub start: usize,
     /// The byte behind its last, counted from the start of the file.
@@ -62,7 +62,7 @@ pub struct Described {
 
 /// A checked GGUF header.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Header {
+pub struct GgufHeader {
     /// Version of the format, 2 or 3.
     pub version: u32,
     /// The metadata.
@@ -71,7 +71,7 @@ pub struct Header {
     pub tensors: Vec<Described>,
 }
 
-impl Header {
+impl GgufHeader {
     /// Reads and checks the header of the file that `bytes` is, the whole of it.
     ///
     /// Tensor data is not touched, only its place checked. What is allocated is bounded by eight
@@ -143,7 +143,7 @@ impl Header {
 struct Raw {
     name: String,
     shape: Vec<usize>,
-    kind: Kind,
+    kind: GgmlType,
     len: u64,
     offset: u64,
 }
@@ -332,7 +332,7 @@ impl<'a> Reader<'a> {
         }
         let id = self.u32(&name)?;
         let offset = self.u64(&name)?;
-        let kind = Kind::from_id(id).map_err(|found| GgufError::Quantization {
+        let kind = GgmlType::from_id(id).map_err(|found| GgufError::Quantization {
             name: name.clone(),
             found,
         })?;

@@ -9,7 +9,7 @@ use super::iq4;
 
 /// A type of stored elements that this crate reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kind(Stored);
+pub struct GgmlType(Stored);
 
 /// Who dequantises a type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +65,7 @@ const NAMED: [(u32, &str); 17] = [
     (40, "NVFP4"),
 ];
 
-impl Kind {
+impl GgmlType {
     /// The type with a number in the file; otherwise the name of what is refused.
     pub(super) fn from_id(id: u32) -> Result<Self, String> {
         match READ.iter().find(|(n, ..)| *n == id) {
@@ -118,7 +118,7 @@ impl Kind {
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for GgmlType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }

@@ -3,7 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `parts` | the files of a split model, and the one model in a folder: [`find`] |
-//! | `header` | the file's metadata and tensor descriptions, bounded by the file's length: [`Header`] |
+//! | `header` | the file's metadata and tensor descriptions, bounded by the file's length: [`GgufHeader`] |
 //! | `metadata` | metadata values with their types checked |
 //! | `kind`, `blocks`, `iq4` | stored types, and blocks to elements (dequantised by candle-core but for IQ4) |
 //! | `model` | [`Gguf`]: a model without its tensors |
@@ -28,8 +28,8 @@ mod tokenizer;
 
 pub(super) use blocks::BlockTensor;
 pub use error::GgufError;
-pub use header::{Described, Header, MAX_KEYS, MAX_TENSORS, Value};
-pub use kind::Kind;
+pub use header::{Described, GgufHeader, MAX_KEYS, MAX_TENSORS, Value};
+pub use kind::GgmlType;
 pub use model::Gguf;
 pub(super) use open::open;
 pub use parts::find;

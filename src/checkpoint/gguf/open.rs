@@ -7,7 +7,7 @@ use burn::tensor::FloatDType;
 
 use super::blocks::BlockTensor;
 use super::error::GgufError;
-use super::header::{Described, Header};
+use super::header::{Described, GgufHeader};
 use super::metadata::{Metadata, missing};
 use super::model::Gguf;
 use super::names;
@@ -67,7 +67,7 @@ impl Gguf {
     /// A [`GgufError`] for the first rule the file breaks.
     pub fn parse(bytes: &[u8]) -> Result<Self, GgufError> {
         let file = MappedFile::in_memory(Path::new("memory"), bytes);
-        let header = Header::parse(file.bytes())?;
+        let header = GgufHeader::parse(file.bytes())?;
         open(vec![(file, header)]).map(|opened| opened.gguf)
     }
 }

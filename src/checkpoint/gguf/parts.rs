@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::error::GgufError;
-use super::header::Header;
+use super::header::GgufHeader;
 use super::metadata::{Metadata, missing};
 use crate::checkpoint::error::WeightsError;
 use crate::checkpoint::listing::name_of;
@@ -89,7 +89,7 @@ pub fn find(folder: &Path) -> Result<Option<PathBuf>, WeightsError> {
 }
 
 /// A file of a model and its header.
-pub(crate) type Part = (MappedFile, Header);
+pub(crate) type Part = (MappedFile, GgufHeader);
 
 /// All parts of the model that `file` is a part of, the first part first; one part if the model is
 /// not split.
@@ -174,7 +174,7 @@ struct Place {
 
 impl Place {
     /// By the file's name and header, which must agree: the other parts are found by the name.
-    fn of(path: &Path, header: &Header, count: u64) -> Result<Self, GgufError> {
+    fn of(path: &Path, header: &GgufHeader, count: u64) -> Result<Self, GgufError> {
         let number = integer(header, NUMBER)?.ok_or_else(|| missing(NUMBER))?;
         if number >= count {
             return Err(GgufError::WrongValue {
@@ -221,7 +221,12 @@ impl Place {
 }
 
 /// Checks that a part has the number in its name and belongs to the first part's model.
-fn check(number: u32, place: &Place, first: &Header, (_, part): &Part) -> Result<(), GgufError> {
+fn check(
+    number: u32,
+    place: &Place,
+    first: &GgufHeader,
+    (_, part): &Part,
+) -> Result<(), GgufError> {
     let (found, count) = (integer(part, NUMBER)?, integer(part, COUNT)?);
     let named = |number: Option<u64>, count: Option<u64>| match (number, count) {
         (Some(number), Some(count)) => format!("part {} of {count}", number.saturating_add(1)),
@@ -248,7 +253,7 @@ fn check(number: u32, place: &Place, first: &Header, (_, part): &Part) -> Result
 }
 
 fn open_one(file: MappedFile) -> Result<Part, WeightsError> {
-    match Header::parse(file.bytes()) {
+    match GgufHeader::parse(file.bytes()) {
         Ok(header) => Ok((file, header)),
         Err(source) => Err(WeightsError::Gguf {
             path: file.path().into(),
@@ -257,7 +262,7 @@ fn open_one(file: MappedFile) -> Result<Part, WeightsError> {
     }
 }
 
-fn integer(header: &Header, key: &str) -> Result<Option<u64>, GgufError> {
+fn integer(header: &GgufHeader, key: &str) -> Result<Option<u64>, GgufError> {
     let found = Metadata(&header.metadata).integer(key)?;
     Ok(found.map(|n| n as u64))
 }

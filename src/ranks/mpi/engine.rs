@@ -4,6 +4,8 @@
 //! lost for instance, blocks this thread and no other: the process can always report the failure and end.
 //! An MPI that has lost a process cannot be finalised, so after a failure it never is.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 
@@ -12,8 +14,6 @@ use mpi::ffi;
 use mpi::raw::AsRaw;
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::Communicator;
-
-use crate::ranks::signal;
 
 /// Tests in a row before the thread sleeps, for low latency.
 const EAGER_TESTS: u32 = 200;
@@ -24,7 +24,7 @@ const LINGER: Duration = Duration::from_millis(200);
 const LINGER_REST: Duration = Duration::from_millis(1);
 /// The same, without end, for processes that are late.
 const IDLE_REST: Duration = Duration::from_millis(20);
-/// Time between two checks for SIGTERM.
+/// Time between two looks at whether this process was asked to end.
 const CHECK: Duration = Duration::from_millis(50);
 
 /// Buffers received, by process where there are several.
@@ -62,6 +62,8 @@ pub(super) enum Job {
 #[derive(Debug, Clone)]
 pub(super) struct Engine {
     jobs: Sender<(Job, Done)>,
+    /// Set when this process was asked to end.
+    terminated: Arc<AtomicBool>,
 }
 
 /// MPI's number of this process, and of all.
@@ -69,15 +71,18 @@ pub(super) type Size = (usize, usize);
 
 impl Engine {
     /// Starts MPI on a thread of its own; waits for it no longer than `timeout`.
-    pub(super) fn start(timeout: Duration) -> Result<(Self, Size), String> {
+    pub(super) fn start(
+        timeout: Duration,
+        terminated: Arc<AtomicBool>,
+    ) -> Result<(Self, Size), String> {
         let (jobs, queue) = mpsc::channel();
         let (ready, started) = mpsc::channel();
         std::thread::Builder::new()
             .name("apb-mpi".into())
             .spawn(move || serve(&queue, &ready))
             .map_err(|error| error.to_string())?;
-        let size = receive(&started, timeout)??;
-        Ok((Self { jobs }, size))
+        let size = receive(&started, timeout, &terminated)??;
+        Ok((Self { jobs, terminated }, size))
     }
 
     /// Queues a request.
@@ -90,18 +95,22 @@ impl Engine {
     pub(super) fn run(&self, job: Job, timeout: Duration) -> Received {
         let (sender, receiver) = mpsc::channel();
         self.submit(job, Box::new(move |result| drop(sender.send(result))));
-        receive(&receiver, timeout)?
+        receive(&receiver, timeout, &self.terminated)?
     }
 }
 
-/// Receives within the timeout; fails at SIGTERM, which the launcher sends when another process is lost.
-fn receive<T>(receiver: &Receiver<T>, timeout: Duration) -> Result<T, String> {
+/// Receives within the timeout; fails when this process was asked to end, as launchers do when another is lost.
+fn receive<T>(
+    receiver: &Receiver<T>,
+    timeout: Duration,
+    terminated: &AtomicBool,
+) -> Result<T, String> {
     let started = Instant::now();
     loop {
         match receiver.recv_timeout(CHECK) {
             Ok(received) => return Ok(received),
             Err(RecvTimeoutError::Disconnected) => return Err("MPI ended".into()),
-            Err(RecvTimeoutError::Timeout) if signal::terminated() => {
+            Err(RecvTimeoutError::Timeout) if terminated.load(Ordering::Relaxed) => {
                 return Err(
                     "the launcher ended this process; another ended before it joined".into(),
                 );
@@ -173,7 +182,7 @@ fn serve(queue: &Receiver<(Job, Done)>, ready: &Sender<Result<Size, String>>) {
                 }
             }
             Ok(_) | Err(RecvTimeoutError::Timeout) => {}
-            // Dropped without being finalised: the process is about to end.
+            // The world and its groups were dropped before all processes left: MPI is never finalised.
             Err(RecvTimeoutError::Disconnected) => {
                 std::mem::forget(universe);
                 return;

@@ -10,9 +10,7 @@ use serde::{Deserialize, Serialize};
 use self::engine::{Engine, Job};
 use super::tcp::new_token;
 use super::watch::{Entry, Watch, listen};
-use super::{
-    Environment, JoinOptions, Launcher, RankError, Step, Ticket, Transport, signal, transport,
-};
+use super::{Environment, JoinOptions, Launcher, RankError, Step, Ticket, Transport, transport};
 
 /// MPI guarantees tags up to this.
 const TAGS: u64 = 32_767;
@@ -53,9 +51,9 @@ pub(super) fn join(
                     .into(),
         });
     }
-    signal::install();
     let timeout = options.start_timeout();
-    let (engine, (process, processes)) = Engine::start(timeout).map_err(failed)?;
+    let (engine, (process, processes)) =
+        Engine::start(timeout, options.terminated.clone()).map_err(failed)?;
     if processes != environment.processes {
         return Err(RankError::Unavailable {
             reason: format!(
@@ -89,7 +87,7 @@ pub(super) fn join(
     let token = members[0].token.clone();
     let directory = members.into_iter().map(|member| member.entry).collect();
     let watch = Watch::start(process, directory, &listener, &token, options)?;
-    let broken = watch.clone();
+    let broken = watch.unguarded();
     let check = Job::StopIf(Box::new(move || broken.is_broken()));
     engine.submit(check, Box::new(drop));
     Ok((Box::new(Mpi { engine, timeout }), watch))
@@ -125,6 +123,10 @@ impl Transport for MpiTransport {
 
     fn process(&self) -> usize {
         self.watch.process()
+    }
+
+    fn check(&self) -> Result<(), RankError> {
+        self.watch.check()
     }
 
     fn start(
@@ -214,7 +216,7 @@ fn send_receive(step: Step, send: Vec<(usize, Bytes)>, receive: Vec<(usize, usiz
 
 impl MpiTransport {
     fn submit(&self, step: Step, job: Job) {
-        let watch = self.watch.clone();
+        let watch = self.watch.unguarded();
         let done = move |result| watch.deliver(step.index, result);
         self.engine.submit(job, Box::new(done));
     }

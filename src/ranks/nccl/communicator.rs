@@ -328,8 +328,8 @@ impl Communicator {
     /// Ends all transfers, those on the device as well.
     fn abort(self) {
         if !self.comm.is_null() {
-            // SAFETY: made by NCCL and not used after this. Its result changes nothing: the process is about to
-            // end.
+            // SAFETY: made by NCCL and not used after this. Its result changes nothing: the others are
+            // lost.
             unsafe { (self.library.abort)(self.comm) };
         }
     }

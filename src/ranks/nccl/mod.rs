@@ -23,7 +23,7 @@ use self::library::{Library, UniqueId};
 use self::memory::{Memory, bytes};
 use super::rendezvous::{self, Rendezvous};
 use super::watch::{Watch, listen};
-use super::{Environment, JoinOptions, RankError, Step, Ticket, Transport, signal, transport};
+use super::{Environment, JoinOptions, RankError, Step, Ticket, Transport, transport};
 
 /// The rendezvous where no launcher sets one: this machine.
 const LOOPBACK: &str = "127.0.0.1";
@@ -46,7 +46,6 @@ pub(super) fn join(
     options: JoinOptions,
     device: usize,
 ) -> Result<(Box<dyn transport::Engine>, Watch), RankError> {
-    signal::install();
     let library = Library::get()?;
     // SAFETY: only tries to open the driver by its usual names.
     if !unsafe { cudarc::driver::sys::is_culib_present() } {
@@ -90,7 +89,7 @@ pub(super) fn join(
         &response.token,
         options,
     )?;
-    let engine = Engine::start(library, device, UniqueId(id), watch.clone(), timeout);
+    let engine = Engine::start(library, device, UniqueId(id), watch.unguarded(), timeout);
     let engine = engine.map_err(failed)?;
     Ok((Box::new(Nccl { engine, device }), watch))
 }
@@ -127,6 +126,10 @@ impl Transport for NcclTransport {
 
     fn process(&self) -> usize {
         self.watch.process()
+    }
+
+    fn check(&self) -> Result<(), RankError> {
+        self.watch.check()
     }
 
     fn start(

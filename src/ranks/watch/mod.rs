@@ -13,7 +13,7 @@ mod verdict;
 use std::collections::HashMap;
 use std::fmt;
 use std::io::BufReader;
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,15 +21,15 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use self::message::{Message, receive, send};
-use super::signal;
-use super::{JoinOptions, Operation, Peer, RANK_FAILED, RankError, Step, end_process};
+use super::options::OnFailure;
+use super::{FailureReporter, JoinOptions, Operation, Peer, RankError, Step};
 
 pub(crate) use mesh::{Entry, listen};
 
 /// Time between two heartbeats.
 const HEARTBEAT: Duration = Duration::from_millis(100);
-/// How long a process waits for the reason after SIGTERM, and after a failure for the acknowledgements
-/// of the others.
+/// How long a process that was asked to end waits for the reason, and after a failure for the
+/// acknowledgements of the others.
 const GRACE: Duration = Duration::from_millis(500);
 /// A gap in this process's own heartbeats that means it was stopped itself: the others are not late.
 const OWN_GAP: Duration = Duration::from_secs(2);
@@ -38,7 +38,14 @@ const QUIET: Duration = Duration::from_secs(2);
 
 /// The links to all other processes, and the threads that read and write them.
 #[derive(Clone)]
-pub(crate) struct Watch(Arc<Shared>);
+pub(crate) struct Watch {
+    shared: Arc<Shared>,
+    /// Held by the world and its groups; none in the threads' own handles.
+    open: Option<Arc<Open>>,
+}
+
+/// Closes the links when the last handle is dropped; then the threads end.
+struct Open(Arc<Shared>);
 
 struct Shared {
     me: usize,
@@ -85,7 +92,7 @@ impl State {
 impl fmt::Debug for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Watch")
-            .field("process", &self.0.me)
+            .field("process", &self.shared.me)
             .finish_non_exhaustive()
     }
 }
@@ -115,7 +122,7 @@ impl Watch {
             left: false,
             notified: false,
         };
-        let watch = Self(Arc::new(Shared {
+        let shared = Arc::new(Shared {
             me,
             timeout: options.timeout,
             broken: AtomicBool::new(false),
@@ -132,45 +139,65 @@ impl Watch {
             }),
             changed: Condvar::new(),
             alarm: Condvar::new(),
-        }));
+        });
+        let watch = Self {
+            open: Some(Arc::new(Open(shared.clone()))),
+            shared,
+        };
         let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
             let spawned = std::thread::Builder::new().name(name.into()).spawn(work);
             spawned.map(drop).map_err(failed)
         };
         for (process, link) in readers.into_iter().enumerate() {
             if let Some(link) = link {
-                let watch = watch.clone();
+                let watch = watch.unguarded();
                 spawn("apb-link", Box::new(move || watch.read_link(process, link)))?;
             }
         }
-        let monitor = watch.clone();
+        let monitor = watch.unguarded();
+        let JoinOptions {
+            on_failure,
+            terminated,
+            ..
+        } = options;
         spawn(
             "apb-monitor",
-            Box::new(move || monitor.monitor(&options.on_failure)),
+            Box::new(move || monitor.monitor(on_failure.as_ref(), &terminated)),
         )?;
         Ok(watch)
     }
 
+    /// A handle that does not keep the links open.
+    pub(crate) fn unguarded(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            open: None,
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for a message or result, at most until the next heartbeat.
     fn pause<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        let waited = self.0.changed.wait_timeout(state, HEARTBEAT);
+        let waited = self.shared.changed.wait_timeout(state, HEARTBEAT);
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     pub(crate) fn process(&self) -> usize {
-        self.0.me
+        self.shared.me
     }
 
     pub(crate) fn processes(&self) -> usize {
-        self.0.links.len()
+        self.shared.links.len()
     }
 
     pub(crate) fn timeout(&self) -> Duration {
-        self.0.timeout
+        self.shared.timeout
     }
 
     /// The index of the next step, of whichever group.
@@ -198,22 +225,30 @@ impl Watch {
         state.failure.clone().map_or(Ok(()), Err)
     }
 
+    /// Fails where a process is lost.
+    pub(crate) fn check(&self) -> Result<(), RankError> {
+        match self.is_broken() {
+            true => self.lock().failure.clone().map_or(Ok(()), Err),
+            false => Ok(()),
+        }
+    }
+
     /// Whether a process is lost. The engine must not be called any more: it may end this process when it
     /// finds that out itself.
     pub(crate) fn is_broken(&self) -> bool {
-        self.0.broken.load(Ordering::Relaxed)
+        self.shared.broken.load(Ordering::Relaxed)
     }
 
     /// Stores the engine's result of a step.
     pub(crate) fn deliver(&self, index: u64, result: Result<Vec<Vec<u8>>, String>) {
         self.lock().delivered.insert(index, result);
-        self.0.changed.notify_all();
+        self.shared.changed.notify_all();
     }
 
     /// Waits for the engine's result of a step, unless a process is lost or late.
     pub(crate) fn wait(&self, step: Step) -> Result<Vec<Vec<u8>>, RankError> {
         let mut ready = |state: &mut State| state.delivered.remove(&step.index);
-        let result = self.wait_within(step, Some(self.0.timeout), &mut ready, |state| {
+        let result = self.wait_within(step, Some(self.shared.timeout), &mut ready, |state| {
             let behind = |member: &&Member| member.step.is_none_or(|at| at.index < step.index);
             (state.others().filter(behind).map(|m| m.peer.process)).collect()
         })?;
@@ -258,7 +293,9 @@ impl Watch {
         value: Value,
         deadline: Option<Duration>,
     ) -> Result<Vec<Value>, RankError> {
-        self.lock().values.insert((round, self.0.me), value.clone());
+        self.lock()
+            .values
+            .insert((round, self.shared.me), value.clone());
         self.send_all(&Message::Value { round, value });
         let count = self.processes();
         let step = Step {
@@ -284,7 +321,7 @@ impl Watch {
 
     /// Sends the others the reason why this process cannot go on.
     pub(crate) fn fail(&self, reason: &str) {
-        self.0.broken.store(true, Ordering::Relaxed);
+        self.shared.broken.store(true, Ordering::Relaxed);
         let reason = reason.to_owned();
         self.send_all(&Message::Failed {
             reason,
@@ -293,16 +330,16 @@ impl Watch {
         let mut state = self.lock();
         state.reported = true;
         state.finished = true;
-        self.0.alarm.notify_all();
+        self.shared.alarm.notify_all();
     }
 
-    /// Ends this process once the others have the reason, so that each can report it: launchers and MPI end
+    /// Waits until the others have the reason of the failure, so that each can report it: launchers and MPI end
     /// the rest as soon as one ends.
-    pub(crate) fn abort(&self) -> ! {
+    pub(crate) fn settle(&self) {
         self.send_all(&Message::Acknowledged);
         let since = Instant::now();
         let mut state = self.lock();
-        let quiet = QUIET.min(self.0.timeout / 2);
+        let quiet = QUIET.min(self.shared.timeout / 2);
         let pending = |state: &State| {
             let waits = |m: &Member| !m.notified && !m.left && m.last_seen.elapsed() < quiet;
             state.others().any(waits)
@@ -310,7 +347,6 @@ impl Watch {
         while pending(&state) && since.elapsed() < GRACE {
             state = self.pause(state);
         }
-        end_process(RANK_FAILED)
     }
 
     /// Whether the caller is the first, and so the one to report the failure to the user.
@@ -328,7 +364,7 @@ impl Watch {
             }
             if state.others().all(|member| member.left) {
                 state.finished = true;
-                self.0.alarm.notify_all();
+                self.shared.alarm.notify_all();
                 return Ok(());
             }
             state = self.pause(state);
@@ -336,7 +372,7 @@ impl Watch {
     }
 
     fn send_all(&self, message: &Message) {
-        for link in &self.0.links {
+        for link in &self.shared.links {
             send(link, message);
         }
     }
@@ -363,10 +399,10 @@ impl Watch {
             return known.clone();
         }
         state.failure = Some(error.clone());
-        self.0.broken.store(true, Ordering::Relaxed);
+        self.shared.broken.store(true, Ordering::Relaxed);
         drop(state);
-        self.0.changed.notify_all();
-        self.0.alarm.notify_all();
+        self.shared.changed.notify_all();
+        self.shared.alarm.notify_all();
         let reason = error.to_string();
         self.send_all(&Message::Failed {
             reason,
@@ -379,8 +415,8 @@ impl Watch {
     fn accept_failure(&self, state: &mut State, error: RankError) {
         if state.failure.is_none() && !state.finished {
             state.failure = Some(error);
-            self.0.broken.store(true, Ordering::Relaxed);
-            self.0.alarm.notify_all();
+            self.shared.broken.store(true, Ordering::Relaxed);
+            self.shared.alarm.notify_all();
         }
     }
 
@@ -415,11 +451,11 @@ impl Watch {
                 Message::Leave => member.left = true,
             }
             drop(state);
-            self.0.changed.notify_all();
+            self.shared.changed.notify_all();
         }
         let mut state = self.lock();
         state.members[process].notified = true;
-        self.0.changed.notify_all();
+        self.shared.changed.notify_all();
         let member = &state.members[process];
         if !member.left && !state.finished && state.failure.is_none() {
             let error = RankError::Exited {
@@ -431,12 +467,12 @@ impl Watch {
     }
 
     /// Sends heartbeats and checks those of the others until the end.
-    fn monitor(&self, on_failure: &dyn Fn(&Peer, &RankError)) {
+    fn monitor(&self, on_failure: Option<&OnFailure>, terminated: &AtomicBool) {
         let mut last = Instant::now();
-        let mut terminated = None;
+        let mut asked = None;
         loop {
             let mut state = self.lock();
-            if state.finished {
+            if state.finished && (state.reported || state.failure.is_none()) {
                 return;
             }
             let now = Instant::now();
@@ -447,25 +483,28 @@ impl Watch {
                 }
             }
             last = now;
-            if signal::terminated() && terminated.is_none() {
-                terminated = Some(now);
+            if terminated.load(Ordering::Relaxed) && asked.is_none() {
+                asked = Some(now);
             }
             if let Some(error) = state.failure.clone() {
                 // At once: a launcher kills the others as soon as one has ended.
-                if !std::mem::replace(&mut state.reported, true) {
-                    let me = state.members[self.0.me].peer.clone();
+                if !state.reported {
+                    state.reported = on_failure.is_some();
                     drop(state);
-                    on_failure(&me, &error);
-                    self.abort();
+                    if let Some(on_failure) = on_failure {
+                        on_failure(&FailureReporter::of(self), &error);
+                    }
+                    self.send_all(&Message::Acknowledged);
                 }
-            } else if terminated.is_some_and(|since| now - since >= GRACE) {
+                return;
+            } else if asked.is_some_and(|since| now - since >= GRACE) {
                 let error = RankError::Failed {
-                    peer: Box::new(state.members[self.0.me].peer.clone()),
-                    reason: "it received SIGTERM".into(),
+                    peer: Box::new(state.members[self.shared.me].peer.clone()),
+                    reason: "it was asked to end (SIGTERM)".into(),
                 };
                 self.record_failure(state, error);
                 continue;
-            } else if let Some(error) = state.unresponsive(now, self.0.timeout) {
+            } else if let Some(error) = state.unresponsive(now, self.shared.timeout) {
                 self.record_failure(state, error);
                 continue;
             }
@@ -474,12 +513,39 @@ impl Watch {
             self.send_all(&Message::Heartbeat { step });
             let state = self.lock();
             if !state.finished {
-                drop(
-                    self.0
-                        .alarm
-                        .wait_timeout(state, HEARTBEAT)
-                        .unwrap_or_else(PoisonError::into_inner),
-                );
+                let waited = self.shared.alarm.wait_timeout(state, HEARTBEAT);
+                drop(waited.unwrap_or_else(PoisonError::into_inner));
+            }
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let watch = Watch {
+            shared: self.0.clone(),
+            open: None,
+        };
+        let mut state = watch.lock();
+        let early = !state.finished && state.failure.is_none();
+        state.finished = true;
+        drop(state);
+        if early {
+            let reason = match std::thread::panicking() {
+                true => "it panicked",
+                false => "it dropped its world and groups before it left",
+            };
+            watch.send_all(&Message::Failed {
+                reason: reason.into(),
+                of_others: false,
+            });
+        }
+        self.0.alarm.notify_all();
+        for link in &self.0.links {
+            let mut link = link.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(link) = link.take() {
+                // The thread that reads it ends; one that is closed already needs no more.
+                let _ = link.shutdown(Shutdown::Both);
             }
         }
     }

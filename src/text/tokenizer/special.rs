@@ -25,7 +25,7 @@ impl SpecialTokens {
     /// # Errors
     ///
     /// [`SpecialTokenError`] for the first that is not a token.
-    pub fn from_config(config: &Map<String, Json>) -> Result<Self, SpecialTokenError> {
+    pub(crate) fn from_config(config: &Map<String, Json>) -> Result<Self, SpecialTokenError> {
         let common = config.iter().filter(|(name, _)| is_common(name));
         let own = config.get("extra_special_tokens").and_then(Json::as_object);
         for (name, value) in common.chain(own.into_iter().flatten()) {

@@ -12,7 +12,7 @@ use super::scan::{Content, Entry, scan};
 
 /// The most bytes of a line, or of an element of an array: some 16 million tokens. One line at a time is
 /// in memory.
-pub const MAX_LINE_BYTES: usize = 64 << 20;
+pub(crate) const MAX_LINE_BYTES: usize = 64 << 20;
 
 /// A file with one sample a line, or one JSON array of samples. Its texts stay on disk.
 ///
@@ -25,9 +25,9 @@ pub const MAX_LINE_BYTES: usize = 64 << 20;
 /// | `instruction`, `output`, as in [LongAlpaca](https://arxiv.org/abs/2309.12307) | the instruction is split at "The paper begins." and "Now the paper ends.", or by its paragraphs; where there is an `input`, it is the document |
 ///
 /// In a text with both, the question is the last paragraph; where that is longer than
-/// [`LONGEST_QUESTION`](super::LONGEST_QUESTION), the first; where that is too, the last line, then
+/// 600 characters, the first; where that is too, the last line, then
 /// the first line. The rest is the document, and must have
-/// [`SHORTEST_DOCUMENT`](super::SHORTEST_DOCUMENT) characters.
+/// 200 characters.
 ///
 /// Blank lines, Windows line ends and a byte order mark are accepted. A file whose first
 /// visible characters are `[` and `{` is one array.

@@ -16,8 +16,7 @@ mod split;
 mod synthesize;
 
 pub use error::DataError;
-pub use jsonl::{MAX_LINE_BYTES, SampleFile};
-pub use report::{DataReport, MAX_PROBLEMS, Problem, ProblemKind};
+pub use jsonl::SampleFile;
+pub use report::{DataReport, Problem, ProblemKind};
 pub use sample::TextSample;
-pub use split::{LONGEST_QUESTION, SHORTEST_DOCUMENT};
-pub use synthesize::{CountTokens, FEWEST_TOKENS, Kind, SynthesisConfig, Synthesizer};
+pub use synthesize::{CountTokens, SynthesisConfig, Synthesizer, TaskKind};

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// The most problems that a [`DataReport`] lists; all are counted.
-pub const MAX_PROBLEMS: usize = 20;
+pub(crate) const MAX_PROBLEMS: usize = 20;
 
 /// Keys of an object that a message lists.
 pub(super) const SHOWN_KEYS: usize = 8;
@@ -18,7 +18,7 @@ pub struct DataReport {
     pub samples: usize,
     /// Lines or elements that are not samples, and were skipped.
     pub skipped: usize,
-    /// The first [`MAX_PROBLEMS`] of them.
+    /// The first 20 of them.
     pub problems: Vec<Problem>,
 }
 

@@ -3,10 +3,10 @@
 use super::report::ProblemKind;
 
 /// The most characters that a question may have where it is found by its place in a text.
-pub const LONGEST_QUESTION: usize = 600;
+pub(crate) const LONGEST_QUESTION: usize = 600;
 
 /// The fewest characters of a document that is found by its place in a text.
-pub const SHORTEST_DOCUMENT: usize = 200;
+pub(crate) const SHORTEST_DOCUMENT: usize = 200;
 
 /// Bytes of a text in which "begins." ends its preamble.
 const LONGEST_PREAMBLE: usize = 600;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, FloatDType};
 use burn_apb::apb::Request;
-use burn_apb::checkpoint::source::ModelSource;
+use burn_apb::checkpoint::ModelSource;
 use burn_apb::model::{Decoder, DecoderConfig};
 
 use super::prefill::Prefill;

@@ -22,7 +22,7 @@ pub use document::CountTokens;
 use document::{Source, Target};
 
 /// The fewest tokens of a document: a shorter one has no room for the inserted sentences.
-pub const FEWEST_TOKENS: usize = 256;
+pub(crate) const FEWEST_TOKENS: usize = 256;
 
 /// Attempts at a sample whose answer occurs in the text already.
 const ATTEMPTS: usize = 16;
@@ -43,7 +43,7 @@ pub struct SynthesisConfig {
 /// The kind of a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Kind {
+pub enum TaskKind {
     /// One sentence with a value that does not belong to the text, as in
     /// [RULER](https://arxiv.org/abs/2404.06654) and in other words.
     SingleNeedle,
@@ -59,7 +59,7 @@ pub enum Kind {
     Quote,
 }
 
-impl Kind {
+impl TaskKind {
     /// The order in which kinds follow each other; some are more frequent.
     const ROTATION: [Self; 12] = [
         Self::SingleNeedle,
@@ -140,7 +140,7 @@ impl<'a> Synthesizer<'a> {
     /// # Errors
     ///
     /// [`DataError::NoSuchSample`], [`DataError::NotMade`], and those of counting.
-    pub fn sample(&self, index: usize) -> Result<(TextSample, Kind), DataError> {
+    pub fn sample(&self, index: usize) -> Result<(TextSample, TaskKind), DataError> {
         if index >= self.config.samples {
             return Err(DataError::NoSuchSample {
                 index,
@@ -152,8 +152,8 @@ impl<'a> Synthesizer<'a> {
         let mut random = Xoshiro256PlusPlus::seed_from_u64(base.wrapping_add(index as u64));
         let target = Target::draw(&self.config.tokens, &mut random);
         for kind in [
-            Kind::ROTATION[index % Kind::ROTATION.len()],
-            Kind::SingleNeedle,
+            TaskKind::ROTATION[index % TaskKind::ROTATION.len()],
+            TaskKind::SingleNeedle,
         ] {
             for _ in 0..ATTEMPTS {
                 if let Some(sample) = self.attempt(kind, &target, &mut random)? {
@@ -170,17 +170,17 @@ impl<'a> Synthesizer<'a> {
     /// A sample of one kind, or none where its answer is not unique or no document fits.
     fn attempt(
         &self,
-        kind: Kind,
+        kind: TaskKind,
         target: &Target,
         random: &mut Xoshiro256PlusPlus,
     ) -> Result<Option<TextSample>, DataError> {
         let needle = match kind {
-            Kind::KeyValue => return key_value::sample(&self.source, target, random),
-            Kind::Quote => return quote::sample(&self.source, target, random),
-            Kind::SingleNeedle => needles::single(random),
-            Kind::MultiKey => needles::multi_key(target.tokens, random),
-            Kind::MultiValue => needles::multi_value(random),
-            Kind::Fact => facts::fact(random),
+            TaskKind::KeyValue => return key_value::sample(&self.source, target, random),
+            TaskKind::Quote => return quote::sample(&self.source, target, random),
+            TaskKind::SingleNeedle => needles::single(random),
+            TaskKind::MultiKey => needles::multi_key(target.tokens, random),
+            TaskKind::MultiValue => needles::multi_value(random),
+            TaskKind::Fact => facts::fact(random),
         };
         let first = self.source.start(target, random);
         // Before the tokens of the document are counted, which takes longer.

@@ -26,7 +26,7 @@ fn prose(sentences: usize) -> String {
     text
 }
 
-fn samples(text: &str, config: SynthesisConfig) -> Vec<(TextSample, Kind)> {
+fn samples(text: &str, config: SynthesisConfig) -> Vec<(TextSample, TaskKind)> {
     let synthesizer = Synthesizer::new(text, config, &count).unwrap();
     (0..synthesizer.len())
         .map(|index| synthesizer.sample(index).unwrap())
@@ -51,7 +51,7 @@ fn samples_answer_their_documents() {
     let mut kinds = HashSet::new();
     let mut magic = 0;
     for (index, (sample, kind)) in samples.iter().enumerate() {
-        assert_eq!(*kind, Kind::ROTATION[index % 12], "{index}");
+        assert_eq!(*kind, TaskKind::ROTATION[index % 12], "{index}");
         kinds.insert(*kind);
         let TextSample {
             document,
@@ -64,7 +64,7 @@ fn samples_answer_their_documents() {
             !question.contains(['{', '}']) && !answer.contains(['{', '}']),
             "{question} {answer}"
         );
-        if *kind == Kind::Quote {
+        if *kind == TaskKind::Quote {
             assert_eq!(document.matches(answer.as_str()).count(), 1);
             let given = question.split('"').nth(1).unwrap();
             assert!(
@@ -80,13 +80,13 @@ fn samples_answer_their_documents() {
                 );
             }
         }
-        if *kind != Kind::KeyValue {
+        if *kind != TaskKind::KeyValue {
             assert!(
                 document.starts_with("Sentence") || !text.contains(&document[..20]),
                 "{document}"
             );
         }
-        if *kind == Kind::SingleNeedle {
+        if *kind == TaskKind::SingleNeedle {
             magic += usize::from(question.contains("magic"));
         }
     }
@@ -100,7 +100,7 @@ fn sentences_are_inserted_at_any_depth() {
     let config = SynthesisConfig::new(600, 2000..=2000);
     let mut tenths = [0; 10];
     for (sample, kind) in samples(&text, config) {
-        if kind == Kind::SingleNeedle {
+        if kind == TaskKind::SingleNeedle {
             // Where the document departs from the text.
             let mut same = 0;
             let start = &sample.document[..sample.document.char_indices().nth(60).unwrap().0];
@@ -203,7 +203,7 @@ fn texts_of_other_forms() {
             let (sample, kind) = synthesizer.sample(index).unwrap();
             let tokens = sample.document.chars().count();
             assert!((1900..=4000).contains(&tokens), "{kind:?}: {tokens}");
-            assert_ne!(kind, Kind::Quote);
+            assert_ne!(kind, TaskKind::Quote);
         }
     }
 }

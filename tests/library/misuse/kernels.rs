@@ -1,0 +1,146 @@
+//! Tensors of other shapes, dtypes and ranges.
+
+use burn::tensor::{Device, Tensor};
+use burn_apb::kernels::{
+    AttentionOutput, Regions, RowChoice, attention, first_rows, gather_rows, linear, merge,
+    on_workers, rms_norm, rotate, select_rows, silu_mul, silu_scores,
+};
+
+use super::{Calls, halves, ids, zeros};
+
+#[test]
+fn kernels() {
+    let mut calls = Calls::default();
+    let causal = Regions::causal();
+    let name = "kernels::attention";
+    let good = || zeros([1, 2, 4, 8]);
+    calls.refused(name, || {
+        attention(zeros([1, 3, 4, 8]), good(), good(), causal)
+    });
+    calls.refused(name, || {
+        attention(good(), zeros([1, 2, 4, 9]), good(), causal)
+    });
+    calls.refused(name, || {
+        attention(good(), good(), zeros([1, 2, 5, 8]), causal)
+    });
+    calls.refused(name, || {
+        attention(good(), zeros([2, 2, 4, 8]), good(), causal)
+    });
+    calls.refused(name, || {
+        attention(good(), zeros([1, 0, 4, 8]), zeros([1, 0, 4, 8]), causal)
+    });
+    calls.call(name, || {
+        attention(zeros([1, 2, 5, 8]), good(), good(), causal)
+    });
+    calls.refused(name, || {
+        attention(halves([1, 2, 4, 8]), good(), good(), causal)
+    });
+    for size in [5, usize::MAX] {
+        let regions = Regions {
+            passing: size,
+            anchor: size,
+            causal: true,
+        };
+        calls.refused(name, || attention(good(), good(), good(), regions));
+        calls.refused("kernels::Regions::validate", || regions.validate(4, 4));
+        for row in [0, 3, 4, usize::MAX] {
+            calls.call("kernels::Regions::visible_keys", || {
+                regions.visible_keys(row, 4, 4)
+            });
+            calls.call("kernels::Regions::visible_keys", || {
+                causal.visible_keys(row, 5, 4)
+            });
+        }
+    }
+    calls.call(name, || {
+        attention(zeros([1, 2, 0, 8]), good(), good(), causal)
+    });
+    calls.call(name, || {
+        let empty = || zeros([1, 2, 4, 0]);
+        attention(empty(), empty(), empty(), causal)
+    });
+
+    calls.refused("kernels::first_rows", || first_rows(good(), 5));
+    calls.call("kernels::first_rows", || first_rows(good(), 0));
+
+    let name = "kernels::gather_rows";
+    for id in [-1, 4, i64::from(i32::MAX)] {
+        calls.call(name, || gather_rows(good(), good(), ids([1, 2, 1], id)));
+    }
+    calls.refused(name, || gather_rows(good(), good(), ids([1, 3, 1], 0)));
+    calls.refused(name, || {
+        gather_rows(good(), zeros([1, 2, 3, 8]), ids([1, 2, 1], 0))
+    });
+
+    let name = "kernels::linear";
+    let rows = || zeros([1, 3, 8]);
+    calls.refused(name, || linear(rows(), zeros([9, 4]), None));
+    calls.refused(name, || linear(rows(), zeros([8, 4]), Some(zeros([5]))));
+    calls.call(name, || linear(halves([1, 3, 8]), zeros([8, 4]), None));
+    calls.call(name, || linear(zeros([1, 0, 8]), zeros([8, 4]), None));
+    calls.call(name, || linear(zeros([1, 3, 0]), zeros([0, 4]), None));
+
+    let part = |rows, lse| AttentionOutput {
+        out: zeros([1, 2, rows, 8]),
+        lse: zeros([1, 2, lse]),
+    };
+    calls.refused("kernels::merge", || merge([part(4, 4), part(5, 5)]));
+    calls.refused("kernels::merge", || merge([part(4, 4), part(4, 5)]));
+    calls.refused("kernels::merge", || merge([part(4, 5)]));
+    calls.refused("kernels::merge", || merge([]));
+
+    calls.call("kernels::on_workers", || on_workers(&Device::flex(), || ()));
+
+    let name = "kernels::rms_norm";
+    calls.refused(name, || rms_norm(rows(), zeros([9]), 1e-5));
+    calls.call(name, || rms_norm(halves([1, 3, 8]), zeros([8]), 1e-5));
+    for eps in [f64::NAN, -1.0, 0.0, f64::INFINITY] {
+        calls.call(name, || rms_norm(rows(), zeros([8]), eps));
+    }
+    calls.call(name, || rms_norm(zeros([1, 3, 0]), zeros([0]), 1e-5));
+
+    let name = "kernels::rotate";
+    let table = || zeros([3, 2]);
+    calls.refused(name, || rotate(rows(), table(), table(), 3));
+    calls.refused(name, || rotate(rows(), table(), table(), 0));
+    calls.refused(name, || rotate(rows(), zeros([4, 2]), table(), 2));
+    calls.refused(name, || rotate(rows(), table(), zeros([3, 1]), 2));
+    calls.refused(name, || rotate(rows(), table(), table(), usize::MAX));
+
+    let name = "kernels::select_rows";
+    let scores = || zeros([1, 2, 6]);
+    let choice = |selectable, count, window| RowChoice {
+        selectable,
+        count,
+        window,
+    };
+    calls.refused(name, || select_rows(scores(), None, choice(0..7, 2, 5)));
+    #[expect(clippy::reversed_empty_ranges, reason = "a wrong argument")]
+    calls.refused(name, || select_rows(scores(), None, choice(4..2, 2, 5)));
+    calls.refused(name, || select_rows(scores(), None, choice(0..6, 2, 4)));
+    calls.refused(name, || select_rows(scores(), None, choice(0..6, 2, 0)));
+    calls.refused(name, || {
+        select_rows(scores(), Some(zeros([1, 3, 2])), choice(0..6, 2, 5))
+    });
+    calls.call(name, || {
+        select_rows(scores(), None, choice(0..6, usize::MAX, 5))
+    });
+    calls.call(name, || select_rows(scores(), None, choice(3..3, 0, 1)));
+    calls.call(name, || {
+        let nothing: Tensor<3> = zeros([1, 2, 6]) / 0.0;
+        select_rows(nothing, None, choice(0..6, 2, 5))
+    });
+
+    calls.refused("kernels::silu_mul", || silu_mul(rows(), zeros([1, 3, 9])));
+    calls.refused("kernels::silu_mul", || silu_mul(halves([1, 3, 8]), rows()));
+    calls.refused("kernels::silu_scores", || {
+        silu_scores(rows(), zeros([9, 2]))
+    });
+    calls.call("kernels::silu_scores", || {
+        silu_scores(halves([1, 3, 8]), zeros([8, 2]))
+    });
+    calls.call("kernels::silu_scores", || {
+        silu_scores(rows(), zeros([8, 0]))
+    });
+    calls.finish(&["kernels"], &[]);
+}
