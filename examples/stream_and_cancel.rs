@@ -36,14 +36,8 @@ pub fn stream(
 ) -> Result<(), Box<dyn Error>> {
     let model = LanguageModel::load(model, &Device::flex())?;
     let text = std::fs::read_to_string(file)?;
-    let prefill = model.prefill(&text).cancel(token).progress(|progress| {
-        let left = progress.remaining().unwrap_or_default().as_secs_f64();
-        eprint!(
-            "\r{} of {} tokens, {left:.1} s left ",
-            progress.done, progress.total
-        );
-    });
-    let mut document = prefill.run()?;
+    let prefill = model.prefill(&text).cancel(token);
+    let mut document = prefill.progress(|done| eprint!("\r{done} ")).run()?;
     eprintln!();
     let mut answer = document.ask(question).cancel(token).stream()?;
     for piece in answer.by_ref() {

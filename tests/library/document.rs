@@ -362,3 +362,21 @@ fn a_sampler_of_ones_own_takes_the_place_of_the_configuration() {
     let banned = ask.processor(BanTokens::new([first])).run().unwrap();
     assert_ne!(banned.completion.tokens, [first]);
 }
+
+#[test]
+fn progress_says_what_how_much_and_how_long() {
+    let mut lines = Vec::new();
+    for config in methods() {
+        let method = config.method;
+        lines.clear();
+        let prefill = model().prefill(TEXT).method(config).progress(|progress| {
+            assert_eq!(progress.method, method);
+            assert!(progress.done <= progress.total);
+            lines.push(progress.to_string());
+        });
+        let tokens = prefill.run().unwrap().tokens().len();
+        let last = lines.last().expect("a call a layer");
+        let whole = format!("{method} prefill: {tokens} of {tokens} tokens, 0.0 s left");
+        assert_eq!(*last, whole);
+    }
+}

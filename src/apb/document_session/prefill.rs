@@ -7,17 +7,19 @@ use std::time::{Duration, Instant};
 use super::DocumentSession;
 use crate::LanguageModel;
 use crate::apb::cancel::CancelToken;
-use crate::apb::config::PrefillConfig;
+use crate::apb::config::{Method, PrefillConfig};
 use crate::apb::error::AnswerError;
 use crate::apb::observer::Observer;
 use crate::apb::request::{AnchorQuery, AnswerOptions, Request};
 use crate::ranks::RankGroup;
 use crate::text::prompt::PromptOptions;
 
-/// How far a prefill is.
+/// How far a prefill is. Displayed as `apb prefill: 1024 of 4096 tokens, 3.1 s left`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PrefillProgress {
+    /// What is computed.
+    pub method: Method,
     /// Tokens prefilled.
     pub done: usize,
     /// Tokens of the document, with what stands before it.
@@ -31,6 +33,22 @@ impl PrefillProgress {
     pub fn remaining(&self) -> Option<Duration> {
         let left = self.total.saturating_sub(self.done) as f64;
         (self.done > 0).then(|| self.elapsed.mul_f64(left / self.done as f64))
+    }
+}
+
+impl fmt::Display for PrefillProgress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            method,
+            done,
+            total,
+            ..
+        } = self;
+        write!(f, "{method} prefill: {done} of {total} tokens")?;
+        match self.remaining() {
+            Some(left) => write!(f, ", {:.1} s left", left.as_secs_f64()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -48,7 +66,7 @@ impl LanguageModel {
     ///     .prefill(&text)
     ///     .method(PrefillConfig::new(Method::Apb, 4))
     ///     .hint("decisions and their reasons")
-    ///     .progress(|p| eprintln!("{} of {} tokens", p.done, p.total))
+    ///     .progress(|progress| eprintln!("{progress}"))
     ///     .run()?;
     /// println!("{}", report.ask("What was decided?").max_tokens(64).run()?.text);
     /// for piece in report.ask("When will it begin?").stream()? {
@@ -162,6 +180,7 @@ impl<'a> PrefillBuilder<'a> {
         let limit = limit.unwrap_or_else(|| model.limit());
         request.session = request.session.with_limit(limit);
         let mut observer = PrefillObserver {
+            method: request.plan.method,
             cancel,
             progress,
             started: Instant::now(),
@@ -178,6 +197,7 @@ impl<'a> PrefillBuilder<'a> {
 }
 
 struct PrefillObserver<'a> {
+    method: Method,
     cancel: CancelToken,
     progress: Box<dyn FnMut(PrefillProgress) + 'a>,
     started: Instant,
@@ -186,6 +206,7 @@ struct PrefillObserver<'a> {
 impl Observer for PrefillObserver<'_> {
     fn progress(&mut self, done: usize, total: usize) -> ControlFlow<()> {
         (self.progress)(PrefillProgress {
+            method: self.method,
             done,
             total,
             elapsed: self.started.elapsed(),
