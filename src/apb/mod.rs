@@ -35,7 +35,9 @@ mod saved;
 mod session;
 
 pub use answer::{Answer, Reply, answer, answer_over, answer_request, answer_with, ask};
-pub use attention::{AnchorHeads, ApbAttention, ApbAttentionConfig, PrefillPass, QueryPass};
+pub use attention::{
+    AnchorHeads, ApbAttention, ApbAttentionConfig, PrefillPass, QueryPass, passes,
+};
 pub use cancel::CancelToken;
 pub use config::{CompressorConfig, Document, Method, PrefillConfig, RingLayout, UnknownName};
 #[cfg(feature = "tokio")]

@@ -21,7 +21,7 @@ const DOMAIN: &[u8] = b"burn-apb model fingerprint 1";
 impl ModelSource {
     /// The SHA-256, in hexadecimal, of what identifies a model: its [`DecoderConfig`], and of every
     /// tensor the name, the shape, the stored type and a few slices of the stored bytes
-    /// ([`FINGERPRINT_SLICES`] of [`FINGERPRINT_SLICE`] bytes).
+    /// (three of 256 bytes).
     ///
     /// Another configuration, another model of the same shape, or the same one in another type or
     /// quantisation has another fingerprint; shards or one file, tokenizer and chat template make no

@@ -1,5 +1,5 @@
 //! Grouped-query attention: its projections, and the causal attention between them. Attention over
-//! ranks is in [`apb::attention`](crate::apb::attention).
+//! ranks is in [`apb`](crate::apb).
 
 use std::ops::Range;
 

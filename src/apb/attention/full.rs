@@ -17,8 +17,9 @@ pub(super) struct Full;
 /// Rows need nothing of later rows: `chunk` of them at a time go through all layers, so that only a
 /// chunk's activations are held.
 pub(super) fn passes(tokens: usize, chunk: usize) -> Vec<Layout> {
+    let chunk = chunk.max(1);
     let pass = |start: usize| {
-        let local: Range<usize> = start..(start + chunk).min(tokens);
+        let local: Range<usize> = start..start.saturating_add(chunk).min(tokens);
         Layout {
             tokens: local.len(),
             ranks: vec![RankRows {
@@ -31,7 +32,7 @@ pub(super) fn passes(tokens: usize, chunk: usize) -> Vec<Layout> {
             anchor: AnchorSource::None,
         }
     };
-    (0..tokens).step_by(chunk.max(1)).map(pass).collect()
+    (0..tokens).step_by(chunk).map(pass).collect()
 }
 
 impl MethodAttention for Full {

@@ -7,7 +7,7 @@ pub use crate::kernels::cube::lengths::Rows;
 /// Elements that the kernel reads and writes at once: the widest vector that WGSL has.
 pub const CHUNK: usize = 4;
 
-/// How [`attention_portable`](super::attention::attention_portable) is cut.
+/// How `attention_portable` is cut.
 ///
 /// A block's units form a grid of `lines` times `columns`. Unit `(line, column)` owns the rows
 /// `line + i * lines`; of a tile's scores the keys `4 column..4 column + 4`, and of the output every

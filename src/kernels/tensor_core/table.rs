@@ -36,7 +36,7 @@ impl Dtype {
     }
 }
 
-/// How [`attention_mma`](super::mma::attention_mma) is cut.
+/// How `attention_mma` is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MmaTile {
     /// Element type.
@@ -78,7 +78,7 @@ impl MmaTile {
     }
 }
 
-/// How [`attention_wgmma`](super::wgmma::attention_wgmma) is cut.
+/// How `attention_wgmma` is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WgmmaTile {
     /// Element type.

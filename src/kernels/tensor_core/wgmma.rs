@@ -63,7 +63,7 @@ fn fence_products() {
 
 /// Attention of one block of packed rows over its keys: 64 rows a warpgroup, tiles shared by all.
 ///
-/// Shapes and cubes are those of [`attention_mma`](super::mma::attention_mma). `S`, `M`, `P` and `B`
+/// Shapes and cubes are those of `attention_mma`. `S`, `M`, `P` and `B`
 /// are the registers a unit for scores, output, weights, and scores and output together.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]

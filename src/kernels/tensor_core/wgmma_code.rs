@@ -185,7 +185,7 @@ pub fn accumulate<M: Size, P: Size>(
 }
 
 /// Starts the scores of the next tile and `old + P V` of this one, and waits for the scores alone:
-/// the first registers of the result. The others are under way until [`finish`].
+/// the first registers of the result. The others are under way until `finish`.
 #[cube]
 pub fn issue<B: Size, M: Size, P: Size>(
     queries: u64,
@@ -210,7 +210,7 @@ pub fn issue<B: Size, M: Size, P: Size>(
     both
 }
 
-/// Waits for the output that [`issue`] started; `weights` are named so that they stay untouched.
+/// Waits for the output that `issue` started; `weights` are named so that they stay untouched.
 #[cube]
 pub fn finish<B: Size, M: Size, P: Size>(
     both: Vector<f32, B>,

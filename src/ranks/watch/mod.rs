@@ -41,7 +41,7 @@ const QUIET: Duration = Duration::from_secs(2);
 pub(crate) struct Watch {
     shared: Arc<Shared>,
     /// Held by the world and its groups; none in the threads' own handles.
-    open: Option<Arc<Open>>,
+    _open: Option<Arc<Open>>,
 }
 
 /// Closes the links when the last handle is dropped; then the threads end.
@@ -141,7 +141,7 @@ impl Watch {
             alarm: Condvar::new(),
         });
         let watch = Self {
-            open: Some(Arc::new(Open(shared.clone()))),
+            _open: Some(Arc::new(Open(shared.clone()))),
             shared,
         };
         let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
@@ -171,7 +171,7 @@ impl Watch {
     pub(crate) fn unguarded(&self) -> Self {
         Self {
             shared: self.shared.clone(),
-            open: None,
+            _open: None,
         }
     }
 
@@ -524,7 +524,7 @@ impl Drop for Open {
     fn drop(&mut self) {
         let watch = Watch {
             shared: self.0.clone(),
-            open: None,
+            _open: None,
         };
         let mut state = watch.lock();
         let early = !state.finished && state.failure.is_none();

@@ -1,6 +1,6 @@
 //! Documents, plans, sessions and folders that do not belong together.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use burn_apb::apb::{
     CancelToken, CompressorConfig, Document, Layout, Method, PrefillConfig, PrefillPass,
     PrefillPlan, QueryPass, Request, RingLayout, SaveOptions, SavedSession, Selection, Session,
     SessionConfig, SessionError, TokenLogprobs, answer, answer_over, answer_request, answer_with,
-    ask, discard_unfinished,
+    ask, discard_unfinished, passes,
 };
 use burn_apb::checkpoint::{LoadOptions, ModelSource};
 use burn_apb::kernels::KernelError;
@@ -296,6 +296,16 @@ fn plans() -> Calls {
             Layout::new(&plan, rank - 1..rank, false)
         });
     }
+    let full = PrefillConfig::default().plan(&document(60), SHAPE);
+    let full = full.expect("a plan");
+    for chunk in [0, 1, usize::MAX] {
+        let found = calls.call("apb::passes", || {
+            passes(&plan, 9..9, Some(&Random::new(1)), chunk);
+            passes(&full, 0..1, None, chunk)
+        });
+        let rows = |pass: &Layout| pass.local_len();
+        assert_eq!(found.iter().flatten().map(rows).sum::<usize>(), 60);
+    }
     calls.refused("apb::PrefillPlan::set_custom_compressor", || {
         plan.clone().set_custom_compressor(Arc::new(Crooked(0)))
     });
@@ -479,7 +489,7 @@ fn sessions() -> Calls {
         &|plan| plan.tokens = usize::MAX,
         &|plan| plan.tokens = 0,
         &|plan| plan.anchor_query = 50..usize::MAX,
-        &|plan| plan.anchor_query = 9..2,
+        &|plan| plan.anchor_query = Range { start: 9, end: 2 },
     ];
     for edit in edits {
         let mut plan = plan.clone();
