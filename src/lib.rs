@@ -66,6 +66,11 @@ pub mod training;
 
 pub use language_model::{LanguageModel, ModelError, ModelText, load_decoder};
 
+/// Newton's Opticks, fourth edition (1730), in the public domain: the document of `apb demo`. Here because a package
+/// holds only files of its own folder.
+#[doc(hidden)]
+pub const OPTICKS: &str = include_str!("../examples/data/opticks.txt");
+
 /// The Rust examples of the documents are compiled with the documentation tests.
 #[cfg(doctest)]
 mod documents {

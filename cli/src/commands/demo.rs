@@ -15,7 +15,7 @@ use crate::error::CliError;
 use crate::output::Output;
 
 /// Newton's Opticks, fourth edition (1730), in the public domain.
-pub const DOCUMENT: &str = include_str!("../../../examples/data/opticks.txt");
+pub const DOCUMENT: &str = burn_apb::OPTICKS;
 /// The listed model that the demo runs.
 const MODEL: &str = "smollm2-135m";
 /// Where the treatise begins, after the edition's credits.
