@@ -12,7 +12,7 @@ use burn_apb::apb::{
 };
 use burn_apb::checkpoint::ModelSource;
 use burn_apb::checkpoint::{LoadOptions, hub, local};
-use burn_apb::model::{CausalLm, Decoder, DecoderConfig, KvCache};
+use burn_apb::model::{CausalLm, Decoder, DecoderConfig, KvCache, RopeScaling};
 use burn_apb::ranks::{RankGroup, World};
 use burn_apb::{ModelText, load_decoder};
 use serde_json::{Value, json};
@@ -204,6 +204,15 @@ fn prepare(
     request.check_heads(&text.config, source)?;
     if let Some(note) = request.plan.note() {
         output.note(format!("note: {note}"));
+    }
+    if let RopeScaling::Dynamic {
+        original_context, ..
+    } = text.config.rope.scaling
+    {
+        output.note(format!(
+            "note: dynamic RoPE: frequencies for {} tokens, those of document and question (unscaled up to {original_context})",
+            request.session.context()
+        ));
     }
     Ok((request, options, text))
 }

@@ -286,7 +286,18 @@ fn the_room_for_an_answer_does_not_change_it() {
             "What month?",
             &[&flags[..], &more].concat(),
         );
-        self::tokens(&super::json(&output))
+        let json = super::json(&output);
+        let chosen = json["document_tokens"]
+            .as_u64()
+            .zip(json["query_tokens"].as_u64());
+        let chosen = chosen.map(|(document, query)| document + query);
+        let note = format!("for {} tokens", chosen.expect("both"));
+        assert!(
+            stderr(&output).contains(&note),
+            "{note}: {}",
+            stderr(&output)
+        );
+        self::tokens(&json)
     };
     let long = answer("200");
     assert_eq!(answer("3"), long[..3]);
