@@ -83,7 +83,8 @@ pub fn compare(folder: &str, texts: &[String]) -> Result<Vec<Vec<f32>>, Box<dyn 
     let restored = fresh.load_file(&record);
     let ids = text.tokenizer.encode(&texts[0], true)?;
     let again = restored.score(&ids)?.into_scalar::<f32>();
-    if again != scores[0] {
+    // Products are summed in another order where the weights lie in memory otherwise.
+    if (again - scores[0]).abs() > 1e-4 {
         return Err(format!("the record gives {again}, expected {}", scores[0]).into());
     }
     println!("score {again:+.3}  {} (restored from a record)", texts[0]);
