@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, FloatDType};
 use burn_apb::LanguageModel;
 use burn_apb::apb::{
     AnswerError, AnswerOptions, Observer, Session, SessionConfig, SessionError, StopReason,
@@ -209,4 +209,32 @@ fn an_observer_stops_the_prefill_and_the_answer() {
     let answer = answer_with(&model, document, "When?", &options, &mut stops).expect("an answer");
     assert_eq!(answer.completion.stop_reason, StopReason::Cancelled);
     assert!(answer.completion.tokens.len() < 400, "{answer:?}");
+}
+
+/// The cache has the dtype of the weights, whatever they are.
+#[test]
+fn a_session_has_the_dtype_of_its_model() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/llama-gqa");
+    for dtype in [FloatDType::BF16, FloatDType::F16] {
+        let model = LanguageModel::load_with(&folder, dtype, &Device::flex(), &mut |_| ());
+        let model = model.expect("the small model loads");
+        let mut session = session(&model, SessionConfig::new(64));
+        session
+            .prefill(&DOCUMENT, |_, _| ControlFlow::Continue(()))
+            .expect("prefilled");
+        assert_eq!(ask(&mut session, &QUESTION, 4).len(), 4);
+        let answer = answer_with(&model, "A text.", "What?", &options(4), &mut ());
+        assert_eq!(
+            answer.expect("an answer").completion.tokens.len(),
+            4,
+            "{dtype:?}"
+        );
+    }
+}
+
+fn options(max_tokens: usize) -> AnswerOptions {
+    AnswerOptions {
+        max_tokens,
+        ..AnswerOptions::default()
+    }
 }
