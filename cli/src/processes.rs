@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use crate::args::{Compute, Processes};
 use crate::error::{CliError, RANK_FAILED};
 use crate::output::Output;
-use crate::terminate::{self, end_process};
+use crate::terminate;
 
 /// This process's own log, with `--rank-logs`.
 static LOG: OnceLock<Mutex<File>> = OnceLock::new();
@@ -65,7 +66,7 @@ pub fn run(
         Ok(over) => over,
         // All processes of a machine have the same error: one prints it.
         Err(error) if first => return Err(error),
-        Err(error) => end_process(error.code()),
+        Err(error) => World::single().exit(error.code()),
     };
     let options = JoinOptions {
         transport: over,
@@ -74,13 +75,10 @@ pub fn run(
             .rendezvous
             .clone()
             .or_else(|| environment.rendezvous.clone()),
-        on_failure: Some(Box::new(|reporter, error| {
-            let me = reporter
-                .peer()
-                .map_or_else(String::new, |me| me.to_string());
-            print_error(&me, error);
+        on_failure: Some(Box::new(|me, error| {
+            print_error(&me.to_string(), error);
             discard();
-            reporter.exit(RANK_FAILED);
+            ControlFlow::Break(RANK_FAILED)
         })),
         terminated: terminate::flag(),
     };
@@ -88,10 +86,12 @@ pub fn run(
         Ok(world) => world,
         // All processes have the same error: one prints it.
         Err(error @ RankError::Unavailable { .. }) if first => return Err(error.into()),
-        Err(error @ RankError::Unavailable { .. }) => end_process(CliError::from(error).code()),
+        Err(error @ RankError::Unavailable { .. }) => {
+            World::single().exit(CliError::from(error).code())
+        }
         Err(error) => {
             print_error(&format!("process {}", environment.process), &error);
-            end_process(RANK_FAILED);
+            World::single().exit(RANK_FAILED);
         }
     };
     report_panics(&world);
@@ -111,7 +111,7 @@ pub fn run(
             print_error(&me, &error);
         }
         world.leave_after_error();
-        end_process(error.code());
+        world.exit(error.code());
     }
     if !error.is_rank() {
         world.fail(&error.to_string());

@@ -3,9 +3,8 @@
 //! By default it would end a process before it reports which rank was lost. The handler only records it; the
 //! process ends within a second, with the reason.
 
-use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 static RECEIVED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
@@ -37,14 +36,3 @@ fn install() {
 /// Systems without signals end processes at once.
 #[cfg(not(unix))]
 fn install() {}
-
-/// Ends the process without the exit handlers of libraries: MPI's would wait for ranks that are lost.
-pub fn end_process(code: i32) -> ! {
-    #[cfg(unix)]
-    // SAFETY: ends the process.
-    unsafe {
-        libc::_exit(code)
-    }
-    #[cfg(not(unix))]
-    std::process::exit(code)
-}

@@ -2,7 +2,7 @@
 
 use super::compressor::CompressorError;
 use super::plan::PlanError;
-use super::saved::SavedError;
+use super::saved::error::SavedError;
 use crate::ModelError;
 use crate::kernels::KernelError;
 use crate::model::{CacheFull, ForwardError};
@@ -89,6 +89,20 @@ pub enum SessionError {
     /// The logits cannot be sampled from.
     #[error(transparent)]
     Sample(#[from] SamplerError),
+}
+
+impl SessionError {
+    /// A plan and what it is used for must be of the same sizes.
+    pub(super) fn same(what: &'static str, planned: usize, found: usize) -> Result<(), Self> {
+        match planned == found {
+            true => Ok(()),
+            false => Err(Self::OtherPlan {
+                what,
+                planned,
+                found,
+            }),
+        }
+    }
 }
 
 impl From<KernelError> for SessionError {

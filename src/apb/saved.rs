@@ -11,8 +11,9 @@
 //! only on request. Restoring refuses another model, files of different saves, and files whose bytes
 //! are not those that were written.
 
-mod error;
+pub(super) mod error;
 mod folder;
+mod format;
 mod restore;
 mod save;
 
@@ -23,15 +24,13 @@ use sha2::{Digest, Sha256};
 
 pub use error::SavedError;
 pub use folder::discard_unfinished;
+use format::FORMAT;
 pub use restore::SavedSession;
 pub use save::{PreparedSave, SaveOptions};
 
 use super::plan::PrefillPlan;
 use super::session::{Prefilled, SessionConfig};
 use crate::hex::encode as hex;
-
-/// What the files call themselves; to be changed with what they hold.
-const FORMAT: &str = "apb-session-1";
 
 /// What all files of a session agree on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

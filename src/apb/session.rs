@@ -244,21 +244,21 @@ impl Session {
         }
         let tokens = document.tokens.len();
         self.fits(tokens)?;
-        same("tokens", plan.tokens, tokens)?;
+        SessionError::same("tokens", plan.tokens, tokens)?;
         plan.check(self.model.shape().heads)?;
         let query = &plan.anchor_query;
-        same(
+        SessionError::same(
             "end of the anchor's query",
             query.end,
             query.end.max(query.start),
         )?;
-        same(
+        SessionError::same(
             "tokens in the anchor's query",
             plan.anchor_query.len(),
             document.anchor_query.len().min(plan.anchor_query.len()),
         )?;
         match self.given {
-            true => same("ranks", plan.ranks, self.group.world_size())?,
+            true => SessionError::same("ranks", plan.ranks, self.group.world_size())?,
             false => self.group = RankGroup::local(plan.ranks),
         }
         let local = self.group.ranks().map(|rank| plan.owned_len(rank)).sum();
@@ -495,17 +495,5 @@ impl Session {
                 vocab_size,
             }),
         }
-    }
-}
-
-/// A plan and what it is used for must be of the same sizes.
-pub(super) fn same(what: &'static str, planned: usize, found: usize) -> Result<(), SessionError> {
-    match planned == found {
-        true => Ok(()),
-        false => Err(SessionError::OtherPlan {
-            what,
-            planned,
-            found,
-        }),
     }
 }

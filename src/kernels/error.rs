@@ -52,14 +52,6 @@ pub enum KernelError {
         /// Another.
         other: String,
     },
-    /// A token without an embedding.
-    #[error("token {id} is not among the {rows} of the vocabulary")]
-    Id {
-        /// The token.
-        id: i64,
-        /// Rows of the embedding.
-        rows: usize,
-    },
     /// Query heads that cannot be shared evenly among the key/value heads.
     #[error("attention: {heads} query heads are not a multiple of {kv_heads} key/value heads")]
     Heads {

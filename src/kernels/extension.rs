@@ -219,17 +219,27 @@ impl Kernels for burn_cubecl::CubeBackend {
     }
 }
 
+/// The device below autodiff.
+fn without_autodiff(device: &DispatchDevice) -> &DispatchDevice {
+    match device {
+        DispatchDevice::Autodiff(device) => without_autodiff(device),
+        device => device,
+    }
+}
+
+/// Whether tensors on the device are in the memory of the host.
+pub(crate) fn is_cpu(device: &Device) -> bool {
+    matches!(
+        without_autodiff(device.as_dispatch()),
+        DispatchDevice::Flex(_)
+    )
+}
+
 /// Refuses devices that the extension is not implemented for, and tensors on different devices.
 pub(super) fn check_devices(
     operation: &'static str,
     devices: &[&Device],
 ) -> Result<(), KernelError> {
-    fn without_autodiff(device: &DispatchDevice) -> &DispatchDevice {
-        match device {
-            DispatchDevice::Autodiff(device) => without_autodiff(device),
-            device => device,
-        }
-    }
     let mut first = None;
     for device in devices {
         let device = without_autodiff(device.as_dispatch());

@@ -20,43 +20,37 @@ use super::{AttentionOutput, KernelError};
 pub fn merge(
     parts: impl IntoIterator<Item = AttentionOutput>,
 ) -> Result<AttentionOutput, KernelError> {
-    let mut parts = parts.into_iter().peekable();
-    let Some(first) = parts.peek() else {
+    let mut parts = parts.into_iter();
+    let Some(first) = parts.next() else {
         let expected = "at least one".into();
         return Err(KernelError::shape("merge", "parts", expected, &[0]));
     };
-    let dtype = first.out.dtype();
-    let [batch, heads, rows, head_dim] = first.out.dims();
-    let mut parts = parts.map(|part| {
-        for (argument, expected, found) in [
-            (
-                "out",
-                &[batch, heads, rows, head_dim][..],
-                &part.out.dims()[..],
-            ),
-            ("lse", &[batch, heads, rows], &part.lse.dims()),
-        ] {
-            if expected != found {
-                let expected = format!("{expected:?}, as the first part");
-                return Err(KernelError::shape("merge", argument, expected, found));
-            }
-        }
-        Ok(AttentionOutput {
-            out: part.out.cast(DType::F32),
-            lse: part.lse.cast(DType::F32),
-        })
-    });
-    let merged = parts.try_fold(None, |merged, part| {
-        let part = part?;
-        Ok(Some(match merged {
-            None => part,
-            Some(merged) => merge_two(merged, part),
-        }))
-    })?;
-    let merged: AttentionOutput = merged.expect("there is a first part");
+    let (dtype, shape) = (first.out.dtype(), first.out.dims());
+    let mut merged = in_f32(first, shape)?;
+    for part in parts {
+        merged = merge_two(merged, in_f32(part, shape)?);
+    }
     Ok(AttentionOutput {
         out: merged.out.cast(dtype),
         lse: merged.lse,
+    })
+}
+
+/// A part in f32, which must have the shape of the first.
+fn in_f32(part: AttentionOutput, shape: [usize; 4]) -> Result<AttentionOutput, KernelError> {
+    let AttentionOutput { out, lse } = part;
+    for (argument, expected, found) in [
+        ("out", &shape[..], &out.dims()[..]),
+        ("lse", &shape[..3], &lse.dims()),
+    ] {
+        if expected != found {
+            let expected = format!("{expected:?}, as the first part");
+            return Err(KernelError::shape("merge", argument, expected, found));
+        }
+    }
+    Ok(AttentionOutput {
+        out: out.cast(DType::F32),
+        lse: lse.cast(DType::F32),
     })
 }
 

@@ -74,6 +74,7 @@ mod workers;
 pub use attention::{AttentionOutput, attention};
 pub use cpu::simd_name;
 pub use error::KernelError;
+pub(crate) use extension::is_cpu;
 pub use first_rows::first_rows;
 pub use gather_rows::gather_rows;
 pub use linear::linear;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use burn::tensor::{DType, Device, Tensor};
 
 use super::shape::AttentionShape;
-use crate::kernels::first_rows;
+use crate::kernels::{first_rows, is_cpu};
 
 /// More rows were appended than the cache was made for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -113,15 +113,14 @@ impl KvCache {
         dtype: DType,
         device: &Device,
     ) -> Result<Self, CacheError> {
-        let all = shape.into();
         let AttentionShape {
             layers,
             kv_heads,
             head_dim,
             ..
-        } = all;
-        check_memory(checked_bytes(all, batch, capacity, dtype), capacity, device)?;
+        } = shape.into();
         let shape = [batch, kv_heads, capacity, head_dim];
+        check_memory(layers, shape, dtype, device)?;
         let layer = || LayerCache {
             key: Some(Tensor::zeros(shape, (device, dtype))),
             value: Some(Tensor::zeros(shape, (device, dtype))),
@@ -140,7 +139,9 @@ impl KvCache {
         capacity: usize,
         dtype: DType,
     ) -> usize {
-        checked_bytes(shape.into(), batch, capacity, dtype).unwrap_or(usize::MAX)
+        let shape = shape.into();
+        let layer = [batch, shape.kv_heads, capacity, shape.head_dim];
+        checked_bytes(shape.layers, layer, dtype).unwrap_or(usize::MAX)
     }
 
     /// Tokens the cache has room for.
@@ -163,18 +164,10 @@ impl KvCache {
         if capacity <= self.capacity {
             return Ok(());
         }
-        if let Some((stored, layers)) =
-            (self.layers.first()).and_then(|layer| Some((layer.key.as_ref()?, self.layers.len())))
-        {
+        if let Some(stored) = self.layers.first().and_then(|layer| layer.key.as_ref()) {
             let [batch, kv_heads, _, head_dim] = stored.dims();
-            let shape = AttentionShape {
-                layers,
-                heads: kv_heads,
-                kv_heads,
-                head_dim,
-            };
-            let bytes = checked_bytes(shape, batch, capacity, stored.dtype());
-            check_memory(bytes, capacity, &stored.device())?;
+            let shape = [batch, kv_heads, capacity, head_dim];
+            check_memory(self.layers.len(), shape, stored.dtype(), &stored.device())?;
         }
         for layer in &mut self.layers {
             let len = layer.len;
@@ -292,35 +285,31 @@ impl KvCache {
     }
 }
 
-/// Bytes of a cache; none where they cannot be counted.
-fn checked_bytes(
-    shape: AttentionShape,
-    batch: usize,
-    capacity: usize,
-    dtype: DType,
-) -> Option<usize> {
-    let sizes = [
-        shape.layers,
-        batch,
-        shape.kv_heads,
-        capacity,
-        shape.head_dim,
-    ];
-    let values = sizes
-        .iter()
-        .try_fold(2usize, |all, size| all.checked_mul(*size));
-    values?.checked_mul(dtype.size())
+/// Bytes of keys and values `[batch, kv_heads, capacity, head_dim]` of all layers; none where they cannot be
+/// counted.
+fn checked_bytes(layers: usize, shape: [usize; 4], dtype: DType) -> Option<usize> {
+    let factors = [2, layers, dtype.size()].into_iter().chain(shape);
+    factors.into_iter().try_fold(1, usize::checked_mul)
 }
 
 /// Refuses what the allocator would: tensors are allocated without a way to fail.
-fn check_memory(bytes: Option<usize>, tokens: usize, device: &Device) -> Result<(), CacheError> {
-    let on_cpu = *device == Device::flex();
+fn check_memory(
+    layers: usize,
+    shape: [usize; 4],
+    dtype: DType,
+    device: &Device,
+) -> Result<(), CacheError> {
+    let bytes = checked_bytes(layers, shape, dtype);
     let fits = |bytes: &usize| {
-        *bytes <= isize::MAX as usize && (!on_cpu || Vec::<u8>::new().try_reserve(*bytes).is_ok())
+        *bytes <= isize::MAX as usize
+            && (!is_cpu(device) || Vec::<u8>::new().try_reserve_exact(*bytes).is_ok())
     };
     match bytes.filter(fits) {
         Some(_) => Ok(()),
-        None => Err(CacheError::Memory { tokens, bytes }),
+        None => Err(CacheError::Memory {
+            tokens: shape[2],
+            bytes,
+        }),
     }
 }
 

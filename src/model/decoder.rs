@@ -14,7 +14,7 @@ use super::config::DecoderConfig;
 use super::norm::{normalize, rms_norm};
 use super::rope::{Rope, RopeTables};
 use super::shape::AttentionShape;
-use crate::kernels::{self, KernelError, Regions};
+use crate::kernels::{self, KernelError, Regions, is_cpu};
 
 /// Why a pass could not be computed.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +26,16 @@ pub enum ForwardError {
     /// The rows do not fit the layers.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// A token without an embedding.
+    #[error(
+        "token {id} is beyond the model's vocabulary of {vocab_size}; is the tokenizer this model's own?"
+    )]
+    Token {
+        /// The token.
+        id: i64,
+        /// Entries of the vocabulary.
+        vocab_size: usize,
+    },
 }
 
 /// A Llama or Qwen decoder.
@@ -68,12 +78,12 @@ impl Decoder {
     ///
     /// # Errors
     ///
-    /// [`KernelError`] when a kernel refuses its arguments; on the CPU also for a token beyond the vocabulary,
-    /// which a GPU does not look for.
-    pub fn forward(&self, tokens: Tensor<2, Int>) -> Result<Tensor<3>, KernelError> {
+    /// [`ForwardError::Kernel`] when a kernel refuses its arguments; on the CPU [`ForwardError::Token`] for a token
+    /// beyond the vocabulary, which a GPU does not look for.
+    pub fn forward(&self, tokens: Tensor<2, Int>) -> Result<Tensor<3>, ForwardError> {
         self.check_ids(&tokens)?;
         let hidden = self.forward_embedded(self.embed(tokens))?;
-        self.logits(hidden)
+        Ok(self.logits(hidden)?)
     }
 
     /// The final norm's output `[batch, seq, hidden]` of rows that are embedded already,
@@ -94,7 +104,7 @@ impl Decoder {
     /// # Errors
     ///
     /// [`ForwardError::Cache`] when the tokens do not fit the cache, or it is of another model; on the CPU
-    /// [`ForwardError::Kernel`] for a token beyond the vocabulary.
+    /// [`ForwardError::Token`] for a token beyond the vocabulary.
     pub fn forward_cached(
         &self,
         tokens: Tensor<2, Int>,
@@ -120,20 +130,14 @@ impl Decoder {
     }
 
     /// Refuses tokens without an embedding, where looking does not wait for a device.
-    fn check_ids(&self, tokens: &Tensor<2, Int>) -> Result<(), KernelError> {
-        if tokens.device() != Device::flex() {
+    fn check_ids(&self, tokens: &Tensor<2, Int>) -> Result<(), ForwardError> {
+        if !is_cpu(&tokens.device()) {
             return Ok(());
         }
-        let rows = self.embed_tokens.weight.dims()[0];
-        let ids = tokens.to_data().convert::<i64>();
-        let beyond = |id: &i64| usize::try_from(*id).map_or(true, |id| id >= rows);
-        match ids
-            .try_to_vec::<i64>()
-            .unwrap_or_default()
-            .into_iter()
-            .find(beyond)
-        {
-            Some(id) => Err(KernelError::Id { id, rows }),
+        let vocab_size = self.embed_tokens.weight.dims()[0];
+        let beyond = |id: &i64| usize::try_from(*id).map_or(true, |id| id >= vocab_size);
+        match tokens.to_data().iter::<i64>().find(beyond) {
+            Some(id) => Err(ForwardError::Token { id, vocab_size }),
             None => Ok(()),
         }
     }

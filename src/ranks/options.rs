@@ -1,13 +1,15 @@
 //! How processes connect.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use super::{FailureReporter, RankError};
+use super::{Peer, RankError};
 
-/// Called with the error when a process is lost, and with this process's [`FailureReporter`].
-pub type OnFailure = Box<dyn Fn(&FailureReporter, &RankError) + Send>;
+/// Called with this process and the error when another is lost. `Break` with an exit code ends this process, as
+/// [`World::exit`](super::World::exit) does.
+pub type OnFailure = Box<dyn Fn(&Peer, &RankError) -> ControlFlow<i32> + Send>;
 
 /// The library that moves tensors between processes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -34,8 +36,7 @@ pub struct JoinOptions {
     /// The library that moves tensors between the processes.
     pub transport: TransportKind,
     /// Called once, on a thread of its own, as soon as a process is lost. The calls that wait for it return the
-    /// same error, and a prefill or an answer under way ends with it; a program that is to end at once may do so
-    /// here ([`FailureReporter::exit`]).
+    /// same error, and a prefill or an answer under way ends with it.
     pub on_failure: Option<OnFailure>,
     /// Set by a program that was asked to end. Launchers send SIGTERM to all processes once one has failed: with a
     /// handler that sets this instead of ending, the process learns within half a second which one that was. If

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::transport::Engine;
-use super::watch::Watch;
+use super::watch::{Watch, end_process};
 use super::{Environment, JoinOptions, Local, Peer, RankError, RankGroup, TransportKind, host};
 
 /// The processes that were started together, or this process alone.
@@ -291,11 +291,6 @@ impl World {
 pub struct FailureReporter(Option<Watch>);
 
 impl FailureReporter {
-    /// This process as messages name it; none in a world of one.
-    pub fn peer(&self) -> Option<Peer> {
-        (self.0.as_ref()).map(|watch| watch.peer(watch.process()))
-    }
-
     /// As [`World::fail`].
     pub fn fail(&self, reason: &str) {
         if let Some(watch) = &self.0 {
@@ -305,21 +300,10 @@ impl FailureReporter {
 
     /// As [`World::exit`].
     pub fn exit(&self, code: i32) -> ! {
-        let Some(watch) = &self.0 else {
-            std::process::exit(code)
-        };
-        watch.settle();
-        #[cfg(unix)]
-        // SAFETY: ends the process.
-        unsafe {
-            libc::_exit(code)
+        match &self.0 {
+            Some(watch) => watch.exit(code),
+            None => end_process(code),
         }
-        #[cfg(not(unix))]
-        std::process::exit(code)
-    }
-
-    pub(super) fn of(watch: &Watch) -> Self {
-        Self(Some(watch.unguarded()))
     }
 }
 
@@ -392,7 +376,6 @@ mod tests {
             Ok(())
         );
         world.fail("nothing else receives this");
-        assert_eq!(world.failure_reporter().peer(), None);
         assert!(world.claim_failure_report());
         world.leave_after_error();
         assert_eq!(world.leave(), Ok(()));

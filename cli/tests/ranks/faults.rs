@@ -76,9 +76,9 @@ pub fn process(environment: &Environment, fault: &str) {
         rendezvous: None,
         on_failure: Some(Box::new({
             let end = end.clone();
-            move |reporter, error| {
+            move |_, error| {
                 end(error);
-                reporter.exit(RANK_FAILED);
+                ControlFlow::Break(RANK_FAILED)
             }
         })),
         terminated: terminated(),
@@ -198,6 +198,7 @@ pub fn process_that_lives_on(environment: &Environment, folder: &Path) {
         timeout: TIMEOUT,
         on_failure: Some(Box::new(move |_, _| {
             counted.fetch_add(1, Ordering::Relaxed);
+            ControlFlow::Continue(())
         })),
         ..JoinOptions::default()
     };

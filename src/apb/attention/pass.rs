@@ -11,7 +11,6 @@ use crate::apb::layout::{AnchorSource, Layout};
 use crate::apb::observer::Part;
 use crate::apb::passing::Selection;
 use crate::apb::plan::PrefillPlan;
-use crate::apb::session::same;
 use crate::kernels::on_workers;
 use crate::model::{ForwardError, KvCache, LayerAttention, LayerStep, Projections};
 use crate::ranks::RankGroup;
@@ -102,6 +101,11 @@ impl<'a> PrefillPass<'a> {
         }
     }
 
+    /// Refuses rows of more or fewer ranks than the layout has.
+    fn same_ranks(&self, found: usize) -> Result<(), SessionError> {
+        SessionError::same("ranks of this process", self.layout.ranks.len(), found)
+    }
+
     /// [`push`](LayerAttention::push) with scores of another compressor.
     ///
     /// # Errors
@@ -115,13 +119,8 @@ impl<'a> PrefillPass<'a> {
         compressor: Option<&dyn Compressor>,
     ) -> Result<(), SessionError> {
         self.group.at_layer(Some(layer));
-        let ranks = self.layout.ranks.len();
         let Some(rows) = self.layout.ranks.get(index) else {
-            return Err(SessionError::OtherPlan {
-                what: "ranks of this process",
-                planned: ranks,
-                found: index.saturating_add(1),
-            });
+            return self.same_ranks(index.saturating_add(1));
         };
         if self.last != Some(layer) {
             let selection = self.method.select(layer, rows, &projections, compressor)?;
@@ -161,12 +160,8 @@ impl LayerAttention for PrefillPass<'_> {
         if self.last == Some(layer) {
             return Ok(None);
         }
-        same(
-            "ranks of this process",
-            self.layout.ranks.len(),
-            queries.len(),
-        )?;
-        same("ranks", self.ranks, self.group.world_size())?;
+        self.same_ranks(queries.len())?;
+        SessionError::same("ranks", self.ranks, self.group.world_size())?;
         self.method.exchange(self.group)?;
         self.clock.mark(Part::Exchange, None)?;
         // Views of the cache exist only now: a layer that is written to must have no other reference.

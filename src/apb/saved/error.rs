@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::FORMAT;
+use super::format::FORMAT;
 use crate::checkpoint::{FileError, WeightsError};
 use crate::model::CacheError;
 

@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io::BufReader;
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ use serde_json::Value;
 
 use self::message::{Message, receive, send};
 use super::options::OnFailure;
-use super::{FailureReporter, JoinOptions, Operation, Peer, RankError, Step};
+use super::{JoinOptions, Operation, Peer, RankError, Step};
 
 pub(crate) use mesh::{Entry, listen};
 
@@ -333,9 +334,9 @@ impl Watch {
         self.shared.alarm.notify_all();
     }
 
-    /// Waits until the others have the reason of the failure, so that each can report it: launchers and MPI end
-    /// the rest as soon as one ends.
-    pub(crate) fn settle(&self) {
+    /// Ends this process once the others have the reason of the failure, so that each can report it: launchers
+    /// and MPI end the rest as soon as one ends.
+    pub(crate) fn exit(&self, code: i32) -> ! {
         self.send_all(&Message::Acknowledged);
         let since = Instant::now();
         let mut state = self.lock();
@@ -347,6 +348,7 @@ impl Watch {
         while pending(&state) && since.elapsed() < GRACE {
             state = self.pause(state);
         }
+        end_process(code)
     }
 
     /// Whether the caller is the first, and so the one to report the failure to the user.
@@ -490,9 +492,11 @@ impl Watch {
                 // At once: a launcher kills the others as soon as one has ended.
                 if !state.reported {
                     state.reported = on_failure.is_some();
+                    let me = state.members[self.shared.me].peer.clone();
                     drop(state);
-                    if let Some(on_failure) = on_failure {
-                        on_failure(&FailureReporter::of(self), &error);
+                    if let Some(ControlFlow::Break(code)) = on_failure.map(|call| call(&me, &error))
+                    {
+                        self.exit(code);
                     }
                     self.send_all(&Message::Acknowledged);
                 }
@@ -518,6 +522,17 @@ impl Watch {
             }
         }
     }
+}
+
+/// Ends the process without the exit handlers of libraries.
+pub(crate) fn end_process(code: i32) -> ! {
+    #[cfg(unix)]
+    // SAFETY: ends the process.
+    unsafe {
+        libc::_exit(code)
+    }
+    #[cfg(not(unix))]
+    std::process::exit(code)
 }
 
 impl Drop for Open {

@@ -837,17 +837,12 @@ fn heads_of_another() -> Calls {
 
 #[test]
 fn apb() {
-    let mut all = Calls::default();
-    for calls in [
+    let parts: [fn() -> Calls; 5] = [
         models_and_documents,
         plans,
         sessions,
         modules,
         heads_of_another,
-    ] {
-        let calls = calls();
-        all.tried.extend(calls.tried);
-        all.faults.extend(calls.faults);
-    }
-    all.finish(&["apb", "LanguageModel", "load_decoder"], &[]);
+    ];
+    Calls::of(&parts).finish(&["apb", "LanguageModel", "load_decoder"], &[]);
 }

@@ -54,6 +54,17 @@ impl Calls {
         }
     }
 
+    /// Those of several parts of a room.
+    fn of(parts: &[fn() -> Self]) -> Self {
+        let mut all = Self::default();
+        for part in parts {
+            let Self { tried, faults } = part();
+            all.tried.extend(tried);
+            all.faults.extend(faults);
+        }
+        all
+    }
+
     /// Fails unless no call panicked and every function of these modules with an argument was called.
     fn finish(mut self, modules: &[&str], left_out: &[&str]) {
         let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("public-api.txt");

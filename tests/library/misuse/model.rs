@@ -58,26 +58,7 @@ fn odd_configs() -> Vec<DecoderConfig> {
     ]
 }
 
-const BUILDERS: [&str; 15] = [
-    "model::DecoderConfig::new",
-    "model::DecoderConfig::with_attention_window",
-    "model::DecoderConfig::with_max_position_embeddings",
-    "model::DecoderConfig::with_mlp_bias",
-    "model::DecoderConfig::with_output_bias",
-    "model::DecoderConfig::with_qk_norm",
-    "model::DecoderConfig::with_qkv_bias",
-    "model::DecoderConfig::with_rms_norm_eps",
-    "model::DecoderConfig::with_rope",
-    "model::DecoderConfig::with_scaled_context",
-    "model::DecoderConfig::with_tie_word_embeddings",
-    "model::RopeConfig::with_scaling",
-    "model::RopeConfig::with_theta",
-    "model::DecoderConfig::init",
-    "model::DecoderConfig::init_random",
-];
-
-#[test]
-fn configurations() {
+fn configurations() -> Calls {
     let mut calls = Calls::default();
     let device = Device::flex();
     for config in odd_configs() {
@@ -152,24 +133,27 @@ fn configurations() {
             RopeScaling::yarn_attention_factor(factor, Some((0.0, 0.0)))
         });
     }
-    assert!(calls.faults.is_empty(), "{:#?}", calls.faults);
+    // Called by `odd_configs` and above, for what is made of them.
+    calls.tried.extend([
+        "model::DecoderConfig::new",
+        "model::DecoderConfig::with_attention_window",
+        "model::DecoderConfig::with_max_position_embeddings",
+        "model::DecoderConfig::with_mlp_bias",
+        "model::DecoderConfig::with_output_bias",
+        "model::DecoderConfig::with_qk_norm",
+        "model::DecoderConfig::with_qkv_bias",
+        "model::DecoderConfig::with_rms_norm_eps",
+        "model::DecoderConfig::with_rope",
+        "model::DecoderConfig::with_scaled_context",
+        "model::DecoderConfig::with_tie_word_embeddings",
+        "model::RopeConfig::with_scaling",
+        "model::RopeConfig::with_theta",
+    ]);
+    calls
 }
 
-#[test]
-fn rows_and_caches() {
+fn rows_and_caches() -> Calls {
     let mut calls = Calls::default();
-    calls.tried.extend(BUILDERS);
-    calls.tried.extend([
-        "model::DecoderConfig::from_json",
-        "model::DecoderConfig::from_json_file",
-        "model::DecoderConfig::read",
-        "model::DecoderConfig::rope",
-        "model::RopeConfig::init",
-        "model::RopeScaling::yarn_attention_factor",
-        "model::Attention::new",
-        "model::Block::new",
-        "model::Mlp::new",
-    ]);
     let device = Device::flex();
     let config = config();
     let decoder = config.init(&device);
@@ -186,6 +170,10 @@ fn rows_and_caches() {
             decoder.forward_cached(ids([1, 3], id), &rope, &mut cache)
         });
     }
+    let autodiff = config.init(&device.clone().autodiff());
+    calls.refused("model::Decoder::forward", || {
+        autodiff.forward(Tensor::full([1, 3], 64, &device.clone().autodiff()))
+    });
     calls.call("model::Decoder::forward", || {
         decoder.forward(ids([1, 0], 0))
     });
@@ -332,5 +320,10 @@ fn rows_and_caches() {
     }
     calls.call("model::KvCache::truncate", || cache.truncate(usize::MAX));
     calls.tried.remove("CausalLm::logits");
-    calls.finish(&["model"], &[]);
+    calls
+}
+
+#[test]
+fn model() {
+    Calls::of(&[configurations, rows_and_caches]).finish(&["model"], &[]);
 }
