@@ -4,14 +4,14 @@ import statistics
 import sys
 
 
-def tests(results):
-    rows = results.get("tests", [])
+def tests(results, stage):
+    rows = results.get(stage, [])
     if not rows:
         return []
     count = {}
     for row in rows:
         count[row["state"]] = count.get(row["state"], 0) + 1
-    lines = ["tests: " + ", ".join(f"{n} {state}" for state, n in sorted(count.items()))]
+    lines = [f"{stage}: " + ", ".join(f"{n} {state}" for state, n in sorted(count.items()))]
     for row in rows:
         kernels = [k for result in row["results"] for k in result.get("kernels", [])]
         worst = [result["worst_out_of_allowed"] for result in row["results"] if "worst_out_of_allowed" in result]
@@ -70,7 +70,33 @@ def prefill(results):
         lines.append(f"  {run['tokens']:>8} {run['method']:<6}{run['prefill_seconds']:>10.2f}"
                      f"{run['tokens'] / run['prefill_seconds']:>9.0f}{run['critical_seconds']:>10.2f}"
                      + "".join(f"{run['parts'].get(part, 0):>13.2f}" for part in parts)
-                     + f"{(run['peak_bytes'] or 0) / 2**30:>7.1f}")
+                     + f"{(run['peak_bytes'] or 0) / 2**30:>7.1f}"
+                     + (f"  decode {run['decode_tokens_per_second']:.1f} tok/s" if run["decode_tokens_per_second"] else ""))
+    return lines
+
+
+def order(results):
+    found = results.get("order")
+    if not found:
+        return []
+    if "error" in found:
+        return [f"events of a context: {found['error']}"]
+    return [f"events of a context: order {'holds' if found['holds'] else 'DOES NOT HOLD'}, "
+            f"{found['microseconds']:.1f} us there and back, driver {found['driver']}"]
+
+
+def peer(results):
+    found = results.get("peer")
+    if not found:
+        return []
+    lines = [f"the same in PyTorch: {found['summary']['error']}"] if "error" in found["summary"] else ["the same in PyTorch"]
+    for run in found["runs"]:
+        rate = (f"{run['prefill_seconds']:>10.2f}{run['tokens'] / run['prefill_seconds']:>9.0f}   decode "
+                f"{run['decode_tokens_per_second']:.1f} tok/s" if "prefill_seconds" in run else f"  {run['refused']}")
+        lines.append(f"  {run['tokens']:>8} {run['backend'].replace('_ATTENTION', '').lower():<6}{rate}")
+    products = found["summary"].get("product_tflops", {})
+    if products:
+        lines.append("  products, TFLOP/s: " + ", ".join(f"{name} {rate:.0f}" for name, rate in products.items()))
     return lines
 
 
@@ -78,7 +104,8 @@ def summary(results):
     head = [f"{results['version']}, {results['date']}, {results['machine']['gpu'] or results['device']}"]
     head += [f"{stage}: {'passed' if state['passed'] else 'FAILED'}, {state['seconds']} s"
              for stage, state in results["stages"].items()]
-    return "\n".join(head + tests(results) + attention(results) + prefill(results)) + "\n"
+    return "\n".join(head + tests(results, "smoke") + order(results) + prefill(results) + peer(results) + attention(results)
+                     + tests(results, "tests")) + "\n"
 
 
 if __name__ == "__main__":

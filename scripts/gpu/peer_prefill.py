@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""A causal prefill of a Llama shape in PyTorch, with random weights, and the products it is made of.
+
+    peer_prefill.py --model config.json --tokens 32768,131072 [--chunk 8192] [--log FILE]
+
+RMS norm, rotation, flash or cuDNN attention (the faster at the first length) over all keys so far, silu MLP over `chunk`
+rows at a time, bf16, keys and values kept; then 32 tokens one by one. Compiled operations where `torch.compile` would fuse
+them are left as PyTorch runs them. One JSON object on stdout; `--log` gets a line for each length when it is done."""
+import argparse
+import json
+import statistics
+import sys
+import time
+
+DECODE = 32
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--tokens", default="32768,131072")
+    parser.add_argument("--chunk", type=int, default=8192)
+    parser.add_argument("--log")
+    args = parser.parse_args()
+    try:
+        import torch
+    except ImportError as error:
+        print(f"peer_prefill.py: no PyTorch: {error}", file=sys.stderr)
+        return 3
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention as sdpa, silu
+
+    torch.set_grad_enabled(False)
+    c = json.load(open(args.model))
+    hidden, heads, kv_heads, d = (c[key] for key in ["hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim"])
+    wide, layers = c["intermediate_size"], c["num_hidden_layers"]
+    new = lambda *shape: torch.empty(*shape, device="cuda", dtype=torch.bfloat16).normal_(0, 0.02)
+    shapes = {"q": (heads * d, hidden), "k": (kv_heads * d, hidden), "v": (kv_heads * d, hidden), "o": (hidden, heads * d),
+              "gate": (wide, hidden), "up": (wide, hidden), "down": (hidden, wide)}
+    stack = [{name: new(*shape) for name, shape in shapes.items()} for _ in range(layers)]
+    embed, head, norm = new(c["vocab_size"], hidden), new(c["vocab_size"], hidden), torch.ones(hidden, device="cuda", dtype=torch.bfloat16)
+
+    def median_ms(run, times=5):
+        run()
+        seen = []
+        for _ in range(times):
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            run()
+            end.record()
+            torch.cuda.synchronize()
+            seen.append(start.elapsed_time(end))
+        return statistics.median(seen)
+
+    x = new(args.chunk, hidden)
+    products = {}
+    for name, (out, into) in shapes.items():
+        a = x if into == hidden else new(args.chunk, into)
+        w = stack[0][name]
+        products[name] = 2 * args.chunk * out * into / median_ms(lambda: linear(a, w)) / 1e9
+
+    def rotated(x, cos, sin):
+        half = d // 2
+        a, b = x[..., :half], x[..., half:]
+        return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+
+    def layer(x, weights, cache, start, cos, sin):
+        rows = x.shape[0]
+        n = rms_norm(x, (hidden,), norm, 1e-5)
+        q = linear(n, weights["q"]).view(1, rows, heads, d).transpose(1, 2)
+        k = linear(n, weights["k"]).view(1, rows, kv_heads, d).transpose(1, 2)
+        v = linear(n, weights["v"]).view(1, rows, kv_heads, d).transpose(1, 2)
+        keys, values = cache
+        keys[:, :, start : start + rows] = rotated(k, cos, sin)
+        values[:, :, start : start + rows] = v
+        q = rotated(q, cos, sin)
+        end = start + rows
+        out = sdpa(q, keys[:, :, :end], values[:, :, :end], is_causal=rows > 1, enable_gqa=True)
+        x = x + linear(out.transpose(1, 2).reshape(rows, heads * d), weights["o"])
+        for part in range(0, rows, args.chunk):
+            n = rms_norm(x[part : part + args.chunk], (hidden,), norm, 1e-5)
+            x[part : part + args.chunk] += linear(silu(linear(n, weights["gate"])) * linear(n, weights["up"]), weights["down"])
+        return x
+
+    angles = 1.0 / c["rope_theta"] ** (torch.arange(0, d, 2, device="cuda", dtype=torch.float32) / d)
+
+    def forward(ids, caches, start):
+        turn = torch.outer(torch.arange(start, start + len(ids), device="cuda", dtype=torch.float32), angles)
+        cos, sin = turn.cos().bfloat16(), turn.sin().bfloat16()
+        x = embed[ids]
+        for weights, cache in zip(stack, caches):
+            x = layer(x, weights, cache, start, cos, sin)
+        return linear(rms_norm(x[-1:], (hidden,), norm, 1e-5), head).argmax(-1)
+
+    def once(tokens, backend):
+        caches = [tuple(torch.empty(1, kv_heads, tokens + DECODE, d, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+                  for _ in range(layers)]
+        ids = torch.randint(c["vocab_size"], (tokens,), device="cuda")
+        with sdpa_kernel([backend]):
+            torch.cuda.synchronize()
+            started = time.perf_counter()
+            token = forward(ids, caches, 0)
+            torch.cuda.synchronize()
+            prefilled = time.perf_counter()
+            for step in range(DECODE):
+                token = forward(token, caches, tokens + step)
+                token.item()
+            return prefilled - started, DECODE / (time.perf_counter() - prefilled)
+
+    rows = []
+    for tokens in map(int, args.tokens.split(",")):
+        for backend in [SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION]:
+            row = {"tokens": tokens, "backend": backend.name}
+            try:
+                if not rows or rows[-1]["tokens"] == tokens and len(rows) < 2:
+                    once(tokens, backend)
+                seconds, rate = once(tokens, backend)
+                row.update(prefill_seconds=seconds, decode_tokens_per_second=rate,
+                           peak_bytes=torch.cuda.max_memory_reserved())
+            except (RuntimeError, ValueError) as error:
+                row["refused"] = str(error).splitlines()[0][:200]
+            rows.append(row)
+            torch.cuda.empty_cache()
+            if args.log:
+                with open(args.log, "a") as file:
+                    file.write(json.dumps(row) + "\n")
+    print(json.dumps({"torch": torch.__version__, "product_tflops": products, "rows": rows}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
