@@ -94,6 +94,12 @@ def environment(scratch):
         lines.append(f"libnvrtc  {compiler or 'known to the loader'}")
     else:
         missing.append("libnvrtc: install the CUDA toolkit or nvidia-cuda-nvrtc")
+    # Products are Burn's where it is missing.
+    products = library_folder("libcublasLt", places)
+    if products:
+        paths.append(products)
+    if products or loader_knows("libcublasLt"):
+        lines.append(f"cublasLt  {products or 'known to the loader'}")
     # Only ranks with a GPU each need it; their tests say so where it is missing.
     nccl = library_folder("libnccl", places)
     if nccl:

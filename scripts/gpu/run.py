@@ -13,6 +13,7 @@ Exit codes: 0 all passed, 1 a test or a bench failed, 3 no CUDA here."""
 import argparse
 import concurrent.futures
 import datetime
+import glob
 import json
 import os
 import platform
@@ -32,7 +33,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 APB = os.path.join(HERE, "bin", "apb")
 TESTS = os.path.join(HERE, "bin", "gpu-tests")
 # Each stage, and the most seconds it may take.
-STAGES = {"smoke": 60, "prefill": 180, "peer": 60, "attention": 110, "profile": 45, "tests": 480}
+STAGES = {"smoke": 60, "prefill": 150, "peer": 60, "attention": 110, "profile": 45, "tests": 200}
 
 # Kernels are compiled by the processor, each process for itself: tests run side by side. Seconds.
 TEST_JOBS = 12
@@ -47,8 +48,8 @@ BENCH_LIMIT = 120
 ROUNDS = 1
 SHAPES = "32/8x128,32/8x64"
 TOKENS = "4096,16384,65536"
-# The first length twice: once to compile and tune. With passes of 8,192 rows all tiles of the MLP tune as one.
-PREFILL_TOKENS = "32768,32768,131072"
+# A short one first, to compile and tune. With passes of 8,192 rows all tiles of the MLP tune as one.
+PREFILL_TOKENS = "8192,32768,32768,131072"
 PREFILL_CHUNK = "8192"
 # Tokens decoded after each prefill.
 DECODE = "32"
@@ -78,10 +79,27 @@ def call(command, env, limit, extra=None, folder=None):
         out, err = process.communicate(timeout=max(limit, 1))
         code = process.returncode
     except subprocess.TimeoutExpired:
+        threads = waiting(process.pid)
         os.killpg(process.pid, 9)
         out, err = process.communicate()
-        code = "timeout"
+        code, err = "timeout", err + threads
     return {"code": code, "out": out, "err": err, "seconds": round(time.monotonic() - started, 2)}
+
+
+def waiting(group):
+    """What the threads of a process group are doing: name, state, where in the kernel they wait, and clock ticks used."""
+    lines = []
+    for path in glob.glob("/proc/[0-9]*/task/[0-9]*/stat"):
+        try:
+            name, rest = open(path).read().split("(", 1)[1].rsplit(")", 1)
+            fields = rest.split()
+            if int(fields[2]) != group:
+                continue
+            wait = open(path[: -len("stat")] + "wchan").read()
+            lines.append(f"  {name:<16} {fields[0]} {wait:<28} user {fields[11]:>6} system {fields[12]:>6}")
+        except (OSError, IndexError, ValueError):
+            continue
+    return "\nthreads when the time was over:\n" + "\n".join(sorted(lines)) + "\n"
 
 
 def log(path, title, done):
@@ -221,7 +239,7 @@ def run_prefill(args, env, deadline, results):
 def run_peer(args, env, deadline, results):
     """The same prefill in PyTorch, and its products."""
     lines = os.path.join(args.out, "peer.jsonl")
-    tokens = "8192" if args.quick else ",".join(dict.fromkeys(PREFILL_TOKENS.split(",")))
+    tokens = "8192" if args.quick else ",".join(dict.fromkeys(PREFILL_TOKENS.split(",")[1:]))
     command = [args.python, os.path.join(HERE, "peer_prefill.py"), "--model", os.path.join(HERE, "llama-3.1-8b.json"),
                "--tokens", tokens, "--chunk", PREFILL_CHUNK, "--log", lines]
     value = bench(args, PLAIN, deadline, "peer prefill", command, limit=deadline.left())
@@ -267,7 +285,7 @@ def results_file(results):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, metavar="DIR", help="where results and logs go")
-    parser.add_argument("--only", default=",".join(STAGES), help="stages, comma-separated: " + ", ".join(STAGES))
+    parser.add_argument("--only", default=",".join(STAGES), help="stages, comma-separated, in this order: " + ", ".join(STAGES))
     parser.add_argument("--quick", action="store_true", help="fewer tests and shorter sequences")
     parser.add_argument("--seconds", type=float, default=560, help="for everything; a stage is cut when it is over")
     parser.add_argument("--filter", default="", metavar="REGEX", help="only tests whose name matches")
@@ -293,8 +311,11 @@ def main():
         results = {"version": version, "date": datetime.date.today().isoformat(), "device": args.device,
                    "machine": machine(), "cuda": found, "seconds": args.seconds, "stages": {}}
         results["doctor"] = bench(args, env, deadline, "doctor", [APB, "doctor", "--json"])
+        # Where Python and the models are says nothing of the device.
+        checks = results["doctor"].get("checks", [])
+        results["doctor"]["checks"] = [check for check in checks if check["name"] not in ["python3", "cache"]]
         passed = True
-        for stage in [stage for stage in STAGES if stage in stages]:
+        for stage in stages:
             seconds = min(deadline.left() - 5, STAGES[stage])
             if args.device == "cpu" and stage in ["peer", "profile"]:
                 continue
@@ -307,7 +328,7 @@ def main():
             passed &= good
             # After every stage: a machine may go before the next is done.
             with open(os.path.join(args.out, results_file(results)), "w") as file:
-                json.dump(results, file, indent=1)
+                file.write(json.dumps(results, indent=1).replace(HERE + os.sep, "") + "\n")
             if stage == "smoke" and not any(test["state"] == "passed" for test in results["smoke"]):
                 print("gpu-check: no kernel of attention is right here; nothing else is run", file=sys.stderr)
                 break

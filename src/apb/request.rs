@@ -286,6 +286,10 @@ impl Request {
         let mut session = Session::new(model, self.session).with_group(group);
         let started = Instant::now();
         session.prefill_with(&self.document, &self.plan, compressor.as_deref(), observer)?;
+        // A GPU's calls return before their work is done.
+        device.sync().map_err(|error| SessionError::Device {
+            reason: error.to_string(),
+        })?;
         Ok((session, started.elapsed().as_secs_f64()))
     }
 }

@@ -9,11 +9,11 @@ use burn::{
     tensor::{DType, Shape},
 };
 
-#[cfg(feature = "cuda")]
-use super::tensor_core;
 use super::{KernelError, Regions, RowChoice, plain};
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 use super::{cube, fused, portable};
+#[cfg(feature = "cuda")]
+use super::{cublaslt, tensor_core};
 
 /// Attention's two results as primitives of a backend.
 #[derive(ExtensionType)]
@@ -64,6 +64,23 @@ pub trait Kernels: Backend {
     /// See [`linear`](super::linear()), with bias.
     #[fusion(default)]
     fn linear_bias(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        plain::product::<Self>(x, weight, Some(bias))
+    }
+
+    /// [`linear`](Self::linear) as one operation of the backend, for those with a library of products.
+    // Not the default: fusion would see no product to put operations behind.
+    #[fusion(meta = linear_meta)]
+    fn library_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        plain::product::<Self>(x, weight, None)
+    }
+
+    /// [`linear_bias`](Self::linear_bias) likewise.
+    #[fusion(meta = linear_bias_meta)]
+    fn library_linear_bias(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
@@ -155,6 +172,21 @@ fn attention_meta(
     }
 }
 
+/// The output of [`Kernels::library_linear`].
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+fn linear_meta(x: &TensorSpec, weight: &TensorSpec) -> TensorSpec {
+    let mut shape = x.shape.clone();
+    let last = shape.num_dims() - 1;
+    shape[last] = weight.shape[1];
+    TensorSpec::new(shape, x.dtype)
+}
+
+/// The output of [`Kernels::library_linear_bias`].
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+fn linear_bias_meta(x: &TensorSpec, weight: &TensorSpec, _bias: &TensorSpec) -> TensorSpec {
+    linear_meta(x, weight)
+}
+
 /// The output of [`Kernels::first_rows`].
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 fn first_rows_meta(x: &TensorSpec, rows: &usize) -> TensorSpec {
@@ -177,6 +209,22 @@ impl Kernels for burn_cubecl::CubeBackend {
         let attended = portable::launch::attention(&q, &k, &v, regions);
         let (out, lse) = attended.unwrap_or_else(|| plain::attention::<Self>(q, k, v, regions));
         AttentionPrimitives { out, lse }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn library_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        let product = cublaslt::linear(&x, &weight, None);
+        product.unwrap_or_else(|| plain::product::<Self>(x, weight, None))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn library_linear_bias(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let product = cublaslt::linear(&x, &weight, Some(&bias));
+        product.unwrap_or_else(|| plain::product::<Self>(x, weight, Some(bias)))
     }
 
     fn rotate(

@@ -1,14 +1,14 @@
 //! A linear layer on weights as checkpoints store them.
 
 use burn::backend::Dispatch;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
 use super::KernelError;
 use super::error::check_float;
 use super::extension::{Kernels, check_devices};
 
-/// `x weight + bias`, summed in f32 and rounded to the dtype of `x`; on GPUs once before and once after the
-/// bias is added, elsewhere once.
+/// `x weight + bias`, summed in f32 and rounded to the dtype of `x`; by Burn's products on GPUs once before and once
+/// after the bias is added, elsewhere once.
 ///
 /// Fast where `weight` is a transposed view of `[d_output, d_input]` storage, which is what
 /// `burn::nn::Linear` holds under `LinearLayout::Col` and what checkpoints store; the storage may be
@@ -31,15 +31,26 @@ pub fn linear<const D: usize>(
 ) -> Result<Tensor<D>, KernelError> {
     check(&x, &weight, bias.as_ref())?;
     check_devices(OPERATION, &[&x.device(), &weight.device()])?;
-    let out = match bias {
-        Some(bias) => Dispatch::linear_bias(
-            x.into_dispatch(),
-            weight.into_dispatch(),
-            bias.into_dispatch(),
-        ),
-        None => Dispatch::linear(x.into_dispatch(), weight.into_dispatch()),
+    let library = has_library(&x.device());
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    let out = match (bias.map(Tensor::into_dispatch), library) {
+        (None, false) => Dispatch::linear(x, weight),
+        (Some(bias), false) => Dispatch::linear_bias(x, weight, bias),
+        (None, true) => Dispatch::library_linear(x, weight),
+        (Some(bias), true) => Dispatch::library_linear_bias(x, weight, bias),
     };
     Ok(Tensor::from_dispatch(out))
+}
+
+/// Whether products on the device are a library's.
+fn has_library(device: &Device) -> bool {
+    #[cfg(feature = "cuda")]
+    return super::cublaslt::serves(device.as_dispatch());
+    #[cfg(not(feature = "cuda"))]
+    {
+        let _ = device;
+        false
+    }
 }
 
 fn check<const D: usize>(

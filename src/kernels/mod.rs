@@ -19,6 +19,7 @@
 //! |---|---|
 //! | Flex (CPU) | tiles and vector instructions, below |
 //! | CUDA from compute capability 8.0, attention in bf16 or f16 | tensor-core kernels: `tensor_core_table` prints which; `APB_TENSOR_CORE=mma`, `wgmma` or `none` restricts them, for comparisons |
+//! | CUDA, linear layers | cuBLASLt, where it is found at run time: `cublaslt_version` says; `APB_PRODUCTS=burn` leaves them to Burn |
 //! | CubeCL runtimes (wgpu, CUDA) otherwise, attention, head_dim a multiple of 8 up to 256 | the portable kernel: `portable_table` prints its tiles |
 //! | CubeCL runtimes: rotation, scores, selection, gathering | one kernel each |
 //! | CubeCL runtimes, everything else, with or without fusion | plain backend operations, attention in tiles of rows |
@@ -45,6 +46,8 @@ mod cpu;
 #[cfg(feature = "cube")]
 #[doc(hidden)]
 pub mod cube;
+#[cfg(feature = "cuda")]
+mod cublaslt;
 mod error;
 mod extension;
 mod first_rows;
@@ -73,6 +76,8 @@ mod workers;
 
 pub use attention::{AttentionOutput, attention};
 pub use cpu::simd_name;
+#[cfg(feature = "cuda")]
+pub use cublaslt::version as cublaslt_version;
 pub use error::KernelError;
 pub(crate) use extension::is_cpu;
 pub use first_rows::first_rows;

@@ -170,7 +170,16 @@ fn cuda_needs() -> Vec<Check> {
         Some(found) => Check::ok(need.name, found),
         None => Check::missing(need.name, "not found", need.advice),
     };
-    crate::cuda::needs().into_iter().map(check).collect()
+    let mut checks: Vec<Check> = crate::cuda::needs().into_iter().map(check).collect();
+    checks.push(match burn_apb::kernels::cublaslt_version() {
+        Ok(version) => Check::ok("cublaslt", version),
+        Err(reason) => Check::missing(
+            "cublaslt",
+            reason,
+            "only needed for speed: without it Burn's products serve, which are tuned at first use",
+        ),
+    });
+    checks
 }
 
 #[cfg(not(feature = "cuda"))]

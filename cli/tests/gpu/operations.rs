@@ -4,13 +4,14 @@ use burn::tensor::{DType, Device, Tensor};
 use burn_apb::kernels::{linear, reference, rms_norm, rotate, silu_mul};
 use serde_json::json;
 
-use super::setup::{Failures, device, largest_difference, noise, on_cpu, report, to, values};
+use super::setup::{
+    Failures, device, exact_products, largest_difference, noise, products, report, to, values,
+};
 
-/// Largest error relative to the largest value, by dtype. On CUDA, products of f32 run on tensor cores as
-/// tf32, whose inputs are rounded to 10 bits.
+/// Largest error relative to the largest value, by dtype.
 fn unit(dtype: DType, product: bool) -> f32 {
     match dtype {
-        DType::F32 if product && !on_cpu() => 1e-3,
+        DType::F32 if product && !exact_products() => 1e-3,
         DType::F32 => 3e-6,
         DType::F16 => 1e-3,
         _ => 8e-3,
@@ -39,7 +40,8 @@ fn compare<const D: usize>(
 fn linear_layers(dtype: DType) {
     let Some(device) = device() else { return };
     let mut failures = Failures::default();
-    // Few shapes: each is tuned on a GPU first. tests/kernels.rs has more.
+    report(&json!({ "products": products() }));
+    // Few shapes: without cuBLASLt each is tuned first. tests/kernels has more.
     for (rows, d_input, d_output, biased, stored) in [
         (1, 576, 1536, false, true),
         (5, 70, 33, true, false),
@@ -85,6 +87,72 @@ fn linear_f16() {
 #[test]
 fn linear_bf16() {
     linear_layers(DType::BF16);
+}
+
+/// Products and other operations in turns, of four threads at a time: each reads what the one before wrote, on streams
+/// that do not know each other where products are a library's.
+#[test]
+fn products_are_in_order_with_other_work() {
+    const STEPS: usize = 40;
+    let Some(device) = device() else { return };
+    report(&json!({ "products": products() }));
+    let run = |seed: u64, device: &Device| {
+        let mut x = to(&noise([1, 96, 320], seed), device);
+        let weight = to(&(noise([320, 320], seed + 1) * 0.08), device).transpose();
+        let bias = to(&noise([320], seed + 2), device);
+        let mut sum = x.clone();
+        for _ in 0..STEPS {
+            let product = linear(x, weight.clone(), Some(bias.clone()));
+            x = product.expect("fits").tanh();
+            sum = sum + x.clone();
+        }
+        sum
+    };
+    let mut failures = Failures::default();
+    let got: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|seed| {
+                let device = device.clone();
+                scope.spawn(move || to(&run(10 * seed, &device), &Device::flex()))
+            })
+            .collect();
+        let joined = threads.into_iter().map(|thread| thread.join());
+        joined.map(|sum| sum.expect("no panic")).collect()
+    });
+    for (seed, got) in (0..4).zip(got) {
+        let expected = run(10 * seed, &Device::flex());
+        let label = format!("{STEPS} products in turns with other work, thread {seed}");
+        compare(
+            &mut failures,
+            &label,
+            got,
+            expected,
+            5.0 * unit(DType::F32, true),
+        );
+    }
+    failures.finish();
+}
+
+/// A product over rows that begin anywhere in memory.
+#[test]
+fn linear_of_views() {
+    let Some(device) = device() else { return };
+    let mut failures = Failures::default();
+    for dtype in DTYPES {
+        let x = noise([1, 40, 73], 1).cast(dtype);
+        let weight = noise([33, 73], 2).cast(dtype);
+        let view = |x: Tensor<3>| x.slice([0..1, 3..32, 0..73]);
+        let expected = reference::linear(
+            view(x.clone()).cast(DType::F32),
+            weight.clone().cast(DType::F32).transpose(),
+            None,
+        );
+        let weight = to(&weight, &device).transpose();
+        let got = linear(view(to(&x, &device)), weight, None).expect("fits");
+        let label = format!("linear {dtype:?} of a view");
+        compare(&mut failures, &label, got, expected, unit(dtype, true));
+    }
+    failures.finish();
 }
 
 /// Inputs of an operation on the CPU, and the same on the device.

@@ -32,6 +32,24 @@ pub fn on_cpu() -> bool {
     std::env::var("APB_TEST_DEVICE").is_ok_and(|name| name == "cpu")
 }
 
+/// Whose products are measured.
+pub fn products() -> String {
+    #[cfg(feature = "cuda")]
+    if !on_cpu() {
+        return match burn_apb::kernels::cublaslt_version() {
+            Ok(version) => format!("cuBLASLt {version}"),
+            Err(reason) => format!("Burn's: {reason}"),
+        };
+    }
+    "the CPU's".into()
+}
+
+/// Whether products of f32 are computed in f32. Burn's run on CUDA's tensor cores as tf32, whose inputs are rounded to
+/// 10 bits.
+pub fn exact_products() -> bool {
+    !products().starts_with("Burn's")
+}
+
 /// `tests/fixtures`, or where a bundle carries them.
 pub fn fixtures() -> PathBuf {
     std::env::var_os("APB_TEST_FIXTURES").map_or_else(

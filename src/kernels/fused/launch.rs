@@ -1,10 +1,11 @@
 //! The launches on a device's tensors.
 //!
-//! `None` means that plain operations have to serve: nothing to compute, or more outputs than a kernel
-//! holds.
+//! `None` means that plain operations have to serve: nothing to compute.
 
 use burn::backend::cubecl::dtype_to_elem_type;
-use burn::tensor::{DType, Shape};
+use burn::backend::ops::FloatTensorOps;
+use burn::tensor::{DType, Shape, Slice};
+use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
@@ -97,8 +98,18 @@ pub fn rotate(
 pub fn silu_scores(hidden: &CubeTensor, weight: &CubeTensor) -> Option<CubeTensor> {
     let [batch, rows, width] = hidden.meta.shape().dims();
     let outputs = weight.meta.shape()[1];
-    if batch * rows * width * outputs == 0 || outputs > silu_scores::MAX_OUTPUTS {
+    if batch * rows * width * outputs == 0 {
         return None;
+    }
+    if outputs > silu_scores::MAX_OUTPUTS {
+        // Not one product: the backend's may round its inputs, and selection compares scores.
+        let starts = (0..outputs).step_by(silu_scores::MAX_OUTPUTS);
+        let parts = starts.map(|start| {
+            let end = outputs.min(start + silu_scores::MAX_OUTPUTS);
+            let some = [Slice::from(0..width), Slice::from(start..end)];
+            silu_scores(hidden, &CubeBackend::float_slice(weight.clone(), &some))
+        });
+        return Some(CubeBackend::float_cat(parts.collect::<Option<_>>()?, 1));
     }
     let hidden = into_contiguous(hidden.clone());
     let mut weight = weight.clone();

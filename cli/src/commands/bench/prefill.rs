@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use burn_apb::apb::{Document, Method, Observer, Part, PrefillPlan, Request};
 use burn_apb::model::{Decoder, DecoderConfig};
@@ -197,14 +197,14 @@ fn measure(args: &Prefill, world: &mut World, output: &Output) -> Result<(), Cli
             let ranks = prefill::ranks(&strategy, world);
             let measured = if ranks == 1 && !world.is_single() {
                 processes::on_first(world, || {
-                    once(&decoder, request, &mut World::single(), 1, args, &subject)
+                    once(&decoder, request, &mut World::single(), 1, args)
                 })?
             } else {
                 let ranks = match (&request, world.is_single()) {
                     (Some(request), true) => request.plan.ranks,
                     _ => ranks,
                 };
-                Some(once(&decoder, request, world, ranks, args, &subject)?)
+                Some(once(&decoder, request, world, ranks, args)?)
             };
             if let (Some(measured), Some(row)) = (measured, rows.get_mut(case)) {
                 row.peak_bytes = row.peak_bytes.max(subject.peak_bytes());
@@ -246,7 +246,6 @@ fn once(
     world: &mut World,
     ranks: usize,
     args: &Prefill,
-    subject: &Subject,
 ) -> Result<Measured, CliError> {
     let mut group = world
         .group(ranks)
@@ -254,9 +253,6 @@ fn once(
     let request = Request::broadcast(request, &mut group)?;
     let mut times = Times::default();
     let (mut session, seconds) = request.prefill(decoder.clone(), group, &mut times)?;
-    let prefilled = Instant::now();
-    subject.device.sync().map_err(CliError::failed)?;
-    let seconds = seconds + prefilled.elapsed().as_secs_f64();
     let decode_rate = match args.decode {
         0 => None,
         _ => {

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use burn::tensor::{DType, Device, Distribution, Tensor};
+use burn_apb::kernels;
 
 use super::median;
 use crate::error::CliError;
@@ -65,7 +66,7 @@ impl Bench<'_> {
         Ok(median(&times).unwrap_or(first))
     }
 
-    /// GFLOP/s of Burn's matrix product.
+    /// GFLOP/s of a matrix product: Burn's on a CPU, that of linear layers on a GPU.
     pub fn gemm_gflops(&self, dtype: DType) -> Result<f64, CliError> {
         let side = if self.queued { GEMM_GPU } else { GEMM_CPU };
         let random = || {
@@ -73,7 +74,12 @@ impl Bench<'_> {
             Tensor::<2>::random([side, side], normal, self.device).cast(dtype)
         };
         let (a, b) = (random(), random());
-        let seconds = self.time(|| Ok(a.clone().matmul(b.clone())))?;
+        let seconds = self.time(|| match self.queued {
+            true => {
+                kernels::linear(a.clone(), b.clone().transpose(), None).map_err(CliError::failed)
+            }
+            false => Ok(a.clone().matmul(b.clone())),
+        })?;
         Ok(2.0 * (side as f64).powi(3) / seconds / 1e9)
     }
 

@@ -1,0 +1,151 @@
+//! A stream of our own, in order with all other work of a device.
+//!
+//! CubeCL's streams are private. The driver orders whole contexts instead: an event of the context captures all that was
+//! submitted to any of its streams, and a context that waits for an event holds back all that is submitted later. On an
+//! H100 both ways together take 3 microseconds of the host.
+
+use cudarc::driver::result::{ctx, device, event, init, primary_ctx, stream};
+use cudarc::driver::sys::{self, CUcontext, CUevent, CUevent_flags, CUevent_wait_flags, CUstream};
+
+/// The driver's first version with events of a context, as `cuDriverGetVersion` writes it.
+const LEAST_DRIVER: i32 = 12_050;
+
+/// A stream, with the events that tie it to the rest of a device's primary context, which CubeCL uses.
+#[derive(Debug)]
+pub struct Order {
+    context: CUcontext,
+    stream: CUstream,
+    before: CUevent,
+    after: CUevent,
+}
+
+// SAFETY: the driver's objects may be used from any thread; `Order` lends them to one at a time.
+unsafe impl Send for Order {}
+
+/// The error of a step.
+fn failed<E: std::fmt::Debug>(step: &'static str) -> impl Fn(E) -> String {
+    move |error| format!("{step}: {error:?}")
+}
+
+impl Order {
+    /// A stream on device `index`.
+    pub fn new(index: usize) -> Result<Self, String> {
+        driver_version()?;
+        init().map_err(failed("cuInit"))?;
+        let ordinal = i32::try_from(index).map_err(failed("device"))?;
+        let device = device::get(ordinal).map_err(failed("cuDeviceGet"))?;
+        // SAFETY: the device is the driver's own. The primary context is retained for good, as CubeCL does.
+        let context = unsafe { primary_ctx::retain(device) }.map_err(failed("context"))?;
+        let _current = Current::new(context)?;
+        let new_event = || {
+            let flags = CUevent_flags::CU_EVENT_DISABLE_TIMING;
+            event::create(flags).map_err(failed("cuEventCreate"))
+        };
+        let kind = stream::StreamKind::NonBlocking;
+        Ok(Self {
+            context,
+            stream: stream::create(kind).map_err(failed("cuStreamCreate"))?,
+            before: new_event()?,
+            after: new_event()?,
+        })
+    }
+
+    /// Makes the device's context this thread's, for what `call` does.
+    pub fn within<T>(&self, call: impl FnOnce(CUstream) -> Result<T, String>) -> Result<T, String> {
+        let _current = Current::new(self.context)?;
+        call(self.stream)
+    }
+
+    /// Runs `submit`, which puts work on the stream: it starts when all that was submitted to the device before is done,
+    /// and all that is submitted later waits for it.
+    pub fn run<T>(&self, submit: impl FnOnce(CUstream) -> Result<T, String>) -> Result<T, String> {
+        self.within(|stream| {
+            let flags = CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+            // SAFETY: context, stream and events are this object's and alive.
+            unsafe {
+                let recorded = sys::cuCtxRecordEvent(self.context, self.before).result();
+                recorded.map_err(failed("cuCtxRecordEvent"))?;
+                let waits = stream::wait_event(stream, self.before, flags);
+                waits.map_err(failed("cuStreamWaitEvent"))?;
+            }
+            let submitted = submit(stream);
+            // Also after a failure: part of the work may have been submitted.
+            // SAFETY: as above.
+            unsafe {
+                event::record(self.after, stream).map_err(failed("cuEventRecord"))?;
+                let waits = sys::cuCtxWaitEvent(self.context, self.after).result();
+                waits.map_err(failed("cuCtxWaitEvent"))?;
+            }
+            submitted
+        })
+    }
+
+    /// Waits on the host for the stream.
+    pub fn sync(&self) -> Result<(), String> {
+        // SAFETY: the stream is this object's and alive.
+        self.within(|stream| {
+            unsafe { stream::synchronize(stream) }.map_err(failed("cuStreamSynchronize"))
+        })
+    }
+}
+
+impl Drop for Order {
+    fn drop(&mut self) {
+        let destroyed = self.within(|stream| {
+            // SAFETY: nothing else holds the stream and its events; the driver ends what is submitted first.
+            unsafe {
+                stream::destroy(stream).map_err(failed("cuStreamDestroy"))?;
+                event::destroy(self.before).map_err(failed("cuEventDestroy"))?;
+                event::destroy(self.after).map_err(failed("cuEventDestroy"))
+            }
+        });
+        if let Err(error) = destroyed {
+            tracing::debug!(%error, "a stream was left");
+        }
+    }
+}
+
+/// A context as this thread's current one, until it is dropped.
+struct Current {
+    before: Option<CUcontext>,
+}
+
+impl Current {
+    fn new(context: CUcontext) -> Result<Self, String> {
+        let before = ctx::get_current().map_err(failed("cuCtxGetCurrent"))?;
+        // SAFETY: the context is retained.
+        unsafe { ctx::set_current(context) }.map_err(failed("cuCtxSetCurrent"))?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        let before = self.before.unwrap_or(std::ptr::null_mut());
+        // SAFETY: it was the current one, or none was.
+        let restored = unsafe { ctx::set_current(before) };
+        if let Err(error) = restored {
+            tracing::debug!(?error, "the context was left");
+        }
+    }
+}
+
+/// The driver's version, where it knows events of a context.
+pub fn driver_version() -> Result<i32, String> {
+    // SAFETY: only tries to open the driver by its usual names.
+    if !unsafe { sys::is_culib_present() } {
+        return Err("no libcuda: install NVIDIA's driver".into());
+    }
+    let mut version = 0;
+    // SAFETY: writes one integer.
+    let read = unsafe { sys::cuDriverGetVersion(&raw mut version) }.result();
+    read.map_err(failed("cuDriverGetVersion"))?;
+    match version >= LEAST_DRIVER {
+        true => Ok(version),
+        false => Err(format!(
+            "the driver is of CUDA {}.{}, expected 12.5 or later: update NVIDIA's driver to 555 or later",
+            version / 1000,
+            version % 1000 / 10
+        )),
+    }
+}
