@@ -25,6 +25,16 @@ pub struct AttentionPrimitives<B: Backend> {
     pub lse: FloatTensor<B>,
 }
 
+/// A sum and its norm as primitives of a backend.
+#[derive(ExtensionType)]
+#[extension_type(fusion: cfg(any(feature = "wgpu", feature = "cuda")))]
+pub struct AddedPrimitives<B: Backend> {
+    /// As the operands.
+    pub sum: FloatTensor<B>,
+    /// As the operands.
+    pub normed: FloatTensor<B>,
+}
+
 /// The operations of [`kernels`](super) on a backend. The defaults are [`plain`]'s; `Flex` replaces all
 /// but one of them, CubeCL's runtimes those that it has a kernel for, `Autodiff` in [`autodiff`].
 /// Arguments have been checked by the functions of [`kernels`](super).
@@ -89,13 +99,26 @@ pub trait Kernels: Backend {
     }
 
     /// See [`rms_norm`](super::rms_norm()).
-    #[fusion(default)]
+    #[fusion(dtype = x, shape = x)]
     fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
         plain::rms_norm::<Self>(x, gamma, eps)
     }
 
+    /// See [`add_rms_norm`](super::add_rms_norm()).
+    #[fusion(meta = added_meta)]
+    fn add_rms_norm(
+        x: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        eps: f64,
+    ) -> AddedPrimitives<Self> {
+        let sum = Self::float_add(x, residual);
+        let normed = Self::rms_norm(sum.clone(), gamma, eps);
+        AddedPrimitives { sum, normed }
+    }
+
     /// See [`silu_mul`](super::silu_mul()).
-    #[fusion(default)]
+    #[fusion(dtype = gate, shape = gate)]
     fn silu_mul(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
         plain::silu_mul::<Self>(gate, up)
     }
@@ -187,6 +210,20 @@ fn linear_bias_meta(x: &TensorSpec, weight: &TensorSpec, _bias: &TensorSpec) -> 
     linear_meta(x, weight)
 }
 
+/// The outputs of [`Kernels::add_rms_norm`].
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+fn added_meta(
+    x: &TensorSpec,
+    _residual: &TensorSpec,
+    _gamma: &TensorSpec,
+    _eps: &f64,
+) -> AddedPrimitivesMetadata {
+    AddedPrimitivesMetadata {
+        sum: x.clone(),
+        normed: x.clone(),
+    }
+}
+
 /// The output of [`Kernels::first_rows`].
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 fn first_rows_meta(x: &TensorSpec, rows: &usize) -> TensorSpec {
@@ -225,6 +262,36 @@ impl Kernels for burn_cubecl::CubeBackend {
     ) -> FloatTensor<Self> {
         let product = cublaslt::linear(&x, &weight, Some(&bias));
         product.unwrap_or_else(|| plain::product::<Self>(x, weight, Some(bias)))
+    }
+
+    fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
+        match fused::launch::rms_norm(&x, &gamma, eps) {
+            Some(out) => out,
+            None => plain::rms_norm::<Self>(x, gamma, eps),
+        }
+    }
+
+    fn add_rms_norm(
+        x: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        eps: f64,
+    ) -> AddedPrimitives<Self> {
+        match fused::launch::add_rms_norm(&x, &residual, &gamma, eps) {
+            Some((sum, normed)) => AddedPrimitives { sum, normed },
+            // Nothing to compute.
+            None => AddedPrimitives {
+                sum: x.clone(),
+                normed: x,
+            },
+        }
+    }
+
+    fn silu_mul(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        match fused::launch::silu_mul(&gate, &up) {
+            Some(out) => out,
+            None => plain::silu_mul::<Self>(gate, up),
+        }
     }
 
     fn rotate(

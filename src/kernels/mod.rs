@@ -7,6 +7,7 @@
 //! | what a cache holds so far, as a view | [`first_rows()`] | a slice |
 //! | linear layer on weights as stored | [`linear()`] | [`reference::linear`] |
 //! | root mean square normalisation | [`rms_norm()`] | [`reference::rms_norm`] |
+//! | the same behind a residual connection | [`add_rms_norm()`] | a sum, and [`reference::rms_norm`] |
 //! | `silu(gate) * up` | [`silu_mul()`] | [`reference::silu_mul`] |
 //! | half-split rotary embedding | [`rotate()`] | [`reference::rotate`] |
 //! | second half of a retaining head | [`silu_scores()`] | [`reference::silu_scores`] |
@@ -21,7 +22,7 @@
 //! | CUDA from compute capability 8.0, attention in bf16 or f16 | tensor-core kernels: `tensor_core_table` prints which; `APB_TENSOR_CORE=mma`, `wgmma` or `none` restricts them, for comparisons |
 //! | CUDA, linear layers | cuBLASLt, where it is found at run time: `cublaslt_version` says; `APB_PRODUCTS=burn` leaves them to Burn |
 //! | CubeCL runtimes (wgpu, CUDA) otherwise, attention, head_dim a multiple of 8 up to 256 | the portable kernel: `portable_table` prints its tiles |
-//! | CubeCL runtimes: rotation, scores, selection, gathering | one kernel each |
+//! | CubeCL runtimes: norms, gate, rotation, scores, selection, gathering | one kernel each |
 //! | CubeCL runtimes, everything else, with or without fusion | plain backend operations, attention in tiles of rows |
 //! | with autodiff | attention on the device's kernel, with a backward pass in tiles; the others by their references |
 //! | any other backend | the references |
@@ -87,7 +88,7 @@ pub use merge::merge;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 pub use portable::table::describe as portable_table;
 pub use regions::Regions;
-pub use rms_norm::rms_norm;
+pub use rms_norm::{add_rms_norm, rms_norm};
 pub use rotate::rotate;
 pub use select_rows::{RowChoice, select_rows};
 pub use silu_mul::silu_mul;

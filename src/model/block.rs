@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use super::attention::{Attention, Projections};
 use super::config::DecoderConfig;
 use super::mlp::Mlp;
-use super::norm::{normalize, rms_norm};
+use super::norm::{add_normalize, normalize, rms_norm};
 use super::rope::RopeTables;
 use crate::kernels::KernelError;
 
@@ -67,8 +67,7 @@ impl Block {
             let found = hidden.dims();
             return Err(KernelError::shape("finish", "hidden", expected, &found));
         }
-        let hidden = hidden + attended;
-        let normed = normalize(&self.post_attention_layernorm, hidden.clone())?;
+        let (hidden, normed) = add_normalize(&self.post_attention_layernorm, hidden, attended)?;
         Ok(hidden + self.mlp.forward(normed)?)
     }
 }

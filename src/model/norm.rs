@@ -20,3 +20,12 @@ pub(crate) fn normalize<const D: usize>(
 ) -> Result<Tensor<D>, KernelError> {
     kernels::rms_norm(x, norm.gamma.val(), norm.epsilon)
 }
+
+/// `hidden + added`, and its norm.
+pub(crate) fn add_normalize<const D: usize>(
+    norm: &RmsNorm,
+    hidden: Tensor<D>,
+    added: Tensor<D>,
+) -> Result<(Tensor<D>, Tensor<D>), KernelError> {
+    kernels::add_rms_norm(hidden, added, norm.gamma.val(), norm.epsilon)
+}

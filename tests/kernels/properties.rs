@@ -1,7 +1,9 @@
 //! Every operation against its reference in plain tensors, on every device.
 
 use burn::tensor::{DType, Tensor};
-use burn_apb::kernels::{Regions, attention, linear, reference, rms_norm, rotate, silu_mul};
+use burn_apb::kernels::{
+    Regions, add_rms_norm, attention, linear, reference, rms_norm, rotate, silu_mul,
+};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseResult, TestRunner};
 
@@ -205,6 +207,18 @@ fn small_operations_equal_their_references() {
             ),
             "norm"
         );
+
+        let gamma = noise([width], seed ^ 3);
+        let there = (x_there.clone(), y_there.clone(), place.take(gamma.clone()));
+        let (sum, normed) = add_rms_norm(there.0, there.1, there.2, 1e-5).unwrap();
+        prop_assert_eq!((sum.dtype(), normed.dtype()), (dtype, dtype));
+        let sum = values(sum);
+        let expected = x.clone() + y.clone();
+        prop_assert!(close(sum.clone(), values(expected)), "sum");
+        // The norm is that of the sum as it was rounded.
+        let sum = Tensor::<1>::from_floats(&sum[..], &x.device()).reshape(x.dims());
+        let normed_sum = reference::rms_norm(sum.cast(dtype), gamma, 1e-5);
+        prop_assert!(close(values(normed), values(normed_sum)), "norm of the sum");
 
         let got = silu_mul(x_there.clone(), y_there).unwrap();
         prop_assert_eq!(got.dtype(), dtype);

@@ -2,7 +2,7 @@
 
 use burn::tensor::DType;
 use burn_apb::kernels::{
-    KernelError, Regions, attention, first_rows, linear, rms_norm, rotate, silu_mul,
+    KernelError, Regions, add_rms_norm, attention, first_rows, linear, rms_norm, rotate, silu_mul,
 };
 
 use crate::tensors::noise;
@@ -58,6 +58,9 @@ fn arguments_that_do_not_fit_are_refused_by_name() {
         rms_norm(noise([2, 8], 1), noise([7], 1), 1e-5).map(drop),
         "gamma",
     );
+    let norm = |residual, gamma| add_rms_norm(noise([2, 8], 1), residual, gamma, 1e-5);
+    shape(norm(noise([2, 7], 1), noise([8], 1)).map(drop), "residual");
+    shape(norm(noise([2, 8], 1), noise([7], 1)).map(drop), "gamma");
     shape(silu_mul(noise([2, 8], 1), noise([2, 7], 1)).map(drop), "up");
     let table = noise([3, 4], 1);
     shape(

@@ -12,7 +12,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 use cubecl::{calculate_cube_count_elemwise, tensor_vector_size_parallel};
 
-use super::{gather_rows, rotate, select_rows, silu_scores};
+use super::{gather_rows, rms_norm, rotate, select_rows, silu_mul, silu_scores};
 use crate::kernels::RowChoice;
 
 /// Units of the cube that serves a head, where the device allows as many; a power of two.
@@ -31,6 +31,142 @@ fn address(tensors: &[&CubeTensor]) -> AddressType {
 fn units(client: &cubecl::client::Client, work: usize) -> (CubeCount, CubeDim) {
     let dim = CubeDim::new(client, work);
     (calculate_cube_count_elemwise(client, work, dim), dim)
+}
+
+/// The widest vectors that `tensors`, contiguous and with rows of `width` elements, can be read as.
+fn vector_size(tensors: &[&CubeTensor], width: usize) -> usize {
+    let bytes = tensors.iter().map(|tensor| tensor.dtype.size()).max();
+    let client = &tensors[0].client;
+    let fits = |size: &usize| {
+        let aligned = |tensor: &&CubeTensor| {
+            let bytes = (size * tensor.dtype.size()) as u64;
+            tensor
+                .handle
+                .offset_start
+                .unwrap_or(0)
+                .is_multiple_of(bytes)
+        };
+        width.is_multiple_of(*size) && tensors.iter().all(aligned)
+    };
+    let sizes = client.io_optimized_vector_sizes(bytes.unwrap_or(4));
+    sizes.filter(fits).max().unwrap_or(1)
+}
+
+/// Rows and their width.
+fn rows_of(x: &CubeTensor) -> (usize, usize) {
+    let shape = x.meta.shape();
+    let width = shape.iter().last().copied().unwrap_or(0);
+    (shape.num_elements() / width.max(1), width)
+}
+
+/// Cubes of [`rms_norm`](rms_norm::rms_norm), one a row, and the units of each.
+fn norm_cubes(client: &cubecl::client::Client, rows: usize, vectors: usize) -> (CubeCount, u32) {
+    let most = client.properties().hardware.max_units_per_cube.max(1);
+    let most = rms_norm::MOST_UNITS.min(1 << most.ilog2());
+    let units = u32::try_from(vectors.next_power_of_two()).unwrap_or(most);
+    // A grid's first dimension is limited to 65,535 cubes on some devices.
+    let count = calculate_cube_count_elemwise(client, rows, CubeDim::new_1d(1));
+    (count, units.clamp(most.min(32), most))
+}
+
+/// [`rms_norm`](crate::kernels::rms_norm()): `x` `[.., width]` and `gamma` `[width]`.
+pub fn rms_norm(x: &CubeTensor, gamma: &CubeTensor, eps: f64) -> Option<CubeTensor> {
+    let (rows, width) = rows_of(x);
+    if rows * width == 0 {
+        return None;
+    }
+    let (x, gamma) = (into_contiguous(x.clone()), into_contiguous(gamma.clone()));
+    let out = empty(&x, x.meta.shape().clone(), x.dtype);
+    let vector = vector_size(&[&x, &gamma, &out], width);
+    let client = x.client.clone();
+    let (count, units) = norm_cubes(&client, rows, width / vector);
+    // SAFETY: a cube beyond the last row does nothing; shapes have been checked by the caller.
+    unsafe {
+        rms_norm::rms_norm::launch_unchecked(
+            &client,
+            count,
+            CubeDim::new_1d(units),
+            address(&[&x, &out]),
+            vector,
+            x.clone().into_buffer_arg(),
+            gamma.clone().into_buffer_arg(),
+            out.clone().into_buffer_arg(),
+            rows,
+            width / vector,
+            eps as f32,
+            units as usize,
+            [dtype_to_elem_type(x.dtype), dtype_to_elem_type(gamma.dtype)],
+        );
+    }
+    Some(out)
+}
+
+/// [`add_rms_norm`](crate::kernels::add_rms_norm()): `x + residual`, and its norm.
+pub fn add_rms_norm(
+    x: &CubeTensor,
+    residual: &CubeTensor,
+    gamma: &CubeTensor,
+    eps: f64,
+) -> Option<(CubeTensor, CubeTensor)> {
+    let (rows, width) = rows_of(x);
+    if rows * width == 0 {
+        return None;
+    }
+    let [x, residual, gamma] = [x, residual, gamma].map(|tensor| into_contiguous(tensor.clone()));
+    let [sum, out] = [(); 2].map(|()| empty(&x, x.meta.shape().clone(), x.dtype));
+    let vector = vector_size(&[&x, &residual, &gamma, &sum, &out], width);
+    let client = x.client.clone();
+    let (count, units) = norm_cubes(&client, rows, width / vector);
+    // SAFETY: a cube beyond the last row does nothing; shapes have been checked by the caller.
+    unsafe {
+        rms_norm::add_rms_norm::launch_unchecked(
+            &client,
+            count,
+            CubeDim::new_1d(units),
+            address(&[&x, &residual, &sum, &out]),
+            vector,
+            x.clone().into_buffer_arg(),
+            residual.into_buffer_arg(),
+            gamma.clone().into_buffer_arg(),
+            sum.clone().into_buffer_arg(),
+            out.clone().into_buffer_arg(),
+            rows,
+            width / vector,
+            eps as f32,
+            units as usize,
+            [dtype_to_elem_type(x.dtype), dtype_to_elem_type(gamma.dtype)],
+        );
+    }
+    Some((sum, out))
+}
+
+/// [`silu_mul`](crate::kernels::silu_mul()): `gate` and `up` of one shape.
+pub fn silu_mul(gate: &CubeTensor, up: &CubeTensor) -> Option<CubeTensor> {
+    let elements = gate.meta.shape().num_elements();
+    if elements == 0 {
+        return None;
+    }
+    let (gate, up) = (into_contiguous(gate.clone()), into_contiguous(up.clone()));
+    let out = empty(&gate, gate.meta.shape().clone(), gate.dtype);
+    let vector = vector_size(&[&gate, &up, &out], elements);
+    let client = gate.client.clone();
+    let (count, dim) = units(&client, elements / vector);
+    // SAFETY: a unit beyond the last vector does nothing; shapes have been checked by the caller.
+    unsafe {
+        silu_mul::silu_mul::launch_unchecked(
+            &client,
+            count,
+            dim,
+            address(&[&gate, &up, &out]),
+            vector,
+            gate.clone().into_buffer_arg(),
+            up.into_buffer_arg(),
+            out.clone().into_buffer_arg(),
+            elements / vector,
+            dtype_to_elem_type(gate.dtype),
+        );
+    }
+    Some(out)
 }
 
 /// [`rotate`](crate::kernels::rotate()): `x` `[batch, seq, heads * head_dim]` to

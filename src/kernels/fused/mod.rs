@@ -4,6 +4,8 @@
 //! | file | operation | why it is one kernel |
 //! |---|---|---|
 //! | [`rotate`] | half-split RoPE, and rows sorted by heads | one read and one write of the projection |
+//! | [`rms_norm`] | root mean square norm, alone or with the residual added before it | no reduction to tune; the sum is not read again |
+//! | [`silu_mul`] | `silu(gate) * up` | one launch |
 //! | [`silu_scores`] | `silu` and the second product of a retaining head | `silu(hidden)` is never written |
 //! | [`select_rows`] | max pooling; the highest rows of each head | scores stay on the device; ties are decided |
 //! | [`gather_rows`] | chosen keys and values into the packed block | one launch, no expanded indices |
@@ -12,6 +14,8 @@
 pub mod gather_rows;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 pub mod launch;
+pub mod rms_norm;
 pub mod rotate;
 pub mod select_rows;
+pub mod silu_mul;
 pub mod silu_scores;

@@ -2,8 +2,8 @@
 
 use burn::tensor::{Device, Tensor};
 use burn_apb::kernels::{
-    AttentionOutput, Regions, RowChoice, attention, first_rows, gather_rows, linear, merge,
-    on_workers, rms_norm, rotate, select_rows, silu_mul, silu_scores,
+    AttentionOutput, Regions, RowChoice, add_rms_norm, attention, first_rows, gather_rows, linear,
+    merge, on_workers, rms_norm, rotate, select_rows, silu_mul, silu_scores,
 };
 
 use super::{Calls, halves, ids, zeros};
@@ -98,6 +98,16 @@ fn kernels() {
         calls.call(name, || rms_norm(rows(), zeros([8]), eps));
     }
     calls.call(name, || rms_norm(zeros([1, 3, 0]), zeros([0]), 1e-5));
+
+    let name = "kernels::add_rms_norm";
+    let norm = |x, residual, gamma| add_rms_norm(x, residual, gamma, 1e-5);
+    calls.refused(name, || norm(rows(), zeros([1, 2, 8]), zeros([8])));
+    calls.refused(name, || norm(rows(), halves([1, 3, 8]), zeros([8])));
+    calls.refused(name, || norm(rows(), rows(), zeros([7])));
+    calls.call(name, || {
+        norm(zeros([1, 0, 8]), zeros([1, 0, 8]), zeros([8]))
+    });
+    calls.call(name, || add_rms_norm(rows(), rows(), zeros([8]), f64::NAN));
 
     let name = "kernels::rotate";
     let table = || zeros([3, 2]);
