@@ -52,4 +52,4 @@ pub use passing::Selection;
 pub use plan::{PlanError, PrefillPlan};
 pub use request::{AnchorQuery, AnswerOptions, Request};
 pub use saved::{PreparedSave, SaveOptions, SavedError, SavedSession, discard_unfinished};
-pub use session::{DEFAULT_PREFILL_CHUNK, Session, SessionConfig};
+pub use session::{Session, SessionConfig, default_prefill_chunk};

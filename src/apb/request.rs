@@ -11,7 +11,7 @@ use super::config::{Document, PrefillConfig};
 use super::error::{AnswerError, SessionError};
 use super::observer::Observer;
 use super::plan::PrefillPlan;
-use super::session::{DEFAULT_PREFILL_CHUNK, Session, SessionConfig};
+use super::session::{Session, SessionConfig};
 use crate::ModelText;
 use crate::checkpoint::ModelSource;
 use crate::model::{AttentionShape, CausalLm};
@@ -75,8 +75,9 @@ pub struct AnswerOptions {
     pub logprobs: Option<usize>,
     /// How tokens are chosen; none: as the model's `generation_config.json` says.
     pub sampler: Option<SamplerConfig>,
-    /// Rows of one pass of full attention, and of one tile of the MLP.
-    pub chunk: usize,
+    /// Rows of one pass of full attention, and of one tile of the MLP; none:
+    /// [`default_prefill_chunk`](super::default_prefill_chunk).
+    pub chunk: Option<usize>,
     /// Go on when prompt and answer are longer than the context the model was made for.
     pub allow_long: bool,
     /// Strategy, ranks and lengths.
@@ -96,7 +97,7 @@ impl Default for AnswerOptions {
             stop_tokens: Vec::new(),
             logprobs: None,
             sampler: None,
-            chunk: DEFAULT_PREFILL_CHUNK,
+            chunk: None,
             allow_long: false,
             prefill: PrefillConfig::default(),
             anchor_query: AnchorQuery::default(),
@@ -172,22 +173,24 @@ impl Request {
             exact_split: split.exact,
             control_tokens: spelled.into_iter().collect(),
             max_tokens: options.max_tokens,
-            session: SessionConfig::new(allocated(context_rows, options.max_tokens))
-                .with_limit(needed.saturating_add(options.headroom))
-                .with_context(context_rows)
-                .with_chunk(options.chunk),
+            session: SessionConfig {
+                chunk: options.chunk,
+                ..SessionConfig::new(allocated(context_rows, options.max_tokens))
+                    .with_limit(needed.saturating_add(options.headroom))
+                    .with_context(context_rows)
+            },
             compressor: Some(compressor),
         })
     }
 
     /// A request of tokens: a document, how it is prefilled, a question that follows it, and at most
-    /// `max_tokens` tokens of an answer. The session has room for all of them.
+    /// `max_tokens` tokens of an answer. The session has room for all of them, and passes of `chunk` rows.
     pub fn from_tokens(
         document: Document,
         plan: PrefillPlan,
         query: Vec<u32>,
         max_tokens: usize,
-        chunk: usize,
+        chunk: impl Into<Option<usize>>,
     ) -> Self {
         let rows = document.tokens.len() + query.len();
         Self {
@@ -197,10 +200,12 @@ impl Request {
             exact_split: true,
             control_tokens: Vec::new(),
             max_tokens,
-            session: SessionConfig::new(allocated(rows, max_tokens))
-                .with_limit(rows.saturating_add(max_tokens))
-                .with_context(rows)
-                .with_chunk(chunk),
+            session: SessionConfig {
+                chunk: chunk.into(),
+                ..SessionConfig::new(allocated(rows, max_tokens))
+                    .with_limit(rows.saturating_add(max_tokens))
+                    .with_context(rows)
+            },
             compressor: None,
         }
     }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::attention::QueryPass;
@@ -14,15 +14,21 @@ use super::error::SessionError;
 use super::observer::Observer;
 use super::plan::PrefillPlan;
 use super::prefill::Prefill;
+use crate::kernels;
 use crate::model::{
     CacheError, CacheFull, CausalLm, ForwardError, HiddenRows, KvCache, LayerAttention,
     forward_layers,
 };
 use crate::ranks::RankGroup;
 
-/// Rows of a full-attention pass and of a tile of the MLP. Fewer leave the matrix products short, more
-/// only add activations.
-pub const DEFAULT_PREFILL_CHUNK: usize = 1024;
+/// Rows of a full-attention pass and of a tile of the MLP, where none are asked for: 1,024 on a CPU, 8,192 on a GPU,
+/// whose multiprocessors fewer rows would leave idle. More only add activations.
+pub fn default_prefill_chunk(device: &Device) -> usize {
+    match kernels::is_cpu(device) {
+        true => 1024,
+        false => 8192,
+    }
+}
 
 /// Rows by which a full cache grows, at least; an eighth of what it holds, where that is more.
 const GROWTH: usize = 256;
@@ -35,19 +41,19 @@ pub struct SessionConfig {
     pub capacity: usize,
     /// Tokens that the session may grow to; more are refused.
     pub limit: usize,
-    /// Rows of one pass of full attention, and of one tile of the MLP.
-    pub chunk: usize,
+    /// Rows of one pass of full attention, and of one tile of the MLP; none: [`default_prefill_chunk`].
+    pub chunk: Option<usize>,
     /// Tokens that the rotary frequencies are made for, where that is not the capacity.
     context: Option<usize>,
 }
 
 impl SessionConfig {
-    /// Room for `capacity` tokens and no more, prefilled in chunks of [`DEFAULT_PREFILL_CHUNK`].
+    /// Room for `capacity` tokens and no more, prefilled in chunks of [`default_prefill_chunk`].
     pub fn new(capacity: usize) -> Self {
         Self {
             capacity,
             limit: capacity,
-            chunk: DEFAULT_PREFILL_CHUNK,
+            chunk: None,
             context: None,
         }
     }
@@ -74,8 +80,15 @@ impl SessionConfig {
 
     /// The same with passes of `chunk` rows; at least one.
     pub fn with_chunk(mut self, chunk: usize) -> Self {
-        self.chunk = chunk.max(1);
+        self.chunk = Some(chunk.max(1));
         self
+    }
+
+    /// Rows of a pass on `device`.
+    pub fn chunk_on(&self, device: &Device) -> usize {
+        self.chunk
+            .unwrap_or_else(|| default_prefill_chunk(device))
+            .max(1)
     }
 }
 
@@ -277,7 +290,7 @@ impl Session {
             plan,
             document,
             compressor,
-            chunk: self.settings.chunk,
+            chunk: self.settings.chunk_on(&model.device()),
             group: &mut self.group,
             cache: &mut cache,
         }
@@ -333,7 +346,7 @@ impl Session {
         let before = prefilled.following;
         let end = prefilled.plan.tokens + before + tokens.len();
         self.fits(end)?;
-        let chunks = tokens.chunks(self.settings.chunk);
+        let chunks = tokens.chunks(self.settings.chunk_on(&self.model.device()));
         let rows: Result<Vec<_>, _> = chunks
             .map(|chunk| self.extend_chunk(chunk, end, cancel))
             .collect();

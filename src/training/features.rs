@@ -9,7 +9,7 @@ use super::error::TrainError;
 use super::labels::Labels;
 use super::sample::{SAMPLE, Sample};
 use crate::LanguageModel;
-use crate::apb::DEFAULT_PREFILL_CHUNK;
+use crate::apb::default_prefill_chunk;
 use crate::kernels::KernelError;
 use crate::model::{
     AttentionShape, CausalLm, HiddenRows, LayerAttention, Projections, forward_layers,
@@ -49,7 +49,8 @@ impl From<&LanguageModel> for Backbone {
     /// The decoder of a loaded model, for sequences of up to its context; it shares the weights.
     fn from(model: &LanguageModel) -> Self {
         let context = model.text.config.context();
-        Self::new(model.decoder.clone(), context, DEFAULT_PREFILL_CHUNK)
+        let chunk = default_prefill_chunk(&model.decoder.device());
+        Self::new(model.decoder.clone(), context, chunk)
     }
 }
 

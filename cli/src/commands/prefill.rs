@@ -176,7 +176,7 @@ pub fn facts(compute: &Compute, strategy: &Strategy, model: String) -> Result<Fa
         ("model", Some(model)),
         ("heads", heads.transpose()?),
         ("dtype", Some(format!("{:?}", compute.dtype()))),
-        ("chunk", Some(strategy.chunk.to_string())),
+        ("chunk", strategy.chunk.map(|rows| rows.to_string())),
         ("seed", Some(format!("{:?}", strategy.seed))),
     ])
 }
@@ -389,7 +389,8 @@ pub fn report(decoder: &Decoder, request: &Request, group: &RankGroup) -> Value 
         true => request.session.capacity - plan.tokens,
         false => 0,
     };
-    let (rows, chunk) = (owned + anchor, request.session.chunk);
+    let rows = owned + anchor;
+    let chunk = request.session.chunk_on(&decoder.device());
     let (config, dtype) = (&decoder.config, decoder.dtype());
     json!({
         "peak_bytes": memory::peak_bytes(),

@@ -12,8 +12,8 @@ use std::time::Instant;
 use burn::tensor::{DType, FloatDType};
 use burn::train::renderer::default_renderer;
 use burn_apb::ModelText;
-use burn_apb::apb::DEFAULT_PREFILL_CHUNK;
 use burn_apb::apb::compressor::{Compressor, QueryAware, Random};
+use burn_apb::apb::default_prefill_chunk;
 use burn_apb::apb::heads::{HeadsFile, RetainingHeads};
 use burn_apb::checkpoint::ModelSource;
 use burn_apb::training::data::SynthesisConfig;
@@ -66,7 +66,11 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     for device in &devices {
         let decoder = prefill::load_weights(&source, dtype, device, output)?;
         let context = text.config.context();
-        backbones.push(Backbone::new(decoder, context, DEFAULT_PREFILL_CHUNK));
+        backbones.push(Backbone::new(
+            decoder,
+            context,
+            default_prefill_chunk(device),
+        ));
     }
     let first = backbones[0].clone();
     let mut trainer = HeadsTrainer::new(first.clone())

@@ -136,7 +136,7 @@ impl<'a> PrefillBuilder<'a> {
 
     /// Rows of one pass of full attention, and of one tile of the MLP.
     pub fn chunk(mut self, rows: usize) -> Self {
-        self.options.chunk = rows;
+        self.options.chunk = Some(rows);
         self
     }
 

@@ -14,7 +14,7 @@ use burn_apb::apb::{
     CancelToken, CompressorConfig, Document, Layout, Method, PrefillConfig, PrefillPass,
     PrefillPlan, QueryPass, Request, RingLayout, SaveOptions, SavedSession, Selection, Session,
     SessionConfig, SessionError, TokenLogprobs, answer, answer_over, answer_request, answer_with,
-    ask, discard_unfinished, passes,
+    ask, default_prefill_chunk, discard_unfinished, passes,
 };
 use burn_apb::checkpoint::{LoadOptions, ModelSource};
 use burn_apb::kernels::KernelError;
@@ -440,6 +440,15 @@ fn sessions() -> Calls {
     }
     calls.call("apb::Session::set_limit", || session.set_limit(0));
     calls.call("apb::Session::set_limit", || session.extend(&[1]));
+    let cpu = Device::flex();
+    calls.call("apb::default_prefill_chunk", || default_prefill_chunk(&cpu));
+    for chunk in [Some(0), Some(usize::MAX), None] {
+        let config = SessionConfig {
+            chunk,
+            ..SessionConfig::new(64)
+        };
+        calls.call("apb::SessionConfig::chunk_on", || config.chunk_on(&cpu));
+    }
     for (name, config) in [
         (
             "apb::SessionConfig::with_chunk",

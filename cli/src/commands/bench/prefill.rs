@@ -73,6 +73,8 @@ pub struct Prefill {
 /// Measurements of one method and length.
 struct Row {
     tokens: usize,
+    /// Rows of a pass.
+    chunk: usize,
     /// How the document is prefilled.
     plan: PrefillPlan,
     prefill_seconds: Vec<f64>,
@@ -138,7 +140,7 @@ impl Prefill {
             "model": self.model.model, "random_weights": self.random_weights,
             "parameters": subject.config.num_parameters(), "device": self.compute.device_name(),
             "dtype": format!("{:?}", subject.dtype), "runs": self.runs,
-            "chunk": self.strategy.chunk, "rows": json_rows,
+            "chunk": rows.first().map(|row| row.chunk), "rows": json_rows,
         });
         output.result(&summary, |w| print(w, rows))
     }
@@ -360,16 +362,18 @@ impl Row {
     /// Nothing measured yet.
     fn new(request: &Request, subject: &Subject, args: &Prefill) -> Self {
         let (plan, config) = (&request.plan, &subject.config);
-        let chunk = request.session.chunk.min(plan.tokens);
+        let chunk = request.session.chunk_on(&subject.device);
+        let tile = chunk.min(plan.tokens);
         let cached = plan.tokens + args.decode;
         Self {
             tokens: plan.tokens,
+            chunk,
             plan: plan.clone(),
             prefill_seconds: Vec::new(),
             critical_seconds: Vec::new(),
             times: Times::default(),
             decode_rates: Vec::new(),
-            needed_bytes: prefill::needed_bytes(config, subject.dtype, chunk, chunk, cached),
+            needed_bytes: prefill::needed_bytes(config, subject.dtype, tile, tile, cached),
             peak_bytes: None,
             processes: Vec::new(),
         }
