@@ -166,6 +166,10 @@ impl Request {
         let needed = options.check_context(&model.config, document.tokens.len(), query.len())?;
         let plan = options.prefill.plan(&document, &model.config)?;
         let compressor = CompressorSource::open(&plan, &model.config)?;
+        let mut session = SessionConfig::new(allocated(context_rows, options.max_tokens))
+            .with_limit(needed.saturating_add(options.headroom))
+            .with_context(context_rows);
+        session.chunk = options.chunk;
         Ok(Self {
             document,
             query,
@@ -173,12 +177,7 @@ impl Request {
             exact_split: split.exact,
             control_tokens: spelled.into_iter().collect(),
             max_tokens: options.max_tokens,
-            session: SessionConfig {
-                chunk: options.chunk,
-                ..SessionConfig::new(allocated(context_rows, options.max_tokens))
-                    .with_limit(needed.saturating_add(options.headroom))
-                    .with_context(context_rows)
-            },
+            session,
             compressor: Some(compressor),
         })
     }
@@ -193,6 +192,10 @@ impl Request {
         chunk: impl Into<Option<usize>>,
     ) -> Self {
         let rows = document.tokens.len() + query.len();
+        let mut session = SessionConfig::new(allocated(rows, max_tokens))
+            .with_limit(rows.saturating_add(max_tokens))
+            .with_context(rows);
+        session.chunk = chunk.into();
         Self {
             document,
             query,
@@ -200,12 +203,7 @@ impl Request {
             exact_split: true,
             control_tokens: Vec::new(),
             max_tokens,
-            session: SessionConfig {
-                chunk: chunk.into(),
-                ..SessionConfig::new(allocated(rows, max_tokens))
-                    .with_limit(rows.saturating_add(max_tokens))
-                    .with_context(rows)
-            },
+            session,
             compressor: None,
         }
     }

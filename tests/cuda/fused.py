@@ -4,6 +4,11 @@ import numpy as np
 
 # Of the largest score: f32 sums in another order, and a fast exponential.
 SCORE_TOLERANCE = 3e-6
+# Of bf16, which is rounded once, and a little for values near 0.
+GATE_TOLERANCE = 2**-8
+EPSILON = 1e-5
+# Elements of a vector of the emitted norms and gate; src/emit_fused.rs names the same.
+VECTOR = 8
 # Outputs that the emitted scores' kernel has; src/emit_fused.rs names the same.
 OUTPUTS = 8
 
@@ -76,14 +81,43 @@ def scores(kernels, elements, random):
             yield f"scores {elements.dtype} {rows} x {width}: {error:.0e}", bool(error <= SCORE_TOLERANCE)
 
 
+def norms_and_gate(kernels, elements, random):
+    """Names of cases, and whether they came out right: within the rounding of their type."""
+    def wide(shape):
+        encoded = elements.encode(random.standard_normal(shape).astype(np.float32))
+        return encoded, elements.decode(encoded).astype(np.float64)
+
+    def close(got, expected):
+        return bool((np.abs(elements.decode(got) - expected) <= GATE_TOLERANCE * (np.abs(expected) + 1e-2)).all())
+
+    for rows, width in [(3, 64), (2, 576), (1, 4096)]:
+        (x, x64), (residual, residual64), (gamma, gamma64) = wide((rows, width)), wide((rows, width)), wide(width)
+        norm = lambda x: x / np.sqrt((x**2).mean(-1, keepdims=True) + EPSILON) * gamma64
+        scalars = {"usize": [rows, width // VECTOR], "f32": [EPSILON]}
+        for race in (True, False):
+            total, out = np.zeros_like(x), np.zeros_like(x)
+            kernels["rms_norm"].launch((rows + 1, 1, 1), [x, gamma, out], scalars, race)
+            yield f"norm {rows} x {width}", close(out, norm(x64))
+            kernels["add_rms_norm"].launch((rows + 1, 1, 1), [x, residual, gamma, total, out], scalars, race)
+            sum64 = elements.decode(total).astype(np.float64)
+            yield f"sum {rows} x {width}", close(total, x64 + residual64)
+            yield f"norm of the sum {rows} x {width}", close(out, norm(sum64))
+            units = kernels["silu_mul"].facts["block"][0]
+            cubes = (-(-x.size // VECTOR // units), 1, 1)
+            kernels["silu_mul"].launch(cubes, [x, residual, out], {"usize": [x.size // VECTOR]}, race)
+            yield f"gate {rows} x {width}", close(out, x64 / (1 + np.exp(-x64)) * residual64)
+
+
 def check(kernels, elements):
     """Runs them all; True where all are right."""
     random = np.random.default_rng(5)
     done = list(selections(kernels, random))
     for kind in elements:
         done += scores(kernels, kind, random)
+        if kind.dtype == "bf16":
+            done += norms_and_gate(kernels, kind, random)
     for name, right in done:
         if not right:
             print(f"{name}: WRONG", flush=True)
-    print(f"{sum(right for _, right in done)} of {len(done)} selections and scores are right")
+    print(f"{sum(right for _, right in done)} of {len(done)} selections, scores, norms and gates are right")
     return all(right for _, right in done)

@@ -181,7 +181,7 @@ fn an_observer_stops_the_prefill_and_the_answer() {
     let model = model();
     let document = "It was a bright cold day in April, and the clocks were striking thirteen.";
     let options = AnswerOptions {
-        chunk: 16,
+        chunk: Some(16),
         max_tokens: 400,
         ..AnswerOptions::default()
     };

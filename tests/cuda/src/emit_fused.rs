@@ -2,7 +2,9 @@
 
 use crate::compiler::{Source, Target};
 use crate::emit::{Emitted, buffer, settings};
+use burn_apb::kernels::fused::rms_norm::{add_rms_norm::AddRmsNorm, rms_norm::RmsNorm};
 use burn_apb::kernels::fused::select_rows::{pool_scores::PoolScores, select_rows::SelectRows};
+use burn_apb::kernels::fused::silu_mul::silu_mul::SiluMul;
 use burn_apb::kernels::fused::silu_scores::{LANES, ROWS, silu_scores::SiluScores};
 use burn_apb::kernels::tensor_core::table::Dtype;
 use cubecl::prelude::*;
@@ -12,6 +14,8 @@ use cubecl_core::ir::{ElemType, FloatKind};
 const UNITS: u32 = 256;
 /// Units of the cube that serves a head.
 const SELECT_UNITS: u32 = 256;
+/// Elements of a vector of the norms and the gate: 16 bytes of bf16.
+const VECTOR: usize = 8;
 /// Outputs of the scores' kernel.
 const OUTPUTS: usize = 8;
 
@@ -46,6 +50,62 @@ fn select_rows(target: &Target) -> Result<Source, String> {
     ))
 }
 
+fn rms_norm(target: &Target) -> Result<Source, String> {
+    let (element, gamma) = (bf16(), bf16());
+    target.compile(RmsNorm::new(
+        settings(CubeDim::new_1d(UNITS)),
+        target.device.clone(),
+        target.layouts.clone(),
+        buffer(),
+        buffer(),
+        buffer(),
+        (),
+        (),
+        (),
+        UNITS as usize,
+        VECTOR,
+        [element, gamma],
+    ))
+}
+
+fn add_rms_norm(target: &Target) -> Result<Source, String> {
+    let (element, gamma) = (bf16(), bf16());
+    target.compile(AddRmsNorm::new(
+        settings(CubeDim::new_1d(UNITS)),
+        target.device.clone(),
+        target.layouts.clone(),
+        buffer(),
+        buffer(),
+        buffer(),
+        buffer(),
+        buffer(),
+        (),
+        (),
+        (),
+        UNITS as usize,
+        VECTOR,
+        [element, gamma],
+    ))
+}
+
+fn silu_mul(target: &Target) -> Result<Source, String> {
+    target.compile(SiluMul::new(
+        settings(CubeDim::new_1d(UNITS)),
+        target.device.clone(),
+        target.layouts.clone(),
+        buffer(),
+        buffer(),
+        buffer(),
+        (),
+        VECTOR,
+        bf16(),
+    ))
+}
+
+fn bf16() -> ElemType {
+    ElemType::Float(FloatKind::BF16)
+}
+
 fn silu_scores(dtype: Dtype, target: &Target) -> Result<Source, String> {
     let element = ElemType::Float(match dtype {
         Dtype::Bf16 => FloatKind::BF16,
@@ -76,8 +136,11 @@ pub fn emit(filter: &str) -> Result<Vec<Emitted>, String> {
     let score_bf16 = |target: &Target| silu_scores(Dtype::Bf16, target);
     let score_f16 = |target: &Target| silu_scores(Dtype::F16, target);
     type Compile<'a> = &'a dyn Fn(&Target) -> Result<Source, String>;
-    let kernels: [(&str, Dtype, [u32; 2], Compile<'_>); 4] = [
+    let kernels: [(&str, Dtype, [u32; 2], Compile<'_>); 7] = [
+        ("add_rms_norm", Dtype::Bf16, [UNITS, 1], &add_rms_norm),
         ("pool_scores", Dtype::Bf16, [UNITS, 1], &pool_scores),
+        ("rms_norm", Dtype::Bf16, [UNITS, 1], &rms_norm),
+        ("silu_mul", Dtype::Bf16, [UNITS, 1], &silu_mul),
         ("select_rows", Dtype::Bf16, [SELECT_UNITS, 1], &select_rows),
         ("silu_scores_bf16", Dtype::Bf16, [LANES, ROWS], &score_bf16),
         ("silu_scores_f16", Dtype::F16, [LANES, ROWS], &score_f16),

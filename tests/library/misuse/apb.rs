@@ -443,10 +443,8 @@ fn sessions() -> Calls {
     let cpu = Device::flex();
     calls.call("apb::default_prefill_chunk", || default_prefill_chunk(&cpu));
     for chunk in [Some(0), Some(usize::MAX), None] {
-        let config = SessionConfig {
-            chunk,
-            ..SessionConfig::new(64)
-        };
+        let mut config = SessionConfig::new(64);
+        config.chunk = chunk;
         calls.call("apb::SessionConfig::chunk_on", || config.chunk_on(&cpu));
     }
     for (name, config) in [
