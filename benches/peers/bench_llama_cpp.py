@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Prefill and decode of a Llama folder by llama.cpp, on the CPU in f32.
+"""Prefill and decode of a Llama folder by llama.cpp, on the CPU.
 
 usage: bench_llama_cpp.py MODEL TEXT TOKENS,.. DECODE RUNS GGUF [THREADS]
 
 Prints one JSON line for each number of tokens: medians over the runs, for the faster of flash attention on and off.
-GGUF is written from the folder where it is not there. llama.cpp comes with llama-cpp-python, built for this machine,
+GGUF is written from the folder where it is not there, matrices as DTYPE says (f32, bf16 or q8_0). llama.cpp comes with llama-cpp-python, built for this machine,
 or else with xllamacpp, built for AVX2; needs the Python packages gguf, numpy and tokenizers too.
 """
 import json, os, pathlib, statistics, struct, sys, time
@@ -14,6 +14,11 @@ import numpy as np
 from tokenizers import Tokenizer
 
 BATCH = 512
+DTYPES = {
+    "f32": (None, gguf.LlamaFileType.ALL_F32),
+    "bf16": (gguf.GGMLQuantizationType.BF16, gguf.LlamaFileType.MOSTLY_BF16),
+    "q8_0": (gguf.GGMLQuantizationType.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
+}
 WARM_UP = 256
 
 
@@ -71,7 +76,8 @@ def write_gguf(folder, path):
     w.add_rope_freq_base(config["rope_theta"])
     w.add_layer_norm_rms_eps(config["rms_norm_eps"])
     w.add_vocab_size(config["vocab_size"])
-    w.add_file_type(gguf.LlamaFileType.ALL_F32)
+    kind, file_type = DTYPES[os.environ.get("DTYPE", "f32")]
+    w.add_file_type(file_type)
     words = {id: token for token, id in tokenizer["model"]["vocab"].items()}
     special = {token["id"]: token["content"] for token in tokenizer["added_tokens"]}
     words.update(special)
@@ -90,7 +96,12 @@ def write_gguf(folder, path):
             array = interleave(array, heads)
         if ".k_proj." in name:
             array = interleave(array, kv_heads)
-        w.add_tensor(gguf_name(name), np.ascontiguousarray(array))
+        array = np.ascontiguousarray(array)
+        # Norms are vectors, and stay f32.
+        if array.ndim == 2 and kind is not None:
+            w.add_tensor(gguf_name(name), gguf.quants.quantize(array, kind), raw_dtype=kind)
+        else:
+            w.add_tensor(gguf_name(name), array)
     w.write_header_to_file()
     w.write_kv_data_to_file()
     w.write_tensors_to_file()

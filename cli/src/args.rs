@@ -59,7 +59,7 @@ pub struct Strategy {
     /// Seed of everything random: sampling, and the random compressor
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// Rows of one prefill pass, and of one tile of the MLP [default: 1024 on a CPU, 8192 on a GPU]
+    /// Rows of one prefill pass, and of one tile of the MLP [default: 8192 on CUDA, 1024 elsewhere]
     #[arg(long, value_name = "ROWS")]
     pub chunk: Option<usize>,
 }

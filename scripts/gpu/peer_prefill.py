@@ -3,9 +3,9 @@
 
     peer_prefill.py --model config.json --tokens 32768,131072 [--chunk 8192] [--log FILE]
 
-RMS norm, rotation, flash or cuDNN attention (the faster at the first length) over all keys so far, silu MLP over `chunk`
-rows at a time, bf16, keys and values kept; then 32 tokens one by one. Compiled operations where `torch.compile` would fuse
-them are left as PyTorch runs them. One JSON object on stdout; `--log` gets a line for each length when it is done."""
+RMS norm, rotation, attention over all keys by flash and by cuDNN, silu MLP over `chunk` rows at a time, bf16, keys and
+values kept; then 32 tokens one by one. Each length and backend once before it is timed. Nothing is compiled: PyTorch runs
+operation after operation. One JSON object on stdout; `--log` gets a line for each length when it is done."""
 import argparse
 import json
 import statistics
@@ -112,8 +112,7 @@ def main():
         for backend in [SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION]:
             row = {"tokens": tokens, "backend": backend.name}
             try:
-                if not rows or rows[-1]["tokens"] == tokens and len(rows) < 2:
-                    once(tokens, backend)
+                once(tokens, backend)
                 seconds, rate = once(tokens, backend)
                 row.update(prefill_seconds=seconds, decode_tokens_per_second=rate,
                            peak_bytes=torch.cuda.max_memory_reserved())

@@ -21,12 +21,12 @@ use crate::model::{
 };
 use crate::ranks::RankGroup;
 
-/// Rows of a full-attention pass and of a tile of the MLP, where none are asked for: 1,024 on a CPU, 8,192 on a GPU,
-/// whose multiprocessors fewer rows would leave idle. More only add activations.
+/// Rows of a full-attention pass and of a tile of the MLP, where none are asked for: 8,192 on CUDA, whose
+/// multiprocessors fewer rows would leave idle, 1,024 elsewhere. More only add activations.
 pub fn default_prefill_chunk(device: &Device) -> usize {
-    match kernels::is_cpu(device) {
-        true => 1024,
-        false => 8192,
+    match kernels::is_cuda(device) {
+        true => 8192,
+        false => 1024,
     }
 }
 

@@ -78,6 +78,19 @@ impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         plain::linear::<Self>(x, weight, Some(bias))
     }
 
+    // Where only one of the arguments has gradients.
+    fn library_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        plain::linear::<Self>(x, weight, None)
+    }
+
+    fn library_linear_bias(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        plain::linear::<Self>(x, weight, Some(bias))
+    }
+
     // Indices have no gradient.
     fn select_rows(
         scores: FloatTensor<Self>,

@@ -350,6 +350,20 @@ pub(crate) fn is_cpu(device: &Device) -> bool {
     )
 }
 
+/// Whether the device is a GPU of CUDA's.
+pub(crate) fn is_cuda(device: &Device) -> bool {
+    #[cfg(feature = "cuda")]
+    return matches!(
+        without_autodiff(device.as_dispatch()),
+        DispatchDevice::Cube(burn_cubecl::CubeDevice::Cuda(_))
+    );
+    #[cfg(not(feature = "cuda"))]
+    {
+        let _ = device;
+        false
+    }
+}
+
 /// Refuses devices that the extension is not implemented for, and tensors on different devices.
 pub(super) fn check_devices(
     operation: &'static str,

@@ -80,7 +80,7 @@ pub use cpu::simd_name;
 #[cfg(feature = "cuda")]
 pub use cublaslt::version as cublaslt_version;
 pub use error::KernelError;
-pub(crate) use extension::is_cpu;
+pub(crate) use extension::{is_cpu, is_cuda};
 pub use first_rows::first_rows;
 pub use gather_rows::gather_rows;
 pub use linear::linear;

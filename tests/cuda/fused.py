@@ -8,7 +8,7 @@ SCORE_TOLERANCE = 3e-6
 GATE_TOLERANCE = 2**-8
 EPSILON = 1e-5
 # Elements of a vector of the emitted norms and gate; src/emit_fused.rs names the same.
-VECTOR = 8
+VECTOR = 4
 # Outputs that the emitted scores' kernel has; src/emit_fused.rs names the same.
 OUTPUTS = 8
 

@@ -1,6 +1,6 @@
-//! Prefill and decode of a Llama folder by candle, on the CPU in f32.
+//! Prefill and decode of a Llama folder by candle, on the CPU.
 //!
-//! `peers MODEL TEXT TOKENS,.. DECODE RUNS` prints one JSON line for each number of tokens: medians
+//! `peers MODEL TEXT TOKENS,.. DECODE RUNS f32|bf16` prints one JSON line for each number of tokens: medians
 //! over the runs, for the better of a prefill at once and one in chunks of 512. Set
 //! `RAYON_NUM_THREADS` for the number of threads.
 
@@ -27,8 +27,13 @@ struct Run {
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [model, text, tokens, decode, runs] = arguments.as_slice() else {
-        return Err("usage: peers MODEL TEXT TOKENS,.. DECODE RUNS".into());
+    let [model, text, tokens, decode, runs, dtype] = arguments.as_slice() else {
+        return Err("usage: peers MODEL TEXT TOKENS,.. DECODE RUNS f32|bf16".into());
+    };
+    let dtype = match dtype.as_str() {
+        "f32" => DType::F32,
+        "bf16" => DType::BF16,
+        other => return Err(format!("{other}: expected f32 or bf16").into()),
     };
     let (decode, runs): (usize, usize) = (decode.parse()?, runs.parse()?);
     let folder = Path::new(model);
@@ -38,7 +43,7 @@ fn main() -> Result<()> {
     let weights = unsafe {
         VarBuilder::from_mmaped_safetensors(
             &[folder.join("model.safetensors")],
-            DType::F32,
+            dtype,
             &Device::Cpu,
         )?
     };
@@ -51,13 +56,13 @@ fn main() -> Result<()> {
         .get_ids()
         .to_vec();
 
-    run(&llama, &config, &ids[..WARM_UP], 0, 1)?;
+    run(&llama, &config, dtype, &ids[..WARM_UP], 0, 1)?;
     for count in tokens.split(',') {
         let ids = ids.get(..count.parse()?).ok_or("the text is too short")?;
         let mut best: Option<(usize, f64, f64, Vec<u32>)> = None;
         for chunk in CHUNKS {
             let done = (0..runs)
-                .map(|_| run(&llama, &config, ids, chunk, decode))
+                .map(|_| run(&llama, &config, dtype, ids, chunk, decode))
                 .collect::<Result<Vec<Run>>>()?;
             let prefill = median(done.iter().map(|run| run.prefill_seconds).collect());
             let speed = median(
@@ -82,8 +87,15 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn run(llama: &Llama, config: &Config, ids: &[u32], chunk: usize, decode: usize) -> Result<Run> {
-    let mut cache = Cache::new(true, DType::F32, config, &Device::Cpu)?;
+fn run(
+    llama: &Llama,
+    config: &Config,
+    dtype: DType,
+    ids: &[u32],
+    chunk: usize,
+    decode: usize,
+) -> Result<Run> {
+    let mut cache = Cache::new(true, dtype, config, &Device::Cpu)?;
     let chunk = if chunk == 0 { ids.len() } else { chunk };
     let start = Instant::now();
     let mut position = 0;

@@ -8,13 +8,14 @@
 //! What Burn tunes its products over has no `wgmma`, takes most of a minute to tune for each shape, and on an H100 chose
 //! a kernel that cannot be launched. cuBLASLt is opened at run time: the toolkit's, or that of PyPI's `nvidia-cublas`.
 //! `APB_PRODUCTS=burn` leaves it closed, for comparisons. Where it is not found, refuses a shape, or gives a wrong
-//! product at the start, Burn's own serve.
+//! product at the start, Burn's own serve; and while this stream records a graph. A product on one thread ends the
+//! recording of a graph on another.
 
 mod order;
 mod products;
 
 use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, Once, OnceLock, PoisonError};
 
 use burn::backend::DispatchDevice;
 use burn::tensor::DType;
@@ -22,6 +23,7 @@ use burn_cubecl::CubeDevice;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
+use cubecl::client::Client;
 use cubecl::cuda::CudaRuntime;
 use cubecl_runtime::runtime::Runtime;
 
@@ -33,7 +35,8 @@ type Server = <CudaRuntime as Runtime>::Server;
 /// The environment variable that leaves products to Burn: `burn`.
 const VARIABLE: &str = "APB_PRODUCTS";
 
-/// The library's version, as `13.1.0`, or why it is not used.
+/// The version of the library that was opened, as `13.1.0`, or why none was. A device may still do without it, which is
+/// said as a warning.
 pub fn version() -> Result<String, String> {
     static VERSION: OnceLock<Result<String, String>> = OnceLock::new();
     let version = VERSION.get_or_init(|| match std::env::var(VARIABLE).as_deref() {
@@ -70,7 +73,11 @@ pub fn linear(
     let [d_input, d_output] = weight.meta.shape().dims();
     let rows: usize = shape.iter().take(rank - 1).product();
     let one_dtype = weight.dtype == x.dtype && bias.is_none_or(|bias| bias.dtype == x.dtype);
-    if !one_dtype || rows * d_input * d_output == 0 {
+    if !one_dtype || rows * d_input * d_output == 0 || weight.meta.is_tiled() {
+        return None;
+    }
+    // An event of the context would end a recording of CUDA's graphs.
+    if x.client.is_capturing() {
         return None;
     }
     let strides = weight.meta.strides();
@@ -112,9 +119,10 @@ pub fn linear(
         bias: bias.is_some(),
         aligned: matrices.alignment(),
     };
-    let ran = with_products(device.index, |products| products.run(&problem, &matrices))?;
-    ran.inspect_err(|error| tracing::debug!(%error, ?problem, "no product"))
-        .ok()?;
+    let ran = with_products(device.index, &out.client, |products| {
+        products.run(&problem, &matrices)
+    })?;
+    ran.inspect_err(|error| warn_once(error, &problem)).ok()?;
     Some(out)
 }
 
@@ -127,19 +135,74 @@ fn element(dtype: DType) -> Option<Element> {
     }
 }
 
+/// A device's handle, or how often it could not be had.
+#[derive(Default)]
+enum Handle {
+    #[default]
+    Untried,
+    Ready(Box<Products>),
+    /// Memory may be free the next time.
+    Failed(u32),
+}
+
+/// Tries after which a device does without the library.
+const TRIES: u32 = 3;
+
 /// Runs `call` with the device's handle; `None` where it has none that gives right products.
-fn with_products<T>(device: usize, call: impl FnOnce(&mut Products) -> T) -> Option<T> {
-    static DEVICES: LazyLock<Mutex<HashMap<usize, Option<Products>>>> =
+fn with_products<T>(
+    device: usize,
+    client: &Client,
+    call: impl FnOnce(&mut Products) -> T,
+) -> Option<T> {
+    let handle = handle(device);
+    let mut handle = handle.lock().unwrap_or_else(PoisonError::into_inner);
+    let tries = match &*handle {
+        Handle::Ready(_) => 0,
+        Handle::Untried => 1,
+        Handle::Failed(tries) if *tries >= TRIES => return None,
+        Handle::Failed(tries) => tries + 1,
+    };
+    if tries > 0 {
+        let new = || {
+            let mut products = Products::new(device)?;
+            products.test().map(|()| products)
+        };
+        let made = new().or_else(|error| {
+            // What CubeCL keeps for later may be what is missing.
+            client.memory_cleanup().map_err(|_| error)?;
+            new()
+        });
+        *handle = match made {
+            Ok(products) => Handle::Ready(Box::new(products)),
+            Err(error) => {
+                tracing::warn!(%error, device, tries, "cuBLASLt is not used; products are Burn's");
+                Handle::Failed(tries)
+            }
+        };
+    }
+    match &mut *handle {
+        Handle::Ready(products) => Some(call(products)),
+        _ => None,
+    }
+}
+
+/// The device's handle; products of other devices do not wait for it.
+fn handle(device: usize) -> Arc<Mutex<Handle>> {
+    static DEVICES: LazyLock<Mutex<HashMap<usize, Arc<Mutex<Handle>>>>> =
         LazyLock::new(Mutex::default);
     let mut devices = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
-    let products = devices.entry(device).or_insert_with(|| {
-        let products =
-            Products::new(device).and_then(|mut products| products.test().map(|()| products));
-        products
-            .inspect_err(
-                |error| tracing::warn!(%error, device, "cuBLASLt is not used; products are Burn's"),
-            )
-            .ok()
+    devices.entry(device).or_default().clone()
+}
+
+/// Says the first time that a product failed which had been planned.
+fn warn_once(error: &str, problem: &Problem) {
+    static FIRST: Once = Once::new();
+    FIRST.call_once(|| {
+        tracing::warn!(
+            error,
+            ?problem,
+            "a product of cuBLASLt failed; Burn's serve in its place"
+        )
     });
-    products.as_mut().map(call)
+    tracing::debug!(error, ?problem, "no product");
 }

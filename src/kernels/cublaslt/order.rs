@@ -4,8 +4,12 @@
 //! submitted to any of its streams, and a context that waits for an event holds back all that is submitted later. On an
 //! H100 both ways together take 3 microseconds of the host.
 
+use std::sync::OnceLock;
+
 use cudarc::driver::result::{ctx, device, event, init, primary_ctx, stream};
-use cudarc::driver::sys::{self, CUcontext, CUevent, CUevent_flags, CUevent_wait_flags, CUstream};
+use cudarc::driver::sys::{
+    self, CUcontext, CUevent, CUevent_flags, CUevent_wait_flags, CUresult, CUstream,
+};
 
 /// The driver's first version with events of a context, as `cuDriverGetVersion` writes it.
 const LEAST_DRIVER: i32 = 12_050;
@@ -21,6 +25,47 @@ pub struct Order {
 
 // SAFETY: the driver's objects may be used from any thread; `Order` lends them to one at a time.
 unsafe impl Send for Order {}
+
+type OfContext = unsafe extern "C" fn(CUcontext, CUevent) -> CUresult;
+
+/// The driver's events of a context. `cudarc` binds them only beside the headers of CUDA 12.5 or later.
+struct ContextEvents {
+    record: OfContext,
+    wait: OfContext,
+    /// Keeps the functions where they are.
+    _driver: libloading::Library,
+}
+
+impl ContextEvents {
+    fn get() -> Result<&'static Self, String> {
+        static FOUND: OnceLock<Result<ContextEvents, String>> = OnceLock::new();
+        FOUND
+            .get_or_init(Self::open)
+            .as_ref()
+            .map_err(String::clone)
+    }
+
+    fn open() -> Result<Self, String> {
+        let name = if cfg!(windows) {
+            "nvcuda.dll"
+        } else {
+            "libcuda.so.1"
+        };
+        // SAFETY: the driver's initialisers set variables of their own; the types are those of `cuda.h`.
+        unsafe {
+            let driver =
+                libloading::Library::new(name).map_err(|error| format!("{name}: {error}"))?;
+            let missing = |error: libloading::Error| {
+                format!("the driver has no events of a context: {error}")
+            };
+            Ok(Self {
+                record: *driver.get(b"cuCtxRecordEvent\0").map_err(missing)?,
+                wait: *driver.get(b"cuCtxWaitEvent\0").map_err(missing)?,
+                _driver: driver,
+            })
+        }
+    }
+}
 
 /// The error of a step.
 fn failed<E: std::fmt::Debug>(step: &'static str) -> impl Fn(E) -> String {
@@ -57,27 +102,29 @@ impl Order {
     }
 
     /// Runs `submit`, which puts work on the stream: it starts when all that was submitted to the device before is done,
-    /// and all that is submitted later waits for it.
+    /// and all that is submitted later waits for it. After an error the stream is idle.
     pub fn run<T>(&self, submit: impl FnOnce(CUstream) -> Result<T, String>) -> Result<T, String> {
-        self.within(|stream| {
+        let events = ContextEvents::get()?;
+        let done = self.within(|stream| {
             let flags = CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
             // SAFETY: context, stream and events are this object's and alive.
             unsafe {
-                let recorded = sys::cuCtxRecordEvent(self.context, self.before).result();
+                let recorded = (events.record)(self.context, self.before).result();
                 recorded.map_err(failed("cuCtxRecordEvent"))?;
                 let waits = stream::wait_event(stream, self.before, flags);
                 waits.map_err(failed("cuStreamWaitEvent"))?;
-            }
-            let submitted = submit(stream);
-            // Also after a failure: part of the work may have been submitted.
-            // SAFETY: as above.
-            unsafe {
+                let submitted = submit(stream)?;
                 event::record(self.after, stream).map_err(failed("cuEventRecord"))?;
-                let waits = sys::cuCtxWaitEvent(self.context, self.after).result();
+                let waits = (events.wait)(self.context, self.after).result();
                 waits.map_err(failed("cuCtxWaitEvent"))?;
+                Ok(submitted)
             }
-            submitted
-        })
+        });
+        if done.is_err() {
+            // Part of the work may have been submitted, and nothing waits for it.
+            self.sync()?;
+        }
+        done
     }
 
     /// Waits on the host for the stream.

@@ -11,7 +11,8 @@ use cudarc::cublaslt::result::{self as lt, CublasError};
 use cudarc::cublaslt::sys::{
     self, cublasComputeType_t, cublasLtEpilogue_t, cublasLtHandle_t, cublasLtMatmulAlgo_t,
     cublasLtMatmulDesc_t, cublasLtMatmulDescAttributes_t as Attribute,
-    cublasLtMatmulPreferenceAttributes_t as Preference, cublasLtMatrixLayout_t, cudaDataType,
+    cublasLtMatmulPreferenceAttributes_t as Preference, cublasLtMatrixLayout_t,
+    cublasLtReductionScheme_t, cudaDataType,
 };
 use cudarc::driver::result::{free_sync, malloc_sync, memcpy_dtoh_sync, memcpy_htod_sync};
 use cudarc::driver::sys::CUdeviceptr;
@@ -379,6 +380,13 @@ fn algorithm(
             Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
             (&raw const bytes).cast(),
             size_of_val(&bytes),
+        )?;
+        // Parts of a sum are added in f32, never in the type of the output.
+        let schemes = cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
+        set(
+            Preference::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+            (&raw const schemes).cast(),
+            size_of_val(&schemes),
         )?;
         for attribute in [
             Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,

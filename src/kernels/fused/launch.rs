@@ -48,7 +48,8 @@ fn vector_size(tensors: &[&CubeTensor], width: usize) -> usize {
         };
         width.is_multiple_of(*size) && tensors.iter().all(aligned)
     };
-    let sizes = client.io_optimized_vector_sizes(bytes.unwrap_or(4));
+    // Computed in f32, of which four are a vector on every device.
+    let sizes = client.io_optimized_vector_sizes(bytes.unwrap_or(4).max(4));
     sizes.filter(fits).max().unwrap_or(1)
 }
 

@@ -8,7 +8,7 @@
 //!
 //! Tensors go from device to device; those on the host, and bytes, are copied to the device first. NCCL works
 //! on a stream of its own: a step starts once the tensors it sends are computed, and runs beside what is
-//! computed after that.
+//! computed after that, up to the next product of cuBLASLt, which waits for all that the device was given.
 
 mod communicator;
 mod library;

@@ -14,8 +14,8 @@ use cubecl_core::ir::{ElemType, FloatKind};
 const UNITS: u32 = 256;
 /// Units of the cube that serves a head.
 const SELECT_UNITS: u32 = 256;
-/// Elements of a vector of the norms and the gate: 16 bytes of bf16.
-const VECTOR: usize = 8;
+/// Elements of a vector of the norms and the gate, as the crate launches them.
+const VECTOR: usize = 4;
 /// Outputs of the scores' kernel.
 const OUTPUTS: usize = 8;
 
@@ -62,8 +62,8 @@ fn rms_norm(target: &Target) -> Result<Source, String> {
         (),
         (),
         (),
-        UNITS as usize,
         VECTOR,
+        UNITS as usize,
         [element, gamma],
     ))
 }
@@ -82,8 +82,8 @@ fn add_rms_norm(target: &Target) -> Result<Source, String> {
         (),
         (),
         (),
-        UNITS as usize,
         VECTOR,
+        UNITS as usize,
         [element, gamma],
     ))
 }
