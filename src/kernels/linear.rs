@@ -5,6 +5,8 @@ use burn::tensor::{Device, Tensor};
 
 use super::KernelError;
 use super::error::check_float;
+#[cfg(feature = "cuda")]
+use super::extension::is_cuda;
 use super::extension::{Kernels, check_devices};
 
 /// `x weight + bias`, summed in f32 and rounded to the dtype of `x`; by Burn's products on GPUs once before and once
@@ -45,7 +47,7 @@ pub fn linear<const D: usize>(
 /// Whether products on the device are a library's.
 fn has_library(device: &Device) -> bool {
     #[cfg(feature = "cuda")]
-    return super::cublaslt::serves(device.as_dispatch());
+    return is_cuda(device) && super::cublaslt::version().is_ok();
     #[cfg(not(feature = "cuda"))]
     {
         let _ = device;

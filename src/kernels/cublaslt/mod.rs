@@ -17,7 +17,6 @@ mod products;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, Once, OnceLock, PoisonError};
 
-use burn::backend::DispatchDevice;
 use burn::tensor::DType;
 use burn_cubecl::CubeDevice;
 use burn_cubecl::kernel::into_contiguous;
@@ -48,11 +47,6 @@ pub fn version() -> Result<String, String> {
         }
     });
     version.clone()
-}
-
-/// Whether products on the device are given to the library; false with autodiff.
-pub fn serves(device: &DispatchDevice) -> bool {
-    matches!(device, DispatchDevice::Cube(CubeDevice::Cuda(_))) && version().is_ok()
 }
 
 /// `x weight + bias`, summed in f32 and rounded once, for the shapes of [`linear`](crate::kernels::linear()).
