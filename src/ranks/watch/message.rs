@@ -21,8 +21,9 @@ pub(super) enum Message {
     Value { round: u64, value: Value },
     /// The sender cannot go on, or (`of_others`) found that others cannot.
     Failed { reason: String, of_others: bool },
-    /// The sender has the failure and has reported it.
-    Acknowledged,
+    /// The sender has the failure, and this is what it knows of it: it may end before the process that
+    /// failed is heard.
+    Acknowledged { reason: Option<String> },
     /// The sender is done and needs no other process any more.
     Leave,
 }

@@ -337,7 +337,7 @@ impl Watch {
     /// Ends this process once the others have the reason of the failure, so that each can report it: launchers
     /// and MPI end the rest as soon as one ends.
     pub(crate) fn exit(&self, code: i32) -> ! {
-        self.send_all(&Message::Acknowledged);
+        self.acknowledge();
         let since = Instant::now();
         let mut state = self.lock();
         let quiet = QUIET.min(self.shared.timeout / 2);
@@ -377,6 +377,15 @@ impl Watch {
         for link in &self.shared.links {
             send(link, message);
         }
+    }
+
+    /// Tells the others what this process knows of the failure.
+    fn acknowledge(&self) {
+        let reason = match &self.lock().failure {
+            Some(RankError::Reported { reason, .. }) => Some(reason.clone()),
+            known => known.as_ref().map(RankError::to_string),
+        };
+        self.send_all(&Message::Acknowledged { reason });
     }
 
     /// Records a failure that the engine or this process found in a step. Engines do not name the process
@@ -449,7 +458,17 @@ impl Watch {
                     };
                     self.accept_failure(&mut state, error);
                 }
-                Message::Acknowledged => member.notified = true,
+                Message::Acknowledged { reason } => {
+                    member.notified = true;
+                    if let Some(reason) = reason {
+                        let error = RankError::Reported {
+                            by: peer,
+                            reason,
+                            at,
+                        };
+                        self.accept_failure(&mut state, error);
+                    }
+                }
                 Message::Leave => member.left = true,
             }
             drop(state);
@@ -498,7 +517,7 @@ impl Watch {
                     {
                         self.exit(code);
                     }
-                    self.send_all(&Message::Acknowledged);
+                    self.acknowledge();
                 }
                 return;
             } else if asked.is_some_and(|since| now - since >= GRACE) {
@@ -542,10 +561,13 @@ impl Drop for Open {
             _open: None,
         };
         let mut state = watch.lock();
-        let early = !state.finished && state.failure.is_none();
+        let failed = state.failure.is_some();
+        let early = !state.finished && !failed;
         state.finished = true;
         drop(state);
-        if early {
+        if failed {
+            watch.acknowledge();
+        } else if early {
             let reason = match std::thread::panicking() {
                 true => "it panicked",
                 false => "it dropped its world and groups before it left",
@@ -563,5 +585,42 @@ impl Drop for Open {
                 let _ = link.shutdown(Shutdown::Both);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_ends_because_of_another_says_so_first() {
+        let (listeners, directory): (Vec<_>, Vec<Entry>) =
+            (0..2).map(|process| listen(process, None).unwrap()).unzip();
+        let other = directory.clone();
+        let timeout = Duration::from_secs(20);
+        let follower = std::thread::scope(|scope| {
+            let link = scope.spawn(|| mesh::connect(1, &other, &listeners[1], "token", timeout));
+            let options = JoinOptions::default();
+            let watch = Watch::start(0, directory, &listeners[0], "token", options).unwrap();
+            let link = Mutex::new(link.join().unwrap().unwrap().swap_remove(0));
+            // Process 2, which failed, is not heard here; process 1 heard it, and closes its link.
+            let reason = Some("rank 2 dropped its world".into());
+            send(&link, &Message::Acknowledged { reason });
+            drop(link);
+            let step = Step {
+                index: 0,
+                operation: Operation::GatherValues,
+                layer: None,
+                bytes: 0,
+            };
+            watch.wait(step).unwrap_err()
+        });
+        let RankError::Reported { by, reason, .. } = follower else {
+            panic!("{follower}");
+        };
+        assert_eq!(
+            (by.process, reason.as_str()),
+            (1, "rank 2 dropped its world")
+        );
     }
 }
