@@ -18,8 +18,8 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use burn_apb::apb::{ApbAttention, ApbAttentionConfig, Document, Method, PrefillConfig, Request};
 use burn_apb::kernels::KernelError;
 use burn_apb::model::{
-    Architecture, AttentionShape, CausalLm, Decoder, DecoderConfig, Projections, Rope, RopeConfig,
-    RopeTables,
+    Architecture, AttentionShape, CausalLm, Decoder, DecoderConfig, Projection, Projections, Rope,
+    RopeConfig, RopeTables,
 };
 use burn_apb::ranks::RankGroup;
 
@@ -129,8 +129,8 @@ impl CausalLm for TinyLm {
     fn rope(&self, context: usize) -> Rope {
         RopeConfig::new().init(SHAPE.head_dim, context)
     }
-    fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
-        self.embedding.forward(tokens)
+    fn embed(&self, tokens: Tensor<2, Int>) -> Computed<Tensor<3>> {
+        Ok(self.embedding.forward(tokens))
     }
     fn project(&self, layer: usize, x: Tensor<3>, rope: &RopeTables) -> Computed<Projections> {
         self.blocks[layer].project(x, rope)
@@ -234,10 +234,13 @@ fn same_weights(model: &TinyLm, device: &Device) -> Decoder {
     )
     .init(device);
     // The value of a parameter is the same in both; how it is stored differs.
-    let copy = |to: &mut Linear, from: &Linear| to.weight = Param::from_tensor(from.weight.val());
-    decoder.embed_tokens = model.embedding.clone();
+    let copy = |to: &mut Projection, from: &Linear| {
+        let weight = Param::from_tensor(from.weight.val());
+        *to = Linear { weight, bias: None }.into();
+    };
+    decoder.embed_tokens = model.embedding.clone().into();
     decoder.norm = model.norm.clone();
-    decoder.lm_head = Some(model.head.clone());
+    decoder.lm_head = Some(model.head.clone().into());
     for (to, from) in decoder.layers.iter_mut().zip(&model.blocks) {
         to.input_layernorm = from.norm1.clone();
         to.post_attention_layernorm = from.norm2.clone();

@@ -41,7 +41,7 @@ pub fn train(model: &str, texts: &[String], steps: usize) -> Result<Vec<f32>, Bo
     let decoder: Decoder = model.into_decoder().map(&mut Half).no_grad();
     let mut features = Vec::new();
     for sentence in texts {
-        let rows = decoder.embed_ids(&text.tokenizer.encode(sentence, true)?);
+        let rows = decoder.embed_ids(&text.tokenizer.encode(sentence, true)?)?;
         let hidden = decoder.forward_embedded(rows)?;
         features.push(hidden.mean_dim(1).squeeze_dim::<2>(1).cast(DType::F32));
     }

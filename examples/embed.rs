@@ -26,7 +26,7 @@ struct Scorer {
 impl Scorer {
     /// The mean of the final hidden states of `ids`: `[1, hidden]`.
     fn embed(&self, ids: &[u32]) -> Result<Tensor<2>, Box<dyn Error>> {
-        let rows = self.backbone.embed_ids(ids);
+        let rows = self.backbone.embed_ids(ids)?;
         let hidden = self.backbone.forward_embedded(rows)?;
         Ok(hidden.mean_dim(1).squeeze_dim(1))
     }

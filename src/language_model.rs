@@ -9,6 +9,7 @@ use crate::checkpoint::{
     self, ConfigError, LoadOptions, LoadReport, Progress, WeightsError, module_path,
 };
 use crate::checkpoint::{ModelSource, SourceError};
+use crate::kernels::is_cpu;
 use crate::model::{Decoder, DecoderConfig};
 use crate::text::chat_template::{ChatTemplate, ChatTemplateError, ChatTemplates, RenderOptions};
 use crate::text::generation_config::{GenerationConfig, GenerationConfigError};
@@ -75,7 +76,7 @@ pub struct LanguageModel {
     pub source: Arc<ModelSource>,
     /// Where the weights are.
     pub device: Device,
-    /// What the weights, and therefore the cache, are stored as.
+    /// What weights that are not quantised, and therefore the cache, are stored as.
     pub dtype: FloatDType,
     /// Warnings about the weights, a line each.
     pub warnings: Vec<String>,
@@ -269,7 +270,10 @@ pub fn load_decoder(
     let options = options.into();
     let tensors = source.checkpoint()?;
     let (config, warning) = checkpoint::resolve_tying(&tensors, config, options.dtype)?;
-    let decoder = config.init(device);
+    let decoder = match !options.dequantize && is_cpu(device) {
+        true => checkpoint::keep_quantized(config.init(device), &tensors),
+        false => config.init(device),
+    };
     let (decoder, mut report) =
         checkpoint::load(decoder, &tensors, options, module_path, progress)?;
     report.warnings.extend(warning);

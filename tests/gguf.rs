@@ -12,6 +12,7 @@ use burn_apb::checkpoint::{
 };
 use burn_apb::checkpoint::{ModelSource, SourceError};
 use burn_apb::hex::encode;
+use burn_apb::kernels::BlockFormat;
 use burn_apb::text::chat_template::{ChatMessage, ChatTemplate, RenderOptions};
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
@@ -249,7 +250,7 @@ fn every_stored_type_reads_as_candle_dequantises_it() {
         let info = checkpoint
             .info("model.layers.1.mlp.up_proj.weight")
             .unwrap();
-        assert_eq!(info.stored, StoredType::Quantized("Q4_K"));
+        assert_eq!(info.stored, StoredType::Quantized(BlockFormat::Q4K));
     }
 }
 

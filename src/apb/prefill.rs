@@ -10,6 +10,7 @@ use super::error::SessionError;
 use super::layout::{Layout, RankRows, anchor_tokens};
 use super::observer::Observer;
 use super::plan::PrefillPlan;
+use crate::kernels::KernelError;
 use crate::model::{CausalLm, HiddenRows, KvCache, Rope, forward_layers};
 use crate::ranks::RankGroup;
 
@@ -57,7 +58,7 @@ impl Prefill<'_> {
             .ranks
             .iter()
             .map(|rows| self.embed(rows, &device))
-            .collect();
+            .collect::<Result<_, _>>()?;
         let mut pass = PrefillPass::new(plan, layout, self.compressor, self.group, self.cache)
             .with_tile(self.chunk)
             .with_cancel(cancel.clone());
@@ -91,7 +92,7 @@ impl Prefill<'_> {
     }
 
     /// The embedded `[anchor | local]` rows of a rank.
-    fn embed(&self, rows: &RankRows, device: &Device) -> HiddenRows {
+    fn embed(&self, rows: &RankRows, device: &Device) -> Result<HiddenRows, KernelError> {
         let mut tokens = match rows.anchor {
             0 => Vec::new(),
             _ => anchor_tokens(self.plan, self.document),
@@ -100,10 +101,10 @@ impl Prefill<'_> {
             tokens.extend_from_slice(&self.document.tokens[range.clone()]);
         }
         let positions = rows.positions().into_iter().flatten();
-        HiddenRows {
-            hidden: self.model.embed_ids(&tokens),
+        Ok(HiddenRows {
+            hidden: self.model.embed_ids(&tokens)?,
             rope: self.rope.tables(positions, device),
-        }
+        })
     }
 }
 

@@ -387,7 +387,7 @@ impl Session {
         let start = prefilled.plan.tokens + prefilled.following;
         let rope = model.rope(end.max(self.settings.context()));
         let mut rows = [HiddenRows {
-            hidden: model.embed_ids(tokens),
+            hidden: model.embed_ids(tokens)?,
             rope: rope.tables(start..start + tokens.len(), &device),
         }];
         let mut pass = QueryPass::new(&mut self.group, &mut prefilled.cache, prefilled.local)

@@ -1,16 +1,16 @@
 //! A checkpoint's tensors into a module's parameters.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::store::{Applier, ApplyError};
-use burn::tensor::{Bool, Int, Tensor};
+use burn::tensor::{Bool, DType, Int, Tensor};
 
 use super::elements;
 use super::error::{WeightsError, panic_message};
 use super::index::INDEX_FILE;
-use super::plan::{self, Compared};
+use super::plan::{self, Compared, Filled};
 use super::progress::Progress;
 use super::reader::Checkpoint;
 use super::report::{LoadOptions, LoadReport, LoadWarning};
@@ -40,7 +40,8 @@ pub fn module_path(name: &str) -> String {
 /// uninitialised meanwhile and nothing is read. Then one tensor after another is read and moved to
 /// the module's device by burn-store, so that there is never a second copy of more than one tensor,
 /// and on a CPU none at all where the stored type is the requested one. Integer and boolean
-/// parameters are left as they are.
+/// parameters are left as they are, but for the blocks of a [`QuantizedLinear`](crate::model::QuantizedLinear), which
+/// stay the mapped file itself where its rows are in order.
 ///
 /// Tensors that the module has no parameter for are not read and named in the report's warning;
 /// with [`LoadOptions::strict`] they are an error, and so is a shard that disagrees with its index.
@@ -59,7 +60,7 @@ pub fn load<M: Module>(
     rename: impl Fn(&str) -> String,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<(M, LoadReport), WeightsError> {
-    let LoadOptions { dtype, strict } = options.into();
+    let LoadOptions { dtype, strict, .. } = options.into();
     let width = elements::width(dtype).ok_or(WeightsError::AskedType { found: dtype })? as u64;
     if strict && !checkpoint.shard_notes().is_empty() {
         return Err(WeightsError::ShardDisagrees {
@@ -75,7 +76,18 @@ pub fn load<M: Module>(
     let report = report(checkpoint, unused, biases);
 
     let (mut tensors, mut total) = (Vec::with_capacity(plan.len()), 0u64);
-    for (path, name) in plan {
+    let mut blocks = HashMap::new();
+    for Filled {
+        path,
+        name,
+        blocks: quantized,
+    } in plan
+    {
+        if quantized {
+            total = total.saturating_add(checkpoint.stored_len(&name));
+            blocks.insert(path, name);
+            continue;
+        }
         let mut tensor = checkpoint.tensor(&name, dtype)?;
         total = total.saturating_add(tensor.byte_len() as u64);
         tensor.name = path;
@@ -84,7 +96,11 @@ pub fn load<M: Module>(
     let applier = Applier::new(tensors, None, None, false);
     let mut loading = Loading {
         applier,
+        checkpoint,
+        blocks,
+        failed: None,
         path: Vec::new(),
+        container: String::new(),
         width,
         done: 0,
         total,
@@ -97,6 +113,9 @@ pub fn load<M: Module>(
         failed(checkpoint, &path, &rename, panic_message(&*panic))
     })?;
 
+    if let Some(error) = loading.failed {
+        return Err(error);
+    }
     let result = loading.applier.into_result();
     match result.errors.into_iter().next() {
         None => Ok((module, report)),
@@ -158,7 +177,14 @@ fn failed(
 /// burn-store's applier, with a report after each parameter.
 struct Loading<'a> {
     applier: Applier,
+    checkpoint: &'a Checkpoint,
+    /// The tensors of quantised layers, by the paths of float weights in their places.
+    blocks: HashMap<String, String>,
+    /// The first of those that could not be read.
+    failed: Option<WeightsError>,
     path: Vec<String>,
+    /// What the last parameter entered is in.
+    container: String,
     width: u64,
     done: u64,
     total: u64,
@@ -168,6 +194,7 @@ struct Loading<'a> {
 impl ModuleMapper for Loading<'_> {
     fn enter_module(&mut self, name: &str, container: &str) {
         self.path.push(name.to_string());
+        container.clone_into(&mut self.container);
         self.applier.enter_module(name, container);
     }
 
@@ -187,7 +214,30 @@ impl ModuleMapper for Loading<'_> {
     }
 
     fn map_int<const D: usize>(&mut self, param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
-        param
+        let path = plan::blocks_at(&self.path, &self.container).map(|(_, path)| path);
+        let Some(name) = path.and_then(|path| self.blocks.remove(&path)) else {
+            return param;
+        };
+        let shape = param.lazy_shape();
+        let read = match self.failed {
+            Some(_) => return param,
+            None => self.checkpoint.blocks(&name, &shape.to_vec()),
+        };
+        match read {
+            Ok(data) => {
+                let bytes = data.as_bytes().len() as u64;
+                let device = param.lazy_device();
+                let param =
+                    Param::initialized(param.id, Tensor::from_data(data, (&device, DType::U8)));
+                self.done = self.done.saturating_add(bytes);
+                (self.progress)(Progress::new(&self.path.join("."), self.done, self.total));
+                param
+            }
+            Err(error) => {
+                self.failed = Some(error);
+                param
+            }
+        }
     }
 
     fn map_bool<const D: usize>(

@@ -43,6 +43,7 @@ mod mapped;
 mod mismatch;
 mod plan;
 mod progress;
+mod quantized;
 mod reader;
 mod report;
 #[doc(hidden)]
@@ -66,6 +67,7 @@ pub use load::{load, module_path};
 pub use local::LocalError;
 pub use mismatch::{Mismatch, Missing, Unexpected, WrongShape, WrongType};
 pub use progress::Progress;
+pub use quantized::keep_quantized;
 pub use reader::Checkpoint;
 pub use report::{LoadOptions, LoadReport, LoadWarning, ShardNotes};
 pub use safetensors::HeaderError;

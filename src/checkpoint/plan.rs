@@ -6,26 +6,38 @@
 use std::collections::{BTreeMap, HashMap};
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor};
 
 use super::mismatch::{HEAD, Mismatch, Missing, Unexpected, WrongShape, WrongType};
 use super::reader::Checkpoint;
 use super::tensor::{StoredType, TensorInfo};
+use crate::kernels::BlockFormat;
+use crate::model::QUANTIZED;
 
 /// The path of the embedding in a decoder.
 pub(super) const EMBEDDING: &str = "embed_tokens.weight";
 
 /// A checkpoint that fits a module.
 pub(super) struct Compared {
-    /// Which tensor fills which parameter: `(path in the module, name in the checkpoint)`.
-    pub(super) plan: Vec<(String, String)>,
+    /// Which tensor fills which parameter.
+    pub(super) plan: Vec<Filled>,
     /// Tensors that fill none.
     pub(super) unused: Vec<String>,
     /// Those of them that are biases beside a weight that is used, with values other than 0.
     pub(super) biases: Vec<String>,
 }
 
-/// Matches every float parameter of `module` with a tensor, `rename` giving a tensor's path in
+/// A parameter and its tensor.
+pub(super) struct Filled {
+    /// The path in the module; of a quantised layer, that of a float weight in its place.
+    pub(super) path: String,
+    /// The name in the checkpoint.
+    pub(super) name: String,
+    /// Whether the parameter is blocks, and not floats.
+    pub(super) blocks: bool,
+}
+
+/// Matches every float parameter, and the blocks of every quantised layer of `module` with a tensor, `rename` giving a tensor's path in
 /// the module. Parameters are not initialised by this. With `strict`, a tensor that no parameter
 /// takes is a mismatch.
 pub(super) fn compare<M: Module>(
@@ -64,17 +76,22 @@ pub(super) fn compare<M: Module>(
         claimed.insert(EMBEDDING.into(), info.name.clone());
     }
     for (path, expected) in &parameters {
+        let shape = &expected.shape;
         let info = claimed.get(path).and_then(|name| checkpoint.info(name));
         let Some(info) = info else {
             mismatch.missing.push(Missing {
                 parameter: path.clone(),
-                shape: expected.clone(),
+                shape: shape.clone(),
                 nearest: None,
             });
             continue;
         };
         mismatch.compare(info, expected);
-        plan.push((path.clone(), info.name.clone()));
+        plan.push(Filled {
+            path: path.clone(),
+            name: info.name.clone(),
+            blocks: expected.format.is_some(),
+        });
     }
     left.retain(|(path, info)| {
         let serves = tied && path == HEAD;
@@ -129,34 +146,70 @@ pub(super) fn compare<M: Module>(
 
 impl Mismatch {
     /// Records the differences between a tensor and its parameter.
-    fn compare(&mut self, info: &TensorInfo, expected: &[usize]) {
-        if *expected != *info.shape {
+    fn compare(&mut self, info: &TensorInfo, expected: &Expected) {
+        if *expected.shape != *info.shape {
             self.shapes.push(WrongShape {
                 tensor: info.name.clone(),
-                expected: expected.to_vec(),
+                expected: expected.shape.clone(),
                 found: info.shape.clone(),
             });
         }
-        if let StoredType::Other(found) = &info.stored {
+        let wrong = match (&info.stored, expected.format) {
+            (StoredType::Other(_), _) => true,
+            (stored, Some(format)) => *stored != StoredType::Quantized(format),
+            (_, None) => false,
+        };
+        if wrong {
             self.types.push(WrongType {
                 tensor: info.name.clone(),
-                found: found.clone(),
+                found: info.stored.to_string(),
             });
         }
     }
 }
 
-/// Collects paths and stored shapes of float parameters.
+/// What a parameter takes.
+struct Expected {
+    shape: Vec<usize>,
+    /// The format of its blocks; none for floats.
+    format: Option<BlockFormat>,
+}
+
+/// The format of the blocks that a parameter holds, and the path of a float weight in its place: `path` is the
+/// parameter's, in a container.
+pub(super) fn blocks_at(path: &[String], container: &str) -> Option<(BlockFormat, String)> {
+    let (name, layer) = path.split_last()?;
+    let named = |format: &&BlockFormat| format.name() == name;
+    let format = BlockFormat::ALL.iter().find(named)?;
+    let weight = layer.iter().map(String::as_str).chain(["weight"]);
+    (container == QUANTIZED).then(|| (*format, weight.collect::<Vec<_>>().join(".")))
+}
+
+/// Collects paths and stored shapes of float parameters and blocks.
 #[derive(Default)]
 struct Parameters {
     path: Vec<String>,
-    found: BTreeMap<String, Vec<usize>>,
+    /// What the last parameter entered is in.
+    container: String,
+    found: BTreeMap<String, Expected>,
     initialized: Vec<String>,
 }
 
 impl ModuleVisitor for Parameters {
-    fn enter_module(&mut self, name: &str, _container: &str) {
+    fn enter_module(&mut self, name: &str, container: &str) {
         self.path.push(name.to_string());
+        container.clone_into(&mut self.container);
+    }
+
+    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
+        if let Some((format, path)) = blocks_at(&self.path, &self.container) {
+            let mut shape = param.lazy_shape().to_vec();
+            if let Some(width) = shape.last_mut() {
+                *width = format.row_elements(*width).unwrap_or(0);
+            }
+            let format = Some(format);
+            self.found.insert(path, Expected { shape, format });
+        }
     }
 
     fn exit_module(&mut self, _name: &str, _container: &str) {
@@ -176,6 +229,10 @@ impl ModuleVisitor for Parameters {
         } else {
             param.lazy_shape()
         };
-        self.found.insert(path, shape.to_vec());
+        let expected = Expected {
+            shape: shape.to_vec(),
+            format: None,
+        };
+        self.found.insert(path, expected);
     }
 }

@@ -218,6 +218,23 @@ impl Checkpoint {
         file.bytes().get(range.clone())
     }
 
+    /// Bytes of a tensor in its file.
+    pub(super) fn stored_len(&self, name: &str) -> u64 {
+        self.stored_bytes(name)
+            .map_or(0, |bytes| bytes.len() as u64)
+    }
+
+    /// The blocks of a quantised tensor, as `[rows, row_bytes]` of `u8`.
+    pub(super) fn blocks(&self, name: &str, shape: &[usize]) -> Result<TensorData, WeightsError> {
+        let (info, data, _) = self.find(name, FloatDType::F32)?;
+        let bytes = data.blocks().map_err(|reason| read_error(info, reason))?;
+        if bytes.len() != shape.iter().product::<usize>() {
+            let reason = format!("{} bytes are not {shape:?}", bytes.len());
+            return Err(read_error(info, reason));
+        }
+        Ok(TensorData::from_bytes(bytes, shape.to_vec(), DType::U8))
+    }
+
     /// The metadata of the GGUF file this was opened from; `None` for safetensors.
     #[cfg(feature = "gguf")]
     pub fn gguf(&self) -> Option<&super::gguf::Gguf> {

@@ -19,6 +19,9 @@ pub struct LoadOptions {
     /// Whether tensors that the module does not use, or that the index does not name, are an error
     /// in place of a warning.
     pub strict: bool,
+    /// Whether quantised weights become floats of `dtype` on a CPU too, where they otherwise stay in their codes.
+    /// On other devices they always do.
+    pub dequantize: bool,
 }
 
 impl LoadOptions {
@@ -27,12 +30,19 @@ impl LoadOptions {
         Self {
             dtype,
             strict: false,
+            dequantize: false,
         }
     }
 
     /// Makes tensors without a use an error, or not.
     pub fn with_strict(mut self, strict: bool) -> Self {
         self.strict = strict;
+        self
+    }
+
+    /// Makes floats of quantised weights, or not.
+    pub fn with_dequantize(mut self, dequantize: bool) -> Self {
+        self.dequantize = dequantize;
         self
     }
 }

@@ -11,6 +11,7 @@ use super::error::WeightsError;
 #[cfg(feature = "gguf")]
 use super::gguf::BlockTensor;
 use super::mapped::MappedFile;
+use crate::kernels::BlockFormat;
 
 /// How a tensor is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,8 +19,8 @@ use super::mapped::MappedFile;
 pub enum StoredType {
     /// Floating point: f64, or of the same layout as a parameter's.
     Float(FloatDType),
-    /// Blocks of a GGUF quantisation, by its name there, such as `Q4_1`.
-    Quantized(&'static str),
+    /// Blocks of codes.
+    Quantized(BlockFormat),
     /// A type that cannot become a float parameter, by its name in the file.
     Other(String),
 }
@@ -28,7 +29,7 @@ impl fmt::Display for StoredType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Float(dtype) => write!(f, "{dtype:?}"),
-            Self::Quantized(name) => f.write_str(name),
+            Self::Quantized(format) => write!(f, "{format}"),
             Self::Other(name) => f.write_str(name),
         }
     }
@@ -89,6 +90,23 @@ impl Data {
             file.release(range.clone());
         }
         Ok(elements)
+    }
+
+    /// The blocks of a quantised tensor `[rows, row_bytes]`, or why not. The memory of stored blocks is released
+    /// where they were copied.
+    pub(super) fn blocks(&self) -> Result<Bytes, String> {
+        match self {
+            #[cfg(feature = "gguf")]
+            Self::Gguf(blocks) => {
+                let bytes = blocks.blocks()?;
+                let (file, range) = blocks.place();
+                if !file.bytes().as_ptr_range().contains(&bytes.as_ptr()) {
+                    file.release(range.clone());
+                }
+                Ok(bytes)
+            }
+            _ => Err("its elements are no blocks".into()),
+        }
     }
 
     /// The file and the bytes of it in which the tensor is stored.

@@ -9,12 +9,12 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Autodiff, Backend, TensorMetadata};
+use burn::backend::{Autodiff, AutodiffBackend, Backend, TensorMetadata};
 use burn::tensor::{FloatDType, Shape};
 
 use super::extension::{AttentionPrimitives, Kernels};
 use super::plain::{self, along, float_dtype, hidden, join, wide};
-use super::{Regions, RowChoice};
+use super::{BlockFormat, Regions, RowChoice};
 
 /// Rows and keys of a tile of the backward pass. Its scores of all heads are alive at a time.
 const TILE: usize = 256;
@@ -89,6 +89,24 @@ impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         bias: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
         plain::linear::<Self>(x, weight, Some(bias))
+    }
+
+    // What is looked up or dequantised has no gradient.
+    fn dequantize_blocks(
+        blocks: IntTensor<Self>,
+        format: BlockFormat,
+        dtype: FloatDType,
+    ) -> FloatTensor<Self> {
+        Self::from_inner(B::dequantize_blocks(blocks, format, dtype))
+    }
+
+    fn quantized_rows(
+        blocks: IntTensor<Self>,
+        ids: IntTensor<Self>,
+        format: BlockFormat,
+        dtype: FloatDType,
+    ) -> FloatTensor<Self> {
+        Self::from_inner(B::quantized_rows(blocks, ids, format, dtype))
     }
 
     // Indices have no gradient.

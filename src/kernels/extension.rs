@@ -2,14 +2,14 @@
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, DispatchDevice, ExtensionType, backend_extension};
-use burn::tensor::Device;
+use burn::tensor::{Device, FloatDType};
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 use burn::{
     backend::fusion::custom::TensorSpec,
     tensor::{DType, Shape},
 };
 
-use super::{KernelError, Regions, RowChoice, plain};
+use super::{BlockFormat, KernelError, Regions, RowChoice, plain};
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 use super::{cube, fused, portable};
 #[cfg(feature = "cuda")]
@@ -96,6 +96,48 @@ pub trait Kernels: Backend {
         bias: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
         plain::product::<Self>(x, weight, Some(bias))
+    }
+
+    /// See [`dequantize`](super::dequantize()).
+    #[fusion(default)]
+    fn dequantize_blocks(
+        blocks: IntTensor<Self>,
+        format: BlockFormat,
+        dtype: FloatDType,
+    ) -> FloatTensor<Self> {
+        plain::dequantize::<Self>(blocks, format, dtype)
+    }
+
+    /// See [`quantized_linear`](super::quantized_linear()), without bias.
+    #[fusion(default)]
+    fn quantized_linear(
+        x: FloatTensor<Self>,
+        blocks: IntTensor<Self>,
+        format: BlockFormat,
+    ) -> FloatTensor<Self> {
+        plain::quantized_linear::<Self>(x, blocks, None, format)
+    }
+
+    /// See [`quantized_linear`](super::quantized_linear()), with bias.
+    #[fusion(default)]
+    fn quantized_linear_bias(
+        x: FloatTensor<Self>,
+        blocks: IntTensor<Self>,
+        bias: FloatTensor<Self>,
+        format: BlockFormat,
+    ) -> FloatTensor<Self> {
+        plain::quantized_linear::<Self>(x, blocks, Some(bias), format)
+    }
+
+    /// See [`quantized_rows`](super::quantized_rows()).
+    #[fusion(default)]
+    fn quantized_rows(
+        blocks: IntTensor<Self>,
+        ids: IntTensor<Self>,
+        format: BlockFormat,
+        dtype: FloatDType,
+    ) -> FloatTensor<Self> {
+        plain::quantized_rows::<Self>(blocks, ids, format, dtype)
     }
 
     /// See [`rms_norm`](super::rms_norm()).

@@ -68,18 +68,23 @@ fn check<const D: usize>(
     check_float(OPERATION, "x", x.dtype())?;
     check_float(OPERATION, "weight", weight.dtype())?;
     if let Some(bias) = bias {
-        if bias.dims() != [d_output] {
-            let expected = format!("[{d_output}]");
-            return Err(KernelError::shape(
-                OPERATION,
-                "bias",
-                expected,
-                &bias.dims(),
-            ));
-        }
-        check_float(OPERATION, "bias", bias.dtype())?;
+        check_bias(OPERATION, bias, d_output)?;
     }
     Ok(())
+}
+
+/// Refuses a bias of another length than the output's, or that holds no floats.
+pub(super) fn check_bias(
+    operation: &'static str,
+    bias: &Tensor<1>,
+    d_output: usize,
+) -> Result<(), KernelError> {
+    if bias.dims() != [d_output] {
+        let expected = format!("[{d_output}]");
+        let found = bias.dims();
+        return Err(KernelError::shape(operation, "bias", expected, &found));
+    }
+    check_float(operation, "bias", bias.dtype())
 }
 
 /// Its name in errors.

@@ -6,6 +6,8 @@
 //! | one attention out of parts | [`merge()`] | plain tensors already |
 //! | what a cache holds so far, as a view | [`first_rows()`] | a slice |
 //! | linear layer on weights as stored | [`linear()`] | [`reference::linear`] |
+//! | the same on weights that stay quantised | [`quantized_linear()`] | [`dequantize()`], and [`reference::linear`] |
+//! | rows of a quantised embedding | [`quantized_rows()`] | [`dequantize()`], and a selection |
 //! | root mean square normalisation | [`rms_norm()`] | [`reference::rms_norm`] |
 //! | the same behind a residual connection | [`add_rms_norm()`] | a sum, and [`reference::rms_norm`] |
 //! | `silu(gate) * up` | [`silu_mul()`] | [`reference::silu_mul`] |
@@ -36,6 +38,8 @@
 //! | attention | few tiles for the threads | as above, keys split over threads, parts merged |
 //! | linear | up to 8 rows, weight stored `[d_output, d_input]` | row dot products, weight read once |
 //! | linear | more rows, weight stored `[d_output, d_input]` | packed panels of the weight |
+//! | quantised linear | up to 8 rows | dot products of codes with `x` in eight bits, blocks read once |
+//! | quantised linear | more rows | packed panels of what the codes stand for |
 //! | linear | weight stored otherwise | Burn's matrix product |
 //!
 //! f16 and bf16 are widened to f32 tile by tile; sums are always f32. The work is shared by rayon's
@@ -62,6 +66,8 @@ mod plain;
 #[cfg(feature = "cube")]
 #[doc(hidden)]
 pub mod portable;
+pub(crate) mod quantized;
+mod quantized_linear;
 #[doc(hidden)]
 pub mod reference;
 mod regions;
@@ -87,6 +93,8 @@ pub use linear::linear;
 pub use merge::merge;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 pub use portable::table::describe as portable_table;
+pub use quantized::BlockFormat;
+pub use quantized_linear::{dequantize, quantized_linear, quantized_rows};
 pub use regions::Regions;
 pub use rms_norm::{add_rms_norm, rms_norm};
 pub use rotate::rotate;

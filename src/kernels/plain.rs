@@ -6,9 +6,10 @@ use core::ops::Range;
 
 use burn::backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata, get_or_init_device_settings};
-use burn::tensor::{DType, FloatDType, Shape, Slice};
+use burn::tensor::{DType, FloatDType, Shape, Slice, TensorData};
 
-use super::Regions;
+use super::extension::Kernels;
+use super::{BlockFormat, Regions};
 
 /// Scores held at a time by [`attention`]: 64 MiB in f32.
 const SCORE_BUDGET: usize = 16 << 20;
@@ -182,6 +183,60 @@ pub(super) fn product<B: Backend>(
     }
     shape[rank - 1] = d_output;
     B::float_reshape(out, shape)
+}
+
+/// What blocks `[rows, row_bytes]` stand for, by way of the host.
+pub(super) fn dequantize<B: Backend>(
+    blocks: IntTensor<B>,
+    format: BlockFormat,
+    dtype: FloatDType,
+) -> FloatTensor<B> {
+    let [rows, row_bytes] = blocks.shape().dims();
+    let width = format.row_elements(row_bytes).unwrap_or(0);
+    let device = blocks.device();
+    let bytes = read_int::<B>(blocks).convert::<u8>();
+    let mut values = vec![0f32; rows * width];
+    format.dequantize(bytes.as_bytes(), &mut values);
+    let data = TensorData::new(values, [rows, width]);
+    B::float_from_data(data.convert_dtype(dtype.into()), &device)
+}
+
+/// A tensor's data; nothing where the device fails, which it then says at the next operation too.
+fn read_int<B: Backend>(tensor: IntTensor<B>) -> TensorData {
+    let data = burn::tensor::try_read_sync(B::int_into_data(tensor));
+    let data = data.and_then(Result::ok);
+    data.unwrap_or_else(|| TensorData::new(Vec::<i32>::new(), [0]))
+}
+
+/// Indices of rows up to the last.
+pub(super) fn row_ids<B: Backend>(ids: IntTensor<B>, last: usize) -> Vec<usize> {
+    let ids = read_int::<B>(ids);
+    ids.iter::<i64>()
+        .map(|id| usize::try_from(id).unwrap_or(last).min(last))
+        .collect()
+}
+
+/// `x weight + bias` with what the blocks stand for in the dtype of `x`.
+pub(super) fn quantized_linear<B: Kernels>(
+    x: FloatTensor<B>,
+    blocks: IntTensor<B>,
+    bias: Option<FloatTensor<B>>,
+    format: BlockFormat,
+) -> FloatTensor<B> {
+    let weight = B::dequantize_blocks(blocks, format, float_dtype(x.dtype()));
+    product::<B>(x, B::float_swap_dims(weight, 0, 1), bias)
+}
+
+/// Rows of what the blocks stand for.
+pub(super) fn quantized_rows<B: Kernels>(
+    blocks: IntTensor<B>,
+    ids: IntTensor<B>,
+    format: BlockFormat,
+    dtype: FloatDType,
+) -> FloatTensor<B> {
+    let last = blocks.shape()[0].saturating_sub(1) as i64;
+    let ids = B::int_clamp(ids, 0.into(), last.into());
+    B::float_select(B::dequantize_blocks(blocks, format, dtype), 0, ids)
 }
 
 /// Root mean square normalisation in f32.

@@ -9,6 +9,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::config::DecoderConfig;
 use super::norm::{normalize, rms_norm};
+use super::projection::Projection;
 use super::rope::RopeTables;
 use crate::kernels::{self, KernelError, Regions};
 
@@ -80,13 +81,13 @@ impl Projections {
 #[derive(Module, Debug)]
 pub struct Attention {
     /// Queries: `hidden -> heads * head_dim`.
-    pub q_proj: Linear,
+    pub q_proj: Projection,
     /// Keys: `hidden -> kv_heads * head_dim`.
-    pub k_proj: Linear,
+    pub k_proj: Projection,
     /// Values: `hidden -> kv_heads * head_dim`.
-    pub v_proj: Linear,
+    pub v_proj: Projection,
     /// Output: `heads * head_dim -> hidden`.
-    pub o_proj: Linear,
+    pub o_proj: Projection,
     /// Norm of each query head (Qwen3).
     pub q_norm: Option<RmsNorm>,
     /// Norm of each key head (Qwen3).
@@ -117,10 +118,10 @@ impl Attention {
         let head_norm =
             || (config.qk_norm).then(|| rms_norm(config.head_dim, config.rms_norm_eps, device));
         Self {
-            q_proj: linear(hidden, q_width, config.qkv_bias, device),
-            k_proj: linear(hidden, kv_width, config.qkv_bias, device),
-            v_proj: linear(hidden, kv_width, config.qkv_bias, device),
-            o_proj: linear(q_width, hidden, config.output_bias, device),
+            q_proj: linear(hidden, q_width, config.qkv_bias, device).into(),
+            k_proj: linear(hidden, kv_width, config.qkv_bias, device).into(),
+            v_proj: linear(hidden, kv_width, config.qkv_bias, device).into(),
+            o_proj: linear(q_width, hidden, config.output_bias, device).into(),
             q_norm: head_norm(),
             k_norm: head_norm(),
             heads: config.num_attention_heads,
@@ -139,8 +140,12 @@ impl Attention {
         rope: &RopeTables,
     ) -> Result<Projections, KernelError> {
         let norms = [self.q_norm.as_ref(), self.k_norm.as_ref()];
-        let linears = [&self.q_proj, &self.k_proj, &self.v_proj];
-        project(linears, norms, [self.heads, self.kv_heads], hidden, rope)
+        let flat = [
+            self.q_proj.forward(hidden.clone())?,
+            self.k_proj.forward(hidden.clone())?,
+            self.v_proj.forward(hidden)?,
+        ];
+        project(flat, norms, [self.heads, self.kv_heads], rope)
     }
 
     /// Causal attention over normalised hidden rows `[batch, seq, hidden]`, with a gradient:
@@ -159,22 +164,18 @@ impl Attention {
     ///
     /// [`KernelError`] when the rows do not have the layer's width.
     pub fn output(&self, joined: Tensor<3>) -> Result<Tensor<3>, KernelError> {
-        apply(&self.o_proj, joined)
+        self.o_proj.forward(joined)
     }
 }
 
-/// Queries, keys and values of normalised hidden rows `[batch, seq, hidden]`: by three linear layers,
-/// the norms of query and key heads, and the numbers of heads and KV heads.
+/// Queries, keys and values of some rows, from the outputs of three linear layers: by the norms of query and key
+/// heads, and the numbers of heads and KV heads.
 pub(crate) fn project(
-    [q_proj, k_proj, v_proj]: [&Linear; 3],
+    [query_flat, key_flat, value_flat]: [Tensor<3>; 3],
     [q_norm, k_norm]: [Option<&RmsNorm>; 2],
     [heads, kv_heads]: [usize; 2],
-    hidden: Tensor<3>,
     rope: &RopeTables,
 ) -> Result<Projections, KernelError> {
-    let query_flat = apply(q_proj, hidden.clone())?;
-    let key_flat = apply(k_proj, hidden.clone())?;
-    let value_flat = apply(v_proj, hidden)?;
     let query = rotated(&query_flat, q_norm, heads, rope)?;
     let key = rotated(&key_flat, k_norm, kv_heads, rope)?;
     let [batch, seq, width] = value_flat.dims();
@@ -199,18 +200,6 @@ pub fn join_heads(output: Tensor<4>) -> Tensor<3> {
     output
         .swap_dims(1, 2)
         .reshape([batch, seq, heads * head_dim])
-}
-
-/// Applies a linear layer through the kernel that keeps its weight where it lies.
-pub(crate) fn apply<const D: usize>(
-    layer: &Linear,
-    input: Tensor<D>,
-) -> Result<Tensor<D>, KernelError> {
-    kernels::linear(
-        input,
-        layer.weight.val(),
-        layer.bias.as_ref().map(|bias| bias.val()),
-    )
 }
 
 /// Refuses rows that are not of some heads of some width.

@@ -35,7 +35,11 @@ pub trait CausalLm: Send + Sync {
     fn rope(&self, context: usize) -> Rope;
 
     /// Embeds tokens `[batch, seq]`: hidden rows `[batch, seq, hidden]`.
-    fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<3>;
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError`] when tokens and embedding are on different devices.
+    fn embed(&self, tokens: Tensor<2, Int>) -> Result<Tensor<3>, KernelError>;
 
     /// The first half of a layer: queries, keys and values of hidden rows `[batch, seq, hidden]`,
     /// rotated by the rows' positions.
@@ -82,7 +86,11 @@ pub trait CausalLm: Send + Sync {
     fn logits(&self, hidden: Tensor<3>) -> Result<Tensor<3>, KernelError>;
 
     /// Embeds one sequence of token ids: `[1, seq, hidden]`.
-    fn embed_ids(&self, ids: &[u32]) -> Tensor<3> {
+    ///
+    /// # Errors
+    ///
+    /// As [`embed`](Self::embed).
+    fn embed_ids(&self, ids: &[u32]) -> Result<Tensor<3>, KernelError> {
         let ids: Vec<i32> = ids.iter().map(|id| id.cast_signed()).collect();
         let seq = ids.len();
         let data = TensorData::new(ids, [1, seq]);

@@ -3,15 +3,16 @@
 use std::ops::Range;
 
 use burn::module::Module;
-use burn::nn::{Embedding, EmbeddingConfig, Linear, RmsNorm};
+use burn::nn::{EmbeddingConfig, RmsNorm};
 use burn::tensor::{Device, FloatDType, Int, Tensor};
 
-use super::attention::{Projections, apply, join_heads, linear};
+use super::attention::{Projections, join_heads, linear};
 use super::block::Block;
 use super::cache::{CacheError, CacheFull, KvCache};
 use super::causal_lm::{CausalLm, HiddenRows, LayerAttention, forward_layers};
 use super::config::DecoderConfig;
 use super::norm::{normalize, rms_norm};
+use super::projection::{Projection, TokenEmbedding};
 use super::rope::{Rope, RopeTables};
 use super::shape::AttentionShape;
 use crate::kernels::{self, KernelError, Regions, is_cpu};
@@ -45,13 +46,13 @@ pub enum ForwardError {
 #[derive(Module, Debug)]
 pub struct Decoder {
     /// Token embedding `[vocab, hidden]`.
-    pub embed_tokens: Embedding,
+    pub embed_tokens: TokenEmbedding,
     /// The blocks, first to last.
     pub layers: Vec<Block>,
     /// Norm of the last block's output.
     pub norm: RmsNorm,
     /// Output head; none when the embedding matrix serves.
-    pub lm_head: Option<Linear>,
+    pub lm_head: Option<Projection>,
     /// What it was made from.
     #[module(skip)]
     pub config: DecoderConfig,
@@ -61,13 +62,15 @@ impl DecoderConfig {
     /// Initialises a decoder with random weights, allocated when first used.
     pub fn init(&self, device: &Device) -> Decoder {
         Decoder {
-            embed_tokens: EmbeddingConfig::new(self.vocab_size, self.hidden_size).init(device),
+            embed_tokens: EmbeddingConfig::new(self.vocab_size, self.hidden_size)
+                .init(device)
+                .into(),
             layers: (0..self.num_hidden_layers)
                 .map(|_| Block::new(self, device))
                 .collect(),
             norm: rms_norm(self.hidden_size, self.rms_norm_eps, device),
             lm_head: (!self.tie_word_embeddings)
-                .then(|| linear(self.hidden_size, self.vocab_size, false, device)),
+                .then(|| linear(self.hidden_size, self.vocab_size, false, device).into()),
             config: self.clone(),
         }
     }
@@ -82,7 +85,7 @@ impl Decoder {
     /// beyond the vocabulary, which a GPU does not look for.
     pub fn forward(&self, tokens: Tensor<2, Int>) -> Result<Tensor<3>, ForwardError> {
         self.check_ids(&tokens)?;
-        let hidden = self.forward_embedded(self.embed(tokens))?;
+        let hidden = self.forward_embedded(self.embed(tokens)?)?;
         Ok(self.logits(hidden)?)
     }
 
@@ -126,7 +129,42 @@ impl Decoder {
             cache,
             attended: None,
         };
-        self.run(self.embed(tokens), start..needed, rope, &mut attention)
+        self.run(self.embed(tokens)?, start..needed, rope, &mut attention)
+    }
+
+    /// The linear layers with their paths in the module, first to last.
+    pub fn projections_mut(&mut self) -> Vec<(String, &mut Projection)> {
+        let mut all = Vec::new();
+        for (i, block) in self.layers.iter_mut().enumerate() {
+            let (attention, mlp) = (&mut block.self_attn, &mut block.mlp);
+            all.extend([
+                (
+                    format!("layers.{i}.self_attn.q_proj"),
+                    &mut attention.q_proj,
+                ),
+                (
+                    format!("layers.{i}.self_attn.k_proj"),
+                    &mut attention.k_proj,
+                ),
+                (
+                    format!("layers.{i}.self_attn.v_proj"),
+                    &mut attention.v_proj,
+                ),
+                (
+                    format!("layers.{i}.self_attn.o_proj"),
+                    &mut attention.o_proj,
+                ),
+                (format!("layers.{i}.mlp.gate_proj"), &mut mlp.gate_proj),
+                (format!("layers.{i}.mlp.up_proj"), &mut mlp.up_proj),
+                (format!("layers.{i}.mlp.down_proj"), &mut mlp.down_proj),
+            ]);
+        }
+        all.extend(
+            self.lm_head
+                .as_mut()
+                .map(|head| ("lm_head".to_string(), head)),
+        );
+        all
     }
 
     /// Refuses tokens without an embedding, where looking does not wait for a device.
@@ -134,7 +172,7 @@ impl Decoder {
         if !is_cpu(&tokens.device()) {
             return Ok(());
         }
-        let vocab_size = self.embed_tokens.weight.dims()[0];
+        let vocab_size = self.embed_tokens.vocab_size();
         let beyond = |id: &i64| usize::try_from(*id).map_or(true, |id| id >= vocab_size);
         match tokens.to_data().iter::<i64>().find(beyond) {
             Some(id) => Err(ForwardError::Token { id, vocab_size }),
@@ -216,19 +254,19 @@ impl CausalLm for Decoder {
     }
 
     fn device(&self) -> Device {
-        self.embed_tokens.weight.lazy_device()
+        self.embed_tokens.device()
     }
 
     fn dtype(&self) -> FloatDType {
-        self.embed_tokens.weight.val().dtype().into()
+        self.norm.gamma.val().dtype().into()
     }
 
     fn rope(&self, context: usize) -> Rope {
         self.config.rope(context)
     }
 
-    fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
-        self.embed_tokens.forward(tokens)
+    fn embed(&self, tokens: Tensor<2, Int>) -> Result<Tensor<3>, KernelError> {
+        self.embed_tokens.rows(tokens, self.dtype())
     }
 
     fn project(
@@ -255,8 +293,8 @@ impl CausalLm for Decoder {
 
     fn logits(&self, hidden: Tensor<3>) -> Result<Tensor<3>, KernelError> {
         kernels::on_workers(&hidden.device(), || match &self.lm_head {
-            Some(head) => apply(head, hidden),
-            None => kernels::linear(hidden, self.embed_tokens.weight.val().transpose(), None),
+            Some(head) => head.forward(hidden),
+            None => self.embed_tokens.logits(hidden),
         })
     }
 }

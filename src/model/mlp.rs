@@ -1,22 +1,22 @@
 //! The gated MLP of Llama and Qwen (SwiGLU, Shazeer 2020, arXiv 2002.05202).
 
 use burn::module::Module;
-use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 
-use super::attention::{apply, linear};
+use super::attention::linear;
 use super::config::DecoderConfig;
+use super::projection::Projection;
 use crate::kernels::{self, KernelError};
 
 /// `down(silu(gate(x)) * up(x))`.
 #[derive(Module, Debug)]
 pub struct Mlp {
     /// `hidden -> intermediate`, through SiLU.
-    pub gate_proj: Linear,
+    pub gate_proj: Projection,
     /// `hidden -> intermediate`.
-    pub up_proj: Linear,
+    pub up_proj: Projection,
     /// `intermediate -> hidden`.
-    pub down_proj: Linear,
+    pub down_proj: Projection,
 }
 
 impl Mlp {
@@ -28,9 +28,9 @@ impl Mlp {
             config.mlp_bias,
         );
         Self {
-            gate_proj: linear(hidden, width, bias, device),
-            up_proj: linear(hidden, width, bias, device),
-            down_proj: linear(width, hidden, bias, device),
+            gate_proj: linear(hidden, width, bias, device).into(),
+            up_proj: linear(hidden, width, bias, device).into(),
+            down_proj: linear(width, hidden, bias, device).into(),
         }
     }
 
@@ -40,8 +40,8 @@ impl Mlp {
     ///
     /// [`KernelError`] when the rows do not have the layer's width.
     pub fn forward(&self, hidden: Tensor<3>) -> Result<Tensor<3>, KernelError> {
-        let gate = apply(&self.gate_proj, hidden.clone())?;
-        let up = apply(&self.up_proj, hidden)?;
-        apply(&self.down_proj, kernels::silu_mul(gate, up)?)
+        let gate = self.gate_proj.forward(hidden.clone())?;
+        let up = self.up_proj.forward(hidden)?;
+        self.down_proj.forward(kernels::silu_mul(gate, up)?)
     }
 }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `config`, `shape` | [`DecoderConfig`]; [`AttentionShape`], what plans and caches ask for |
 //! | `rope` | rotary positions: [`RopeConfig`], [`Rope`], [`RopeTables`] |
+//! | `projection` | [`Projection`]: a linear layer of floats, or a [`QuantizedLinear`] |
 //! | `attention`, `mlp`, `norm`, `block` | the layers |
 //! | `decoder` | [`Decoder`] |
 //! | `causal_lm` | [`CausalLm`], the interface of a decoder, and [`forward_layers`], the loop over its layers |
@@ -19,12 +20,13 @@ mod config;
 mod decoder;
 mod mlp;
 mod norm;
+mod projection;
 mod random;
 mod rope;
 mod shape;
 
 pub use attention::{Attention, Projections, join_heads};
-pub(crate) use attention::{apply, linear, project};
+pub(crate) use attention::{linear, project};
 pub use block::Block;
 pub use cache::{CacheError, CacheFull, KvCache};
 pub use causal_lm::{CausalLm, HiddenRows, LayerAttention, LayerStep, forward_layers};
@@ -33,5 +35,7 @@ pub(crate) use config::{MAX_CONTEXT, MAX_COUNT, MAX_HEAD_DIM, MAX_VOCAB_SIZE, MA
 pub use decoder::{Decoder, ForwardError};
 pub use mlp::Mlp;
 pub(crate) use norm::rms_norm;
+pub use projection::{Projection, QuantizedLinear, QuantizedLinearConfig, TokenEmbedding};
+pub(crate) use projection::{QUANTIZED, apply};
 pub use rope::{Rope, RopeConfig, RopeScaling, RopeTables};
 pub use shape::AttentionShape;

@@ -70,10 +70,11 @@ mod tests {
         )
         .expect("a config");
         let decoder = config.init_random(FloatDType::BF16, &Device::flex());
-        let mlp = &decoder.layers[0].mlp;
-        assert_eq!(mlp.up_proj.weight.dims(), [64, 96]);
-        assert_eq!(decoder.embed_tokens.weight.dims(), [128, 64]);
-        for weight in [mlp.up_proj.weight.val(), decoder.embed_tokens.weight.val()] {
+        let up = decoder.layers[0].mlp.up_proj.float().expect("floats");
+        let embedding = decoder.embed_tokens.float().expect("floats");
+        assert_eq!(up.weight.dims(), [64, 96]);
+        assert_eq!(embedding.weight.dims(), [128, 64]);
+        for weight in [up.weight.val(), embedding.weight.val()] {
             assert_eq!(weight.dtype(), DType::BF16);
             let spread = weight.cast(DType::F32).powf_scalar(2.0).mean().sqrt();
             let spread: f32 = spread.into_scalar();

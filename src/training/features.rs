@@ -103,7 +103,7 @@ impl Backbone {
     ) -> Result<(), E> {
         let rope = self.model.rope(ids.len());
         let mut rows = [HiddenRows {
-            hidden: self.model.embed_ids(ids),
+            hidden: self.model.embed_ids(ids).map_err(TrainError::from)?,
             rope: rope.tables(0..ids.len(), &self.device),
         }];
         let mut attention = Visited {

@@ -173,8 +173,12 @@ impl ApbAttention {
         rope: &RopeTables,
     ) -> Result<Projections, KernelError> {
         let norms = [self.q_norm.as_ref(), self.k_norm.as_ref()];
-        let linears = [&self.q_proj, &self.k_proj, &self.v_proj];
-        project(linears, norms, [self.heads, self.kv_heads], hidden, rope)
+        let flat = [
+            apply(&self.q_proj, hidden.clone())?,
+            apply(&self.k_proj, hidden.clone())?,
+            apply(&self.v_proj, hidden)?,
+        ];
+        project(flat, norms, [self.heads, self.kv_heads], rope)
     }
 
     /// Raw scores `[batch, kv_heads, rows]` of projected rows by the layer's retaining head; none where

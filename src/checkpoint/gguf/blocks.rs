@@ -2,18 +2,14 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use burn::tensor::{Bytes, FloatDType, bf16, f16};
-use candle_core::CpuStorage;
-use candle_core::quantized::GgmlDType;
+use burn::tensor::{AllocationProperty, Bytes, FloatDType, bf16, f16};
 use rayon::prelude::*;
 
-use super::iq4;
-use super::kind::{GgmlType, Stored};
+use super::kind::GgmlType;
 use crate::checkpoint::elements::{self, Target};
-use crate::checkpoint::error::panic_message;
 use crate::checkpoint::mapped::MappedFile;
+use crate::kernels::BlockFormat;
 
 /// Elements dequantised by one task: the f32 scratch of a task is four times as many bytes.
 const CHUNK: usize = 1 << 16;
@@ -50,51 +46,86 @@ impl BlockTensor {
         (&self.file, &self.range)
     }
 
+    /// How the elements lie where they are quantised.
+    pub(crate) fn format(&self) -> Option<BlockFormat> {
+        self.kind.blocks()
+    }
+
+    fn source(&self) -> Result<bytes::Bytes, String> {
+        let source = self.file.slice(self.range.clone());
+        source.ok_or_else(|| "its bytes are not inside the file".into())
+    }
+
+    /// The blocks in the order of Hugging Face's rows, or why not: the mapped file itself, but for rows that lie
+    /// interleaved there. Scales that are infinite or no number are refused.
+    pub(crate) fn blocks(&self) -> Result<Bytes, String> {
+        let source = self.source()?;
+        let format = self.format().ok_or("its elements are no blocks")?;
+        let row_bytes = self.row_bytes(&source)?;
+        let rows = source.par_chunks(row_bytes).enumerate();
+        let wrong = |(row, blocks): (usize, &[u8])| Some((row, format.first_not_finite(blocks)?));
+        if let Some((row, block)) = rows.find_map_first(wrong) {
+            return Err(format!(
+                "block {block} of row {row} has a scale that is infinite or no number; the file is damaged"
+            ));
+        }
+        Ok(match self.head_dim()? {
+            None => Bytes::from_shared(source, AllocationProperty::File),
+            Some(head_dim) => {
+                let from = (0..self.rows).map(|row| source_row(row, head_dim));
+                Bytes::from_elems(gather(&source, from, row_bytes))
+            }
+        })
+    }
+
     /// The elements as `to`, or why not. Plain elements in order share the mapped file.
     pub(crate) fn read(&self, to: FloatDType) -> Result<Bytes, String> {
-        let source = self
-            .file
-            .slice(self.range.clone())
-            .ok_or("its bytes are not inside the file")?;
+        let source = self.source()?;
         if let (Some(from), None) = (self.kind.plain(), self.interleaved) {
             return elements::convert(source, from, to)
                 .ok_or_else(|| format!("{from:?} cannot become {to:?}"));
         }
-        // candle asserts its expectations; all of them were checked with the header, but a panic
-        // must not pass through the module that is being loaded.
-        catch_unwind(AssertUnwindSafe(|| match to {
+        match to {
             FloatDType::F32 => self.rows_as::<f32>(&source).map(Bytes::from_elems),
             FloatDType::F16 => self.rows_as::<f16>(&source).map(Bytes::from_elems),
             FloatDType::BF16 => self.rows_as::<bf16>(&source).map(Bytes::from_elems),
             other => Err(format!("{} cannot become {other:?}", self.kind)),
-        }))
-        .unwrap_or_else(|panic| Err(panic_message(&*panic)))
+        }
     }
 
-    fn rows_as<T: Target>(&self, source: &[u8]) -> Result<Vec<T>, String> {
+    fn row_bytes(&self, source: &[u8]) -> Result<usize, String> {
         let (rows, cols) = (self.rows, self.cols);
         if rows == 0 || cols == 0 || !source.len().is_multiple_of(rows) {
             return Err(format!("{} bytes are not {rows} rows", source.len()));
         }
-        let row_bytes = source.len() / rows;
-        let head_dim = match self.interleaved {
+        Ok(source.len() / rows)
+    }
+
+    /// Rows of a head where they are interleaved.
+    fn head_dim(&self) -> Result<Option<usize>, String> {
+        let rows = self.rows;
+        match self.interleaved {
             Some(heads)
                 if heads > 0 && rows.is_multiple_of(heads) && (rows / heads).is_multiple_of(2) =>
             {
-                Some(rows / heads)
+                Ok(Some(rows / heads))
             }
-            Some(heads) => {
-                return Err(format!(
-                    "{rows} rows are not {heads} heads of an even dimension"
-                ));
-            }
-            None => None,
-        };
+            Some(heads) => Err(format!(
+                "{rows} rows are not {heads} heads of an even dimension"
+            )),
+            None => Ok(None),
+        }
+    }
+
+    fn rows_as<T: Target>(&self, source: &[u8]) -> Result<Vec<T>, String> {
+        let (rows, cols) = (self.rows, self.cols);
+        let row_bytes = self.row_bytes(source)?;
+        let head_dim = self.head_dim()?;
         let step = (CHUNK / cols).max(1);
         let mut out = vec![T::zeroed(); rows * cols];
-        out.par_chunks_mut(step * cols)
-            .enumerate()
-            .try_for_each(|(task, out)| {
+        out.par_chunks_mut(step * cols).enumerate().for_each_init(
+            Vec::new,
+            |scratch, (task, out)| {
                 let (first, count) = (task * step, out.len() / cols);
                 let blocks = match head_dim {
                     None => Cow::Borrowed(&source[first * row_bytes..(first + count) * row_bytes]),
@@ -103,8 +134,18 @@ impl BlockTensor {
                         Cow::Owned(gather(source, from, row_bytes))
                     }
                 };
-                dequantize(self.kind, &blocks, out)
-            })?;
+                scratch.resize(out.len(), 0.0);
+                match self.kind.plain() {
+                    Some(from) => elements::widen(&blocks, from, scratch),
+                    None => {
+                        if let Some(format) = self.format() {
+                            format.dequantize(&blocks, scratch);
+                        }
+                    }
+                }
+                T::narrow(scratch, out);
+            },
+        );
         Ok(out)
     }
 }
@@ -116,32 +157,6 @@ fn gather(source: &[u8], rows: impl Iterator<Item = usize>, row_bytes: usize) ->
         out.extend_from_slice(&source[row * row_bytes..(row + 1) * row_bytes]);
     }
     out
-}
-
-/// Dequantises whole blocks.
-fn dequantize<T: Target>(kind: GgmlType, blocks: &[u8], out: &mut [T]) -> Result<(), String> {
-    let by_table = |read: fn(&[u8], &mut [f32]), out: &mut [T]| {
-        let mut values = vec![0.0; out.len()];
-        read(blocks, &mut values);
-        T::narrow(&values, out);
-        Ok(())
-    };
-    match kind.stored() {
-        Stored::Candle(kind) => by_candle(kind, blocks, out),
-        Stored::Iq4Nl => by_table(iq4::nl, out),
-        Stored::Iq4Xs => by_table(iq4::xs, out),
-    }
-}
-
-fn by_candle<T: Target>(kind: GgmlDType, blocks: &[u8], out: &mut [T]) -> Result<(), String> {
-    match kind.from_data(Cow::Borrowed(blocks)).dequantize(out.len()) {
-        Ok(CpuStorage::F32(values)) => {
-            T::narrow(&values, out);
-            Ok(())
-        }
-        Ok(_) => Err("candle dequantised to something else than f32".to_string()),
-        Err(error) => Err(error.to_string()),
-    }
 }
 
 #[cfg(test)]

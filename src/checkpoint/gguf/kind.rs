@@ -3,45 +3,40 @@
 use std::fmt;
 
 use burn::tensor::FloatDType;
-use candle_core::quantized::GgmlDType;
 
-use super::iq4;
+use crate::kernels::BlockFormat;
 
 /// A type of stored elements that this crate reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GgmlType(Stored);
 
-/// Who dequantises a type.
+/// What elements are stored as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stored {
-    /// candle.
-    Candle(GgmlDType),
-    /// [`iq4`].
-    Iq4Nl,
-    /// [`iq4`].
-    Iq4Xs,
+enum Stored {
+    Plain(FloatDType),
+    Blocks(BlockFormat),
 }
 
-use Stored::{Candle, Iq4Nl, Iq4Xs};
+use Stored::{Blocks, Plain};
 
-/// Number, reader and name of everything that is read.
-const READ: [(u32, Stored, &str); 16] = [
-    (0, Candle(GgmlDType::F32), "F32"),
-    (1, Candle(GgmlDType::F16), "F16"),
-    (30, Candle(GgmlDType::BF16), "BF16"),
-    (2, Candle(GgmlDType::Q4_0), "Q4_0"),
-    (3, Candle(GgmlDType::Q4_1), "Q4_1"),
-    (6, Candle(GgmlDType::Q5_0), "Q5_0"),
-    (7, Candle(GgmlDType::Q5_1), "Q5_1"),
-    (8, Candle(GgmlDType::Q8_0), "Q8_0"),
-    (10, Candle(GgmlDType::Q2K), "Q2_K"),
-    (11, Candle(GgmlDType::Q3K), "Q3_K"),
-    (12, Candle(GgmlDType::Q4K), "Q4_K"),
-    (13, Candle(GgmlDType::Q5K), "Q5_K"),
-    (14, Candle(GgmlDType::Q6K), "Q6_K"),
-    (15, Candle(GgmlDType::Q8K), "Q8_K"),
-    (20, Iq4Nl, "IQ4_NL"),
-    (23, Iq4Xs, "IQ4_XS"),
+/// Numbers of everything that is read.
+const READ: [(u32, Stored); 16] = [
+    (0, Plain(FloatDType::F32)),
+    (1, Plain(FloatDType::F16)),
+    (30, Plain(FloatDType::BF16)),
+    (2, Blocks(BlockFormat::Q4_0)),
+    (3, Blocks(BlockFormat::Q4_1)),
+    (6, Blocks(BlockFormat::Q5_0)),
+    (7, Blocks(BlockFormat::Q5_1)),
+    (8, Blocks(BlockFormat::Q8_0)),
+    (10, Blocks(BlockFormat::Q2K)),
+    (11, Blocks(BlockFormat::Q3K)),
+    (12, Blocks(BlockFormat::Q4K)),
+    (13, Blocks(BlockFormat::Q5K)),
+    (14, Blocks(BlockFormat::Q6K)),
+    (15, Blocks(BlockFormat::Q8K)),
+    (20, Blocks(BlockFormat::Iq4Nl)),
+    (23, Blocks(BlockFormat::Iq4Xs)),
 ];
 
 /// Types that exist and are refused by name.
@@ -68,8 +63,8 @@ const NAMED: [(u32, &str); 17] = [
 impl GgmlType {
     /// The type with a number in the file; otherwise the name of what is refused.
     pub(super) fn from_id(id: u32) -> Result<Self, String> {
-        match READ.iter().find(|(n, ..)| *n == id) {
-            Some(&(_, kind, _)) => Ok(Self(kind)),
+        match READ.iter().find(|(n, _)| *n == id) {
+            Some(&(_, kind)) => Ok(Self(kind)),
             None => Err(match NAMED.iter().find(|(n, _)| *n == id) {
                 Some((_, name)) => (*name).to_string(),
                 None => format!("type {id}"),
@@ -77,44 +72,47 @@ impl GgmlType {
         }
     }
 
-    /// Who dequantises it.
-    pub(super) fn stored(self) -> Stored {
-        self.0
-    }
-
     /// The type of its elements where they are plain floats.
     pub(super) fn plain(self) -> Option<FloatDType> {
         match self.0 {
-            Candle(GgmlDType::F32) => Some(FloatDType::F32),
-            Candle(GgmlDType::F16) => Some(FloatDType::F16),
-            Candle(GgmlDType::BF16) => Some(FloatDType::BF16),
-            _ => None,
+            Plain(dtype) => Some(dtype),
+            Blocks(_) => None,
+        }
+    }
+
+    /// How its elements lie where they are quantised.
+    pub(super) fn blocks(self) -> Option<BlockFormat> {
+        match self.0 {
+            Plain(_) => None,
+            Blocks(format) => Some(format),
         }
     }
 
     /// Elements of one block.
     pub(super) fn block_len(self) -> u64 {
         match self.0 {
-            Candle(kind) => kind.block_size() as u64,
-            Iq4Nl => iq4::NL_LEN as u64,
-            Iq4Xs => iq4::XS_LEN as u64,
+            Plain(_) => 1,
+            Blocks(format) => format.block_len() as u64,
         }
     }
 
     /// Bytes of one block.
     pub(super) fn block_bytes(self) -> u64 {
         match self.0 {
-            Candle(kind) => kind.type_size() as u64,
-            Iq4Nl => iq4::NL_BYTES as u64,
-            Iq4Xs => iq4::XS_BYTES as u64,
+            Plain(FloatDType::F32) => 4,
+            Plain(_) => 2,
+            Blocks(format) => format.block_bytes() as u64,
         }
     }
 
     /// ggml's name for it, such as `Q4_K`.
     pub fn name(self) -> &'static str {
-        READ.iter()
-            .find(|(_, kind, _)| *kind == self.0)
-            .map_or("unknown", |(.., name)| name)
+        match self.0 {
+            Plain(FloatDType::F32) => "F32",
+            Plain(FloatDType::F16) => "F16",
+            Plain(_) => "BF16",
+            Blocks(format) => format.name(),
+        }
     }
 }
 

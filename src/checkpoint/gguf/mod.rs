@@ -5,7 +5,7 @@
 //! | `parts` | the files of a split model, and the one model in a folder: [`find`] |
 //! | `header` | the file's metadata and tensor descriptions, bounded by the file's length: [`GgufHeader`] |
 //! | `metadata` | metadata values with their types checked |
-//! | `kind`, `blocks`, `iq4` | stored types, and blocks to elements (dequantised by candle-core but for IQ4) |
+//! | `kind`, `blocks` | stored types, and their blocks as they are or as elements |
 //! | `model` | [`Gguf`]: a model without its tensors |
 //! | `open`, `names` | tensor names and llama.cpp's row order, per architecture |
 //! | `config`, `rope`, `scaling` | `config.json` and `generation_config.json` from metadata |
@@ -15,7 +15,6 @@ mod blocks;
 mod config;
 mod error;
 mod header;
-mod iq4;
 mod kind;
 mod metadata;
 mod model;

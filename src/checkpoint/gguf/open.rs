@@ -113,9 +113,10 @@ pub(crate) fn open(parts: Vec<Part>) -> Result<Opened, GgufError> {
             gguf.llama3 = Some(Llama3::recover(&factors, gguf.rope_theta()?)?);
             continue;
         }
-        let stored = match described.kind.plain() {
-            Some(dtype) => StoredType::Float(dtype),
-            None => StoredType::Quantized(described.kind.name()),
+        let stored = match (described.kind.plain(), described.kind.blocks()) {
+            (Some(dtype), _) => StoredType::Float(dtype),
+            (None, Some(format)) => StoredType::Quantized(format),
+            (None, None) => StoredType::Other(described.kind.name().into()),
         };
         let info = TensorInfo {
             name: described.name.clone(),

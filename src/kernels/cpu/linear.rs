@@ -12,7 +12,7 @@ use super::view::{Output, View, contiguous, to_f32};
 use crate::kernels::plain;
 
 /// Rows of `x` up to which the weight is streamed rather than packed.
-const STREAM_ROWS: usize = 8;
+pub(super) const STREAM_ROWS: usize = 8;
 
 /// Whether a weight `[d_input, d_output]` lies in rows of `d_input`, as the kernels here need it.
 fn is_stored_by_output(weight: &FlexTensor) -> bool {

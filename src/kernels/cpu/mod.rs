@@ -13,6 +13,7 @@ mod linear;
 mod packed;
 mod panels;
 mod piece;
+mod quantized;
 mod rows;
 mod scratch;
 mod selection;
@@ -24,11 +25,12 @@ mod view;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+use burn::tensor::FloatDType;
 use burn_flex::{Flex, FlexTensor};
 
 use self::simd::Level;
 use super::extension::{AttentionPrimitives, Kernels};
-use super::{Regions, RowChoice};
+use super::{BlockFormat, Regions, RowChoice, plain};
 
 impl Kernels for Flex {
     fn attention(
@@ -46,6 +48,38 @@ impl Kernels for Flex {
 
     fn linear_bias(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
         linear::linear(x, weight, Some(bias), Level::best())
+    }
+
+    fn dequantize_blocks(blocks: FlexTensor, format: BlockFormat, dtype: FloatDType) -> FlexTensor {
+        quantized::dequantize(blocks, format, dtype.into())
+    }
+
+    fn quantized_linear(x: FlexTensor, blocks: FlexTensor, format: BlockFormat) -> FlexTensor {
+        quantized::linear(x, blocks, None, format, Level::best())
+    }
+
+    fn quantized_linear_bias(
+        x: FlexTensor,
+        blocks: FlexTensor,
+        bias: FlexTensor,
+        format: BlockFormat,
+    ) -> FlexTensor {
+        quantized::linear(x, blocks, Some(bias), format, Level::best())
+    }
+
+    fn quantized_rows(
+        blocks: FlexTensor,
+        ids: FlexTensor,
+        format: BlockFormat,
+        dtype: FloatDType,
+    ) -> FlexTensor {
+        let last = blocks.layout().shape()[0].saturating_sub(1);
+        quantized::rows(
+            blocks,
+            &plain::row_ids::<Flex>(ids, last),
+            format,
+            dtype.into(),
+        )
     }
 
     fn rms_norm(x: FlexTensor, gamma: FlexTensor, eps: f64) -> FlexTensor {

@@ -19,18 +19,30 @@ const PIECES_PER_THREAD: usize = 4;
 /// Rows of `x` that a piece has at least, so that panels are reused.
 const PIECE_ROWS: usize = 2 * WHOLE_BLOCKS;
 
+/// A weight `[d_output, d_input]` from which panels are packed.
+pub(super) trait Panels: Copy + Send + Sync {
+    /// `[d_input, d_output]`.
+    fn shape(&self) -> [usize; 2];
+
+    /// Writes the panel of `S::PANEL` vectors of columns from `column` on: `[d_input, columns]`, with 0 past the last
+    /// column.
+    ///
+    /// # Safety
+    ///
+    /// Instructions of `S`; `dst` takes the panel.
+    unsafe fn pack<S: Simd>(self, column: usize, dst: *mut f32);
+}
+
 /// `x weight + bias` for any number of rows.
-pub(super) fn multiply<X: Elem, W: Elem>(
+pub(super) fn multiply<X: Elem, W: Panels>(
     x: &[X],
     rows: usize,
-    weight: Stored<W>,
+    weight: W,
     bias: Option<&[f32]>,
     out: Shared<X>,
     level: Level,
 ) {
-    let Stored {
-        d_input, d_output, ..
-    } = weight;
+    let [d_input, d_output] = weight.shape();
     let width = level.panel_lanes();
     let panel_len = d_input * width;
     let panels = d_output.div_ceil(width);
@@ -85,29 +97,40 @@ pub(super) fn multiply<X: Elem, W: Elem>(
     }
 }
 
-/// One panel: some vectors of columns, transposed to `[d_input, columns]`.
+/// One panel.
 struct Pack<W> {
-    weight: Stored<W>,
+    weight: W,
     column: usize,
     dst: *mut f32,
 }
 
-impl<W: Elem> Job for Pack<W> {
+impl<W: Panels> Job for Pack<W> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
+        self.weight.pack::<S>(self.column, self.dst);
+    }
+}
+
+impl<W: Elem> Panels for Stored<W> {
+    fn shape(&self) -> [usize; 2] {
+        [self.d_input, self.d_output]
+    }
+
+    #[inline(always)]
+    unsafe fn pack<S: Simd>(self, column: usize, dst: *mut f32) {
         let width = S::PANEL * S::LANES;
         let Stored {
             ptr,
             stride,
             d_input,
             d_output,
-        } = self.weight;
+        } = self;
         for vector in 0..S::PANEL {
-            let column = self.column + vector * S::LANES;
+            let column = column + vector * S::LANES;
             let src = ptr.wrapping_add(column.wrapping_mul(stride));
-            let dst = self.dst.add(vector * S::LANES);
+            let dst = dst.add(vector * S::LANES);
             let mut i = 0;
             if column + S::LANES <= d_output {
                 while d_input - i >= S::LANES {

@@ -48,6 +48,24 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn select(m: Self::M, a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sum(v: Self::V) -> f32;
 
+    /// Eight sums of products of codes.
+    type Dots: Copy;
+
+    unsafe fn no_dots() -> Self::Dots;
+    /// Adds 32 codes times as many of `x`: with `SIGNED` they are `i8`, otherwise below 64. The first and the
+    /// second half are multiplied by the two scales; `x` has no -128.
+    unsafe fn add_dots<const SIGNED: bool>(
+        dots: Self::Dots,
+        codes: *const u8,
+        x: *const i8,
+        scales: [f32; 2],
+    ) -> Self::Dots;
+    /// Takes off the products of eight elements of `a` and `b`.
+    unsafe fn subtract_products(dots: Self::Dots, a: *const f32, b: *const f32) -> Self::Dots;
+    unsafe fn sum_dots(dots: Self::Dots) -> f32;
+    /// An f16 as f32.
+    unsafe fn widen_half(bits: u16) -> f32;
+
     /// Asks for a cache line that will be needed; any address will do.
     #[inline(always)]
     unsafe fn prefetch(_p: *const u8) {}
@@ -388,5 +406,46 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn sum(v: Lanes) -> f32 {
         (v[0] + v[2]) + (v[1] + v[3])
+    }
+
+    type Dots = [f32; 8];
+
+    #[inline(always)]
+    unsafe fn no_dots() -> [f32; 8] {
+        [0.0; 8]
+    }
+    #[inline(always)]
+    unsafe fn add_dots<const SIGNED: bool>(
+        mut dots: [f32; 8],
+        codes: *const u8,
+        x: *const i8,
+        scales: [f32; 2],
+    ) -> [f32; 8] {
+        let codes = codes.cast::<[u8; 32]>().read();
+        let x = x.cast::<[i8; 32]>().read();
+        for (i, dot) in dots.iter_mut().enumerate() {
+            let mut sum = 0;
+            for j in 4 * i..4 * i + 4 {
+                let code = match SIGNED {
+                    true => i32::from(codes[j] as i8),
+                    false => i32::from(codes[j]),
+                };
+                sum += code * i32::from(x[j]);
+            }
+            *dot += scales[i / 4] * sum as f32;
+        }
+        dots
+    }
+    #[inline(always)]
+    unsafe fn subtract_products(dots: [f32; 8], a: *const f32, b: *const f32) -> [f32; 8] {
+        core::array::from_fn(|i| dots[i] - *a.add(i) * *b.add(i))
+    }
+    #[inline(always)]
+    unsafe fn sum_dots(dots: [f32; 8]) -> f32 {
+        dots.iter().sum()
+    }
+    #[inline(always)]
+    unsafe fn widen_half(bits: u16) -> f32 {
+        half::f16::from_bits(bits).to_f32()
     }
 }

@@ -8,9 +8,9 @@ use super::stored::Stored;
 use super::view::Shared;
 
 /// Elements of the weight below which waking other threads costs more than it gains.
-const PARALLEL_ELEMENTS: usize = 1 << 16;
+pub(super) const PARALLEL_ELEMENTS: usize = 1 << 16;
 /// Elements of the weight that a thread streams at a time.
-const STREAM_ELEMENTS: usize = 1 << 15;
+pub(super) const STREAM_ELEMENTS: usize = 1 << 15;
 /// How far ahead of its use a streamed weight is asked for.
 const PREFETCH_BYTES: usize = 2048;
 

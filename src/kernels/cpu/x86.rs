@@ -109,6 +109,35 @@ impl Simd for Avx512 {
         let halves = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
         Avx2::sum(halves)
     }
+
+    // Half the width: what is streamed waits for memory.
+    type Dots = __m256;
+
+    #[inline(always)]
+    unsafe fn no_dots() -> __m256 {
+        Avx2::no_dots()
+    }
+    #[inline(always)]
+    unsafe fn add_dots<const SIGNED: bool>(
+        dots: __m256,
+        codes: *const u8,
+        x: *const i8,
+        scales: [f32; 2],
+    ) -> __m256 {
+        Avx2::add_dots::<SIGNED>(dots, codes, x, scales)
+    }
+    #[inline(always)]
+    unsafe fn subtract_products(dots: __m256, a: *const f32, b: *const f32) -> __m256 {
+        Avx2::subtract_products(dots, a, b)
+    }
+    #[inline(always)]
+    unsafe fn sum_dots(dots: __m256) -> f32 {
+        Avx2::sum_dots(dots)
+    }
+    #[inline(always)]
+    unsafe fn widen_half(bits: u16) -> f32 {
+        Avx2::widen_half(bits)
+    }
     #[inline(always)]
     unsafe fn transpose<E: Elem>(
         src: *const E,
@@ -253,6 +282,43 @@ impl Simd for Avx2 {
         let pairs = _mm_add_ps(halves, _mm_movehl_ps(halves, halves));
         let total = _mm_add_ss(pairs, _mm_movehdup_ps(pairs));
         _mm_cvtss_f32(total)
+    }
+
+    type Dots = __m256;
+
+    #[inline(always)]
+    unsafe fn no_dots() -> __m256 {
+        _mm256_setzero_ps()
+    }
+    #[inline(always)]
+    unsafe fn add_dots<const SIGNED: bool>(
+        dots: __m256,
+        codes: *const u8,
+        x: *const i8,
+        scales: [f32; 2],
+    ) -> __m256 {
+        let codes = _mm256_loadu_si256(codes.cast());
+        let x = _mm256_loadu_si256(x.cast());
+        // The first factor is unsigned; pairs are at most 2 x 128 x 127, below what saturates.
+        let pairs = match SIGNED {
+            true => _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes)),
+            false => _mm256_maddubs_epi16(codes, x),
+        };
+        let fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+        let scales = _mm256_set_m128(_mm_set1_ps(scales[1]), _mm_set1_ps(scales[0]));
+        _mm256_fmadd_ps(scales, _mm256_cvtepi32_ps(fours), dots)
+    }
+    #[inline(always)]
+    unsafe fn subtract_products(dots: __m256, a: *const f32, b: *const f32) -> __m256 {
+        _mm256_fnmadd_ps(_mm256_loadu_ps(a), _mm256_loadu_ps(b), dots)
+    }
+    #[inline(always)]
+    unsafe fn sum_dots(dots: __m256) -> f32 {
+        Self::sum(dots)
+    }
+    #[inline(always)]
+    unsafe fn widen_half(bits: u16) -> f32 {
+        _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits))))
     }
     #[inline(always)]
     unsafe fn transpose<E: Elem>(

@@ -1,0 +1,648 @@
+//! Linear layers on quantised weights, whose blocks are read where they lie: for few rows of `x` as dot products of
+//! codes with `x` in eight bits, for more [packed](super::packed) into panels of f32.
+
+use core::marker::PhantomData;
+use core::mem::MaybeUninit;
+
+use burn::tensor::DType;
+use burn_flex::{FlexTensor, Layout};
+use rayon::prelude::*;
+
+use super::linear::STREAM_ROWS;
+use super::packed::{Panels, multiply};
+use super::scratch::{LINE, Scratch};
+use super::simd::{Elem, Job, Level, Simd, by_dtype};
+use super::stream::{PARALLEL_ELEMENTS, STREAM_ELEMENTS};
+use super::view::{Output, Shared, contiguous, to_f32};
+use crate::kernels::quantized::{BlockFormat, Blocks, CHUNK, ForBlocks, GROUPS, Unpacked};
+
+/// Elements of `x` that share a scale in eight bits.
+const X_GROUP: usize = 32;
+/// Groups of `x` in a chunk.
+const X_GROUPS: usize = CHUNK / X_GROUP;
+/// The largest code of `x`.
+const X_CODES: f32 = 127.0;
+/// Lanes of the widest panel.
+const WIDEST: usize = 48;
+
+/// A quantised weight's rows.
+struct Stored<F> {
+    ptr: *const u8,
+    /// Bytes of a row.
+    row: usize,
+    d_input: usize,
+    d_output: usize,
+    format: PhantomData<F>,
+}
+
+impl<F> Clone for Stored<F> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<F> Copy for Stored<F> {}
+
+// SAFETY: only read through, and the tensor it borrows is shared memory.
+unsafe impl<F> Send for Stored<F> {}
+unsafe impl<F> Sync for Stored<F> {}
+
+impl<F: Blocks> Stored<F> {
+    /// Elements of the chunk that begins at `element`, and where in a row its blocks are.
+    #[inline(always)]
+    fn chunk(&self, element: usize) -> (usize, usize) {
+        let len = CHUNK.min(self.d_input - element);
+        (len, element / F::LEN * F::BYTES)
+    }
+}
+
+/// [`quantized_linear`](crate::kernels::quantized_linear()) on Flex.
+pub(super) fn linear(
+    x: FlexTensor,
+    blocks: FlexTensor,
+    bias: Option<FlexTensor>,
+    format: BlockFormat,
+    level: Level,
+) -> FlexTensor {
+    let (blocks, bias) = (contiguous_bytes(blocks), bias.map(|bias| to_f32(&bias)));
+    by_dtype!(
+        x.dtype(),
+        linear_as(x, &blocks, bias.as_deref(), format, level)
+    )
+}
+
+/// A tensor of bytes in row-major order.
+fn contiguous_bytes(tensor: FlexTensor) -> FlexTensor {
+    match tensor.is_contiguous() {
+        true => tensor,
+        false => tensor.to_contiguous(),
+    }
+}
+
+/// The bytes of a contiguous tensor.
+fn bytes(tensor: &FlexTensor) -> &[u8] {
+    let layout = tensor.layout();
+    let start = layout.start_offset();
+    let storage: &[u8] = tensor.storage();
+    &storage[start..start + layout.num_elements()]
+}
+
+fn linear_as<X: Elem>(
+    x: FlexTensor,
+    blocks: &FlexTensor,
+    bias: Option<&[f32]>,
+    format: BlockFormat,
+    level: Level,
+) -> FlexTensor {
+    let x = contiguous(x);
+    let mut shape = x.layout().shape().clone();
+    let rank = shape.num_dims();
+    let d_input = shape[rank - 1];
+    let [d_output, row] = blocks.layout().shape().dims();
+    let rows: usize = shape.iter().take(rank - 1).product();
+    shape[rank - 1] = d_output;
+    let start = x.layout().start_offset();
+    let storage: &[X] = x.storage();
+    let mut out = Output::<X>::new(rows * d_output);
+    if rows * d_output > 0 {
+        format.run(Product {
+            x: &storage[start..start + rows * d_input],
+            rows,
+            blocks: bytes(blocks),
+            row,
+            d_input,
+            bias,
+            out: out.ptr(),
+            level,
+        });
+    }
+    // SAFETY: every element was written.
+    unsafe { out.finish(Layout::contiguous(shape)) }
+}
+
+struct Product<'a, X> {
+    x: &'a [X],
+    rows: usize,
+    blocks: &'a [u8],
+    row: usize,
+    d_input: usize,
+    bias: Option<&'a [f32]>,
+    out: Shared<X>,
+    level: Level,
+}
+
+impl<X: Elem> ForBlocks for Product<'_, X> {
+    type Output = ();
+
+    fn run<F: Blocks>(self) {
+        let d_output = self.blocks.len().checked_div(self.row).unwrap_or(0);
+        let weight = Stored::<F> {
+            ptr: self.blocks.as_ptr(),
+            row: self.row,
+            d_input: self.d_input,
+            d_output,
+            format: PhantomData,
+        };
+        if self.rows <= STREAM_ROWS {
+            stream(self.x, self.rows, weight, self.bias, self.out, self.level);
+        } else {
+            multiply(self.x, self.rows, weight, self.bias, self.out, self.level);
+        }
+    }
+}
+
+impl<F: Blocks> Panels for Stored<F> {
+    fn shape(&self) -> [usize; 2] {
+        [self.d_input, self.d_output]
+    }
+
+    #[inline(always)]
+    unsafe fn pack<S: Simd>(self, column: usize, dst: *mut f32) {
+        let width = S::PANEL * S::LANES;
+        let columns = width.min(self.d_output - column);
+        let mut unpacked = Unpacked::new();
+        let mut wide = MaybeUninit::<[[f32; CHUNK]; WIDEST]>::uninit();
+        let wide = wide.as_mut_ptr().cast::<[f32; CHUNK]>();
+        for lane in columns..width {
+            wide.add(lane).write([0.0; CHUNK]);
+        }
+        let mut element = 0;
+        while element < self.d_input {
+            let (len, at) = self.chunk(element);
+            for lane in 0..columns {
+                let row = self.ptr.add((column + lane) * self.row + at);
+                unpacked.fill::<F>(row, len, |bits| S::widen_half(bits));
+                let row = wide.add(lane).cast::<f32>();
+                // The lanes of blocks are a multiple of any vector's.
+                unpacked.dequantize::<F>(core::slice::from_raw_parts_mut(row, len));
+            }
+            for vector in 0..S::PANEL {
+                let src = wide.add(vector * S::LANES).cast::<f32>();
+                let dst = dst.add(element * width + vector * S::LANES);
+                for i in (0..len).step_by(S::LANES) {
+                    S::transpose::<f32>(src.add(i), CHUNK, dst.add(i * width), width);
+                }
+            }
+            element += len;
+        }
+    }
+}
+
+/// Rows of `x` in eight bits.
+#[derive(Clone, Copy)]
+struct Rounded {
+    /// `[rows, d_input]` in whole chunks.
+    codes: Shared<i8>,
+    /// Of every group, `[rows, groups]` in whole chunks.
+    scales: Shared<f32>,
+    /// The sum of every 16 or 32 elements, as the weight is grouped.
+    sums: Shared<f32>,
+    /// Elements of a row, a multiple of a chunk.
+    width: usize,
+}
+
+/// Writes rows of `x`, each in codes with a scale for 32 elements.
+struct Round<'a, X, F> {
+    x: &'a [X],
+    d_input: usize,
+    to: Rounded,
+    format: PhantomData<F>,
+}
+
+impl<X: Elem, F: Blocks> Job for Round<'_, X, F> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let width = self.to.width;
+        for (row, x) in self.x.chunks_exact(self.d_input).enumerate() {
+            for group in 0..width / X_GROUP {
+                let mut values = [0f32; X_GROUP];
+                let from = (group * X_GROUP).min(self.d_input);
+                let to = (from + X_GROUP).min(self.d_input);
+                for (value, x) in values.iter_mut().zip(&x[from..to]) {
+                    *value = x.widen();
+                }
+                let mut largest = [0f32; 8];
+                // 0, and NaN where an element is infinite or NaN.
+                let mut nothing = [0f32; 8];
+                for part in values.as_chunks::<8>().0 {
+                    for lane in 0..8 {
+                        let value = part[lane].abs();
+                        nothing[lane] += value * 0.0;
+                        largest[lane] = match value > largest[lane] {
+                            true => value,
+                            false => largest[lane],
+                        };
+                    }
+                }
+                let largest = largest.iter().fold(0f32, |a, &b| a.max(b));
+                let scale = largest / X_CODES;
+                let factor = match scale > 0.0 && scale.recip() < f32::INFINITY {
+                    true => scale.recip(),
+                    false => 0.0,
+                };
+                // Adding 1.5 * 2^23 leaves a whole number in the lowest bits.
+                const WHOLE: f32 = 12_582_912.0;
+                let mut codes = [0i8; X_GROUP];
+                for (code, value) in codes.iter_mut().zip(values) {
+                    *code = (value * factor + WHOLE).to_bits() as i8;
+                }
+                self.to
+                    .codes
+                    .at(row * width + group * X_GROUP)
+                    .cast::<[i8; X_GROUP]>()
+                    .write(codes);
+                let scale = scale + nothing.iter().sum::<f32>();
+                self.to
+                    .scales
+                    .at(row * (width / X_GROUP) + group)
+                    .write(scale);
+                for (part, codes) in codes.chunks_exact(F::GROUP).enumerate() {
+                    let sum = (codes.iter()).fold(0i32, |sum, &code| sum.wrapping_add(code.into()));
+                    let at = row * (width / F::GROUP) + group * (X_GROUP / F::GROUP) + part;
+                    self.to.sums.at(at).write(scale * sum as f32);
+                }
+            }
+        }
+    }
+}
+
+/// `x weight + bias` for at most 8 `rows`.
+fn stream<X: Elem, F: Blocks>(
+    x: &[X],
+    rows: usize,
+    weight: Stored<F>,
+    bias: Option<&[f32]>,
+    out: Shared<X>,
+    level: Level,
+) {
+    let (d_input, d_output) = (weight.d_input, weight.d_output);
+    let width = d_input.next_multiple_of(CHUNK);
+    let scratch = Scratch::new([
+        rows * width / size_of::<f32>(),
+        rows * (width / X_GROUP),
+        rows * (width / F::GROUP),
+        rows * d_output,
+    ]);
+    let [codes, scales, sums, products] = scratch.areas;
+    let rounded = Rounded {
+        codes: Shared(codes.cast()),
+        scales: Shared(scales),
+        sums: Shared(sums),
+        width,
+    };
+    level.run(Round::<X, F> {
+        x,
+        d_input,
+        to: rounded,
+        format: PhantomData,
+    });
+    let products = Shared(products);
+    let chunk = (STREAM_ELEMENTS / d_input.max(1)).max(1);
+    let run = |index: usize| {
+        let from = index * chunk;
+        level.run(Stream {
+            x: rounded,
+            rows,
+            weight,
+            out: products,
+            from,
+            to: d_output.min(from + chunk),
+        });
+    };
+    let chunks = d_output.div_ceil(chunk);
+    if chunks == 1 || d_input.saturating_mul(d_output) < PARALLEL_ELEMENTS {
+        (0..chunks).for_each(run);
+    } else {
+        (0..chunks).into_par_iter().for_each(run);
+    }
+    for row in 0..rows {
+        for column in 0..d_output {
+            let i = row * d_output + column;
+            let bias = bias.map_or(0.0, |bias| bias[column]);
+            // SAFETY: the area has `rows * d_output` elements, all written, and so has the output.
+            unsafe { out.at(i).write(X::narrow(*products.at(i) + bias)) };
+        }
+    }
+}
+
+/// Rows of the weight against all rows of `x`.
+struct Stream<F> {
+    x: Rounded,
+    rows: usize,
+    weight: Stored<F>,
+    /// `[rows, d_output]`.
+    out: Shared<f32>,
+    from: usize,
+    to: usize,
+}
+
+impl<F: Blocks> Job for Stream<F> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        match self.rows {
+            1 => self.all::<S, 1>(),
+            2 => self.all::<S, 2>(),
+            3 | 4 => self.all::<S, 4>(),
+            _ => self.all::<S, 8>(),
+        }
+    }
+}
+
+impl<F: Blocks> Stream<F> {
+    #[inline(always)]
+    unsafe fn all<S: Simd, const M: usize>(&self) {
+        let mut unpacked = Unpacked::new();
+        for column in self.from..self.to {
+            let mut dots = [S::no_dots(); M];
+            let row = self.weight.ptr.add(column * self.weight.row);
+            let mut element = 0;
+            while element < self.weight.d_input {
+                let (len, at) = self.weight.chunk(element);
+                unpacked.fill::<F>(row.add(at), len, |bits| S::widen_half(bits));
+                self.add_chunk::<S, M>(&unpacked, element, len, &mut dots);
+                element += len;
+            }
+            for (m, dots) in dots.into_iter().enumerate().take(self.rows) {
+                let at = m * self.weight.d_output + column;
+                self.out.at(at).write(S::sum_dots(dots));
+            }
+        }
+    }
+
+    /// The chunk of `len` elements at `element`.
+    #[inline(always)]
+    unsafe fn add_chunk<S: Simd, const M: usize>(
+        &self,
+        unpacked: &Unpacked,
+        element: usize,
+        len: usize,
+        dots: &mut [S::Dots; M],
+    ) {
+        let Rounded {
+            codes,
+            scales,
+            sums,
+            width,
+        } = self.x;
+        let groups = CHUNK / F::GROUP;
+        // What is subtracted for every unit of the sum of a group of `x`; 0 beyond the end.
+        let mut lowered = [0f32; GROUPS];
+        let shifted = F::MINIMUMS || F::OFFSET > 0;
+        if shifted {
+            for (group, lowered) in lowered.iter_mut().enumerate().take(len / F::GROUP) {
+                *lowered = match F::MINIMUMS {
+                    true => unpacked.minimums[group],
+                    false => unpacked.scales[group] * f32::from(F::OFFSET),
+                };
+            }
+        }
+        for (m, dots) in dots.iter_mut().enumerate().take(self.rows) {
+            let codes = codes.at(m * width + element);
+            let scales = scales.at(m * (width / X_GROUP) + element / X_GROUP);
+            let scales = scales.cast::<[f32; X_GROUPS]>().read();
+            for i in 0..len / X_GROUP {
+                let both = match F::GROUP {
+                    X_GROUP => [unpacked.scales[i] * scales[i]; 2],
+                    _ => [0, 1].map(|half| unpacked.scales[2 * i + half] * scales[i]),
+                };
+                let (of_weight, of_x) = (
+                    unpacked.codes.as_ptr().add(i * X_GROUP),
+                    codes.add(i * X_GROUP),
+                );
+                *dots = match F::SIGNED {
+                    true => S::add_dots::<true>(*dots, of_weight, of_x, both),
+                    false => S::add_dots::<false>(*dots, of_weight, of_x, both),
+                };
+            }
+            if shifted {
+                let sums = sums.at(m * (width / F::GROUP) + element / F::GROUP);
+                for part in (0..groups).step_by(8) {
+                    let (a, b) = (lowered.as_ptr().add(part), sums.add(part));
+                    *dots = S::subtract_products(*dots, a, b);
+                }
+            }
+        }
+    }
+}
+
+/// [`quantized_rows`](crate::kernels::quantized_rows()) on Flex: rows of a quantised matrix, in `dtype`.
+pub(super) fn rows(
+    blocks: FlexTensor,
+    ids: &[usize],
+    format: BlockFormat,
+    dtype: DType,
+) -> FlexTensor {
+    let blocks = contiguous_bytes(blocks);
+    by_dtype!(dtype, rows_as(&blocks, ids, format))
+}
+
+fn rows_as<E: Elem>(blocks: &FlexTensor, ids: &[usize], format: BlockFormat) -> FlexTensor {
+    let [_, row] = blocks.layout().shape().dims();
+    let width = format.row_elements(row).unwrap_or(0);
+    let bytes = bytes(blocks);
+    let mut out = Output::<E>::new(ids.len() * width);
+    let mut wide = vec![0f32; width];
+    for (i, &id) in ids.iter().enumerate() {
+        format.dequantize(&bytes[id * row..][..row], &mut wide);
+        for (j, &value) in wide.iter().enumerate() {
+            // SAFETY: the output has a row of `width` for each id.
+            unsafe { out.ptr().at(i * width + j).write(E::narrow(value)) };
+        }
+    }
+    // SAFETY: every element was written.
+    unsafe { out.finish(super::view::row_major([ids.len(), width])) }
+}
+
+/// [`dequantize`](crate::kernels::dequantize()) on Flex.
+pub(super) fn dequantize(blocks: FlexTensor, format: BlockFormat, dtype: DType) -> FlexTensor {
+    let blocks = contiguous_bytes(blocks);
+    by_dtype!(dtype, dequantize_as(&blocks, format))
+}
+
+fn dequantize_as<E: Elem>(blocks: &FlexTensor, format: BlockFormat) -> FlexTensor {
+    let [rows, row] = blocks.layout().shape().dims();
+    let width = format.row_elements(row).unwrap_or(0);
+    let bytes = bytes(blocks);
+    let mut out = Output::<E>::new(rows * width);
+    let to = out.ptr();
+    (0..rows)
+        .into_par_iter()
+        .for_each_init(Vec::new, |wide, id| {
+            wide.resize(width, 0.0);
+            format.dequantize(&bytes[id * row..][..row], wide);
+            for (j, &value) in wide.iter().enumerate() {
+                // SAFETY: the output has a row of `width` for each row of blocks.
+                unsafe { to.at(id * width + j).write(E::narrow(value)) };
+            }
+        });
+    // SAFETY: every element was written.
+    unsafe { out.finish(super::view::row_major([rows, width])) }
+}
+
+const _: () = assert!(
+    WIDEST >= 3 * LINE,
+    "the widest panel has three vectors of a line"
+);
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Int, Tensor, TensorData};
+    use burn_flex::Flex;
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+
+    /// Rows of blocks with any codes, scales of groups at the ends of their ranges among them, and finite scales of
+    /// blocks.
+    fn random_blocks(format: BlockFormat, rows: usize, width: usize, rng: &mut StdRng) -> Vec<u8> {
+        struct Fill<'a>(&'a mut [u8], &'a mut StdRng);
+        impl ForBlocks for Fill<'_> {
+            type Output = ();
+            fn run<F: Blocks>(self) {
+                let Fill(bytes, rng) = self;
+                for (i, block) in bytes.chunks_exact_mut(F::BYTES).enumerate() {
+                    match i % 4 {
+                        0 => block.fill(0xff),
+                        1 => block.fill(0x80),
+                        _ => rng.fill(&mut *block),
+                    }
+                    let mut scale = || rng.random_range(-1f32..1.0);
+                    for &at in F::HALVES {
+                        block[at..at + 2]
+                            .copy_from_slice(&half::f16::from_f32(scale()).to_le_bytes());
+                    }
+                    if F::HALVES.is_empty() {
+                        block[..4].copy_from_slice(&scale().to_le_bytes());
+                    }
+                }
+            }
+        }
+        let mut bytes = vec![0; rows * format.row_bytes(width).unwrap()];
+        format.run(Fill(&mut bytes, rng));
+        assert_eq!(format.first_not_finite(&bytes), None);
+        bytes
+    }
+
+    fn flex<const D: usize>(values: &[f32], shape: [usize; D]) -> FlexTensor {
+        let data = TensorData::new(values.to_vec(), shape);
+        let tensor = Tensor::<D>::from_data(data, &Device::flex());
+        tensor.try_into_primitive::<Flex>().unwrap()
+    }
+
+    /// Against float64, for every format, instruction set and kernel. Up to 8 rows `x` is in whole numbers of which
+    /// one in each group of 32 is 127, so that eight bits hold it exactly.
+    #[test]
+    fn every_format_equals_float64() {
+        let rng = &mut StdRng::seed_from_u64(7);
+        for &format in BlockFormat::ALL {
+            let width = match format.block_len() {
+                32 => 256 + 96,
+                len => 2 * len,
+            };
+            let columns = 53;
+            let bytes = random_blocks(format, columns, width, rng);
+            let mut weight = vec![0f32; columns * width];
+            format.dequantize(&bytes, &mut weight);
+            let row = bytes.len() / columns;
+            let data = TensorData::new(bytes, [columns, row]);
+            let blocks = Tensor::<2, Int>::from_data(data, (&Device::flex(), DType::U8));
+            let blocks: FlexTensor = blocks.try_into_primitive::<Flex>().unwrap();
+            let bias: Vec<f32> = (0..columns).map(|i| i as f32 / 8.0).collect();
+            for rows in [1, 2, 3, 7, 8, 9, 30] {
+                let mut x: Vec<f32> = (0..rows * width)
+                    .map(|_| rng.random_range(-127i32..=127) as f32)
+                    .collect();
+                x.iter_mut().step_by(X_GROUP).for_each(|x| *x = 127.0);
+                for level in Level::available() {
+                    let bias_given = flex(&bias, [columns]);
+                    let x_given = flex(&x, [rows, width]);
+                    let out = linear(x_given, blocks.clone(), Some(bias_given), format, level);
+                    let out: &[f32] = out.storage();
+                    for (i, &found) in out.iter().enumerate() {
+                        let (x, weight) =
+                            (&x[i / columns * width..], &weight[i % columns * width..]);
+                        let products = || {
+                            (x.iter().zip(weight).take(width))
+                                .map(|(&x, &w)| f64::from(x) * f64::from(w))
+                        };
+                        let expected = products().sum::<f64>() + f64::from(bias[i % columns]);
+                        let size = products().map(f64::abs).sum::<f64>() + 1.0;
+                        let error = (f64::from(found) - expected).abs() / size;
+                        assert!(
+                            error < 2e-6,
+                            "{format}, {rows} rows, {level:?}, {i}: {found}, not {expected}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_stays_none() {
+        let format = BlockFormat::Q8_0;
+        let rng = &mut StdRng::seed_from_u64(8);
+        let bytes = random_blocks(format, 4, 64, rng);
+        let data = TensorData::new(bytes, [4, format.row_bytes(64).unwrap()]);
+        let blocks = Tensor::<2, Int>::from_data(data, (&Device::flex(), DType::U8));
+        let blocks: FlexTensor = blocks.try_into_primitive::<Flex>().unwrap();
+        for level in Level::available() {
+            for odd in [f32::NAN, f32::INFINITY] {
+                let mut x = vec![1f32; 64];
+                x[40] = odd;
+                let out = linear(flex(&x, [1, 64]), blocks.clone(), None, format, level);
+                let out: &[f32] = out.storage();
+                assert!(
+                    out.iter().all(|x| !x.is_finite()),
+                    "{level:?} {odd}: {out:?}"
+                );
+            }
+            for tiny in [0.0, 1e-44, f32::MIN_POSITIVE] {
+                let out = linear(
+                    flex(&[tiny; 64], [1, 64]),
+                    blocks.clone(),
+                    None,
+                    format,
+                    level,
+                );
+                let out: &[f32] = out.storage();
+                assert!(
+                    out.iter().all(|x| x.abs() < 1e-30),
+                    "{level:?} {tiny}: {out:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn rows_are_looked_up_and_dequantised() {
+        let rng = &mut StdRng::seed_from_u64(9);
+        for &format in BlockFormat::ALL {
+            let bytes = random_blocks(format, 6, 256, rng);
+            let mut weight = vec![0f32; 6 * 256];
+            format.dequantize(&bytes, &mut weight);
+            let data = TensorData::new(bytes, [6, format.row_bytes(256).unwrap()]);
+            let blocks = Tensor::<2, Int>::from_data(data, (&Device::flex(), DType::U8));
+            // A view: rows 1 to 4.
+            let view = blocks.slice([1..5, 0..format.row_bytes(256).unwrap()]);
+            let view: FlexTensor = view.try_into_primitive::<Flex>().unwrap();
+            let found = rows(view.clone(), &[3, 0], format, DType::F32);
+            assert_eq!(
+                found.storage::<f32>()[..256],
+                weight[4 * 256..5 * 256],
+                "{format}"
+            );
+            assert_eq!(
+                found.storage::<f32>()[256..],
+                weight[256..2 * 256],
+                "{format}"
+            );
+            let all = dequantize(view, format, DType::F32);
+            assert_eq!(all.storage::<f32>(), &weight[256..5 * 256], "{format}");
+        }
+    }
+}

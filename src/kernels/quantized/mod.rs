@@ -1,0 +1,291 @@
+//! Quantised weights: blocks of codes with their scales, and what they stand for.
+//!
+//! A weight `[d_output, d_input]` is a tensor of bytes `[d_output, row_bytes]`: of every row its blocks, one behind
+//! the other, as they lie in a GGUF file. Each format is a type that implements [`Blocks`], in a file of its kind.
+
+mod iq4;
+mod k;
+mod small;
+
+use std::fmt;
+
+use half::f16;
+
+/// Elements that kernels unpack at a time: one block of the large formats, eight of the small ones.
+pub(crate) const CHUNK: usize = 256;
+
+/// Groups of a chunk at most: a scale for every 16 elements.
+pub(crate) const GROUPS: usize = CHUNK / 16;
+
+/// A block format: how `LEN` elements lie in `BYTES` bytes.
+///
+/// An element is `scale * (code - OFFSET) - minimum`, in f32 and rounded after each operation, with a scale (and,
+/// where there are any, a minimum) for `GROUP` elements.
+pub(crate) trait Blocks: Copy + Send + Sync + 'static {
+    /// Elements of a block: 32 or 256.
+    const LEN: usize;
+    /// Bytes of a block.
+    const BYTES: usize;
+    /// Elements that share a scale: 16 or 32.
+    const GROUP: usize = 32;
+    /// Whether groups have minimums.
+    const MINIMUMS: bool = false;
+    /// Whether codes are `i8`; otherwise they are below 64.
+    const SIGNED: bool = false;
+    /// What is taken off each code.
+    const OFFSET: u8 = 0;
+
+    /// Where in a block its f16 are.
+    const HALVES: &'static [usize];
+
+    /// Whether the scales of a block are finite.
+    fn is_finite(block: &[u8]) -> bool {
+        let finite = |&at: &usize| f16::from_le_bytes([block[at], block[at + 1]]).is_finite();
+        Self::HALVES.iter().all(finite)
+    }
+
+    /// Writes the codes of a block, in the order of its elements, the scales of its groups and, where the format
+    /// has them, the minimums. `half` widens an f16.
+    ///
+    /// # Safety
+    ///
+    /// `block` has `BYTES` bytes, `codes` takes `LEN`, `scales` and `minimums` one value for every `GROUP` of them.
+    unsafe fn unpack(
+        block: *const u8,
+        half: impl Fn(u16) -> f32 + Copy,
+        codes: *mut u8,
+        scales: *mut f32,
+        minimums: *mut f32,
+    );
+}
+
+/// Up to a chunk of unpacked elements.
+pub(crate) struct Unpacked {
+    pub codes: [u8; CHUNK],
+    pub scales: [f32; GROUPS],
+    pub minimums: [f32; GROUPS],
+}
+
+impl Unpacked {
+    pub(crate) fn new() -> Self {
+        Self {
+            codes: [0; CHUNK],
+            scales: [0.0; GROUPS],
+            minimums: [0.0; GROUPS],
+        }
+    }
+
+    /// Unpacks the blocks of `len` elements, at most a chunk. What is beyond them is left as it was.
+    ///
+    /// # Safety
+    ///
+    /// `blocks` has whole blocks of `len` elements.
+    #[inline(always)]
+    pub(crate) unsafe fn fill<F: Blocks>(
+        &mut self,
+        blocks: *const u8,
+        len: usize,
+        half: impl Fn(u16) -> f32 + Copy,
+    ) {
+        let groups = F::LEN / F::GROUP;
+        for i in 0..len / F::LEN {
+            // SAFETY: `len` is at most a chunk, and the caller has its blocks.
+            unsafe {
+                F::unpack(
+                    blocks.add(i * F::BYTES),
+                    half,
+                    self.codes.as_mut_ptr().add(i * F::LEN),
+                    self.scales.as_mut_ptr().add(i * groups),
+                    self.minimums.as_mut_ptr().add(i * groups),
+                );
+            }
+        }
+    }
+
+    /// The first elements.
+    #[inline(always)]
+    pub(crate) fn dequantize<F: Blocks>(&self, out: &mut [f32]) {
+        for (group, out) in out.chunks_mut(F::GROUP).enumerate() {
+            let codes = &self.codes[group * F::GROUP..][..out.len()];
+            for (out, &code) in out.iter_mut().zip(codes) {
+                let code = match F::SIGNED {
+                    true => i32::from(code as i8),
+                    false => i32::from(code) - i32::from(F::OFFSET),
+                };
+                let scaled = self.scales[group] * code as f32;
+                *out = match F::MINIMUMS {
+                    true => scaled - self.minimums[group],
+                    false => scaled,
+                };
+            }
+        }
+    }
+}
+
+/// Work on a format that is known when compiling.
+pub(crate) trait ForBlocks {
+    type Output;
+    fn run<F: Blocks>(self) -> Self::Output;
+}
+
+macro_rules! formats {
+    ($($variant:ident: $blocks:ty, $name:literal;)*) => {
+        /// How the elements of a quantised weight lie in blocks; the formats are ggml's.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum BlockFormat {
+            $(#[doc = $name] $variant,)*
+        }
+
+        impl BlockFormat {
+            /// All formats.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// ggml's name, such as `Q4_K`.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+
+            /// Runs work with the type of the format.
+            pub(crate) fn run<W: ForBlocks>(self, work: W) -> W::Output {
+                match self {
+                    $(Self::$variant => work.run::<$blocks>(),)*
+                }
+            }
+        }
+    };
+}
+
+formats! {
+    Q4_0: small::Q4<false>, "Q4_0";
+    Q4_1: small::Q4<true>, "Q4_1";
+    Q5_0: small::Q5<false>, "Q5_0";
+    Q5_1: small::Q5<true>, "Q5_1";
+    Q8_0: small::Q8, "Q8_0";
+    Q2K: k::Q2K, "Q2_K";
+    Q3K: k::Q3K, "Q3_K";
+    Q4K: k::Q4K, "Q4_K";
+    Q5K: k::Q5K, "Q5_K";
+    Q6K: k::Q6K, "Q6_K";
+    Q8K: k::Q8K, "Q8_K";
+    Iq4Nl: iq4::Nl, "IQ4_NL";
+    Iq4Xs: iq4::Xs, "IQ4_XS";
+}
+
+impl fmt::Display for BlockFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl BlockFormat {
+    /// Elements of a block.
+    pub fn block_len(self) -> usize {
+        self.run(Size).0
+    }
+
+    /// Bytes of a block.
+    pub fn block_bytes(self) -> usize {
+        self.run(Size).1
+    }
+
+    /// Bytes of a row of `d_input` elements; none where that is no whole number of blocks.
+    pub fn row_bytes(self, d_input: usize) -> Option<usize> {
+        let (len, bytes) = self.run(Size);
+        match d_input.is_multiple_of(len) {
+            true => (d_input / len).checked_mul(bytes),
+            false => None,
+        }
+    }
+
+    /// Elements of a row of `row_bytes`; none where those are no whole number of blocks.
+    pub fn row_elements(self, row_bytes: usize) -> Option<usize> {
+        let (len, bytes) = self.run(Size);
+        match row_bytes.is_multiple_of(bytes) {
+            true => (row_bytes / bytes).checked_mul(len),
+            false => None,
+        }
+    }
+
+    /// The first of whole blocks with a scale that is infinite or no number.
+    pub fn first_not_finite(self, blocks: &[u8]) -> Option<usize> {
+        self.run(NotFinite(blocks))
+    }
+
+    /// The elements of whole blocks, in f32, bit for bit as gguf-py and llama.cpp compute them. Elements of `out`
+    /// beyond the blocks are left as they are, and so are blocks beyond `out`.
+    pub fn dequantize(self, blocks: &[u8], out: &mut [f32]) {
+        self.run(Dequantize { blocks, out });
+    }
+}
+
+struct Size;
+
+impl ForBlocks for Size {
+    type Output = (usize, usize);
+
+    fn run<F: Blocks>(self) -> (usize, usize) {
+        (F::LEN, F::BYTES)
+    }
+}
+
+struct NotFinite<'a>(&'a [u8]);
+
+impl ForBlocks for NotFinite<'_> {
+    type Output = Option<usize>;
+
+    fn run<F: Blocks>(self) -> Option<usize> {
+        let mut blocks = self.0.chunks_exact(F::BYTES);
+        blocks.position(|block| !F::is_finite(block))
+    }
+}
+
+struct Dequantize<'a> {
+    blocks: &'a [u8],
+    out: &'a mut [f32],
+}
+
+impl ForBlocks for Dequantize<'_> {
+    type Output = ();
+
+    fn run<F: Blocks>(self) {
+        let mut unpacked = Unpacked::new();
+        let blocks = self.blocks.chunks_exact(F::BYTES);
+        for (block, out) in blocks.zip(self.out.chunks_exact_mut(F::LEN)) {
+            // SAFETY: the block is whole.
+            unsafe {
+                unpacked.fill::<F>(block.as_ptr(), F::LEN, |bits| f16::from_bits(bits).to_f32())
+            };
+            unpacked.dequantize::<F>(out);
+        }
+    }
+}
+
+/// The f16 at `p`.
+///
+/// # Safety
+///
+/// `p` has two bytes.
+#[inline(always)]
+unsafe fn half_at(p: *const u8, half: impl Fn(u16) -> f32) -> f32 {
+    // SAFETY: as the caller's.
+    half(u16::from_le_bytes(unsafe { p.cast::<[u8; 2]>().read() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_whole_blocks() {
+        for &format in BlockFormat::ALL {
+            let (len, bytes) = (format.block_len(), format.block_bytes());
+            assert_eq!(format.row_bytes(3 * len), Some(3 * bytes), "{format}");
+            assert_eq!(format.row_bytes(3 * len + 1), None, "{format}");
+            assert_eq!(format.row_elements(3 * bytes), Some(3 * len), "{format}");
+            assert_eq!(format.row_elements(3 * bytes - 1), None, "{format}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! ggml's blocks of 32 elements with a scale (`_0`), and with a scale and a minimum (`_1`).
+
+use super::{Blocks, half_at};
+
+/// Four bits an element: the low halves of 16 bytes, then the high halves. With `MINIMUM` the second f16 is added.
+#[derive(Clone, Copy)]
+pub(crate) struct Q4<const MINIMUM: bool>;
+
+/// Five bits an element: four as in [`Q4`], the fifth of all elements in four bytes before them.
+#[derive(Clone, Copy)]
+pub(crate) struct Q5<const MINIMUM: bool>;
+
+/// Eight bits an element.
+#[derive(Clone, Copy)]
+pub(crate) struct Q8;
+
+/// The bytes in front of the codes: the scale, and the minimum where there is one.
+const fn head(minimum: bool) -> usize {
+    if minimum { 4 } else { 2 }
+}
+
+const fn halves(minimum: bool) -> &'static [usize] {
+    if minimum { &[0, 2] } else { &[0] }
+}
+
+/// # Safety
+///
+/// As [`Blocks::unpack`].
+#[inline(always)]
+unsafe fn scale<const MINIMUM: bool>(
+    block: *const u8,
+    half: impl Fn(u16) -> f32 + Copy,
+    scales: *mut f32,
+    minimums: *mut f32,
+) {
+    // SAFETY: as the caller's.
+    unsafe {
+        scales.write(half_at(block, half));
+        if MINIMUM {
+            minimums.write(-half_at(block.add(2), half));
+        }
+    }
+}
+
+impl<const MINIMUM: bool> Blocks for Q4<MINIMUM> {
+    const LEN: usize = 32;
+    const BYTES: usize = head(MINIMUM) + 16;
+    const MINIMUMS: bool = MINIMUM;
+    const OFFSET: u8 = if MINIMUM { 0 } else { 8 };
+    const HALVES: &'static [usize] = halves(MINIMUM);
+
+    #[inline(always)]
+    unsafe fn unpack(
+        block: *const u8,
+        half: impl Fn(u16) -> f32 + Copy,
+        codes: *mut u8,
+        scales: *mut f32,
+        minimums: *mut f32,
+    ) {
+        // SAFETY: as the caller's.
+        unsafe {
+            scale::<MINIMUM>(block, half, scales, minimums);
+            let packed = block.add(head(MINIMUM)).cast::<[u8; 16]>().read();
+            for (i, byte) in packed.into_iter().enumerate() {
+                codes.add(i).write(byte & 15);
+                codes.add(16 + i).write(byte >> 4);
+            }
+        }
+    }
+}
+
+impl<const MINIMUM: bool> Blocks for Q5<MINIMUM> {
+    const LEN: usize = 32;
+    const BYTES: usize = head(MINIMUM) + 4 + 16;
+    const MINIMUMS: bool = MINIMUM;
+    const OFFSET: u8 = if MINIMUM { 0 } else { 16 };
+    const HALVES: &'static [usize] = halves(MINIMUM);
+
+    #[inline(always)]
+    unsafe fn unpack(
+        block: *const u8,
+        half: impl Fn(u16) -> f32 + Copy,
+        codes: *mut u8,
+        scales: *mut f32,
+        minimums: *mut f32,
+    ) {
+        // SAFETY: as the caller's.
+        unsafe {
+            scale::<MINIMUM>(block, half, scales, minimums);
+            let fifth = block.add(head(MINIMUM));
+            let packed = fifth.add(4).cast::<[u8; 16]>().read();
+            let fifth = fifth.cast::<[u8; 4]>().read();
+            for half in 0..2 {
+                for i in 0..16 {
+                    let byte = fifth[2 * half + i / 8];
+                    let bit = u8::from(byte & (1 << (i % 8)) != 0) << 4;
+                    codes
+                        .add(16 * half + i)
+                        .write(packed[i] >> (4 * half) & 15 | bit);
+                }
+            }
+        }
+    }
+}
+
+impl Blocks for Q8 {
+    const LEN: usize = 32;
+    const BYTES: usize = 34;
+    const SIGNED: bool = true;
+    const HALVES: &'static [usize] = halves(false);
+
+    #[inline(always)]
+    unsafe fn unpack(
+        block: *const u8,
+        half: impl Fn(u16) -> f32 + Copy,
+        codes: *mut u8,
+        scales: *mut f32,
+        minimums: *mut f32,
+    ) {
+        // SAFETY: as the caller's.
+        unsafe {
+            scale::<false>(block, half, scales, minimums);
+            codes
+                .cast::<[u8; 32]>()
+                .write(block.add(2).cast::<[u8; 32]>().read());
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Products with, and rows of, weights that stay quantised.
+
+use burn::backend::Dispatch;
+use burn::tensor::{DType, FloatDType, Int, Tensor};
+
+use super::error::{check_dtype, check_float};
+use super::extension::{Kernels, check_devices};
+use super::quantized::BlockFormat;
+use super::{KernelError, linear};
+
+/// `x weight + bias` with a quantised weight, whose blocks are read where they lie. The dtype of the output is that
+/// of `x`.
+///
+/// On a CPU, with up to 8 rows, `x` is rounded to eight bits with a scale for 32 elements; with more, elements are
+/// those that the codes stand for, in f32. Elsewhere the weight is dequantised, to the dtype of `x`.
+///
+/// # Shapes
+///
+/// - `x`: `[..., d_input]`, f32, f16 or bf16
+/// - `blocks`: `[d_output, row_bytes]`, `u8`: the [`BlockFormat::row_bytes`] of `d_input` elements
+/// - `bias`: `[d_output]`
+/// - output: `[..., d_output]`, dtype of `x`
+///
+/// # Errors
+///
+/// [`KernelError`] when shapes or dtypes do not fit.
+pub fn quantized_linear<const D: usize>(
+    x: Tensor<D>,
+    blocks: Tensor<2, Int>,
+    format: BlockFormat,
+    bias: Option<Tensor<1>>,
+) -> Result<Tensor<D>, KernelError> {
+    const OPERATION: &str = "quantized_linear";
+    let width = check_blocks(OPERATION, &blocks, format)?;
+    if D == 0 || x.dims()[D - 1] != width {
+        let expected = format!("[..., {width}] beside {format} blocks {:?}", blocks.dims());
+        return Err(KernelError::shape(OPERATION, "x", expected, &x.dims()));
+    }
+    check_float(OPERATION, "x", x.dtype())?;
+    if let Some(bias) = &bias {
+        linear::check_bias(OPERATION, bias, blocks.dims()[0])?;
+    }
+    check_devices(OPERATION, &[&x.device(), &blocks.device()])?;
+    let (x, blocks) = (x.into_dispatch(), blocks.into_dispatch());
+    let out = match bias.map(Tensor::into_dispatch) {
+        None => Dispatch::quantized_linear(x, blocks, format),
+        Some(bias) => Dispatch::quantized_linear_bias(x, blocks, bias, format),
+    };
+    Ok(Tensor::from_dispatch(out))
+}
+
+/// Rows of a quantised matrix, as an embedding looks them up. Rows that are not there are the last one.
+///
+/// # Shapes
+///
+/// - `blocks`: `[rows, row_bytes]`, `u8`
+/// - `ids`: `[count]`
+/// - output: `[count, width]`, `dtype`
+///
+/// # Errors
+///
+/// [`KernelError`] when shapes or dtypes do not fit.
+pub fn quantized_rows(
+    blocks: Tensor<2, Int>,
+    ids: Tensor<1, Int>,
+    format: BlockFormat,
+    dtype: FloatDType,
+) -> Result<Tensor<2>, KernelError> {
+    const OPERATION: &str = "quantized_rows";
+    check_blocks(OPERATION, &blocks, format)?;
+    check_float(OPERATION, "the output", dtype.into())?;
+    check_devices(OPERATION, &[&blocks.device(), &ids.device()])?;
+    if blocks.dims()[0] == 0 && ids.dims()[0] > 0 {
+        let expected = "a row for each id".to_string();
+        return Err(KernelError::shape(
+            OPERATION,
+            "blocks",
+            expected,
+            &blocks.dims(),
+        ));
+    }
+    let (blocks, ids) = (blocks.into_dispatch(), ids.into_dispatch());
+    Ok(Tensor::from_dispatch(Dispatch::quantized_rows(
+        blocks, ids, format, dtype,
+    )))
+}
+
+/// What the blocks stand for: `[rows, row_bytes]` as `[rows, width]`, rounded to `dtype`.
+///
+/// # Errors
+///
+/// [`KernelError`] when shapes or dtypes do not fit.
+pub fn dequantize(
+    blocks: Tensor<2, Int>,
+    format: BlockFormat,
+    dtype: FloatDType,
+) -> Result<Tensor<2>, KernelError> {
+    const OPERATION: &str = "dequantize";
+    check_blocks(OPERATION, &blocks, format)?;
+    check_float(OPERATION, "the output", dtype.into())?;
+    check_devices(OPERATION, &[&blocks.device()])?;
+    let out = Dispatch::dequantize_blocks(blocks.into_dispatch(), format, dtype);
+    Ok(Tensor::from_dispatch(out))
+}
+
+/// Elements of a row.
+fn check_blocks(
+    operation: &'static str,
+    blocks: &Tensor<2, Int>,
+    format: BlockFormat,
+) -> Result<usize, KernelError> {
+    check_dtype(operation, "blocks", blocks.dtype(), "u8", &[DType::U8])?;
+    format.row_elements(blocks.dims()[1]).ok_or_else(|| {
+        let expected = format!(
+            "[rows, whole {format} blocks of {} bytes]",
+            format.block_bytes()
+        );
+        KernelError::shape(operation, "blocks", expected, &blocks.dims())
+    })
+}
