@@ -14,7 +14,7 @@ use super::scratch::{LINE, Scratch};
 use super::simd::{Elem, Job, Level, Simd, by_dtype};
 use super::stream::{PARALLEL_ELEMENTS, STREAM_ELEMENTS};
 use super::view::{Output, Shared, contiguous, to_f32};
-use crate::kernels::quantized::{BlockFormat, Blocks, CHUNK, ForBlocks, GROUPS, Unpacked};
+use crate::kernels::quantized::{BlockFormat, Blocks, CHUNK, ForBlocks, GROUPS, Unpacked, Vectors};
 
 /// Elements of `x` that share a scale in eight bits.
 const X_GROUP: usize = 32;
@@ -170,7 +170,7 @@ impl<F: Blocks> Panels for Stored<F> {
             let (len, at) = self.chunk(element);
             for lane in 0..columns {
                 let row = self.ptr.add((column + lane) * self.row + at);
-                unpacked.fill::<F>(row, len, |bits| S::widen_half(bits));
+                unpacked.fill::<F, Of<S>>(row, len);
                 let row = wide.add(lane).cast::<f32>();
                 // The lanes of blocks are a multiple of any vector's.
                 unpacked.dequantize::<F>(core::slice::from_raw_parts_mut(row, len));
@@ -184,6 +184,27 @@ impl<F: Blocks> Panels for Stored<F> {
             }
             element += len;
         }
+    }
+}
+
+/// The instructions of `S`, for unpacking.
+#[derive(Clone, Copy)]
+struct Of<S>(PhantomData<S>);
+
+impl<S: Simd> Vectors for Of<S> {
+    #[inline(always)]
+    unsafe fn half(bits: u16) -> f32 {
+        S::widen_half(bits)
+    }
+
+    #[inline(always)]
+    unsafe fn look_up(values: &[i8; 16], codes: [u8; 16]) -> [u8; 16] {
+        S::look_up(values, codes)
+    }
+
+    #[inline(always)]
+    unsafe fn spread(bits: u32) -> [u8; 32] {
+        S::spread(bits)
     }
 }
 
@@ -356,18 +377,27 @@ impl<F: Blocks> Stream<F> {
     unsafe fn all<S: Simd, const M: usize>(&self) {
         let mut unpacked = Unpacked::new();
         for column in self.from..self.to {
-            let mut dots = [S::no_dots(); M];
-            let row = self.weight.ptr.add(column * self.weight.row);
-            let mut element = 0;
-            while element < self.weight.d_input {
-                let (len, at) = self.weight.chunk(element);
-                unpacked.fill::<F>(row.add(at), len, |bits| S::widen_half(bits));
-                self.add_chunk::<S, M>(&unpacked, element, len, &mut dots);
-                element += len;
+            let mut dots = [[S::no_dots(); 2]; M];
+            let row = self
+                .weight
+                .ptr
+                .wrapping_add(column.wrapping_mul(self.weight.row));
+            let (mut element, mut at) = (0usize, row);
+            // Whole chunks apart: their length is known when compiling.
+            while self.weight.d_input - element >= CHUNK {
+                unpacked.fill::<F, Of<S>>(at, CHUNK);
+                self.add_chunk::<S, M>(&unpacked, element, CHUNK, &mut dots);
+                element += CHUNK;
+                at = at.wrapping_add(CHUNK / F::LEN * F::BYTES);
             }
-            for (m, dots) in dots.into_iter().enumerate().take(self.rows) {
+            if element < self.weight.d_input {
+                let len = self.weight.d_input - element;
+                unpacked.fill::<F, Of<S>>(at, len);
+                self.add_chunk::<S, M>(&unpacked, element, len, &mut dots);
+            }
+            for (m, [even, odd]) in dots.into_iter().enumerate().take(self.rows) {
                 let at = m * self.weight.d_output + column;
-                self.out.at(at).write(S::sum_dots(dots));
+                self.out.at(at).write(S::sum_dots(even) + S::sum_dots(odd));
             }
         }
     }
@@ -379,7 +409,7 @@ impl<F: Blocks> Stream<F> {
         unpacked: &Unpacked,
         element: usize,
         len: usize,
-        dots: &mut [S::Dots; M],
+        dots: &mut [[S::Dots; 2]; M],
     ) {
         let Rounded {
             codes,
@@ -412,6 +442,8 @@ impl<F: Blocks> Stream<F> {
                     unpacked.codes.as_ptr().add(i * X_GROUP),
                     codes.add(i * X_GROUP),
                 );
+                // Two sums, so that one does not wait for the other.
+                let dots = &mut dots[i % 2];
                 *dots = match F::SIGNED {
                     true => S::add_dots::<true>(*dots, of_weight, of_x, both),
                     false => S::add_dots::<false>(*dots, of_weight, of_x, both),
@@ -421,7 +453,7 @@ impl<F: Blocks> Stream<F> {
                 let sums = sums.at(m * (width / F::GROUP) + element / F::GROUP);
                 for part in (0..groups).step_by(8) {
                     let (a, b) = (lowered.as_ptr().add(part), sums.add(part));
-                    *dots = S::subtract_products(*dots, a, b);
+                    dots[0] = S::subtract_products(dots[0], a, b);
                 }
             }
         }

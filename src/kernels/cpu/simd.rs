@@ -1,5 +1,7 @@
 //! Vectors of f32 for the widest instructions the processor has, chosen at run time.
 
+use crate::kernels::quantized::{Plain, Vectors};
+
 /// Operations on a vector of `LANES` f32. Kernels are generic over this and compiled once for
 /// each implementation.
 ///
@@ -65,6 +67,10 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn sum_dots(dots: Self::Dots) -> f32;
     /// An f16 as f32.
     unsafe fn widen_half(bits: u16) -> f32;
+    /// The values of codes below 16.
+    unsafe fn look_up(values: &[i8; 16], codes: [u8; 16]) -> [u8; 16];
+    /// Each bit, the lowest first, as a byte of all its bits.
+    unsafe fn spread(bits: u32) -> [u8; 32];
 
     /// Asks for a cache line that will be needed; any address will do.
     #[inline(always)]
@@ -446,6 +452,14 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn widen_half(bits: u16) -> f32 {
-        half::f16::from_bits(bits).to_f32()
+        Plain::half(bits)
+    }
+    #[inline(always)]
+    unsafe fn look_up(values: &[i8; 16], codes: [u8; 16]) -> [u8; 16] {
+        Plain::look_up(values, codes)
+    }
+    #[inline(always)]
+    unsafe fn spread(bits: u32) -> [u8; 32] {
+        Plain::spread(bits)
     }
 }

@@ -139,6 +139,14 @@ impl Simd for Avx512 {
         Avx2::widen_half(bits)
     }
     #[inline(always)]
+    unsafe fn look_up(values: &[i8; 16], codes: [u8; 16]) -> [u8; 16] {
+        Avx2::look_up(values, codes)
+    }
+    #[inline(always)]
+    unsafe fn spread(bits: u32) -> [u8; 32] {
+        Avx2::spread(bits)
+    }
+    #[inline(always)]
     unsafe fn transpose<E: Elem>(
         src: *const E,
         src_stride: usize,
@@ -319,6 +327,26 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn widen_half(bits: u16) -> f32 {
         _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits))))
+    }
+    #[inline(always)]
+    unsafe fn look_up(values: &[i8; 16], codes: [u8; 16]) -> [u8; 16] {
+        let values = _mm_loadu_si128(values.as_ptr().cast());
+        let codes = _mm_loadu_si128(codes.as_ptr().cast());
+        let mut out = [0; 16];
+        _mm_storeu_si128(out.as_mut_ptr().cast(), _mm_shuffle_epi8(values, codes));
+        out
+    }
+    #[inline(always)]
+    unsafe fn spread(bits: u32) -> [u8; 32] {
+        // Each byte eight times, then another bit of each.
+        let (low, high) = (0x0101_0101_0101_0101, 0x0202_0202_0202_0202);
+        let places = _mm256_setr_epi64x(0, low, high, low | high);
+        let bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(bits.cast_signed()), places);
+        let one_each = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
+        let set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, one_each), one_each);
+        let mut out = [0; 32];
+        _mm256_storeu_si256(out.as_mut_ptr().cast(), set);
+        out
     }
     #[inline(always)]
     unsafe fn transpose<E: Elem>(

@@ -1,6 +1,6 @@
 //! ggml's IQ4_NL and IQ4_XS: four bits an element that are looked up in a table.
 
-use super::{Blocks, CHUNK, half_at};
+use super::{Blocks, CHUNK, Vectors, half_at};
 
 /// The values of the sixteen codes, before scaling.
 const VALUES: [i8; 16] = [
@@ -22,16 +22,13 @@ pub(crate) struct Xs;
 ///
 /// `packed` has 16 bytes, `codes` takes 32.
 #[inline(always)]
-unsafe fn look_up(packed: *const u8, codes: *mut u8) {
+unsafe fn look_up<V: Vectors>(packed: *const u8, codes: *mut u8) {
     // SAFETY: as the caller's.
     unsafe {
         let packed = packed.cast::<[u8; GROUP / 2]>().read();
-        for (i, byte) in packed.into_iter().enumerate() {
-            codes.add(i).write(VALUES[usize::from(byte & 15)] as u8);
-            codes
-                .add(GROUP / 2 + i)
-                .write(VALUES[usize::from(byte >> 4)] as u8);
-        }
+        let codes = codes.cast::<[[u8; GROUP / 2]; 2]>();
+        let halves = [packed.map(|byte| byte & 15), packed.map(|byte| byte >> 4)];
+        codes.write(halves.map(|half| V::look_up(&VALUES, half)));
     }
 }
 
@@ -42,17 +39,11 @@ impl Blocks for Nl {
     const HALVES: &'static [usize] = &[0];
 
     #[inline(always)]
-    unsafe fn unpack(
-        block: *const u8,
-        half: impl Fn(u16) -> f32 + Copy,
-        codes: *mut u8,
-        scales: *mut f32,
-        _: *mut f32,
-    ) {
+    unsafe fn unpack<V: Vectors>(block: *const u8, codes: *mut u8, scales: *mut f32, _: *mut f32) {
         // SAFETY: as the caller's.
         unsafe {
-            scales.write(half_at(block, half));
-            look_up(block.add(2), codes);
+            scales.write(half_at::<V>(block));
+            look_up::<V>(block.add(2), codes);
         }
     }
 }
@@ -64,16 +55,10 @@ impl Blocks for Xs {
     const HALVES: &'static [usize] = &[0];
 
     #[inline(always)]
-    unsafe fn unpack(
-        block: *const u8,
-        half: impl Fn(u16) -> f32 + Copy,
-        codes: *mut u8,
-        scales: *mut f32,
-        _: *mut f32,
-    ) {
+    unsafe fn unpack<V: Vectors>(block: *const u8, codes: *mut u8, scales: *mut f32, _: *mut f32) {
         // SAFETY: as the caller's.
         unsafe {
-            let scale = half_at(block, half);
+            let scale = half_at::<V>(block);
             let high = u16::from_le_bytes(block.add(2).cast::<[u8; 2]>().read());
             let low = block.add(4).cast::<[u8; 4]>().read();
             for group in 0..CHUNK / GROUP {
@@ -82,7 +67,7 @@ impl Blocks for Xs {
                 let of_group = i32::from(low | high << 4) - 32;
                 scales.add(group).write(scale * of_group as f32);
                 let at = 8 + group * (GROUP / 2);
-                look_up(block.add(at), codes.add(group * GROUP));
+                look_up::<V>(block.add(at), codes.add(group * GROUP));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! ggml's "k" blocks of 256 elements: scales (and minimums) of groups, themselves quantised, under a scale of the
 //! block.
 
-use super::{Blocks, CHUNK, half_at};
+use super::{Blocks, CHUNK, Vectors, half_at};
 
 /// Two bits an element; groups of 16 with four bits of scale and of minimum.
 #[derive(Clone, Copy)]
@@ -27,6 +27,26 @@ pub(crate) struct Q6K;
 #[derive(Clone, Copy)]
 pub(crate) struct Q8K;
 
+/// Writes what bytes hold of four elements each, two bits of one after the other.
+///
+/// # Safety
+///
+/// `packed` has 32 bytes, `codes` takes 128.
+#[inline(always)]
+unsafe fn four_parts(packed: *const u8, codes: *mut u8) {
+    // Through words of two bytes, which have shifts: with bytes the compiler goes one by one.
+    // SAFETY: as the caller's.
+    unsafe {
+        let packed = packed.cast::<[u16; 16]>().read_unaligned();
+        for part in 0..4 {
+            let codes = codes.add(32 * part).cast::<u16>();
+            for (i, pair) in packed.into_iter().enumerate() {
+                codes.add(i).write_unaligned(pair >> (2 * part) & 0x0303);
+            }
+        }
+    }
+}
+
 impl Blocks for Q2K {
     const LEN: usize = CHUNK;
     const BYTES: usize = 16 + 64 + 4;
@@ -35,16 +55,15 @@ impl Blocks for Q2K {
     const HALVES: &'static [usize] = &[80, 82];
 
     #[inline(always)]
-    unsafe fn unpack(
+    unsafe fn unpack<V: Vectors>(
         block: *const u8,
-        half: impl Fn(u16) -> f32 + Copy,
         codes: *mut u8,
         scales: *mut f32,
         minimums: *mut f32,
     ) {
         // SAFETY: as the caller's.
         unsafe {
-            let (scale, minimum) = (half_at(block.add(80), half), half_at(block.add(82), half));
+            let (scale, minimum) = (half_at::<V>(block.add(80)), half_at::<V>(block.add(82)));
             let of_groups = block.cast::<[u8; 16]>().read();
             for (group, of_group) in of_groups.into_iter().enumerate() {
                 scales.add(group).write(scale * f32::from(of_group & 15));
@@ -53,13 +72,7 @@ impl Blocks for Q2K {
                     .write(minimum * f32::from(of_group >> 4));
             }
             for side in 0..2 {
-                let packed = block.add(16 + 32 * side).cast::<[u8; 32]>().read();
-                for part in 0..4 {
-                    let codes = codes.add(128 * side + 32 * part);
-                    for (i, byte) in packed.into_iter().enumerate() {
-                        codes.add(i).write(byte >> (2 * part) & 3);
-                    }
-                }
+                four_parts(block.add(16 + 32 * side), codes.add(128 * side));
             }
         }
     }
@@ -73,16 +86,10 @@ impl Blocks for Q3K {
     const HALVES: &'static [usize] = &[108];
 
     #[inline(always)]
-    unsafe fn unpack(
-        block: *const u8,
-        half: impl Fn(u16) -> f32 + Copy,
-        codes: *mut u8,
-        scales: *mut f32,
-        _: *mut f32,
-    ) {
+    unsafe fn unpack<V: Vectors>(block: *const u8, codes: *mut u8, scales: *mut f32, _: *mut f32) {
         // SAFETY: as the caller's.
         unsafe {
-            let scale = half_at(block.add(108), half);
+            let scale = half_at::<V>(block.add(108));
             let packed = block.add(96).cast::<[u8; 12]>().read();
             for group in 0..16 {
                 let low = packed[group % 8] >> (4 * (group / 8)) & 15;
@@ -90,14 +97,16 @@ impl Blocks for Q3K {
                 let of_group = i32::from(low | high << 4) - 32;
                 scales.add(group).write(scale * of_group as f32);
             }
-            let third = block.cast::<[u8; 32]>().read();
+            let third = block.cast::<[u16; 16]>().read_unaligned();
             for side in 0..2 {
-                let packed = block.add(32 + 32 * side).cast::<[u8; 32]>().read();
+                let codes = codes.add(128 * side);
+                four_parts(block.add(32 + 32 * side), codes);
                 for part in 0..4 {
-                    let codes = codes.add(128 * side + 32 * part);
-                    for i in 0..32 {
-                        let bit = (third[i] >> (4 * side + part) & 1) << 2;
-                        codes.add(i).write(packed[i] >> (2 * part) & 3 | bit);
+                    let codes = codes.add(32 * part).cast::<u16>();
+                    for (i, bits) in third.into_iter().enumerate() {
+                        let pair = codes.add(i);
+                        let bits = (bits >> (4 * side + part) & 0x0101) << 2;
+                        pair.write_unaligned(pair.read_unaligned() | bits);
                     }
                 }
             }
@@ -111,15 +120,10 @@ impl Blocks for Q3K {
 ///
 /// `block` has 16 bytes, `scales` and `minimums` take eight values.
 #[inline(always)]
-unsafe fn six_bits(
-    block: *const u8,
-    half: impl Fn(u16) -> f32 + Copy,
-    scales: *mut f32,
-    minimums: *mut f32,
-) {
+unsafe fn six_bits<V: Vectors>(block: *const u8, scales: *mut f32, minimums: *mut f32) {
     // SAFETY: as the caller's.
     unsafe {
-        let (scale, minimum) = (half_at(block, half), half_at(block.add(2), half));
+        let (scale, minimum) = (half_at::<V>(block), half_at::<V>(block.add(2)));
         let packed = block.add(4).cast::<[[u8; 4]; 3]>().read();
         let mut of_groups = [[0u8; 8]; 2];
         for i in 0..4 {
@@ -147,16 +151,15 @@ impl Blocks for Q4K {
     const HALVES: &'static [usize] = &[0, 2];
 
     #[inline(always)]
-    unsafe fn unpack(
+    unsafe fn unpack<V: Vectors>(
         block: *const u8,
-        half: impl Fn(u16) -> f32 + Copy,
         codes: *mut u8,
         scales: *mut f32,
         minimums: *mut f32,
     ) {
         // SAFETY: as the caller's.
         unsafe {
-            six_bits(block, half, scales, minimums);
+            six_bits::<V>(block, scales, minimums);
             for quarter in 0..4 {
                 let packed = block.add(16 + 32 * quarter).cast::<[u8; 32]>().read();
                 let codes = codes.add(64 * quarter);
@@ -176,16 +179,15 @@ impl Blocks for Q5K {
     const HALVES: &'static [usize] = &[0, 2];
 
     #[inline(always)]
-    unsafe fn unpack(
+    unsafe fn unpack<V: Vectors>(
         block: *const u8,
-        half: impl Fn(u16) -> f32 + Copy,
         codes: *mut u8,
         scales: *mut f32,
         minimums: *mut f32,
     ) {
         // SAFETY: as the caller's.
         unsafe {
-            six_bits(block, half, scales, minimums);
+            six_bits::<V>(block, scales, minimums);
             let fifth = block.add(16).cast::<[u8; 32]>().read();
             for quarter in 0..4 {
                 let packed = block.add(48 + 32 * quarter).cast::<[u8; 32]>().read();
@@ -208,16 +210,10 @@ impl Blocks for Q6K {
     const HALVES: &'static [usize] = &[208];
 
     #[inline(always)]
-    unsafe fn unpack(
-        block: *const u8,
-        half: impl Fn(u16) -> f32 + Copy,
-        codes: *mut u8,
-        scales: *mut f32,
-        _: *mut f32,
-    ) {
+    unsafe fn unpack<V: Vectors>(block: *const u8, codes: *mut u8, scales: *mut f32, _: *mut f32) {
         // SAFETY: as the caller's.
         unsafe {
-            let scale = half_at(block.add(208), half);
+            let scale = half_at::<V>(block.add(208));
             let of_groups = block.add(192).cast::<[i8; 16]>().read();
             for (group, of_group) in of_groups.into_iter().enumerate() {
                 scales.add(group).write(scale * f32::from(of_group));
@@ -251,13 +247,7 @@ impl Blocks for Q8K {
     }
 
     #[inline(always)]
-    unsafe fn unpack(
-        block: *const u8,
-        _: impl Fn(u16) -> f32 + Copy,
-        codes: *mut u8,
-        scales: *mut f32,
-        _: *mut f32,
-    ) {
+    unsafe fn unpack<V: Vectors>(block: *const u8, codes: *mut u8, scales: *mut f32, _: *mut f32) {
         // SAFETY: as the caller's.
         unsafe {
             let scale = f32::from_le_bytes(block.cast::<[u8; 4]>().read());

@@ -17,6 +17,54 @@ pub(crate) const CHUNK: usize = 256;
 /// Groups of a chunk at most: a scale for every 16 elements.
 pub(crate) const GROUPS: usize = CHUNK / 16;
 
+/// What unpacking needs beside plain code, of an instruction set.
+pub(crate) trait Vectors: Copy {
+    /// An f16 as f32.
+    ///
+    /// # Safety
+    ///
+    /// The processor must have the instructions.
+    unsafe fn half(bits: u16) -> f32;
+
+    /// The values of codes below 16.
+    ///
+    /// # Safety
+    ///
+    /// As [`half`](Self::half).
+    unsafe fn look_up(values: &[i8; 16], codes: [u8; 16]) -> [u8; 16];
+
+    /// Each bit, the lowest first, as a byte of all its bits.
+    ///
+    /// # Safety
+    ///
+    /// As [`half`](Self::half).
+    unsafe fn spread(bits: u32) -> [u8; 32];
+}
+
+/// Plain code.
+#[derive(Clone, Copy)]
+pub(crate) struct Plain;
+
+impl Vectors for Plain {
+    #[inline(always)]
+    unsafe fn half(bits: u16) -> f32 {
+        f16::from_bits(bits).to_f32()
+    }
+
+    #[inline(always)]
+    unsafe fn look_up(values: &[i8; 16], codes: [u8; 16]) -> [u8; 16] {
+        codes.map(|code| values[usize::from(code & 15)] as u8)
+    }
+
+    #[inline(always)]
+    unsafe fn spread(bits: u32) -> [u8; 32] {
+        core::array::from_fn(|i| match bits >> i & 1 {
+            0 => 0,
+            _ => u8::MAX,
+        })
+    }
+}
+
 /// A block format: how `LEN` elements lie in `BYTES` bytes.
 ///
 /// An element is `scale * (code - OFFSET) - minimum`, in f32 and rounded after each operation, with a scale (and,
@@ -45,14 +93,14 @@ pub(crate) trait Blocks: Copy + Send + Sync + 'static {
     }
 
     /// Writes the codes of a block, in the order of its elements, the scales of its groups and, where the format
-    /// has them, the minimums. `half` widens an f16.
+    /// has them, the minimums.
     ///
     /// # Safety
     ///
-    /// `block` has `BYTES` bytes, `codes` takes `LEN`, `scales` and `minimums` one value for every `GROUP` of them.
-    unsafe fn unpack(
+    /// `block` has `BYTES` bytes, `codes` takes `LEN`, `scales` and `minimums` one value for every `GROUP` of them;
+    /// instructions of `V`.
+    unsafe fn unpack<V: Vectors>(
         block: *const u8,
-        half: impl Fn(u16) -> f32 + Copy,
         codes: *mut u8,
         scales: *mut f32,
         minimums: *mut f32,
@@ -79,21 +127,15 @@ impl Unpacked {
     ///
     /// # Safety
     ///
-    /// `blocks` has whole blocks of `len` elements.
+    /// `blocks` has whole blocks of `len` elements; instructions of `V`.
     #[inline(always)]
-    pub(crate) unsafe fn fill<F: Blocks>(
-        &mut self,
-        blocks: *const u8,
-        len: usize,
-        half: impl Fn(u16) -> f32 + Copy,
-    ) {
+    pub(crate) unsafe fn fill<F: Blocks, V: Vectors>(&mut self, blocks: *const u8, len: usize) {
         let groups = F::LEN / F::GROUP;
         for i in 0..len / F::LEN {
             // SAFETY: `len` is at most a chunk, and the caller has its blocks.
             unsafe {
-                F::unpack(
+                F::unpack::<V>(
                     blocks.add(i * F::BYTES),
-                    half,
                     self.codes.as_mut_ptr().add(i * F::LEN),
                     self.scales.as_mut_ptr().add(i * groups),
                     self.minimums.as_mut_ptr().add(i * groups),
@@ -255,9 +297,7 @@ impl ForBlocks for Dequantize<'_> {
         let blocks = self.blocks.chunks_exact(F::BYTES);
         for (block, out) in blocks.zip(self.out.chunks_exact_mut(F::LEN)) {
             // SAFETY: the block is whole.
-            unsafe {
-                unpacked.fill::<F>(block.as_ptr(), F::LEN, |bits| f16::from_bits(bits).to_f32())
-            };
+            unsafe { unpacked.fill::<F, Plain>(block.as_ptr(), F::LEN) };
             unpacked.dequantize::<F>(out);
         }
     }
@@ -267,11 +307,11 @@ impl ForBlocks for Dequantize<'_> {
 ///
 /// # Safety
 ///
-/// `p` has two bytes.
+/// `p` has two bytes; instructions of `V`.
 #[inline(always)]
-unsafe fn half_at(p: *const u8, half: impl Fn(u16) -> f32) -> f32 {
+unsafe fn half_at<V: Vectors>(p: *const u8) -> f32 {
     // SAFETY: as the caller's.
-    half(u16::from_le_bytes(unsafe { p.cast::<[u8; 2]>().read() }))
+    unsafe { V::half(u16::from_le_bytes(p.cast::<[u8; 2]>().read())) }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! ggml's blocks of 32 elements with a scale (`_0`), and with a scale and a minimum (`_1`).
 
-use super::{Blocks, half_at};
+use super::{Blocks, Vectors, half_at};
 
 /// Four bits an element: the low halves of 16 bytes, then the high halves. With `MINIMUM` the second f16 is added.
 #[derive(Clone, Copy)]
@@ -27,17 +27,16 @@ const fn halves(minimum: bool) -> &'static [usize] {
 ///
 /// As [`Blocks::unpack`].
 #[inline(always)]
-unsafe fn scale<const MINIMUM: bool>(
+unsafe fn scale<V: Vectors, const MINIMUM: bool>(
     block: *const u8,
-    half: impl Fn(u16) -> f32 + Copy,
     scales: *mut f32,
     minimums: *mut f32,
 ) {
     // SAFETY: as the caller's.
     unsafe {
-        scales.write(half_at(block, half));
+        scales.write(half_at::<V>(block));
         if MINIMUM {
-            minimums.write(-half_at(block.add(2), half));
+            minimums.write(-half_at::<V>(block.add(2)));
         }
     }
 }
@@ -50,16 +49,15 @@ impl<const MINIMUM: bool> Blocks for Q4<MINIMUM> {
     const HALVES: &'static [usize] = halves(MINIMUM);
 
     #[inline(always)]
-    unsafe fn unpack(
+    unsafe fn unpack<V: Vectors>(
         block: *const u8,
-        half: impl Fn(u16) -> f32 + Copy,
         codes: *mut u8,
         scales: *mut f32,
         minimums: *mut f32,
     ) {
         // SAFETY: as the caller's.
         unsafe {
-            scale::<MINIMUM>(block, half, scales, minimums);
+            scale::<V, MINIMUM>(block, scales, minimums);
             let packed = block.add(head(MINIMUM)).cast::<[u8; 16]>().read();
             for (i, byte) in packed.into_iter().enumerate() {
                 codes.add(i).write(byte & 15);
@@ -77,27 +75,22 @@ impl<const MINIMUM: bool> Blocks for Q5<MINIMUM> {
     const HALVES: &'static [usize] = halves(MINIMUM);
 
     #[inline(always)]
-    unsafe fn unpack(
+    unsafe fn unpack<V: Vectors>(
         block: *const u8,
-        half: impl Fn(u16) -> f32 + Copy,
         codes: *mut u8,
         scales: *mut f32,
         minimums: *mut f32,
     ) {
         // SAFETY: as the caller's.
         unsafe {
-            scale::<MINIMUM>(block, half, scales, minimums);
+            scale::<V, MINIMUM>(block, scales, minimums);
             let fifth = block.add(head(MINIMUM));
             let packed = fifth.add(4).cast::<[u8; 16]>().read();
             let fifth = fifth.cast::<[u8; 4]>().read();
-            for half in 0..2 {
-                for i in 0..16 {
-                    let byte = fifth[2 * half + i / 8];
-                    let bit = u8::from(byte & (1 << (i % 8)) != 0) << 4;
-                    codes
-                        .add(16 * half + i)
-                        .write(packed[i] >> (4 * half) & 15 | bit);
-                }
+            let bits = V::spread(u32::from_le_bytes(fifth));
+            for (i, byte) in packed.into_iter().enumerate() {
+                codes.add(i).write(byte & 15 | bits[i] & 16);
+                codes.add(16 + i).write(byte >> 4 | bits[16 + i] & 16);
             }
         }
     }
@@ -110,16 +103,15 @@ impl Blocks for Q8 {
     const HALVES: &'static [usize] = halves(false);
 
     #[inline(always)]
-    unsafe fn unpack(
+    unsafe fn unpack<V: Vectors>(
         block: *const u8,
-        half: impl Fn(u16) -> f32 + Copy,
         codes: *mut u8,
         scales: *mut f32,
         minimums: *mut f32,
     ) {
         // SAFETY: as the caller's.
         unsafe {
-            scale::<false>(block, half, scales, minimums);
+            scale::<V, false>(block, scales, minimums);
             codes
                 .cast::<[u8; 32]>()
                 .write(block.add(2).cast::<[u8; 32]>().read());
