@@ -24,9 +24,16 @@ pub struct Compute {
     /// Device to compute on: cpu, cuda, cuda:INDEX or wgpu
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: DeviceName,
-    /// Dtype of weights and cache [default: f32 on the CPU, bf16 on CUDA, f32 on wgpu]
+    /// Dtype of weights that are not quantised, and of what is computed [default: f32 on the CPU, bf16 on CUDA,
+    /// f32 on wgpu]
     #[arg(long, value_enum, value_name = "DTYPE")]
     dtype: Option<DtypeName>,
+    /// Dtype of keys and values in the cache [default: as --dtype; with weights that stay quantised, bf16]
+    #[arg(long, value_enum, value_name = "DTYPE")]
+    kv_dtype: Option<DtypeName>,
+    /// Make quantised weights floats of --dtype; on a CPU they otherwise stay as they are
+    #[arg(long)]
+    dequantize: bool,
 }
 
 /// How to prefill.
@@ -168,7 +175,7 @@ pub struct Reading {
 impl Reading {
     /// How the weights are loaded.
     pub fn load_options(&self) -> LoadOptions {
-        LoadOptions::new(self.compute.dtype()).with_strict(self.strict)
+        self.compute.load_options().with_strict(self.strict)
     }
 
     /// As the options of the library.
@@ -176,6 +183,7 @@ impl Reading {
         Ok(AnswerOptions {
             prompt: self.prompt.options()?,
             chunk: self.strategy.chunk,
+            kv_dtype: self.compute.kv_dtype(),
             allow_long: self.allow_long,
             prefill: self.strategy.config()?,
             anchor_query: self.anchor.query(),
@@ -499,6 +507,17 @@ impl Compute {
             (None, DeviceName::Cuda(_)) => FloatDType::BF16,
             (None, _) => FloatDType::F32,
         }
+    }
+
+    /// The cache's dtype, where one is asked for.
+    pub fn kv_dtype(&self) -> Option<FloatDType> {
+        self.kv_dtype.map(FloatDType::from)
+    }
+
+    /// How weights are loaded.
+    pub fn load_options(&self) -> LoadOptions {
+        let floats = self.dequantize || self.is_gpu();
+        LoadOptions::new(self.dtype()).with_dequantize(floats)
     }
 
     /// Whether the device works through a queue of its own.

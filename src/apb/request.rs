@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use burn::tensor::FloatDType;
 use serde::{Deserialize, Serialize};
 
 use super::compressor::{CompressorError, CompressorSource};
@@ -78,6 +79,8 @@ pub struct AnswerOptions {
     /// Rows of one pass of full attention, and of one tile of the MLP; none:
     /// [`default_prefill_chunk`](super::default_prefill_chunk).
     pub chunk: Option<usize>,
+    /// The dtype of keys and values in the cache; none: [`CausalLm::kv_dtype`].
+    pub kv_dtype: Option<FloatDType>,
     /// Go on when prompt and answer are longer than the context the model was made for.
     pub allow_long: bool,
     /// Strategy, ranks and lengths.
@@ -98,6 +101,7 @@ impl Default for AnswerOptions {
             logprobs: None,
             sampler: None,
             chunk: None,
+            kv_dtype: None,
             allow_long: false,
             prefill: PrefillConfig::default(),
             anchor_query: AnchorQuery::default(),
@@ -170,6 +174,7 @@ impl Request {
             .with_limit(needed.saturating_add(options.headroom))
             .with_context(context_rows);
         session.chunk = options.chunk;
+        session.kv_dtype = options.kv_dtype;
         Ok(Self {
             document,
             query,

@@ -39,7 +39,11 @@ struct Agreed {
     /// Fingerprint of the model.
     model: String,
     plan: PrefillPlan,
+    /// Of keys and values.
     dtype: String,
+    /// Of the model's hidden rows; none: as `dtype`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    model_dtype: Option<String>,
     /// Tokens that the rotary frequencies were made for.
     context: usize,
     /// Hash of all of the above and the document.
@@ -55,12 +59,18 @@ struct Header {
 }
 
 impl Agreed {
-    fn of(prefilled: &Prefilled, model: &str, settings: SessionConfig, dtype: FloatDType) -> Self {
+    fn of(
+        prefilled: &Prefilled,
+        model: &str,
+        settings: SessionConfig,
+        [dtype, model_dtype]: [FloatDType; 2],
+    ) -> Self {
         let mut agreed = Self {
             format: FORMAT.into(),
             model: model.into(),
             plan: prefilled.plan.clone(),
             dtype: format!("{dtype:?}"),
+            model_dtype: (model_dtype != dtype).then(|| format!("{model_dtype:?}")),
             context: settings.context(),
             id: String::new(),
         };

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, FloatDType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::attention::QueryPass;
@@ -43,6 +43,9 @@ pub struct SessionConfig {
     pub limit: usize,
     /// Rows of one pass of full attention, and of one tile of the MLP; none: [`default_prefill_chunk`].
     pub chunk: Option<usize>,
+    /// The dtype of the cache; none: [`CausalLm::kv_dtype`].
+    #[serde(default)]
+    pub kv_dtype: Option<FloatDType>,
     /// Tokens that the rotary frequencies are made for, where that is not the capacity.
     context: Option<usize>,
 }
@@ -54,6 +57,7 @@ impl SessionConfig {
             capacity,
             limit: capacity,
             chunk: None,
+            kv_dtype: None,
             context: None,
         }
     }
@@ -82,6 +86,17 @@ impl SessionConfig {
     pub fn with_chunk(mut self, chunk: usize) -> Self {
         self.chunk = Some(chunk.max(1));
         self
+    }
+
+    /// The same with a cache of `dtype`.
+    pub fn with_kv_dtype(mut self, dtype: FloatDType) -> Self {
+        self.kv_dtype = Some(dtype);
+        self
+    }
+
+    /// The dtype of a cache for `model`.
+    pub(super) fn kv_dtype_of(&self, model: &dyn CausalLm) -> FloatDType {
+        self.kv_dtype.unwrap_or_else(|| model.kv_dtype())
     }
 
     /// Rows of a pass on `device`.
@@ -280,7 +295,7 @@ impl Session {
             false => 0,
         };
         let model = self.model.as_ref();
-        let dtype = model.dtype().into();
+        let dtype = self.settings.kv_dtype_of(model).into();
         let capacity = local + following;
         let cache = KvCache::new(model.shape(), 1, capacity, dtype, &model.device());
         let mut cache = cache.map_err(ForwardError::from)?;
@@ -304,6 +319,11 @@ impl Session {
             following: 0,
         });
         Ok(())
+    }
+
+    /// The dtype of keys and values in the cache.
+    pub fn kv_dtype(&self) -> FloatDType {
+        self.settings.kv_dtype_of(self.model.as_ref())
     }
 
     /// The ranks that this process drives.
@@ -447,9 +467,9 @@ impl Session {
             return Err(SessionError::SeveralProcesses);
         }
         let model = self.model.clone();
+        let dtype = self.settings.kv_dtype_of(model.as_ref()).into();
         let prefilled = self.prefilled.as_mut().ok_or(SessionError::NoDocument)?;
         let tail = |rows: usize| {
-            let dtype = model.dtype().into();
             let tail = KvCache::new(model.shape(), 1, rows, dtype, &model.device());
             tail.map_err(ForwardError::from)
         };

@@ -15,9 +15,9 @@ use super::listing::listing_without_weights;
 use super::local::refuse_weight_placeholders;
 use super::mapped::MappedFile;
 use super::mismatch::nearest;
-use super::report::ShardNotes;
+use super::report::{LoadOptions, ShardNotes};
 use super::shards;
-use super::tensor::{Data, TensorInfo, read_error};
+use super::tensor::{Data, StoredType, TensorInfo, read_error};
 
 /// The weights of one model: a folder with `model.safetensors` or with
 /// `model.safetensors.index.json` and shards, one `.safetensors` file, or one `.gguf` file or any
@@ -216,6 +216,19 @@ impl Checkpoint {
     pub(crate) fn stored_bytes(&self, name: &str) -> Option<&[u8]> {
         let (file, range) = self.tensors[*self.by_name.get(name)?].1.place()?;
         file.bytes().get(range.clone())
+    }
+
+    /// Bytes of all tensors as they are loaded: quantised ones as they are, unless they become floats.
+    pub fn loaded_bytes(&self, options: impl Into<LoadOptions>) -> u64 {
+        let LoadOptions {
+            dtype, dequantize, ..
+        } = options.into();
+        let width = elements::width(dtype).unwrap_or(size_of::<f32>()) as u64;
+        let bytes = |info: &TensorInfo| match info.stored {
+            StoredType::Quantized(_) if !dequantize => self.stored_len(&info.name),
+            _ => (info.elements() as u64).saturating_mul(width),
+        };
+        self.tensors().map(bytes).fold(0, u64::saturating_add)
     }
 
     /// Bytes of a tensor in its file.

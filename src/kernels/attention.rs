@@ -1,10 +1,10 @@
 //! The one attention operation.
 
 use burn::backend::Dispatch;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 use super::error::{check_dtype, check_float};
-use super::extension::{AttentionPrimitives, Kernels, check_devices};
+use super::extension::{AttentionPrimitives, Kernels, check_devices, is_cpu};
 use super::{KernelError, Regions};
 
 /// What attention gives: the mixed values, and the normaliser that lets parts be [merged](super::merge).
@@ -30,7 +30,8 @@ pub struct AttentionOutput {
 /// # Shapes
 ///
 /// - `q`: `[batch, heads, seq_q, head_dim]`
-/// - `k`, `v`: `[batch, kv_heads, seq_kv, head_dim]`, same dtype as `q` (f32, f16 or bf16)
+/// - `k`, `v`: `[batch, kv_heads, seq_kv, head_dim]`, of one dtype: that of `q` (f32, f16 or bf16), or another, which
+///   beside an f32 `q` on a CPU is read as it is, and otherwise cast to that of `q` first
 ///
 /// # Errors
 ///
@@ -43,6 +44,13 @@ pub fn attention(
 ) -> Result<AttentionOutput, KernelError> {
     check(&q, &k, &v, regions)?;
     check_devices(OPERATION, &[&q.device(), &k.device(), &v.device()])?;
+    let dtype = q.dtype();
+    let on_autodiff = q.is_autodiff() || k.is_autodiff() || v.is_autodiff();
+    let as_they_are = dtype == DType::F32 && is_cpu(&q.device()) && !on_autodiff;
+    let (k, v) = match as_they_are || k.dtype() == dtype {
+        true => (k, v),
+        false => (k.cast(dtype), v.cast(dtype)),
+    };
     let AttentionPrimitives { out, lse } = Dispatch::attention(
         q.into_dispatch(),
         k.into_dispatch(),
@@ -76,9 +84,8 @@ fn check(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, regions: Regions) -> Resul
         return Err(KernelError::Heads { heads, kv_heads });
     }
     check_float(OPERATION, "q", q.dtype())?;
-    for (argument, found) in [("k", k.dtype()), ("v", v.dtype())] {
-        check_dtype(OPERATION, argument, found, "the dtype of q", &[q.dtype()])?;
-    }
+    check_float(OPERATION, "k", k.dtype())?;
+    check_dtype(OPERATION, "v", v.dtype(), "the dtype of k", &[k.dtype()])?;
     regions.validate(seq_q, seq_kv)
 }
 

@@ -11,8 +11,8 @@ use super::{KernelError, linear};
 /// `x weight + bias` with a quantised weight, whose blocks are read where they lie. The dtype of the output is that
 /// of `x`.
 ///
-/// On a CPU, with up to 8 rows, `x` is rounded to eight bits with a scale for 32 elements; with more, elements are
-/// those that the codes stand for, in f32. Elsewhere the weight is dequantised, to the dtype of `x`.
+/// On a CPU, with up to 8 rows, `x` is rounded to eight bits with a scale for 32 elements, and to fifteen bits beside
+/// formats of eight; with more, elements are those that the codes stand for, in f32. Elsewhere the weight is dequantised, to the dtype of `x`.
 ///
 /// # Shapes
 ///
@@ -30,16 +30,12 @@ pub fn quantized_linear<const D: usize>(
     format: BlockFormat,
     bias: Option<Tensor<1>>,
 ) -> Result<Tensor<D>, KernelError> {
-    const OPERATION: &str = "quantized_linear";
-    let width = check_blocks(OPERATION, &blocks, format)?;
+    let width = check_quantized(&blocks, format, bias.as_ref())?;
     if D == 0 || x.dims()[D - 1] != width {
         let expected = format!("[..., {width}] beside {format} blocks {:?}", blocks.dims());
         return Err(KernelError::shape(OPERATION, "x", expected, &x.dims()));
     }
     check_float(OPERATION, "x", x.dtype())?;
-    if let Some(bias) = &bias {
-        linear::check_bias(OPERATION, bias, blocks.dims()[0])?;
-    }
     check_devices(OPERATION, &[&x.device(), &blocks.device()])?;
     let (x, blocks) = (x.into_dispatch(), blocks.into_dispatch());
     let out = match bias.map(Tensor::into_dispatch) {
@@ -48,6 +44,22 @@ pub fn quantized_linear<const D: usize>(
     };
     Ok(Tensor::from_dispatch(out))
 }
+
+/// The elements of a row of `x` beside these blocks and bias.
+pub(crate) fn check_quantized(
+    blocks: &Tensor<2, Int>,
+    format: BlockFormat,
+    bias: Option<&Tensor<1>>,
+) -> Result<usize, KernelError> {
+    let width = check_blocks(OPERATION, blocks, format)?;
+    if let Some(bias) = bias {
+        linear::check_bias(OPERATION, bias, blocks.dims()[0])?;
+    }
+    Ok(width)
+}
+
+/// Its name in errors.
+const OPERATION: &str = "quantized_linear";
 
 /// Rows of a quantised matrix, as an embedding looks them up. Rows that are not there are the last one.
 ///

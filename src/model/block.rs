@@ -36,6 +36,11 @@ impl Block {
         }
     }
 
+    /// Whether its weights are quantised.
+    pub(crate) fn is_quantized(&self) -> bool {
+        self.mlp.gate_proj.float().is_none()
+    }
+
     /// The first half: queries, keys and values of hidden rows `[batch, seq, hidden]`.
     ///
     /// # Errors

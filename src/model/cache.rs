@@ -37,18 +37,14 @@ pub enum CacheError {
     },
     /// The cache was made for rows of other sizes.
     #[error(
-        "the key/value cache holds {expected:?} (batch, kv_heads, head_dim) in {expected_dtype:?}, \
-         found {found:?} in {found_dtype:?}; make the cache for the model's shape and dtype"
+        "the key/value cache holds {expected:?} (batch, kv_heads, head_dim), found {found:?}; make the cache for \
+         the model's shape"
     )]
     Rows {
         /// Batch, heads and head dimension of the cache.
         expected: [usize; 3],
-        /// Its dtype.
-        expected_dtype: DType,
         /// Those of the rows.
         found: [usize; 3],
-        /// Their dtype.
-        found_dtype: DType,
     },
     /// The memory cannot be had.
     #[error(
@@ -197,8 +193,8 @@ impl KvCache {
         self.len() == 0
     }
 
-    /// Appends keys and values `[batch, kv_heads, seq, head_dim]` to a layer and returns all that
-    /// the layer then holds: `[batch, kv_heads, len, head_dim]` each.
+    /// Appends keys and values `[batch, kv_heads, seq, head_dim]` to a layer, rounded to the cache's dtype, and
+    /// returns all that the layer then holds: `[batch, kv_heads, len, head_dim]` each.
     ///
     /// # Errors
     ///
@@ -234,6 +230,7 @@ impl KvCache {
         let write = |slot: &mut Option<Tensor<4>>, rows: Tensor<4>| {
             let [batch, kv_heads, _, head_dim] = rows.dims();
             let stored = slot.take().expect("a layer's cache is only absent here");
+            let rows = rows.cast(stored.dtype());
             let stored =
                 stored.slice_assign([0..batch, 0..kv_heads, start..end, 0..head_dim], rows);
             let held = first_rows(stored.clone(), end).expect("the rows fit the capacity");
@@ -313,22 +310,16 @@ fn check_memory(
     }
 }
 
-/// Refuses rows of another batch, head count, head dimension or dtype than those that are stored.
+/// Refuses rows of another batch, head count or head dimension than those that are stored.
 fn same_rows(stored: &Tensor<4>, rows: &Tensor<4>) -> Result<(), CacheError> {
     let sizes = |tensor: &Tensor<4>| {
         let [batch, kv_heads, _, head_dim] = tensor.dims();
         [batch, kv_heads, head_dim]
     };
     let (expected, found) = (sizes(stored), sizes(rows));
-    let (expected_dtype, found_dtype) = (stored.dtype(), rows.dtype());
-    match expected == found && expected_dtype == found_dtype {
+    match expected == found {
         true => Ok(()),
-        false => Err(CacheError::Rows {
-            expected,
-            expected_dtype,
-            found,
-            found_dtype,
-        }),
+        false => Err(CacheError::Rows { expected, found }),
     }
 }
 

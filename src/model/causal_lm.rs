@@ -31,6 +31,12 @@ pub trait CausalLm: Send + Sync {
         FloatDType::F32
     }
 
+    /// The dtype of keys and values in caches, where none is asked for: that of hidden rows, unless stated
+    /// otherwise.
+    fn kv_dtype(&self) -> FloatDType {
+        self.dtype()
+    }
+
     /// The rotary frequencies for sequences of up to `context` tokens.
     fn rope(&self, context: usize) -> Rope;
 

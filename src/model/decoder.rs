@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use burn::module::Module;
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::nn::{EmbeddingConfig, RmsNorm};
 use burn::tensor::{Device, FloatDType, Int, Tensor};
 
@@ -132,6 +132,22 @@ impl Decoder {
         self.run(self.embed(tokens)?, start..needed, rope, &mut attention)
     }
 
+    /// Bytes of the weights.
+    pub fn weight_bytes(&self) -> usize {
+        struct Bytes(usize);
+        impl ModuleVisitor for Bytes {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                self.0 += param.lazy_shape().num_elements() * param.val().dtype().size();
+            }
+            fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
+                self.0 += param.lazy_shape().num_elements() * param.val().dtype().size();
+            }
+        }
+        let mut bytes = Bytes(0);
+        self.visit(&mut bytes);
+        bytes.0
+    }
+
     /// The linear layers with their paths in the module, first to last.
     pub fn projections_mut(&mut self) -> Vec<(String, &mut Projection)> {
         let mut all = Vec::new();
@@ -259,6 +275,18 @@ impl CausalLm for Decoder {
 
     fn dtype(&self) -> FloatDType {
         self.norm.gamma.val().dtype().into()
+    }
+
+    /// bf16 beside quantised weights, whose rounding is coarser.
+    fn kv_dtype(&self) -> FloatDType {
+        let quantized = self
+            .layers
+            .first()
+            .is_some_and(|block| block.is_quantized());
+        match (quantized, self.dtype()) {
+            (true, FloatDType::F32) => FloatDType::BF16,
+            (_, dtype) => dtype,
+        }
     }
 
     fn rope(&self, context: usize) -> Rope {

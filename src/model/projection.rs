@@ -100,6 +100,24 @@ pub struct QuantizedLinear {
 }
 
 impl QuantizedLinear {
+    /// A layer of blocks `[d_output, row_bytes]`, `u8`, and a bias `[d_output]`.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError`] when the rows are no whole blocks, or the bias has another length.
+    pub fn from_blocks(
+        blocks: Tensor<2, Int>,
+        bias: Option<Tensor<1>>,
+        format: BlockFormat,
+    ) -> Result<Self, KernelError> {
+        kernels::check_quantized(&blocks, format, bias.as_ref())?;
+        Ok(Self {
+            blocks: Param::initialized(ParamId::new(), blocks),
+            bias: bias.map(Param::from_tensor),
+            format,
+        })
+    }
+
     /// How the weight lies in blocks.
     pub fn format(&self) -> BlockFormat {
         self.format

@@ -4,6 +4,7 @@ mod document;
 mod examples;
 mod misuse;
 mod module;
+mod quantized;
 mod session;
 
 use std::collections::HashMap;

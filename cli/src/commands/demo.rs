@@ -68,13 +68,14 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
             max_tokens: MAX_TOKENS,
             sampler: Some(SamplerConfig::default()),
             chunk: args.strategy.chunk,
+            kv_dtype: args.compute.kv_dtype(),
             prefill: args.strategy.config_of(method)?,
             ..AnswerOptions::default()
         };
         let request = Request::new(&text, document, &args.query, &options)?;
         requests.push((request, options));
     }
-    let decoder = prefill::load_weights(&source, args.compute.dtype(), &device, output)?;
+    let decoder = prefill::load_weights(&source, args.compute.load_options(), &device, output)?;
     let mut answers = Vec::new();
     for (request, options) in &requests {
         if !output.is_json() {

@@ -176,6 +176,11 @@ pub fn facts(compute: &Compute, strategy: &Strategy, model: String) -> Result<Fa
         ("model", Some(model)),
         ("heads", heads.transpose()?),
         ("dtype", Some(format!("{:?}", compute.dtype()))),
+        ("kv-dtype", Some(format!("{:?}", compute.kv_dtype()))),
+        (
+            "dequantize",
+            Some(compute.load_options().dequantize.to_string()),
+        ),
         ("chunk", strategy.chunk.map(|rows| rows.to_string())),
         ("seed", Some(format!("{:?}", strategy.seed))),
     ])
@@ -391,32 +396,53 @@ pub fn report(decoder: &Decoder, request: &Request, group: &RankGroup) -> Value 
     };
     let rows = owned + anchor;
     let chunk = request.session.chunk_on(&decoder.device());
-    let (config, dtype) = (&decoder.config, decoder.dtype());
+    let kv_dtype = request
+        .session
+        .kv_dtype
+        .unwrap_or_else(|| decoder.kv_dtype());
+    let memory = Memory {
+        weights: decoder.weight_bytes(),
+        dtype: decoder.dtype(),
+        kv_dtype,
+    };
     json!({
         "peak_bytes": memory::peak_bytes(),
-        "needed_bytes": needed_bytes(config, dtype, rows, chunk, owned + following),
+        "needed_bytes": memory.needed_bytes(&decoder.config, rows, chunk, owned + following),
         "received_bytes": group.received_bytes(),
     })
 }
 
-/// Bytes of the weights, the activations of `rows` rows, one tile of the MLP of at most `chunk` rows,
-/// and a cache of `cached` tokens.
-pub fn needed_bytes(
-    config: &DecoderConfig,
-    dtype: FloatDType,
-    rows: usize,
-    chunk: usize,
-    cached: usize,
-) -> usize {
-    let size = DType::from(dtype).size();
-    let q = config.num_attention_heads * config.head_dim;
-    let kv = config.num_key_value_heads * config.head_dim;
-    // Residual, normed input and block output; q, k, v before and after RoPE; the attention's output.
-    let row = 3 * config.hidden_size + 2 * (q + 2 * kv) + q;
-    // Gate, up and their product.
-    let tile = rows.min(chunk) * 3 * config.intermediate_size;
-    let cache = KvCache::bytes(config, 1, cached, dtype.into());
-    (config.num_parameters() + rows * row + tile) * size + cache
+/// What takes memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Memory {
+    /// Bytes of the weights.
+    pub weights: usize,
+    /// Of activations.
+    pub dtype: FloatDType,
+    /// Of the cache.
+    pub kv_dtype: FloatDType,
+}
+
+impl Memory {
+    /// Bytes of the weights, the activations of `rows` rows, one tile of the MLP of at most `chunk` rows,
+    /// and a cache of `cached` tokens.
+    pub fn needed_bytes(
+        &self,
+        config: &DecoderConfig,
+        rows: usize,
+        chunk: usize,
+        cached: usize,
+    ) -> usize {
+        let size = DType::from(self.dtype).size();
+        let q = config.num_attention_heads * config.head_dim;
+        let kv = config.num_key_value_heads * config.head_dim;
+        // Residual, normed input and block output; q, k, v before and after RoPE; the attention's output.
+        let row = 3 * config.hidden_size + 2 * (q + 2 * kv) + q;
+        // Gate, up and their product.
+        let tile = rows.min(chunk) * 3 * config.intermediate_size;
+        let cache = KvCache::bytes(config, 1, cached, self.kv_dtype.into());
+        self.weights + (rows * row + tile) * size + cache
+    }
 }
 
 /// A plan in a few words.

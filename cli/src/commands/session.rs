@@ -166,12 +166,11 @@ fn ask(args: &Ask, output: &Output) -> Result<(), CliError> {
     check_settings(&saved, &args.strategy)?;
     let (source, text) = prefill::open_model(&args.model, output)?;
     saved.check_model(&source.fingerprint()?)?;
-    let dtype = args.compute.dtype();
-    saved.check_setting(
-        "dtype",
-        format!("{:?}", saved.dtype().unwrap_or(dtype)),
-        format!("{dtype:?}"),
-    )?;
+    saved.check_dtype(args.compute.dtype())?;
+    let dtype = saved.dtype().unwrap_or(args.compute.dtype());
+    if let Some(asked) = args.compute.kv_dtype() {
+        saved.check_setting("kv-dtype", format!("{dtype:?}"), format!("{asked:?}"))?;
+    }
     let mut options = AnswerOptions {
         prompt: args.prompt.options()?,
         allow_long: args.allow_long,
@@ -184,7 +183,7 @@ fn ask(args: &Ask, output: &Output) -> Result<(), CliError> {
     let query = [query.query, query.tail].concat();
     let document = saved.document().len();
     let needed = options.check_context(&text.config, document, query.len())?;
-    let decoder = prefill::load_weights(&source, args.compute.dtype(), &device, output)?;
+    let decoder = prefill::load_weights(&source, args.compute.load_options(), &device, output)?;
     let mut session = saved.restore(decoder.clone(), query.len())?;
     session.set_limit(needed);
     let reply = prefill::answer(&text, &mut session, &query, &options, output)?;

@@ -239,7 +239,7 @@ fn trace(args: &Args, world: &mut World, output: &Output) -> Result<(), CliError
     }
     let group = world.group(plan.ranks);
     let group = group.map_err(|error| CliError::from(error).known())?;
-    let loaded = prefill::load_weights(source, args.compute.dtype(), device, output);
+    let loaded = prefill::load_weights(source, args.compute.load_options(), device, output);
     let decoder = processes::agree(world, loaded)?;
     let mut trace = Trace {
         all: *store == Store::All,

@@ -64,7 +64,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     let dtype = args.compute.dtype();
     let mut backbones = Vec::new();
     for device in &devices {
-        let decoder = prefill::load_weights(&source, dtype, device, output)?;
+        let decoder = prefill::load_weights(&source, args.compute.load_options(), device, output)?;
         let context = text.config.context();
         backbones.push(Backbone::new(
             decoder,

@@ -133,6 +133,19 @@ impl SavedSession {
         }
     }
 
+    /// Refuses a model whose hidden rows are of another dtype than when the session was saved.
+    ///
+    /// # Errors
+    ///
+    /// [`SavedError::OtherPlan`].
+    pub fn check_dtype(&self, model: FloatDType) -> Result<(), SavedError> {
+        let Agreed {
+            dtype, model_dtype, ..
+        } = &self.agreed;
+        let expected = model_dtype.as_ref().unwrap_or(dtype);
+        self.check_setting("dtype", expected, format!("{model:?}"))
+    }
+
     /// The session as it was when it was saved, with room for `following` tokens behind the document.
     /// All its ranks are driven by this process.
     ///
@@ -153,7 +166,7 @@ impl SavedSession {
             .path(&self.folder),
             reason: format!("dtype `{}`", self.agreed.dtype),
         })?;
-        self.check_setting("dtype", &self.agreed.dtype, format!("{:?}", model.dtype()))?;
+        self.check_dtype(model.dtype())?;
         let plan = self.plan();
         let tokens = self.document.len();
         let (shape, device) = (model.shape(), model.device());
@@ -162,7 +175,9 @@ impl SavedSession {
         for (rank, checkpoint) in self.ranks.iter().enumerate() {
             self.restore_rank(rank, checkpoint, shape, dtype, &device, &mut cache)?;
         }
-        let settings = SessionConfig::new(capacity).with_context(self.agreed.context);
+        let settings = SessionConfig::new(capacity)
+            .with_context(self.agreed.context)
+            .with_kv_dtype(dtype);
         let prefilled = Prefilled {
             document: self.document.clone(),
             plan: plan.clone(),

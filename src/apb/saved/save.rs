@@ -89,7 +89,8 @@ impl Session {
         options: SaveOptions,
     ) -> Result<PreparedSave, SavedError> {
         let prefilled = self.prefilled.as_ref().ok_or(SavedError::NoDocument)?;
-        let agreed = Agreed::of(prefilled, model, self.settings, self.model.dtype());
+        let dtypes = [self.kv_dtype(), self.model.dtype()];
+        let agreed = Agreed::of(prefilled, model, self.settings, dtypes);
         options.check(folder)?;
         std::fs::create_dir_all(folder).map_err(FileError::at(folder))?;
         let mut prepared = PreparedSave {
@@ -134,7 +135,7 @@ impl Session {
             hash.update(&host_bytes(key)?[..]);
             hash.update(&host_bytes(value)?[..]);
         }
-        let dtype = DType::from(self.model.dtype());
+        let dtype = DType::from(self.kv_dtype());
         let byte_len = (shape.iter().product::<usize>() * dtype.size()) as u64;
         let tokens: Vec<String> = prefilled.document.iter().map(u32::to_string).collect();
         let metadata = json!({

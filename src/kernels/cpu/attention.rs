@@ -2,14 +2,14 @@
 
 use core::ops::Range;
 
-use burn::tensor::Shape;
+use burn::tensor::{DType, Shape};
 use burn_flex::{Flex, FlexTensor, Layout};
 use rayon::prelude::*;
 
 use super::dots::Dots;
 use super::panels::Panels;
 use super::piece::{DOT_LANES, Piece, Problem};
-use super::simd::{Elem, Level, by_dtype};
+use super::simd::{Elem, Level};
 use super::view::{Output, Shared, View, row_major};
 use crate::kernels::Regions;
 use crate::kernels::extension::AttentionPrimitives;
@@ -32,17 +32,28 @@ pub(super) fn attention(
     regions: Regions,
     level: Level,
 ) -> AttentionPrimitives<Flex> {
-    by_dtype!(q.dtype(), attention_as(q, k, v, regions, level))
+    match (q.dtype(), k.dtype()) {
+        // Rows of a cache in a shorter dtype are widened as they are read.
+        (DType::F32, DType::BF16) => attention_as::<f32, half::bf16>(q, k, v, regions, level),
+        (DType::F32, DType::F16) => attention_as::<f32, half::f16>(q, k, v, regions, level),
+        (DType::F16, _) => attention_as::<half::f16, half::f16>(q, k, v, regions, level),
+        (DType::BF16, _) => attention_as::<half::bf16, half::bf16>(q, k, v, regions, level),
+        _ => attention_as::<f32, f32>(q, k, v, regions, level),
+    }
 }
 
-fn attention_as<E: Elem>(
+fn attention_as<E: Elem, K: Elem>(
     q: FlexTensor,
     k: FlexTensor,
     v: FlexTensor,
     regions: Regions,
     level: Level,
 ) -> AttentionPrimitives<Flex> {
-    let (q, k, v) = (View::new(&q), View::new(&k), View::new(&v));
+    let (q, k, v) = (
+        View::<E, 4>::new(&q),
+        View::<K, 4>::new(&k),
+        View::<K, 4>::new(&v),
+    );
     let [batch, heads, seq_q, head_dim] = q.shape;
     let kv_heads = k.shape[1];
     let mut out = Output::<E>::new(batch * heads * seq_q * head_dim);
@@ -73,7 +84,7 @@ fn attention_as<E: Elem>(
     }
 }
 
-fn solve<E: Elem>(problem: &Problem<E>, level: Level) {
+fn solve<E: Elem, K: Elem>(problem: &Problem<E, K>, level: Level) {
     let [batch, heads, seq_q, head_dim] = problem.q.shape;
     let [_, kv_heads, seq_kv, _] = problem.k.shape;
     if batch * heads * seq_q == 0 {
@@ -189,8 +200,8 @@ fn greatest_common_divisor(a: usize, b: usize) -> usize {
 /// # Safety
 ///
 /// `base` holds `splits` areas of `partial_len` floats as [`Piece::finish`] leaves them.
-unsafe fn merge<E: Elem>(
-    problem: &Problem<E>,
+unsafe fn merge<E: Elem, K: Elem>(
+    problem: &Problem<E, K>,
     batch: usize,
     kv_head: usize,
     rows: Range<usize>,

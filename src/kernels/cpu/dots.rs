@@ -11,7 +11,7 @@ const BLOCK_KEYS: usize = 256;
 
 /// A piece of at most [`DOT_LANES`] lanes, whose `head_dim` is adjacent in keys and values and a
 /// multiple of the vector.
-pub(super) struct Dots<'a, E>(pub Piece<'a, E>);
+pub(super) struct Dots<'a, E, K>(pub Piece<'a, E, K>);
 
 /// State of all lanes.
 struct State {
@@ -26,7 +26,7 @@ struct State {
     head_dim: usize,
 }
 
-impl<E: Elem> Job for Dots<'_, E> {
+impl<E: Elem, K: Elem> Job for Dots<'_, E, K> {
     type Output = ();
 
     #[inline(always)]
@@ -57,17 +57,17 @@ impl<E: Elem> Job for Dots<'_, E> {
             all = piece.keys.start..piece.keys.start;
         }
         match piece.lanes() {
-            1 => state.take::<S, E, 1>(piece, 0, all.clone()),
-            2 => state.take::<S, E, 2>(piece, 0, all.clone()),
-            3 => state.take::<S, E, 3>(piece, 0, all.clone()),
-            4 => state.take::<S, E, 4>(piece, 0, all.clone()),
-            _ => state.take::<S, E, DOT_LANES>(piece, 0, all.clone()),
+            1 => state.take::<S, E, K, 1>(piece, 0, all.clone()),
+            2 => state.take::<S, E, K, 2>(piece, 0, all.clone()),
+            3 => state.take::<S, E, K, 3>(piece, 0, all.clone()),
+            4 => state.take::<S, E, K, 4>(piece, 0, all.clone()),
+            _ => state.take::<S, E, K, DOT_LANES>(piece, 0, all.clone()),
         }
         // Keys that only some lanes see are few: lane by lane.
         for lane in 0..piece.lanes() {
             let keys = seen(lane);
-            state.take::<S, E, 1>(piece, lane, keys.start..keys.end.min(all.start));
-            state.take::<S, E, 1>(piece, lane, keys.start.max(all.end)..keys.end);
+            state.take::<S, E, K, 1>(piece, lane, keys.start..keys.end.min(all.start));
+            state.take::<S, E, K, 1>(piece, lane, keys.start.max(all.end)..keys.end);
         }
         for lane in 0..piece.lanes() {
             let row = sums.add(lane * head_dim);
@@ -79,7 +79,7 @@ impl<E: Elem> Job for Dots<'_, E> {
 impl State {
     /// Scales the queries; lanes beyond the last are zero.
     #[inline(always)]
-    unsafe fn load_queries<E: Elem>(&mut self, piece: &Piece<'_, E>) {
+    unsafe fn load_queries<E: Elem, K: Elem>(&mut self, piece: &Piece<'_, E, K>) {
         let view = &piece.problem.q;
         let scale = core::f32::consts::LOG2_E / (self.head_dim as f32).sqrt();
         for i in 0..DOT_LANES * self.head_dim {
@@ -100,9 +100,9 @@ impl State {
 
     /// Takes keys into `L` lanes, all of which see all of them.
     #[inline(always)]
-    unsafe fn take<S: Simd, E: Elem, const L: usize>(
+    unsafe fn take<S: Simd, E: Elem, K: Elem, const L: usize>(
         &mut self,
-        piece: &Piece<'_, E>,
+        piece: &Piece<'_, E, K>,
         lane: usize,
         keys: Range<usize>,
     ) {
@@ -111,9 +111,9 @@ impl State {
         while start < keys.end {
             let count = BLOCK_KEYS.min(keys.end - start);
             let at = [piece.batch, piece.kv_head, start, 0];
-            self.score::<S, E, L>(lane, k.at(at), k.strides[2], count);
+            self.score::<S, K, L>(lane, k.at(at), k.strides[2], count);
             let factor = self.weigh::<S, L>(lane, count);
-            self.add_values::<S, E, L>(lane, v.at(at), v.strides[2], count, factor);
+            self.add_values::<S, K, L>(lane, v.at(at), v.strides[2], count, factor);
             start += count;
         }
     }

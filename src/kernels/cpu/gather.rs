@@ -8,8 +8,8 @@ use super::view::View;
 
 /// Queries to panels `[head_dim, lanes]`, scaled; lanes beyond the last are zero.
 #[inline(always)]
-pub(super) unsafe fn pack_queries<S: Simd, E: Elem>(
-    piece: &Piece<'_, E>,
+pub(super) unsafe fn pack_queries<S: Simd, E: Elem, K: Elem>(
+    piece: &Piece<'_, E, K>,
     vectors: usize,
     width: usize,
     queries: *mut f32,
@@ -114,8 +114,8 @@ unsafe fn widen<S: Simd, E: Elem>(
 
 /// Transposes the sums back and hands every lane over.
 #[inline(always)]
-pub(super) unsafe fn hand_over<S: Simd, E: Elem>(
-    piece: &Piece<'_, E>,
+pub(super) unsafe fn hand_over<S: Simd, E: Elem, K: Elem>(
+    piece: &Piece<'_, E, K>,
     vectors: usize,
     width: usize,
     [sums, shift, total, rows]: [*mut f32; 4],

@@ -171,6 +171,20 @@ mod tests {
                     check(got.out, expected.out, &label);
                     check(got.lse, expected.lse, &label);
                 }
+                // Keys and values of a cache in another dtype.
+                for kv_dtype in DTYPES.into_iter().filter(|_| dtype == DType::F32) {
+                    for rows in [1, 40] {
+                        let q = random([1, 4, rows, 64], dtype);
+                        let [k, v] = [(); 2].map(|()| random([1, 2, 90, 64], kv_dtype));
+                        let [wide_k, wide_v] = [&k, &v].map(|x| x.clone().cast(dtype));
+                        let regions = Regions::causal();
+                        let expected = reference::attention(q.clone(), wide_k, wide_v, regions);
+                        let [q, k, v] = [q, k, v].map(|x| primitive(&x));
+                        let got = attention::attention(q, k, v, regions, level);
+                        let label = format!("{label} attention over {kv_dtype:?}");
+                        check(got.out, expected.out, &label);
+                    }
+                }
                 for (rows, d_input, d_output) in
                     [(1, 100, 90), (3, 70, 33), (7, 64, 9), (45, 70, 101)]
                 {

@@ -17,7 +17,7 @@ use super::tile::{Rows, for_rows, product};
 const TILE_KEYS: usize = 96;
 
 /// A piece computed in panels.
-pub(super) struct Panels<'a, E>(pub Piece<'a, E>);
+pub(super) struct Panels<'a, E, K>(pub Piece<'a, E, K>);
 
 /// One panel's state, all `[.., lanes]`.
 struct Panel {
@@ -42,7 +42,7 @@ struct Tile {
     head_dim: usize,
 }
 
-impl<E: Elem> Job for Panels<'_, E> {
+impl<E: Elem, K: Elem> Job for Panels<'_, E, K> {
     type Output = ();
 
     #[inline(always)]
@@ -57,7 +57,7 @@ impl<E: Elem> Job for Panels<'_, E> {
     }
 }
 
-impl<E: Elem> Panels<'_, E> {
+impl<E: Elem, K: Elem> Panels<'_, E, K> {
     /// In panels of `C` vectors.
     // No closures around vector code anywhere here: they would be compiled without its instructions.
     #[inline(always)]
@@ -97,7 +97,7 @@ impl<E: Elem> Panels<'_, E> {
             keys,
             values,
         ] = scratch.areas;
-        pack_queries::<S, E>(piece, panels * C, width, queries, rows);
+        pack_queries::<S, E, K>(piece, panels * C, width, queries, rows);
         core::slice::from_raw_parts_mut(sums, state).fill(0.0);
         core::slice::from_raw_parts_mut(shift, panels * width).fill(f32::MIN);
         core::slice::from_raw_parts_mut(total, panels * width).fill(0.0);
@@ -106,8 +106,8 @@ impl<E: Elem> Panels<'_, E> {
         while start < piece.keys.end {
             let end = piece.keys.end.min(start + TILE_KEYS);
             let at = [piece.batch, piece.kv_head, start, 0];
-            let (keys, key_stride) = rows_in_f32::<S, E>(k, at, end - start, keys);
-            let (values, value_stride) = rows_in_f32::<S, E>(v, at, end - start, values);
+            let (keys, key_stride) = rows_in_f32::<S, K>(k, at, end - start, keys);
+            let (values, value_stride) = rows_in_f32::<S, K>(v, at, end - start, values);
             for index in 0..panels {
                 let (seen, seen_by_all) = seen_by_panel(piece, index * width, width);
                 let panel = Panel {
@@ -139,13 +139,13 @@ impl<E: Elem> Panels<'_, E> {
             }
             start = end;
         }
-        hand_over::<S, E>(piece, panels * C, width, [sums, shift, total, rows]);
+        hand_over::<S, E, K>(piece, panels * C, width, [sums, shift, total, rows]);
     }
 }
 
 /// The keys that some lane of a panel sees, and those that every lane sees.
-fn seen_by_panel<E: Elem>(
-    piece: &Piece<'_, E>,
+fn seen_by_panel<E: Elem, K: Elem>(
+    piece: &Piece<'_, E, K>,
     first: usize,
     width: usize,
 ) -> (Range<usize>, Range<usize>) {
@@ -180,8 +180,8 @@ fn segments(
 
 /// The keys each lane sees, counted from the first of `range`: all starts, then all ends.
 #[inline(always)]
-unsafe fn write_bounds<E: Elem>(
-    piece: &Piece<'_, E>,
+unsafe fn write_bounds<E: Elem, K: Elem>(
+    piece: &Piece<'_, E, K>,
     first: usize,
     width: usize,
     range: &Range<usize>,

@@ -9,11 +9,11 @@ use crate::kernels::Regions;
 /// Lanes (rows times the heads of a group) up to which dot products serve better than panels.
 pub(super) const DOT_LANES: usize = 8;
 
-/// A problem whose arguments have been checked.
-pub(super) struct Problem<E> {
+/// A problem whose arguments have been checked: queries and output of `E`, keys and values of `K`.
+pub(super) struct Problem<E, K> {
     pub q: View<E, 4>,
-    pub k: View<E, 4>,
-    pub v: View<E, 4>,
+    pub k: View<K, 4>,
+    pub v: View<K, 4>,
     pub regions: Regions,
     /// Query heads of a key/value head.
     pub group: usize,
@@ -22,8 +22,8 @@ pub(super) struct Problem<E> {
 }
 
 /// Rows and keys of one key/value head, and where their result goes.
-pub(super) struct Piece<'a, E> {
-    pub problem: &'a Problem<E>,
+pub(super) struct Piece<'a, E, K> {
+    pub problem: &'a Problem<E, K>,
     pub batch: usize,
     pub kv_head: usize,
     pub rows: Range<usize>,
@@ -33,7 +33,7 @@ pub(super) struct Piece<'a, E> {
     pub partial: Option<Shared<f32>>,
 }
 
-impl<E: Elem> Problem<E> {
+impl<E: Elem, K: Elem> Problem<E, K> {
     #[inline]
     pub(super) fn head_dim(&self) -> usize {
         self.q.shape[3]
@@ -88,7 +88,7 @@ impl<E: Elem> Problem<E> {
     }
 }
 
-impl<E: Elem> Piece<'_, E> {
+impl<E: Elem, K: Elem> Piece<'_, E, K> {
     #[inline]
     pub(super) fn lanes(&self) -> usize {
         self.rows.len() * self.problem.group

@@ -1,5 +1,5 @@
 //! Linear layers on quantised weights, whose blocks are read where they lie: for few rows of `x` as dot products of
-//! codes with `x` in eight bits, for more [packed](super::packed) into panels of f32.
+//! codes with `x` in eight bits (in fifteen, where the codes have eight), for more [packed](super::packed) into panels of f32.
 
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::linear::STREAM_ROWS;
 use super::packed::{Panels, multiply};
 use super::scratch::{LINE, Scratch};
-use super::simd::{Elem, Job, Level, Simd, by_dtype};
+use super::simd::{Elem, Job, LOW, Level, Simd, by_dtype};
 use super::stream::{PARALLEL_ELEMENTS, STREAM_ELEMENTS};
 use super::view::{Output, Shared, contiguous, to_f32};
 use crate::kernels::quantized::{BlockFormat, Blocks, CHUNK, ForBlocks, GROUPS, Unpacked, Vectors};
@@ -22,6 +22,8 @@ const X_GROUP: usize = 32;
 const X_GROUPS: usize = CHUNK / X_GROUP;
 /// The largest code of `x`.
 const X_CODES: f32 = 127.0;
+/// The largest of two codes of an element together.
+const FINE_CODES: f32 = X_CODES * LOW as f32 + X_CODES;
 /// Lanes of the widest panel.
 const WIDEST: usize = 48;
 
@@ -208,11 +210,13 @@ impl<S: Simd> Vectors for Of<S> {
     }
 }
 
-/// Rows of `x` in eight bits.
+/// Rows of `x` in eight bits, or in fifteen.
 #[derive(Clone, Copy)]
 struct Rounded {
     /// `[rows, d_input]` in whole chunks.
     codes: Shared<i8>,
+    /// The second code of each element, where there are two.
+    low: Shared<i8>,
     /// Of every group, `[rows, groups]` in whole chunks.
     scales: Shared<f32>,
     /// The sum of every 16 or 32 elements, as the weight is grouped.
@@ -257,7 +261,10 @@ impl<X: Elem, F: Blocks> Job for Round<'_, X, F> {
                     }
                 }
                 let largest = largest.iter().fold(0f32, |a, &b| a.max(b));
-                let scale = largest / X_CODES;
+                let scale = match F::FINE {
+                    true => largest / FINE_CODES,
+                    false => largest / X_CODES,
+                };
                 let factor = match scale > 0.0 && scale.recip() < f32::INFINITY {
                     true => scale.recip(),
                     false => 0.0,
@@ -265,8 +272,20 @@ impl<X: Elem, F: Blocks> Job for Round<'_, X, F> {
                 // Adding 1.5 * 2^23 leaves a whole number in the lowest bits.
                 const WHOLE: f32 = 12_582_912.0;
                 let mut codes = [0i8; X_GROUP];
-                for (code, value) in codes.iter_mut().zip(values) {
-                    *code = (value * factor + WHOLE).to_bits() as i8;
+                if F::FINE {
+                    let mut low = [0i8; X_GROUP];
+                    for i in 0..X_GROUP {
+                        let whole = (values[i] * factor + WHOLE) - WHOLE;
+                        let high = (whole / f32::from(LOW) + WHOLE) - WHOLE;
+                        codes[i] = (high + WHOLE).to_bits() as i8;
+                        low[i] = (whole - high * f32::from(LOW) + WHOLE).to_bits() as i8;
+                    }
+                    let at = row * width + group * X_GROUP;
+                    self.to.low.at(at).cast::<[i8; X_GROUP]>().write(low);
+                } else {
+                    for (code, value) in codes.iter_mut().zip(values) {
+                        *code = (value * factor + WHOLE).to_bits() as i8;
+                    }
                 }
                 self.to
                     .codes
@@ -301,13 +320,15 @@ fn stream<X: Elem, F: Blocks>(
     let width = d_input.next_multiple_of(CHUNK);
     let scratch = Scratch::new([
         rows * width / size_of::<f32>(),
+        usize::from(F::FINE) * rows * width / size_of::<f32>(),
         rows * (width / X_GROUP),
         rows * (width / F::GROUP),
         rows * d_output,
     ]);
-    let [codes, scales, sums, products] = scratch.areas;
+    let [codes, low, scales, sums, products] = scratch.areas;
     let rounded = Rounded {
         codes: Shared(codes.cast()),
+        low: Shared(low.cast()),
         scales: Shared(scales),
         sums: Shared(sums),
         width,
@@ -413,6 +434,7 @@ impl<F: Blocks> Stream<F> {
     ) {
         let Rounded {
             codes,
+            low,
             scales,
             sums,
             width,
@@ -431,6 +453,7 @@ impl<F: Blocks> Stream<F> {
         }
         for (m, dots) in dots.iter_mut().enumerate().take(self.rows) {
             let codes = codes.at(m * width + element);
+            let low = low.at(m * width + element);
             let scales = scales.at(m * (width / X_GROUP) + element / X_GROUP);
             let scales = scales.cast::<[f32; X_GROUPS]>().read();
             for i in 0..len / X_GROUP {
@@ -444,9 +467,13 @@ impl<F: Blocks> Stream<F> {
                 );
                 // Two sums, so that one does not wait for the other.
                 let dots = &mut dots[i % 2];
-                *dots = match F::SIGNED {
-                    true => S::add_dots::<true>(*dots, of_weight, of_x, both),
-                    false => S::add_dots::<false>(*dots, of_weight, of_x, both),
+                *dots = if F::FINE {
+                    let of_x = [of_x.cast_const(), low.wrapping_add(i * X_GROUP)];
+                    S::add_fine_dots(*dots, of_weight, of_x, both)
+                } else if F::SIGNED {
+                    S::add_dots::<true>(*dots, of_weight, of_x, both)
+                } else {
+                    S::add_dots::<false>(*dots, of_weight, of_x, both)
                 };
             }
             if shifted {

@@ -2,6 +2,9 @@
 
 use crate::kernels::quantized::{Plain, Vectors};
 
+/// What the first of two codes of an element counts beside the second.
+pub(super) const LOW: i16 = 255;
+
 /// Operations on a vector of `LANES` f32. Kernels are generic over this and compiled once for
 /// each implementation.
 ///
@@ -60,6 +63,13 @@ pub(super) trait Simd: Copy + 'static {
         dots: Self::Dots,
         codes: *const u8,
         x: *const i8,
+        scales: [f32; 2],
+    ) -> Self::Dots;
+    /// As `add_dots` with signed codes, and `x` of which each element is [`LOW`] times a code, and another.
+    unsafe fn add_fine_dots(
+        dots: Self::Dots,
+        codes: *const u8,
+        x: [*const i8; 2],
         scales: [f32; 2],
     ) -> Self::Dots;
     /// Takes off the products of eight elements of `a` and `b`.
@@ -441,6 +451,17 @@ impl Simd for Portable {
             *dot += scales[i / 4] * sum as f32;
         }
         dots
+    }
+    #[inline(always)]
+    unsafe fn add_fine_dots(
+        dots: [f32; 8],
+        codes: *const u8,
+        [high, low]: [*const i8; 2],
+        scales: [f32; 2],
+    ) -> [f32; 8] {
+        let of_high = scales.map(|scale| scale * f32::from(LOW));
+        let dots = Self::add_dots::<true>(dots, codes, high, of_high);
+        Self::add_dots::<true>(dots, codes, low, scales)
     }
     #[inline(always)]
     unsafe fn subtract_products(dots: [f32; 8], a: *const f32, b: *const f32) -> [f32; 8] {

@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::simd::{Elem, Job, Simd};
+use super::simd::{Elem, Job, LOW, Simd};
 
 /// # Safety
 ///
@@ -125,6 +125,15 @@ impl Simd for Avx512 {
         scales: [f32; 2],
     ) -> __m256 {
         Avx2::add_dots::<SIGNED>(dots, codes, x, scales)
+    }
+    #[inline(always)]
+    unsafe fn add_fine_dots(
+        dots: __m256,
+        codes: *const u8,
+        x: [*const i8; 2],
+        scales: [f32; 2],
+    ) -> __m256 {
+        Avx2::add_fine_dots(dots, codes, x, scales)
     }
     #[inline(always)]
     unsafe fn subtract_products(dots: __m256, a: *const f32, b: *const f32) -> __m256 {
@@ -315,6 +324,27 @@ impl Simd for Avx2 {
         let fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
         let scales = _mm256_set_m128(_mm_set1_ps(scales[1]), _mm_set1_ps(scales[0]));
         _mm256_fmadd_ps(scales, _mm256_cvtepi32_ps(fours), dots)
+    }
+    #[inline(always)]
+    unsafe fn add_fine_dots(
+        dots: __m256,
+        codes: *const u8,
+        [high, low]: [*const i8; 2],
+        scales: [f32; 2],
+    ) -> __m256 {
+        let codes = _mm256_loadu_si256(codes.cast());
+        let (high, low) = (
+            _mm256_loadu_si256(high.cast()),
+            _mm256_loadu_si256(low.cast()),
+        );
+        let size = _mm256_abs_epi8(codes);
+        let high = _mm256_maddubs_epi16(size, _mm256_sign_epi8(high, codes));
+        let low = _mm256_maddubs_epi16(size, _mm256_sign_epi8(low, codes));
+        let high = _mm256_madd_epi16(high, _mm256_set1_epi16(LOW));
+        let low = _mm256_madd_epi16(low, _mm256_set1_epi16(1));
+        let fours = _mm256_cvtepi32_ps(_mm256_add_epi32(high, low));
+        let scales = _mm256_set_m128(_mm_set1_ps(scales[1]), _mm_set1_ps(scales[0]));
+        _mm256_fmadd_ps(scales, fours, dots)
     }
     #[inline(always)]
     unsafe fn subtract_products(dots: __m256, a: *const f32, b: *const f32) -> __m256 {

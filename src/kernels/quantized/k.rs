@@ -238,6 +238,7 @@ impl Blocks for Q8K {
     const LEN: usize = CHUNK;
     const BYTES: usize = 4 + 256 + 32;
     const SIGNED: bool = true;
+    const FINE: bool = true;
     const HALVES: &'static [usize] = &[];
 
     fn is_finite(block: &[u8]) -> bool {

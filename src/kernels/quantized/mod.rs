@@ -80,6 +80,9 @@ pub(crate) trait Blocks: Copy + Send + Sync + 'static {
     const MINIMUMS: bool = false;
     /// Whether codes are `i8`; otherwise they are below 64.
     const SIGNED: bool = false;
+    /// Whether codes are so fine that eight bits of `x` beside them would be felt: it then has fifteen. Only for
+    /// signed codes without minimums.
+    const FINE: bool = false;
     /// What is taken off each code.
     const OFFSET: u8 = 0;
 

@@ -100,6 +100,7 @@ impl Blocks for Q8 {
     const LEN: usize = 32;
     const BYTES: usize = 34;
     const SIGNED: bool = true;
+    const FINE: bool = true;
     const HALVES: &'static [usize] = halves(false);
 
     #[inline(always)]

@@ -126,6 +126,7 @@ impl Prefill {
                 let most = self.decode + 1;
                 let mut request =
                     Request::from_tokens(document.clone(), plan, next, most, strategy.chunk);
+                request.session.kv_dtype = self.compute.kv_dtype();
                 subject.check(&mut request)?;
                 requests.push(request);
             }
@@ -139,7 +140,7 @@ impl Prefill {
         let summary = json!({
             "model": self.model.model, "random_weights": self.random_weights,
             "parameters": subject.config.num_parameters(), "device": self.compute.device_name(),
-            "dtype": format!("{:?}", subject.dtype), "runs": self.runs,
+            "dtype": format!("{:?}", subject.memory.dtype), "kv_dtype": format!("{:?}", subject.memory.kv_dtype), "runs": self.runs,
             "chunk": rows.first().map(|row| row.chunk), "rows": json_rows,
         });
         output.result(&summary, |w| print(w, rows))
@@ -373,7 +374,7 @@ impl Row {
             critical_seconds: Vec::new(),
             times: Times::default(),
             decode_rates: Vec::new(),
-            needed_bytes: prefill::needed_bytes(config, subject.dtype, tile, tile, cached),
+            needed_bytes: subject.memory.needed_bytes(config, tile, tile, cached),
             peak_bytes: None,
             processes: Vec::new(),
         }

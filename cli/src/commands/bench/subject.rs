@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Device, FloatDType};
+use burn::tensor::{DType, Device, FloatDType};
 use burn_apb::apb::Request;
-use burn_apb::checkpoint::ModelSource;
+use burn_apb::checkpoint::{LoadOptions, ModelSource};
 use burn_apb::model::{Decoder, DecoderConfig};
 
 use super::prefill::Prefill;
+use crate::commands::prefill::Memory;
 use crate::commands::{demo, prefill};
 use crate::error::CliError;
 use crate::memory;
@@ -24,8 +25,9 @@ pub struct Subject {
     pub config: DecoderConfig,
     /// Where it is computed.
     pub device: Device,
-    /// What the weights, and therefore the cache, are stored as.
-    pub dtype: FloatDType,
+    /// What takes memory.
+    pub memory: Memory,
+    options: LoadOptions,
     gpu: bool,
 }
 
@@ -49,11 +51,33 @@ impl Subject {
             let config = DecoderConfig::from_json(source.config()).map_err(CliError::usage)?;
             (Some(source), config)
         };
+        let options = args.compute.load_options();
+        let dtype = options.dtype;
+        let (weights, quantized) = match &source {
+            Some(source) => {
+                let tensors = source.checkpoint()?;
+                let floats = tensors.loaded_bytes(options.with_dequantize(true));
+                let bytes = tensors.loaded_bytes(options);
+                (bytes as usize, bytes != floats)
+            }
+            None => {
+                let size = DType::from(dtype).size();
+                (config.num_parameters() * size, false)
+            }
+        };
         Ok(Self {
             source,
             config,
             device,
-            dtype: args.compute.dtype(),
+            memory: Memory {
+                weights,
+                dtype,
+                kv_dtype: args.compute.kv_dtype().unwrap_or(match quantized {
+                    true => FloatDType::BF16,
+                    false => dtype,
+                }),
+            },
+            options,
             gpu: args.compute.is_gpu(),
         })
     }
@@ -105,8 +129,10 @@ impl Subject {
     /// Loads the weights, or makes them.
     pub fn load(&self, output: &Output) -> Result<Arc<Decoder>, CliError> {
         match &self.source {
-            Some(source) => prefill::load_weights(source, self.dtype, &self.device, output),
-            None => Ok(Arc::new(self.config.init_random(self.dtype, &self.device))),
+            Some(source) => prefill::load_weights(source, self.options, &self.device, output),
+            None => Ok(Arc::new(
+                self.config.init_random(self.options.dtype, &self.device),
+            )),
         }
     }
 

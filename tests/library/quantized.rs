@@ -1,0 +1,221 @@
+//! Weights that stay quantised, and caches in a dtype of their own.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
+use burn_apb::LanguageModel;
+use burn_apb::apb::{AnswerOptions, Document, PrefillConfig, Session, SessionConfig, answer_with};
+use burn_apb::checkpoint::LoadOptions;
+use burn_apb::kernels::BlockFormat;
+use burn_apb::model::{
+    CausalLm, Decoder, KvCache, Projection, QuantizedLinear, QuantizedLinearConfig, TokenEmbedding,
+};
+
+#[path = "../common/data.rs"]
+mod data;
+
+const DOCUMENT: &str = "My Design in this Book is not to explain the Properties of Light by Hypotheses, but to \
+    propose and prove them by Reason and Experiments.";
+
+/// SmolLM2, whose package holds it in Q4_1 and Q8_0.
+fn smollm2(options: LoadOptions) -> Option<LanguageModel> {
+    let path = data::find("target/test-data", "smollm2-135m.gguf", None)?;
+    let device = Device::flex();
+    Some(LanguageModel::load_with(path, options, &device, &mut |_| {}).expect("a model"))
+}
+
+fn ids(text: &str, model: &LanguageModel) -> Vec<u32> {
+    let ids = model.text.tokenizer.encode(text, false);
+    ids.expect("tokens")
+}
+
+/// Log-probabilities `[tokens, vocab]`: `passes` rows at a time.
+fn log_probabilities(decoder: &Decoder, ids: &[u32], passes: usize, dtype: DType) -> Tensor<2> {
+    let device = decoder.device();
+    let rope = decoder.rope(ids.len());
+    let mut cache = KvCache::new(decoder.shape(), 1, ids.len(), dtype, &device).expect("a cache");
+    let mut rows = Vec::new();
+    for ids in ids.chunks(passes) {
+        let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+        let data = TensorData::new(ids.clone(), [1, ids.len()]);
+        let tokens = Tensor::<2, Int>::from_data(data, (&device, DType::I32));
+        let hidden = decoder
+            .forward_cached(tokens, &rope, &mut cache)
+            .expect("hidden rows");
+        let logits = decoder.logits(hidden).expect("logits");
+        rows.push(log_softmax(logits.squeeze_dim::<2>(0), 1));
+    }
+    Tensor::cat(rows, 0)
+}
+
+/// The mean over rows of the Kullback-Leibler divergence of `q` from `p`.
+fn divergence(p: &Tensor<2>, q: &Tensor<2>) -> f32 {
+    let terms = p.clone().exp() * (p.clone() - q.clone());
+    terms.sum_dim(1).mean().into_scalar()
+}
+
+#[test]
+fn a_model_in_codes_computes_as_its_floats_do() {
+    let Some(codes) = smollm2(LoadOptions::new(FloatDType::F32)) else {
+        return;
+    };
+    let floats = smollm2(LoadOptions::new(FloatDType::F32).with_dequantize(true)).expect("there");
+    assert!(matches!(
+        codes.decoder.embed_tokens,
+        TokenEmbedding::Quantized(_)
+    ));
+    assert!(matches!(
+        floats.decoder.embed_tokens,
+        TokenEmbedding::Float(_)
+    ));
+    let up = &codes.decoder.layers[0].mlp.up_proj;
+    assert!(matches!(up, Projection::Quantized(layer) if layer.format() == BlockFormat::Q4_1));
+    assert!(codes.decoder.weight_bytes() * 5 < floats.decoder.weight_bytes());
+
+    let ids = ids(DOCUMENT, &codes);
+    let expected = log_probabilities(&floats.decoder, &ids, ids.len(), DType::F32);
+    // Many rows: the very elements that the codes stand for.
+    let many = log_probabilities(&codes.decoder, &ids, ids.len(), DType::F32);
+    let error: f32 = (many - expected.clone()).abs().max().into_scalar();
+    assert!(error < 1e-3, "{error}");
+    // Few rows, which are rounded to eight bits; then keys and values too, to bf16.
+    for (passes, dtype, most) in [
+        (8, DType::F32, 1e-2),
+        (1, DType::F32, 1e-2),
+        (1, DType::BF16, 1e-2),
+    ] {
+        let few = log_probabilities(&codes.decoder, &ids, passes, dtype);
+        let found = divergence(&expected, &few);
+        assert!(found.abs() < most, "{passes} {dtype:?}: {found}");
+    }
+    assert_eq!(codes.decoder.kv_dtype(), FloatDType::BF16);
+    assert_eq!(floats.decoder.kv_dtype(), FloatDType::F32);
+
+    let options = AnswerOptions {
+        max_tokens: 8,
+        prefill: PrefillConfig::default(),
+        ..AnswerOptions::default()
+    };
+    let answer = |model| {
+        answer_with(
+            model,
+            DOCUMENT,
+            "What is the book's design?",
+            &options,
+            &mut (),
+        )
+    };
+    let (found, expected) = (
+        answer(&codes).expect("an answer"),
+        answer(&floats).expect("an answer"),
+    );
+    assert_eq!(found.text, expected.text);
+}
+
+/// A layer of any codes with scales of 1/4.
+fn layer(format: BlockFormat, device: &Device) -> QuantizedLinear {
+    let (d_input, d_output) = (512, 6);
+    let row = format.row_bytes(d_input).expect("whole blocks");
+    let mut bytes: Vec<u8> = (0..d_output * row).map(|i| (i * 7919 >> 4) as u8).collect();
+    let scale = half::f16::from_f32(0.25).to_le_bytes();
+    for block in bytes.chunks_exact_mut(format.block_bytes()) {
+        block[..2].copy_from_slice(&scale);
+    }
+    assert_eq!(format.first_not_finite(&bytes), None);
+    let data = TensorData::new(bytes, [d_output, row]);
+    let blocks = Tensor::from_data(data, (device, DType::U8));
+    let bias = Tensor::from_data([0.5f32; 6], device);
+    QuantizedLinear::from_blocks(blocks, Some(bias), format).expect("whole blocks")
+}
+
+#[test]
+fn a_record_keeps_the_codes_and_their_format() {
+    let (device, folder) = (Device::flex(), tempfile::tempdir().expect("a folder"));
+    let path = folder.path().join("layer.bpk");
+    let saved = layer(BlockFormat::Q4_0, &device);
+    saved.clone().save_file(&path).expect("saved");
+    let empty = |format| {
+        QuantizedLinearConfig::new(512, 6, format)
+            .with_bias(true)
+            .init(&device)
+            .expect("a layer")
+    };
+    let read = empty(BlockFormat::Q4_0).try_load_file(&path).expect("read");
+    let blocks = |layer: &QuantizedLinear| layer.blocks.val().into_data();
+    assert_eq!(blocks(&read), blocks(&saved));
+    let x = Tensor::<2>::ones([2, 512], &device);
+    let outputs = [&read, &saved].map(|layer| layer.forward(x.clone()).expect("rows").into_data());
+    assert_eq!(outputs[0], outputs[1]);
+    // As long a row, and yet other numbers.
+    assert_eq!(
+        BlockFormat::Iq4Nl.block_bytes(),
+        BlockFormat::Q4_0.block_bytes()
+    );
+    assert!(empty(BlockFormat::Iq4Nl).try_load_file(&path).is_err());
+    let refused = QuantizedLinearConfig::new(500, 6, BlockFormat::Q4K).init(&device);
+    let text = refused.expect_err("no whole blocks").to_string();
+    assert!(text.contains("256") && text.contains("[6, 500]"), "{text}");
+}
+
+#[test]
+fn gradients_pass_through_codes_to_the_input() {
+    let plain = Device::flex();
+    let layer = layer(BlockFormat::Q4_0, &plain);
+    let weight = layer.dequantize(FloatDType::F32).expect("floats");
+    let device = plain.clone().autodiff();
+    let x = Tensor::<2>::ones([3, 512], &device).require_grad();
+    let layer = layer.train();
+    let y = layer.forward(x.clone()).expect("rows");
+    let gradients = y.sum().backward();
+    let found = x.grad(&gradients).expect("a gradient");
+    let expected = weight.sum_dim(0).repeat_dim(0, 3);
+    let error: f32 = (found - expected).abs().max().into_scalar();
+    assert!(error < 1e-4, "{error}");
+}
+
+#[test]
+fn a_cache_of_another_dtype_answers_and_is_saved_in_it() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/llama-gqa");
+    let model = LanguageModel::load(folder, &Device::flex()).expect("a model");
+    let document = Document::new((0..60).map(|i| i * 7 % 64).collect::<Vec<u32>>());
+    let plan = PrefillConfig::default()
+        .plan(&document, &model.text.config)
+        .expect("a plan");
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut lengths = Vec::new();
+    let mut hidden = Vec::new();
+    for dtype in [FloatDType::F32, FloatDType::BF16, FloatDType::F16] {
+        let settings = SessionConfig::new(80).with_kv_dtype(dtype);
+        let mut session = Session::new(model.decoder.clone(), settings);
+        session
+            .prefill_with(&document, &plan, None, &mut ())
+            .expect("prefilled");
+        assert_eq!(session.kv_dtype(), dtype);
+        let path = folder.path().join(format!("{dtype:?}"));
+        session
+            .save(&path, "model", Default::default())
+            .expect("saved");
+        let files = std::fs::read_dir(&path).expect("a folder");
+        let bytes = files.map(|file| file.expect("a file").metadata().expect("known").len());
+        lengths.push(bytes.sum::<u64>());
+        let rows = session.extend(&[1, 2, 3]).expect("rows");
+        let opened = burn_apb::apb::SavedSession::open(&path).expect("opened");
+        let decoder: Arc<dyn CausalLm> = model.decoder.clone();
+        let mut again = opened.restore(decoder, 20).expect("restored");
+        assert_eq!(again.kv_dtype(), dtype);
+        let of_restored = again.extend(&[1, 2, 3]).expect("rows");
+        assert_eq!(rows.to_data(), of_restored.into_data(), "{dtype:?}");
+        hidden.push(rows);
+    }
+    assert!(
+        lengths[1] * 3 < lengths[0] * 2 && lengths[1].abs_diff(lengths[2]) < 64,
+        "{lengths:?}"
+    );
+    for rows in &hidden[1..] {
+        let error: f32 = (rows.clone() - hidden[0].clone()).abs().max().into_scalar();
+        assert!(error > 0.0 && error < 0.05, "{error}");
+    }
+}
