@@ -395,8 +395,6 @@ mod tests {
         };
         assert_eq!(cache.append(1, row(), row()).unwrap_err(), absent);
         assert_eq!(cache.rows(1, 0..0).unwrap_err(), absent);
-        let half = cache.append(0, row().cast(DType::F16), row().cast(DType::F16));
-        assert!(matches!(half, Err(CacheError::Rows { .. })));
         let narrow = || row().slice([0..1, 0..1, 0..1, 0..2]);
         let narrow = cache.append(0, narrow(), narrow());
         assert!(matches!(narrow, Err(CacheError::Rows { .. })));
@@ -404,6 +402,19 @@ mod tests {
             cache.rows(0, 0..1),
             Err(CacheError::Absent { .. })
         ));
+    }
+
+    #[test]
+    fn rows_are_rounded_to_the_dtype_of_the_cache() {
+        let device = Device::flex();
+        let config = DecoderConfig::new(Architecture::Llama, 8, 8, 8, 1, 4, 2, 2);
+        let mut cache = KvCache::new(&config, 1, 5, DType::BF16, &device).unwrap();
+        let dims = rows(0.0, 2, &device).dims();
+        let row = |value: f32| Tensor::<4>::full(dims, value, &device);
+        let (key, value) = cache.append(0, row(1.001), row(3.0)).unwrap();
+        assert_eq!((key.dtype(), value.dtype()), (DType::BF16, DType::BF16));
+        let rounded: Vec<f32> = key.cast(DType::F32).into_data().try_to_vec().unwrap();
+        assert!(rounded.iter().all(|x| *x == 1.0), "{rounded:?}");
     }
 
     #[test]

@@ -33,7 +33,7 @@ fn arguments_that_do_not_fit_are_refused_by_name() {
     ));
     assert!(matches!(
         attention(q.clone(), k.clone().cast(DType::F16), k.clone(), causal),
-        Err(KernelError::DType { argument: "k", .. })
+        Err(KernelError::DType { argument: "v", .. })
     ));
     let regions = Regions {
         passing: 3,

@@ -112,6 +112,7 @@ fn linear_as<X: Elem>(
             blocks: bytes(blocks),
             row,
             d_input,
+            d_output,
             bias,
             out: out.ptr(),
             level,
@@ -127,6 +128,7 @@ struct Product<'a, X> {
     blocks: &'a [u8],
     row: usize,
     d_input: usize,
+    d_output: usize,
     bias: Option<&'a [f32]>,
     out: Shared<X>,
     level: Level,
@@ -136,12 +138,11 @@ impl<X: Elem> ForBlocks for Product<'_, X> {
     type Output = ();
 
     fn run<F: Blocks>(self) {
-        let d_output = self.blocks.len().checked_div(self.row).unwrap_or(0);
         let weight = Stored::<F> {
             ptr: self.blocks.as_ptr(),
             row: self.row,
             d_input: self.d_input,
-            d_output,
+            d_output: self.d_output,
             format: PhantomData,
         };
         if self.rows <= STREAM_ROWS {
@@ -333,12 +334,14 @@ fn stream<X: Elem, F: Blocks>(
         sums: Shared(sums),
         width,
     };
-    level.run(Round::<X, F> {
-        x,
-        d_input,
-        to: rounded,
-        format: PhantomData,
-    });
+    if d_input > 0 {
+        level.run(Round::<X, F> {
+            x,
+            d_input,
+            to: rounded,
+            format: PhantomData,
+        });
+    }
     let products = Shared(products);
     let chunk = (STREAM_ELEMENTS / d_input.max(1)).max(1);
     let run = |index: usize| {

@@ -457,6 +457,10 @@ fn sessions() -> Calls {
             SessionConfig::new(64).with_context(0),
         ),
         (
+            "apb::SessionConfig::with_kv_dtype",
+            SessionConfig::new(64).with_kv_dtype(FloatDType::F64),
+        ),
+        (
             "apb::SessionConfig::with_limit",
             SessionConfig::new(64).with_limit(0),
         ),
@@ -558,6 +562,9 @@ fn sessions() -> Calls {
     calls.refused("apb::SavedSession::check_model", || opened.check_model(""));
     calls.refused("apb::SavedSession::check_setting", || {
         opened.check_setting("", 1, 2)
+    });
+    calls.refused("apb::SavedSession::check_dtype", || {
+        opened.check_dtype(FloatDType::F16)
     });
     for following in [usize::MAX, 1 << 58] {
         calls.refused("apb::SavedSession::restore", || {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use burn::tensor::{Device, FloatDType};
 use burn_apb::checkpoint::hub::{FetchFrom, Hub, Spec, cache_dir, fetch, fetch_with, resolve};
 use burn_apb::checkpoint::{
-    Checkpoint, FileError, LoadOptions, ModelSource, Progress, UnfinishedFile, convert, load,
-    module_path, resolve_tying, write_file,
+    Checkpoint, FileError, LoadOptions, ModelSource, Progress, UnfinishedFile, convert,
+    keep_quantized, load, module_path, resolve_tying, write_file,
 };
 use burn_apb::model::{Architecture, DecoderConfig};
 
@@ -84,7 +84,20 @@ fn checkpoint() {
             )
         });
     }
-    calls.tried.insert("checkpoint::LoadOptions::with_strict");
+    for dequantize in [true, false] {
+        calls.call("checkpoint::Checkpoint::loaded_bytes", || {
+            let options = LoadOptions::new(FloatDType::F64).with_dequantize(dequantize);
+            checkpoint.loaded_bytes(options)
+        });
+    }
+    calls.call("checkpoint::keep_quantized", || {
+        let config = DecoderConfig::new(Architecture::Qwen3, 0, 0, 0, 0, 0, 0, 0);
+        keep_quantized(config.init(&device), &checkpoint)
+    });
+    calls.tried.extend([
+        "checkpoint::LoadOptions::with_dequantize",
+        "checkpoint::LoadOptions::with_strict",
+    ]);
     calls.call("checkpoint::resolve_tying", || {
         let config = DecoderConfig::new(Architecture::Qwen3, 0, 0, 0, 0, 0, 0, 0);
         resolve_tying(&checkpoint, &config, FloatDType::F64)

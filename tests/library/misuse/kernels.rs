@@ -1,12 +1,88 @@
 //! Tensors of other shapes, dtypes and ranges.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor};
 use burn_apb::kernels::{
-    AttentionOutput, Regions, RowChoice, add_rms_norm, attention, first_rows, gather_rows, linear,
-    merge, on_workers, rms_norm, rotate, select_rows, silu_mul, silu_scores,
+    AttentionOutput, BlockFormat, Regions, RowChoice, add_rms_norm, attention, dequantize,
+    first_rows, gather_rows, linear, merge, on_workers, quantized_linear, quantized_rows, rms_norm,
+    rotate, select_rows, silu_mul, silu_scores,
 };
 
 use super::{Calls, halves, ids, zeros};
+
+/// Rows of blocks of zeros.
+fn blocks(rows: usize, bytes: usize) -> Tensor<2, Int> {
+    Tensor::zeros([rows, bytes], (&Device::flex(), DType::U8))
+}
+
+fn quantized(calls: &mut Calls, format: BlockFormat) {
+    let (len, bytes) = (format.block_len(), format.block_bytes());
+    let good = || blocks(3, bytes);
+    let name = "kernels::quantized_linear";
+    calls.refused(name, || {
+        quantized_linear(zeros([2, len + 1]), good(), format, None)
+    });
+    calls.refused(name, || {
+        quantized_linear(zeros([2, len]), blocks(3, bytes - 1), format, None)
+    });
+    calls.refused(name, || {
+        quantized_linear(zeros([2, len]), good(), format, Some(zeros([4])))
+    });
+    calls.refused(name, || {
+        let wide = Tensor::<2, Int>::zeros([3, bytes], (&Device::flex(), DType::I32));
+        quantized_linear(zeros([2, len]), wide, format, None)
+    });
+    for rows in [0, 1, 9] {
+        for width in [0, 1] {
+            calls.call(name, || {
+                let x = halves([rows, width * len]);
+                quantized_linear(x, blocks(3, width * bytes), format, Some(zeros([3])))
+            });
+        }
+        calls.call(name, || {
+            quantized_linear(zeros([rows, len]), blocks(0, bytes), format, None)
+        });
+    }
+    let name = "kernels::quantized_rows";
+    for id in [-1, 3, i64::from(i32::MAX)] {
+        calls.call(name, || {
+            quantized_rows(good(), ids([2], id), format, FloatDType::BF16)
+        });
+    }
+    calls.refused(name, || {
+        quantized_rows(blocks(0, bytes), ids([2], 0), format, FloatDType::F32)
+    });
+    calls.refused(name, || {
+        quantized_rows(good(), ids([2], 0), format, FloatDType::F64)
+    });
+    calls.refused("kernels::dequantize", || {
+        dequantize(blocks(3, bytes + 1), format, FloatDType::F32)
+    });
+    calls.refused("kernels::dequantize", || {
+        dequantize(good(), format, FloatDType::Flex32)
+    });
+    for size in [
+        0,
+        1,
+        usize::MAX,
+        usize::MAX / len * len,
+        usize::MAX / bytes * bytes,
+    ] {
+        calls.call("kernels::BlockFormat::row_bytes", || format.row_bytes(size));
+        calls.call("kernels::BlockFormat::row_elements", || {
+            format.row_elements(size)
+        });
+    }
+    for size in [0, 1, bytes - 1, bytes + 1] {
+        let bytes = vec![0xff; size];
+        calls.call("kernels::BlockFormat::first_not_finite", || {
+            format.first_not_finite(&bytes)
+        });
+        calls.call("kernels::BlockFormat::dequantize", || {
+            format.dequantize(&bytes, &mut [0.0; 7]);
+            format.dequantize(&bytes, &mut vec![0.0; 3 * len]);
+        });
+    }
+}
 
 #[test]
 fn kernels() {
@@ -33,6 +109,9 @@ fn kernels() {
         attention(zeros([1, 2, 5, 8]), good(), good(), causal)
     });
     calls.refused(name, || {
+        attention(good(), halves([1, 2, 4, 8]), good(), causal)
+    });
+    calls.call(name, || {
         attention(halves([1, 2, 4, 8]), good(), good(), causal)
     });
     for size in [5, usize::MAX] {
@@ -79,6 +158,10 @@ fn kernels() {
     calls.call(name, || linear(halves([1, 3, 8]), zeros([8, 4]), None));
     calls.call(name, || linear(zeros([1, 0, 8]), zeros([8, 4]), None));
     calls.call(name, || linear(zeros([1, 3, 0]), zeros([0, 4]), None));
+
+    for &format in BlockFormat::ALL {
+        quantized(&mut calls, format);
+    }
 
     let part = |rows, lse| AttentionOutput {
         out: zeros([1, 2, rows, 8]),

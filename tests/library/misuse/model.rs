@@ -1,9 +1,11 @@
 //! Configurations, rows and caches that do not belong together.
 
 use burn::tensor::{DType, Device, FloatDType, Tensor};
+use burn_apb::kernels::BlockFormat;
 use burn_apb::model::{
     Architecture, Attention, AttentionShape, Block, CausalLm, DecoderConfig, HiddenRows, KvCache,
-    LayerAttention, Mlp, Projections, Rope, RopeConfig, RopeScaling, forward_layers, join_heads,
+    LayerAttention, Mlp, Projections, QuantizedLinear, QuantizedLinearConfig, Rope, RopeConfig,
+    RopeScaling, forward_layers, join_heads,
 };
 
 use super::{Calls, halves, ids, zeros};
@@ -204,7 +206,7 @@ fn rows_and_caches() -> Calls {
         decoder.forward_cached(ids([1, 3], 0), &rope, &mut cache)
     });
     let mut cache = KvCache::new(&config, 1, 8, DType::F16, &device).unwrap();
-    calls.refused(name, || {
+    calls.call(name, || {
         decoder.forward_cached(ids([1, 3], 0), &rope, &mut cache)
     });
     let mut cache = KvCache::new(&config, 2, 8, DType::F32, &device).unwrap();
@@ -253,6 +255,36 @@ fn rows_and_caches() -> Calls {
     });
     calls.refused("CausalLm::logits", || {
         CausalLm::logits(&decoder, zeros([1, 3, 31]))
+    });
+
+    calls.refused("model::Projection::forward", || {
+        attention.q_proj.forward(zeros([1, 3, 31]))
+    });
+    for d_input in [0, 1, 255, 256, usize::MAX] {
+        let config = QuantizedLinearConfig::new(d_input, 3, BlockFormat::Q4K).with_bias(true);
+        let layer = calls.call("model::QuantizedLinearConfig::init", || {
+            config.init(&device)
+        });
+        if let (Some(Ok(layer)), true) = (layer, d_input <= 256) {
+            calls.refused("model::QuantizedLinear::forward", || {
+                layer.forward(zeros([1, 3, 255]))
+            });
+            calls.refused("model::QuantizedLinear::dequantize", || {
+                layer.dequantize(FloatDType::F64)
+            });
+        }
+    }
+    calls.tried.extend([
+        "model::QuantizedLinearConfig::new",
+        "model::QuantizedLinearConfig::with_bias",
+    ]);
+    let name = "model::QuantizedLinear::from_blocks";
+    let blocks = |bytes| Tensor::zeros([3, bytes], (&device, DType::U8));
+    calls.refused(name, || {
+        QuantizedLinear::from_blocks(blocks(143), None, BlockFormat::Q4K)
+    });
+    calls.refused(name, || {
+        QuantizedLinear::from_blocks(blocks(144), Some(zeros([4])), BlockFormat::Q4K)
     });
 
     let projections = attention.project(rows(), &tables).unwrap();
@@ -312,7 +344,6 @@ fn rows_and_caches() -> Calls {
     append(0, row(1, 3, 1, 8), row(1, 3, 1, 8));
     append(0, row(1, 2, 1, 9), row(1, 2, 1, 8));
     append(0, row(1, 2, 1, 8), row(1, 2, 2, 8));
-    append(0, halves([1, 2, 1, 8]), row(1, 2, 1, 8));
     assert_eq!(cache.len(), 0);
     #[expect(clippy::reversed_empty_ranges, reason = "a wrong argument")]
     for (layer, range) in [(0, 0..1), (9, 0..0), (0, 1..0), (0, 0..usize::MAX)] {
