@@ -6,13 +6,16 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::FloatDType;
-use burn_apb::checkpoint::gguf::GgufError;
+use burn_apb::checkpoint::LoadOptions;
+use burn_apb::checkpoint::gguf::{GgufError, GgufHeader};
 use burn_apb::checkpoint::{
     Checkpoint, ConvertError, FolderError, StoredType, WeightsError, convert,
 };
 use burn_apb::checkpoint::{ModelSource, SourceError};
 use burn_apb::hex::encode;
 use burn_apb::kernels::BlockFormat;
+use burn_apb::load_decoder;
+use burn_apb::model::{CausalLm, DecoderConfig};
 use burn_apb::text::chat_template::{ChatMessage, ChatTemplate, RenderOptions};
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
@@ -288,6 +291,120 @@ fn every_stored_type_reads_as_gguf_py_dequantises_it() {
     let stored = |name: &str| checkpoint.info(name).unwrap().stored.to_string();
     assert_eq!(stored("model.layers.13.self_attn.q_proj.weight"), "IQ4_NL");
     assert_eq!(stored("model.layers.14.mlp.up_proj.weight"), "IQ4_XS");
+}
+
+/// All tensors of a model of two layers; Qwen2's have biases.
+fn whole(architecture: &str) -> Vec<(String, QTensor)> {
+    let ones = |n| Tensor::ones(n, candle_core::DType::F32, &Device::Cpu).unwrap();
+    let norm = |name: String| {
+        let gains = QTensor::quantize(&ones(HIDDEN), GgmlDType::F32).unwrap();
+        (name, gains)
+    };
+    let mut all = tensors();
+    for layer in 0..2 {
+        let rows = [
+            ("q", HIDDEN),
+            ("k", HEAD_DIM * KV_HEADS),
+            ("v", HEAD_DIM * KV_HEADS),
+        ];
+        for (name, rows) in rows.into_iter().filter(|_| architecture == "qwen2") {
+            let values = Tensor::randn(0f32, 0.1, rows, &Device::Cpu).unwrap();
+            let values = QTensor::quantize(&values, GgmlDType::F32).unwrap();
+            all.push((format!("blk.{layer}.attn_{name}.bias"), values));
+        }
+        all.push(norm(format!("blk.{layer}.attn_norm.weight")));
+        all.push(norm(format!("blk.{layer}.ffn_norm.weight")));
+    }
+    all.push(norm("output_norm.weight".into()));
+    for (name, rows, kind) in [
+        ("blk.1.attn_v.weight", HEAD_DIM * KV_HEADS, GgmlDType::Q8_0),
+        ("blk.1.attn_output.weight", HIDDEN, GgmlDType::Q6K),
+    ] {
+        let values = Tensor::randn(0f32, 0.1, (rows, HIDDEN), &Device::Cpu).unwrap();
+        all.push((name.into(), QTensor::quantize(&values, kind).unwrap()));
+    }
+    all
+}
+
+/// Loads the model of `path` and computes: what is left of each row after the final norm.
+fn hidden_rows(path: &Path, dequantize: bool, rows: usize) -> Result<Vec<f32>, String> {
+    let device = burn::tensor::Device::flex();
+    let source = ModelSource::open(path).map_err(|error| error.to_string())?;
+    let config = DecoderConfig::from_json(source.config()).map_err(|error| error.to_string())?;
+    let options = LoadOptions::new(FloatDType::F32).with_dequantize(dequantize);
+    let (decoder, _) = load_decoder(&source, &config, options, &device, &mut |_| {})
+        .map_err(|error| error.to_string())?;
+    let ids: Vec<i32> = (0..rows as i32).map(|i| i * 5 % 16).collect();
+    let data = burn::tensor::TensorData::new(ids, [1, rows]);
+    let ids = burn::tensor::Tensor::<2, burn::tensor::Int>::from_data(data, &device);
+    let hidden = decoder
+        .forward_embedded(decoder.embed(ids).unwrap())
+        .unwrap();
+    Ok(hidden.into_data().try_to_vec().unwrap())
+}
+
+#[test]
+fn a_model_of_every_format_computes_as_its_floats() {
+    for architecture in ["llama", "qwen2"] {
+        let mut model = model(&metadata(architecture));
+        model.path = model.folder.path().join("whole.gguf");
+        let metadata = metadata(architecture);
+        write(&model.path, &metadata, &whole(architecture));
+        for rows in [3, 20] {
+            let found = hidden_rows(&model.path, false, rows).unwrap();
+            let expected = hidden_rows(&model.path, true, rows).unwrap();
+            // Few rows are rounded to eight bits.
+            let most = if rows > 8 { 1e-4 } else { 0.1 };
+            for (found, expected) in found.iter().zip(&expected) {
+                assert!(
+                    (found - expected).abs() < most,
+                    "{rows} rows: {found}, not {expected}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_scale_that_is_no_number_is_refused_with_its_place() {
+    let metadata = metadata("llama");
+    let mut model = model(&metadata);
+    model.path = model.folder.path().join("whole.gguf");
+    write(&model.path, &metadata, &whole("llama"));
+    let good = fs::read(&model.path).unwrap();
+    let header = GgufHeader::parse(&good).unwrap();
+    // The tensor, and where in a block a scale is.
+    for (name, at) in [
+        ("blk.0.attn_q.weight", 0),
+        ("blk.0.attn_q.weight", 2),
+        ("blk.0.attn_v.weight", 0),
+        ("blk.0.ffn_up.weight", 0),
+        ("blk.0.ffn_down.weight", 82),
+        ("blk.1.ffn_gate.weight", 108),
+        ("blk.1.ffn_up.weight", 2),
+        ("blk.1.attn_q.weight", 208),
+    ] {
+        let tensor = header
+            .tensors
+            .iter()
+            .find(|tensor| tensor.name == name)
+            .unwrap();
+        let row = (tensor.end - tensor.start) / tensor.shape[0];
+        for scale in [half::f16::INFINITY, half::f16::NAN, half::f16::NEG_INFINITY] {
+            let mut bytes = good.clone();
+            let place = tensor.start + 5 * row + at;
+            bytes[place..place + 2].copy_from_slice(&scale.to_le_bytes());
+            fs::write(&model.path, &bytes).unwrap();
+            let error = hidden_rows(&model.path, false, 2).unwrap_err();
+            assert!(error.contains("block 0 of row 5"), "{name}: {error}");
+            assert!(
+                error.contains("_proj.weight") && error.contains("whole.gguf"),
+                "{error}"
+            );
+        }
+    }
+    fs::write(&model.path, &good).unwrap();
+    hidden_rows(&model.path, false, 2).unwrap();
 }
 
 #[test]

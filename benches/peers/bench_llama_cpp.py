@@ -4,7 +4,7 @@
 usage: bench_llama_cpp.py MODEL TEXT TOKENS,.. DECODE RUNS GGUF [THREADS]
 
 Prints one JSON line for each number of tokens: medians over the runs, for the faster of flash attention on and off.
-GGUF is written from the folder where it is not there, matrices as DTYPE says (f32, bf16 or q8_0). llama.cpp comes with llama-cpp-python, built for this machine,
+GGUF is written from the folder where it is not there, matrices as DTYPE says (f32, bf16, q8_0, q4_0, q4_1, q5_0 or q5_1). llama.cpp comes with llama-cpp-python, built for this machine,
 or else with xllamacpp, built for AVX2; needs the Python packages gguf, numpy and tokenizers too.
 """
 import json, os, pathlib, statistics, struct, sys, time
@@ -17,7 +17,8 @@ BATCH = 512
 DTYPES = {
     "f32": (None, gguf.LlamaFileType.ALL_F32),
     "bf16": (gguf.GGMLQuantizationType.BF16, gguf.LlamaFileType.MOSTLY_BF16),
-    "q8_0": (gguf.GGMLQuantizationType.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
+    **{name.lower(): (gguf.GGMLQuantizationType[name], gguf.LlamaFileType["MOSTLY_" + name])
+       for name in ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")},
 }
 WARM_UP = 256
 

@@ -119,7 +119,9 @@ fn a_model_in_codes_computes_as_its_floats_do() {
 fn layer(format: BlockFormat, device: &Device) -> QuantizedLinear {
     let (d_input, d_output) = (512, 6);
     let row = format.row_bytes(d_input).expect("whole blocks");
-    let mut bytes: Vec<u8> = (0..d_output * row).map(|i| (i * 7919 >> 4) as u8).collect();
+    let mut bytes: Vec<u8> = (0..d_output * row)
+        .map(|i| ((i * 7919) >> 4) as u8)
+        .collect();
     let scale = half::f16::from_f32(0.25).to_le_bytes();
     for block in bytes.chunks_exact_mut(format.block_bytes()) {
         block[..2].copy_from_slice(&scale);

@@ -62,13 +62,7 @@ impl BlockTensor {
         let source = self.source()?;
         let format = self.format().ok_or("its elements are no blocks")?;
         let row_bytes = self.row_bytes(&source)?;
-        let rows = source.par_chunks(row_bytes).enumerate();
-        let wrong = |(row, blocks): (usize, &[u8])| Some((row, format.first_not_finite(blocks)?));
-        if let Some((row, block)) = rows.find_map_first(wrong) {
-            return Err(format!(
-                "block {block} of row {row} has a scale that is infinite or no number; the file is damaged"
-            ));
-        }
+        check_scales(format, &source, row_bytes)?;
         Ok(match self.head_dim()? {
             None => Bytes::from_shared(source, AllocationProperty::File),
             Some(head_dim) => {
@@ -120,6 +114,9 @@ impl BlockTensor {
     fn rows_as<T: Target>(&self, source: &[u8]) -> Result<Vec<T>, String> {
         let (rows, cols) = (self.rows, self.cols);
         let row_bytes = self.row_bytes(source)?;
+        if let Some(format) = self.format() {
+            check_scales(format, source, row_bytes)?;
+        }
         let head_dim = self.head_dim()?;
         let step = (CHUNK / cols).max(1);
         let mut out = vec![T::zeroed(); rows * cols];
@@ -147,6 +144,18 @@ impl BlockTensor {
             },
         );
         Ok(out)
+    }
+}
+
+/// Refuses rows with a scale that is infinite or no number.
+fn check_scales(format: BlockFormat, source: &[u8], row_bytes: usize) -> Result<(), String> {
+    let rows = source.par_chunks(row_bytes.max(1)).enumerate();
+    let wrong = |(row, blocks): (usize, &[u8])| Some((row, format.first_not_finite(blocks)?));
+    match rows.find_map_first(wrong) {
+        None => Ok(()),
+        Some((row, block)) => Err(format!(
+            "block {block} of row {row} has a scale that is infinite or no number; the file is damaged"
+        )),
     }
 }
 

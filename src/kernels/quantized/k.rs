@@ -90,23 +90,33 @@ impl Blocks for Q3K {
         // SAFETY: as the caller's.
         unsafe {
             let scale = half_at::<V>(block.add(108));
-            let packed = block.add(96).cast::<[u8; 12]>().read();
-            for group in 0..16 {
-                let low = packed[group % 8] >> (4 * (group / 8)) & 15;
-                let high = packed[8 + group % 4] >> (2 * (group / 4)) & 3;
-                let of_group = i32::from(low | high << 4) - 32;
-                scales.add(group).write(scale * of_group as f32);
+            // Of four groups at a time, a byte each: four low bits, then two high ones.
+            let [first, second, high] = block
+                .add(96)
+                .cast::<[[u8; 4]; 3]>()
+                .read()
+                .map(u32::from_le_bytes);
+            let low = [first, second, first >> 4, second >> 4];
+            for (i, low) in low.into_iter().enumerate() {
+                let four = low & 0x0f0f_0f0f | (high >> (2 * i) & 0x0303_0303) << 4;
+                for (j, of_group) in four.to_le_bytes().into_iter().enumerate() {
+                    let of_group = i32::from(of_group) - 32;
+                    scales.add(4 * i + j).write(scale * of_group as f32);
+                }
             }
+            // Through words of two bytes, as in `four_parts`.
             let third = block.cast::<[u16; 16]>().read_unaligned();
             for side in 0..2 {
-                let codes = codes.add(128 * side);
-                four_parts(block.add(32 + 32 * side), codes);
+                let packed = block
+                    .add(32 + 32 * side)
+                    .cast::<[u16; 16]>()
+                    .read_unaligned();
                 for part in 0..4 {
-                    let codes = codes.add(32 * part).cast::<u16>();
-                    for (i, bits) in third.into_iter().enumerate() {
-                        let pair = codes.add(i);
-                        let bits = (bits >> (4 * side + part) & 0x0101) << 2;
-                        pair.write_unaligned(pair.read_unaligned() | bits);
+                    let codes = codes.add(128 * side + 32 * part).cast::<u16>();
+                    for i in 0..16 {
+                        let two = packed[i] >> (2 * part) & 0x0303;
+                        let one = (third[i] >> (4 * side + part) & 0x0101) << 2;
+                        codes.add(i).write_unaligned(two | one);
                     }
                 }
             }
@@ -125,21 +135,19 @@ unsafe fn six_bits<V: Vectors>(block: *const u8, scales: *mut f32, minimums: *mu
     unsafe {
         let (scale, minimum) = (half_at::<V>(block), half_at::<V>(block.add(2)));
         let packed = block.add(4).cast::<[[u8; 4]; 3]>().read();
-        let mut of_groups = [[0u8; 8]; 2];
+        let (mut of_scales, mut of_minimums) = ([0u8; 8], [0u8; 8]);
         for i in 0..4 {
             let [first, second, third] = [packed[0][i], packed[1][i], packed[2][i]];
-            of_groups[0][i] = first & 63;
-            of_groups[1][i] = second & 63;
-            of_groups[0][4 + i] = third & 15 | first >> 6 << 4;
-            of_groups[1][4 + i] = third >> 4 | second >> 6 << 4;
+            of_scales[i] = first & 63;
+            of_minimums[i] = second & 63;
+            of_scales[4 + i] = third & 15 | first >> 6 << 4;
+            of_minimums[4 + i] = third >> 4 | second >> 6 << 4;
         }
-        for group in 0..8 {
-            scales
-                .add(group)
-                .write(scale * f32::from(of_groups[0][group]));
-            minimums
-                .add(group)
-                .write(minimum * f32::from(of_groups[1][group]));
+        for (group, six) in of_scales.into_iter().enumerate() {
+            scales.add(group).write(scale * f32::from(six));
+        }
+        for (group, six) in of_minimums.into_iter().enumerate() {
+            minimums.add(group).write(minimum * f32::from(six));
         }
     }
 }
