@@ -12,8 +12,9 @@ use std::error::Error;
 
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, FloatDType, Tensor};
 use burn_apb::LanguageModel;
+use burn_apb::checkpoint::LoadOptions;
 use burn_apb::model::{CausalLm, Decoder};
 
 /// A decoder with a head of our own: both are modules, so records, visitors and optimisers see one.
@@ -54,7 +55,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// from a record.
 pub fn compare(folder: &str, texts: &[String]) -> Result<Vec<Vec<f32>>, Box<dyn Error>> {
     let device = Device::flex();
-    let model = LanguageModel::load(folder, &device)?;
+    let options = LoadOptions::new(FloatDType::F32).with_dequantize(true);
+    let model = LanguageModel::load_with(folder, options, &device, &mut |_| {})?;
     let text = model.text.clone();
     let scorer = Scorer {
         head: LinearConfig::new(text.config.hidden_size, 1).init(&device),

@@ -9,8 +9,9 @@ use std::error::Error;
 use burn::module::{Lora, Module};
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::optim::{AdamWConfig, GradientsParams};
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 use burn_apb::LanguageModel;
+use burn_apb::checkpoint::LoadOptions;
 use burn_apb::model::Decoder;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -25,7 +26,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// The loss before each step.
 pub fn fine_tune(model: &str, file: &str, steps: usize) -> Result<Vec<f32>, Box<dyn Error>> {
     let device = Device::flex().autodiff();
-    let model = LanguageModel::load(model, &Device::flex())?;
+    // Quantised weights have no gradients.
+    let options = LoadOptions::new(FloatDType::F32).with_dequantize(true);
+    let model = LanguageModel::load_with(model, options, &Device::flex(), &mut |_| {})?;
     let text = std::fs::read_to_string(file)?;
     let mut ids = model.text.tokenizer.encode(&text, true)?;
     ids.truncate(128);

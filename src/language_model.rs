@@ -76,7 +76,7 @@ pub struct LanguageModel {
     pub source: Arc<ModelSource>,
     /// Where the weights are.
     pub device: Device,
-    /// What weights that are not quantised, and therefore the cache, are stored as.
+    /// What weights that are not quantised are stored as.
     pub dtype: FloatDType,
     /// Warnings about the weights, a line each.
     pub warnings: Vec<String>,
@@ -248,7 +248,8 @@ impl LanguageModel {
 }
 
 impl LanguageModel {
-    /// The decoder as a module of one's own, to be trained or taken apart; copied where clones share it.
+    /// The decoder as a module of one's own, to be trained or taken apart; copied where clones share it. Quantised
+    /// weights have no gradients and take no LoRA: load with [`LoadOptions::with_dequantize`] for those.
     pub fn into_decoder(self) -> Decoder {
         Arc::unwrap_or_clone(self.decoder)
     }
@@ -270,7 +271,8 @@ pub fn load_decoder(
     let options = options.into();
     let tensors = source.checkpoint()?;
     let (config, warning) = checkpoint::resolve_tying(&tensors, config, options.dtype)?;
-    let decoder = match !options.dequantize && is_cpu(device) {
+    let keeps = !options.dequantize && is_cpu(device) && !device.is_autodiff();
+    let decoder = match keeps {
         true => checkpoint::keep_quantized(config.init(device), &tensors),
         false => config.init(device),
     };

@@ -28,7 +28,8 @@ pub struct Compute {
     /// f32 on wgpu]
     #[arg(long, value_enum, value_name = "DTYPE")]
     dtype: Option<DtypeName>,
-    /// Dtype of keys and values in the cache [default: as --dtype; with weights that stay quantised, bf16]
+    /// Dtype of keys and values in the cache [default: as --dtype; bf16 in place of f32 beside weights that stay
+    /// quantised]
     #[arg(long, value_enum, value_name = "DTYPE")]
     kv_dtype: Option<DtypeName>,
     /// Make quantised weights floats of --dtype; on a CPU they otherwise stay as they are
@@ -512,6 +513,11 @@ impl Compute {
     /// The cache's dtype, where one is asked for.
     pub fn kv_dtype(&self) -> Option<FloatDType> {
         self.kv_dtype.map(FloatDType::from)
+    }
+
+    /// Whether floats of quantised weights are asked for.
+    pub fn dequantize(&self) -> bool {
+        self.dequantize
     }
 
     /// How weights are loaded.

@@ -80,6 +80,8 @@ pub struct WrongType {
     pub tensor: String,
     /// The type it is stored in.
     pub found: String,
+    /// What the parameter takes.
+    pub expected: String,
 }
 
 impl Mismatch {
@@ -123,8 +125,9 @@ impl fmt::Display for Mismatch {
             let quantized = QUANTIZED.iter().any(|start| t.found.starts_with(start));
             let hint = ", a quantised model's; use an unquantised copy or a GGUF file";
             format!(
-                "{}: expected F64, F32, F16 or BF16, found {}{}",
+                "{}: expected {}, found {}{}",
                 t.tensor,
+                t.expected,
                 t.found,
                 if quantized { hint } else { "" }
             )

@@ -162,6 +162,10 @@ impl Mismatch {
         if wrong {
             self.types.push(WrongType {
                 tensor: info.name.clone(),
+                expected: match expected.format {
+                    Some(format) => format!("blocks of {format}"),
+                    None => "F64, F32, F16 or BF16".into(),
+                },
                 found: info.stored.to_string(),
             });
         }

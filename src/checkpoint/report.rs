@@ -20,7 +20,7 @@ pub struct LoadOptions {
     /// in place of a warning.
     pub strict: bool,
     /// Whether quantised weights become floats of `dtype` on a CPU too, where they otherwise stay in their codes.
-    /// On other devices they always do.
+    /// On other devices, and on those with autodiff, they always do.
     pub dequantize: bool,
 }
 

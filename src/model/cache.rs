@@ -46,6 +46,12 @@ pub enum CacheError {
         /// Those of the rows.
         found: [usize; 3],
     },
+    /// A dtype that keys and values are not kept in.
+    #[error("a key/value cache is of f32, f16 or bf16, not of {found:?}")]
+    DType {
+        /// What was asked for.
+        found: DType,
+    },
     /// The memory cannot be had.
     #[error(
         "a key/value cache of {tokens} tokens takes {} bytes, more than there are; use fewer tokens or more ranks",
@@ -101,7 +107,8 @@ impl KvCache {
     ///
     /// # Errors
     ///
-    /// [`CacheError::Memory`] when the memory cannot be had; looked for on the CPU, counted elsewhere.
+    /// [`CacheError::DType`] for another dtype than f32, f16 and bf16; [`CacheError::Memory`] when the memory cannot
+    /// be had; looked for on the CPU, counted elsewhere.
     pub fn new(
         shape: impl Into<AttentionShape>,
         batch: usize,
@@ -115,6 +122,9 @@ impl KvCache {
             head_dim,
             ..
         } = shape.into();
+        if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
+            return Err(CacheError::DType { found: dtype });
+        }
         let shape = [batch, kv_heads, capacity, head_dim];
         check_memory(layers, shape, dtype, device)?;
         let layer = || LayerCache {

@@ -26,7 +26,7 @@ pub trait CausalLm: Send + Sync {
     /// Where the weights are.
     fn device(&self) -> Device;
 
-    /// The dtype of hidden rows, and so of keys and values: f32, unless stated otherwise.
+    /// The dtype of hidden rows: f32, unless stated otherwise.
     fn dtype(&self) -> FloatDType {
         FloatDType::F32
     }

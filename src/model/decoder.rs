@@ -274,7 +274,10 @@ impl CausalLm for Decoder {
     }
 
     fn dtype(&self) -> FloatDType {
-        self.norm.gamma.val().dtype().into()
+        match self.embed_tokens.float() {
+            Some(embedding) => embedding.weight.val().dtype().into(),
+            None => self.norm.gamma.val().dtype().into(),
+        }
     }
 
     /// bf16 beside quantised weights, whose rounding is coarser.

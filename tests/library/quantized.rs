@@ -7,7 +7,10 @@ use burn::module::Module;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 use burn_apb::LanguageModel;
-use burn_apb::apb::{AnswerOptions, Document, PrefillConfig, Session, SessionConfig, answer_with};
+use burn_apb::apb::{
+    AnswerOptions, CompressorConfig, Document, Method, PrefillConfig, Session, SessionConfig,
+    answer_with, compressor,
+};
 use burn_apb::checkpoint::LoadOptions;
 use burn_apb::kernels::BlockFormat;
 use burn_apb::model::{
@@ -176,6 +179,36 @@ fn gradients_pass_through_codes_to_the_input() {
     let expected = weight.sum_dim(0).repeat_dim(0, 3);
     let error: f32 = (found - expected).abs().max().into_scalar();
     assert!(error < 1e-4, "{error}");
+}
+
+#[test]
+fn every_method_computes_over_a_cache_of_another_dtype() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/llama-gqa");
+    let model = LanguageModel::load(folder, &Device::flex()).expect("a model");
+    let document = Document::new((0..90).map(|i| i * 7 % 64).collect::<Vec<u32>>());
+    let document = document.with_anchor_query([1, 2, 3]);
+    for method in Method::ALL {
+        let config = match method {
+            Method::Full => PrefillConfig::default(),
+            Method::Ulysses => PrefillConfig::new(method, 2),
+            _ => PrefillConfig::new(method, 3).with_compressor(CompressorConfig::QueryAware),
+        };
+        let plan = config.plan(&document, &model.text.config).expect("a plan");
+        let (shape, dtype) = (&model.text.config, FloatDType::F32);
+        let scorer = compressor::load(&plan, shape, dtype, &Device::flex()).expect("a compressor");
+        let mut hidden = Vec::new();
+        for dtype in [FloatDType::F32, FloatDType::BF16, FloatDType::F16] {
+            let settings = SessionConfig::new(120).with_kv_dtype(dtype);
+            let mut session = Session::new(model.decoder.clone(), settings);
+            let prefilled = session.prefill_with(&document, &plan, scorer.as_deref(), &mut ());
+            prefilled.expect("prefilled");
+            hidden.push(session.extend(&[1, 2, 3]).expect("rows"));
+        }
+        for rows in &hidden[1..] {
+            let error: f32 = (rows.clone() - hidden[0].clone()).abs().max().into_scalar();
+            assert!(error > 0.0 && error < 0.1, "{method}: {error}");
+        }
+    }
 }
 
 #[test]

@@ -177,10 +177,7 @@ pub fn facts(compute: &Compute, strategy: &Strategy, model: String) -> Result<Fa
         ("heads", heads.transpose()?),
         ("dtype", Some(format!("{:?}", compute.dtype()))),
         ("kv-dtype", Some(format!("{:?}", compute.kv_dtype()))),
-        (
-            "dequantize",
-            Some(compute.load_options().dequantize.to_string()),
-        ),
+        ("dequantize", Some(compute.dequantize().to_string())),
         ("chunk", strategy.chunk.map(|rows| rows.to_string())),
         ("seed", Some(format!("{:?}", strategy.seed))),
     ])

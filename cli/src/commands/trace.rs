@@ -203,7 +203,8 @@ fn prepare(args: &Args) -> Result<Prepared, CliError> {
         ));
     }
     let chunk = args.chunk.get();
-    let request = Request::from_tokens(document, plan, case.query, case.generate, chunk);
+    let mut request = Request::from_tokens(document, plan, case.query, case.generate, chunk);
+    request.session.kv_dtype = args.compute.kv_dtype();
     request.check_heads(&config, &source)?;
     Ok(Prepared {
         request,
@@ -278,6 +279,8 @@ fn facts(args: &Args, prepared: &Prepared) -> Result<Facts, CliError> {
         ("tokens of the document", Some(plan.tokens.to_string())),
         ("lengths", Some(format!("{plan:?}"))),
         ("dtype", Some(format!("{:?}", args.compute.dtype()))),
+        ("kv-dtype", Some(format!("{:?}", args.compute.kv_dtype()))),
+        ("dequantize", Some(args.compute.dequantize().to_string())),
         ("chunk", Some(args.chunk.to_string())),
         ("model", Some(prepared.source.fingerprint()?)),
         ("case", Some(prefill::hash_of(&args.case)?)),

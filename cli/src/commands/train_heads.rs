@@ -63,8 +63,14 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
 
     let dtype = args.compute.dtype();
     let mut backbones = Vec::new();
+    // Features of weights in codes are not those of floats.
+    let mut features_of = fingerprint.clone();
     for device in &devices {
         let decoder = prefill::load_weights(&source, args.compute.load_options(), device, output)?;
+        let block = decoder.layers.first();
+        if block.is_some_and(|block| block.mlp.gate_proj.float().is_none()) {
+            features_of = format!("{fingerprint} in codes");
+        }
         let context = text.config.context();
         backbones.push(Backbone::new(
             decoder,
@@ -84,7 +90,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     if let Some(heads) = &start {
         trainer = trainer.start_from(heads.load(FloatDType::F32, &devices[0])?);
     }
-    if let Some(cache) = args.open_cache(&fingerprint, dtype.into())? {
+    if let Some(cache) = args.open_cache(&features_of, dtype.into())? {
         trainer = trainer.cache(cache);
     }
     // Burn's dashboard on a terminal, with the feature `dashboard`; a progress bar where only stderr is one; else lines.

@@ -42,8 +42,13 @@ pub(super) fn over_regions(
         anchor: anchor.key.dims()[2],
         causal: true,
     };
+    // Rows of a cache may be of another dtype than those that were just projected.
+    let dtype = key.dtype();
     keys.extend([anchor.key.clone(), key]);
     values.extend([anchor.value.clone(), value]);
+    for block in keys.iter_mut().chain(&mut values) {
+        *block = block.clone().cast(dtype);
+    }
     let [batch, kv_heads, _, head_dim] = keys[0].dims();
     for block in keys.iter().chain(&values) {
         let [b, h, rows, d] = block.dims();

@@ -75,8 +75,10 @@ impl<'a> Ulysses<'a> {
                     .clone()
                     .slice([0..batch, heads, 0..rows, 0..head_dim]);
                 let kv_heads: Vec<usize> = share.kv_heads_of(to).collect();
-                let key = select(&rank.key, kv_heads.clone());
-                let value = select(&rank.value, kv_heads);
+                // In one tensor with the queries, whose dtype rows of a cache need not have.
+                let dtype = query.dtype();
+                let key = select(&rank.key, kv_heads.clone()).cast(dtype);
+                let value = select(&rank.value, kv_heads).cast(dtype);
                 Tensor::cat(vec![query, key, value], 1)
             })
             .collect()

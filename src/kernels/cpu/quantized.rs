@@ -12,7 +12,7 @@ use super::linear::STREAM_ROWS;
 use super::packed::{Panels, multiply};
 use super::scratch::{LINE, Scratch};
 use super::simd::{Elem, Job, LOW, Level, Simd, by_dtype};
-use super::stream::{PARALLEL_ELEMENTS, STREAM_ELEMENTS};
+use super::stream::over_columns;
 use super::view::{Output, Shared, contiguous, to_f32};
 use crate::kernels::quantized::{BlockFormat, Blocks, CHUNK, ForBlocks, GROUPS, Unpacked, Vectors};
 
@@ -165,7 +165,7 @@ impl<F: Blocks> Panels for Stored<F> {
         let mut unpacked = Unpacked::new();
         let mut wide = MaybeUninit::<[[f32; CHUNK]; WIDEST]>::uninit();
         let wide = wide.as_mut_ptr().cast::<[f32; CHUNK]>();
-        for lane in columns..width {
+        for lane in 0..width {
             wide.add(lane).write([0.0; CHUNK]);
         }
         let mut element = 0;
@@ -343,24 +343,16 @@ fn stream<X: Elem, F: Blocks>(
         });
     }
     let products = Shared(products);
-    let chunk = (STREAM_ELEMENTS / d_input.max(1)).max(1);
-    let run = |index: usize| {
-        let from = index * chunk;
+    over_columns([d_input, d_output], |columns| {
         level.run(Stream {
             x: rounded,
             rows,
             weight,
             out: products,
-            from,
-            to: d_output.min(from + chunk),
+            from: columns.start,
+            to: columns.end,
         });
-    };
-    let chunks = d_output.div_ceil(chunk);
-    if chunks == 1 || d_input.saturating_mul(d_output) < PARALLEL_ELEMENTS {
-        (0..chunks).for_each(run);
-    } else {
-        (0..chunks).into_par_iter().for_each(run);
-    }
+    });
     for row in 0..rows {
         for column in 0..d_output {
             let i = row * d_output + column;

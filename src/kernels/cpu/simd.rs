@@ -440,13 +440,13 @@ impl Simd for Portable {
         let codes = codes.cast::<[u8; 32]>().read();
         let x = x.cast::<[i8; 32]>().read();
         for (i, dot) in dots.iter_mut().enumerate() {
-            let mut sum = 0;
+            let mut sum = 0i32;
             for j in 4 * i..4 * i + 4 {
                 let code = match SIGNED {
                     true => i32::from(codes[j] as i8),
                     false => i32::from(codes[j]),
                 };
-                sum += code * i32::from(x[j]);
+                sum = sum.wrapping_add(code.wrapping_mul(x[j].into()));
             }
             *dot += scales[i / 4] * sum as f32;
         }

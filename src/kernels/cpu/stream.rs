@@ -1,5 +1,7 @@
 //! Linear layers for few rows: the weight is streamed once, as dot products with its rows.
 
+use core::ops::Range;
+
 use rayon::prelude::*;
 
 use super::scratch::Scratch;
@@ -8,9 +10,9 @@ use super::stored::Stored;
 use super::view::Shared;
 
 /// Elements of the weight below which waking other threads costs more than it gains.
-pub(super) const PARALLEL_ELEMENTS: usize = 1 << 16;
+const PARALLEL_ELEMENTS: usize = 1 << 16;
 /// Elements of the weight that a thread streams at a time.
-pub(super) const STREAM_ELEMENTS: usize = 1 << 15;
+const STREAM_ELEMENTS: usize = 1 << 15;
 /// How far ahead of its use a streamed weight is asked for.
 const PREFETCH_BYTES: usize = 2048;
 
@@ -49,26 +51,16 @@ pub(super) fn stream<X: Elem, W: Elem>(
             wide.add(i).write(0.0);
         }
         let (wide, sums) = (Shared(wide), Shared(sums));
-        let chunk = (STREAM_ELEMENTS / d_input.max(1))
-            .next_multiple_of(4)
-            .max(4);
-        let run = |index: usize| {
-            let from = index * chunk;
+        over_columns([d_input, d_output], |columns| {
             level.run(Stream {
                 x: wide,
                 rows,
                 weight,
                 out: sums,
-                from,
-                to: d_output.min(from + chunk),
-            })
-        };
-        let chunks = d_output.div_ceil(chunk);
-        if chunks == 1 || d_input.saturating_mul(d_output) < PARALLEL_ELEMENTS {
-            (0..chunks).for_each(run);
-        } else {
-            (0..chunks).into_par_iter().for_each(run);
-        }
+                from: columns.start,
+                to: columns.end,
+            });
+        });
         for row in 0..rows {
             for column in 0..d_output {
                 let i = row * d_output + column;
@@ -76,6 +68,26 @@ pub(super) fn stream<X: Elem, W: Elem>(
                 out.at(i).write(X::narrow(*sums.at(i) + bias));
             }
         }
+    }
+}
+
+/// Runs the columns of a product with a weight `[d_input, d_output]`, shared by all threads where that is worth it.
+pub(super) fn over_columns(
+    [d_input, d_output]: [usize; 2],
+    run: impl Fn(Range<usize>) + Send + Sync,
+) {
+    let chunk = (STREAM_ELEMENTS / d_input.max(1))
+        .next_multiple_of(4)
+        .max(4);
+    let run = |index: usize| {
+        let from = index * chunk;
+        run(from..d_output.min(from + chunk));
+    };
+    let chunks = d_output.div_ceil(chunk);
+    if chunks == 1 || d_input.saturating_mul(d_output) < PARALLEL_ELEMENTS {
+        (0..chunks).for_each(run);
+    } else {
+        (0..chunks).into_par_iter().for_each(run);
     }
 }
 

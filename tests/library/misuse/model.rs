@@ -329,6 +329,9 @@ fn rows_and_caches() -> Calls {
         });
     }
     calls.call(name, || KvCache::new(&config, 0, 0, DType::F32, &device));
+    for dtype in [DType::F64, DType::Flex32, DType::I32] {
+        calls.refused(name, || KvCache::new(&config, 1, 8, dtype, &device));
+    }
     let name = "model::KvCache::reserve";
     let mut cache = KvCache::new(&config, 1, 4, DType::F32, &device).unwrap();
     calls.refused(name, || cache.reserve(usize::MAX));

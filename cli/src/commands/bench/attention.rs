@@ -84,6 +84,12 @@ pub fn run(args: &Attention, output: &Output) -> Result<(), CliError> {
     if args.tokens.contains(&0) {
         return Err(CliError::usage("--tokens holds a 0; the least is 1"));
     }
+    if args.compute.kv_dtype().is_some() || args.compute.dequantize() {
+        return Err(CliError::usage(
+            "bench attention loads no weights and measures keys and values of --dtype; leave --kv-dtype and \
+             --dequantize out",
+        ));
+    }
     let device = args.compute.device()?;
     let dtype = DType::from(args.compute.dtype());
     let mut log = Log::open(args.log.as_deref())?;

@@ -72,9 +72,9 @@ impl Subject {
             memory: Memory {
                 weights,
                 dtype,
-                kv_dtype: args.compute.kv_dtype().unwrap_or(match quantized {
-                    true => FloatDType::BF16,
-                    false => dtype,
+                kv_dtype: args.compute.kv_dtype().unwrap_or(match (quantized, dtype) {
+                    (true, FloatDType::F32) => FloatDType::BF16,
+                    _ => dtype,
                 }),
             },
             options,
