@@ -2,8 +2,8 @@
 //!
 //! `burn-apb-peers MODEL IDS.json TOKENS,.. DECODE SETTING DTYPE` prints one JSON line for each number of
 //! tokens. MODEL is a folder of a Llama or Qwen2, read as DTYPE (f32 or bf16), or a GGUF file of one, whose
-//! matrices keep their types whatever DTYPE is. SETTING is `whole`, a prefill in one pass, or `chunks`, in passes of 512 tokens. Set
-//! `RAYON_NUM_THREADS` for the number of threads.
+//! matrices keep their types whatever DTYPE is. SETTING is `whole`, a prefill in one pass, or `chunks`, in
+//! passes of 512 tokens. Set `RAYON_NUM_THREADS` for the number of threads.
 
 mod memory;
 mod model;
