@@ -5,7 +5,7 @@ usage: bench_torch.py MODEL IDS.json TOKENS,.. DECODE THREADS f32|bf16 whole|chu
 
 Prints one JSON line for each number of tokens. The prefill is one pass (whole), or passes of 512 tokens (chunks).
 Needs the Python packages torch and transformers."""
-import json, os, pathlib, sys, time
+import inspect, json, os, pathlib, sys, time
 
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1")
 
@@ -21,11 +21,13 @@ WARM_UP = 256
 @torch.inference_mode()
 def run(model, ids, chunk, decode):
     """Seconds of the prefill, tokens a second after it, and the greedy ids."""
-    cache = transformers.DynamicCache()
+    # Version 5.24 has renamed it.
+    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    cache = {name: transformers.DynamicCache()}
     ids = torch.tensor([ids])
 
     def likeliest(ids):
-        logits = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+        logits = model(input_ids=ids, **cache, use_cache=True, logits_to_keep=1).logits
         return logits[0, -1].argmax()
 
     start = time.perf_counter()
@@ -48,7 +50,8 @@ def main():
     model = transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype={"f32": torch.float32, "bf16": torch.bfloat16}[dtype], attn_implementation="sdpa")
     model.eval()
-    build = f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}"
+    amx = " AMX" if getattr(torch.cpu, "_is_amx_tile_supported", bool)() else ""
+    build = f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}{amx}"
     run(model, ids[:WARM_UP], CHUNK, 1)
     for count in counts:
         reset_peak()
