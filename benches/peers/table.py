@@ -11,13 +11,19 @@ MIB = 2**20
 
 
 def fastest(rows, value):
-    """The setting with the highest median, and its values, for each length and peer."""
+    """The setting with the highest median, and its values, for each length and peer; of those that were measured in at
+    least half of the rounds, so that one lucky run does not count."""
     measured = collections.defaultdict(list)
     for row in rows:
         if value(row) is not None:
             measured[row["tokens"], row["peer"], row.get("setting") or ""].append(value(row))
+    most = collections.defaultdict(int)
+    for (tokens, peer, _), values in measured.items():
+        most[tokens, peer] = max(most[tokens, peer], len(values))
     best = {}
     for (tokens, peer, setting), values in measured.items():
+        if 2 * len(values) < most[tokens, peer]:
+            continue
         known = best.get((tokens, peer))
         if known is None or statistics.median(values) > statistics.median(known[1]):
             best[tokens, peer] = setting, values
