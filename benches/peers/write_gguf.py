@@ -116,6 +116,9 @@ def write(folder, path, dtype):
 def quantize(source, path):
     """Q4_K_M by llama.cpp."""
     import llama_cpp
+    # It prints a line a tensor.
+    quiet = llama_cpp.llama_log_callback(lambda level, text, data: None)
+    llama_cpp.llama_log_set(quiet, None)
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M
     params.nthread = int(os.environ.get("THREADS", "2"))
