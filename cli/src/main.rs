@@ -82,6 +82,7 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &Command, output: &Output) -> Result<(), CliError> {
+    burn_apb::kernels::simd_name().map_err(CliError::usage)?;
     match command {
         Command::Demo(args) => demo::run(args, output),
         Command::Fetch(args) => fetch::run(args, output),

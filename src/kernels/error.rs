@@ -31,6 +31,14 @@ pub enum KernelError {
         /// The type that was passed.
         found: DType,
     },
+    /// An instruction set that this processor lacks.
+    #[error("APB_CPU is `{found}`; this processor has {}", .available.join(", "))]
+    InstructionSet {
+        /// What the variable holds.
+        found: String,
+        /// What it may be.
+        available: Vec<&'static str>,
+    },
     /// A backend that this crate was built without.
     #[error(
         "{operation}: no kernels for {device} in this build; turn on burn-apb's feature for it (`wgpu` or \

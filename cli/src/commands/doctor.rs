@@ -130,7 +130,7 @@ fn version() -> Check {
 
 fn cpu() -> Check {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let simd = burn_apb::kernels::simd_name();
+    let simd = burn_apb::kernels::simd_name().unwrap_or_default();
     let found = format!("{threads} threads, {simd}, computes in {:?}", DType::F32);
     Check::ok("cpu", found)
 }

@@ -10,6 +10,7 @@ use super::dots::Dots;
 use super::panels::Panels;
 use super::piece::{DOT_LANES, Piece, Problem};
 use super::simd::{Elem, Level};
+use super::tiles::{self, InTiles};
 use super::view::{Output, Shared, View, row_major};
 use crate::kernels::Regions;
 use crate::kernels::extension::AttentionPrimitives;
@@ -109,8 +110,13 @@ fn solve<E: Elem, K: Elem>(problem: &Problem<E, K>, level: Level) {
 
     // Rows are cut first: smaller tiles where there would be too few, down to one panel.
     let heads_alone = batch * kv_heads;
+    // Tiles take keys and values in bf16 only: f32 would be rounded.
+    let in_tiles = level.has_tiles() && K::dtype() == DType::BF16 && E::dtype() != DType::F16;
     // Rows that fill panels without a rest.
-    let width = level.panel_lanes();
+    let width = match in_tiles {
+        true => tiles::PAIR,
+        false => level.panel_lanes(),
+    };
     let panel_rows = width / greatest_common_divisor(width, group);
     let tile = (PIECE_LANES / group).max(1);
     let tile = match dots {
@@ -161,9 +167,11 @@ fn solve<E: Elem, K: Elem>(problem: &Problem<E, K>, level: Level) {
             partial: (splits > 1).then(|| Shared(partials.at(index * partial_len))),
         };
         if dots {
-            level.run(Dots(piece))
-        } else {
-            level.run(Panels(piece))
+            return level.run(Dots(piece));
+        }
+        let piece = &piece;
+        if !(in_tiles && level.run_tiles(InTiles(piece))) {
+            level.run(Panels(piece));
         }
     };
     let join = |unit: usize| {

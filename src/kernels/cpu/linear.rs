@@ -1,5 +1,6 @@
 //! Linear layers on weights stored `[d_output, d_input]`, read in place: for few rows of `x`
-//! [streamed](super::stream), for more [packed](super::packed).
+//! [streamed](super::stream), for more [packed](super::packed), in bf16 into [tiles](super::tiles) where the processor
+//! has them.
 
 use burn::tensor::DType;
 use burn_flex::{Flex, FlexTensor};
@@ -8,6 +9,7 @@ use super::packed::multiply;
 use super::simd::{Elem, Level, by_dtype};
 use super::stored::Stored;
 use super::stream::stream;
+use super::tiles;
 use super::view::{Output, View, contiguous, to_f32};
 use crate::kernels::plain;
 
@@ -77,6 +79,8 @@ fn linear_as<X: Elem, W: Elem>(
     if rows * d_output > 0 {
         if rows <= STREAM_ROWS {
             stream(elements, rows, weight, bias.as_deref(), to, level);
+        } else if level.has_tiles() && X::dtype() == DType::BF16 && W::dtype() == DType::BF16 {
+            tiles::multiply(elements, rows, weight, bias.as_deref(), to, level);
         } else {
             multiply(elements, rows, weight, bias.as_deref(), to, level);
         }

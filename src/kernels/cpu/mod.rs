@@ -21,6 +21,7 @@ mod simd;
 mod stored;
 mod stream;
 mod tile;
+mod tiles;
 mod view;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -29,8 +30,8 @@ use burn::tensor::FloatDType;
 use burn_flex::{Flex, FlexTensor};
 
 use self::simd::Level;
-use super::extension::{AttentionPrimitives, Kernels};
-use super::{BlockFormat, Regions, RowChoice, plain};
+use super::extension::{AddedPrimitives, AttentionPrimitives, Kernels};
+use super::{BlockFormat, KernelError, Regions, RowChoice, plain};
 
 impl Kernels for Flex {
     fn attention(
@@ -86,6 +87,16 @@ impl Kernels for Flex {
         rows::rms_norm(x, &gamma, eps, Level::best())
     }
 
+    fn add_rms_norm(
+        x: FlexTensor,
+        residual: FlexTensor,
+        gamma: FlexTensor,
+        eps: f64,
+    ) -> AddedPrimitives<Self> {
+        let [sum, normed] = rows::add_rms_norm(x, residual, &gamma, eps, Level::best());
+        AddedPrimitives { sum, normed }
+    }
+
     fn silu_mul(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
         rows::silu_mul(gate, up, Level::best())
     }
@@ -107,9 +118,14 @@ impl Kernels for Flex {
     }
 }
 
-/// The instruction set that the CPU kernels use on this machine.
-pub fn simd_name() -> &'static str {
-    Level::best().name()
+/// The instruction set that the CPU kernels use: the best of this processor, or the one that the variable `APB_CPU`
+/// names (`amx`, `avx512vnni`, `avx512`, `avx2` or `portable`).
+///
+/// # Errors
+///
+/// [`KernelError::InstructionSet`] when `APB_CPU` names none that this processor has; the kernels then use the best.
+pub fn simd_name() -> Result<&'static str, KernelError> {
+    Level::chosen().map(Level::name)
 }
 
 #[cfg(test)]
@@ -136,13 +152,19 @@ mod tests {
     /// The largest difference, allowing for the rounding of the result's type.
     fn check<const D: usize>(got: FlexTensor, expected: Tensor<D>, label: &str) {
         let dtype = expected.dtype();
+        check_as(got, expected, dtype, label);
+    }
+
+    /// As [`check`], allowing for the rounding of `rounded`.
+    fn check_as<const D: usize>(got: FlexTensor, expected: Tensor<D>, rounded: DType, label: &str) {
+        let dtype = expected.dtype();
         assert_eq!(got.dtype(), dtype, "{label}");
         let got = Tensor::<D>::from_primitive::<Flex>(got);
         let got = got.cast(DType::F32);
         let expected = expected.cast(DType::F32);
         let largest: f32 = expected.clone().abs().max().into_scalar();
         let error: f32 = (got - expected).abs().max().into_scalar();
-        let unit = match dtype {
+        let unit = match rounded {
             DType::F32 => 3e-6,
             DType::F16 => 1e-3,
             _ => 8e-3,
@@ -182,7 +204,12 @@ mod tests {
                         let [q, k, v] = [q, k, v].map(|x| primitive(&x));
                         let got = attention::attention(q, k, v, regions, level);
                         let label = format!("{label} attention over {kv_dtype:?}");
-                        check(got.out, expected.out, &label);
+                        // Tiles take queries in the dtype of the keys.
+                        let rounded = match level.has_tiles() && rows > 1 {
+                            true => kv_dtype,
+                            false => dtype,
+                        };
+                        check_as(got.out, expected.out, rounded, &label);
                     }
                 }
                 for (rows, d_input, d_output) in
@@ -210,6 +237,13 @@ mod tests {
                 let expected = reference::rms_norm(x.clone(), gamma.clone(), 1e-5);
                 let got = rows::rms_norm(primitive(&x), &primitive(&gamma), 1e-5, level);
                 check(got, expected, &format!("{label} norm"));
+                let sum = x.clone() + y.clone();
+                let expected = reference::rms_norm(sum.clone(), gamma.clone(), 1e-5);
+                let [x_given, y_given] = [&x, &y].map(primitive);
+                let got = rows::add_rms_norm(x_given, y_given, &primitive(&gamma), 1e-5, level);
+                let [got_sum, got] = got;
+                check(got_sum, sum, &format!("{label} sum"));
+                check(got, expected, &format!("{label} norm of a sum"));
                 let expected = reference::silu_mul(x.clone(), y.clone());
                 let got = rows::silu_mul(primitive(&x), primitive(&y), level);
                 check(got, expected, &format!("{label} gate"));

@@ -8,6 +8,7 @@ use super::scratch::{LINE, Scratch};
 use super::simd::{Elem, Job, Level, Simd};
 use super::stored::Stored;
 use super::tile::{Rows, WHOLE_BLOCKS, for_rows, product};
+use super::tiles::{TILE, TILE_DEPTH, TILE_ROWS, transpose_pairs};
 use super::view::Shared;
 
 /// Floats of a weight packed at a time: 8 MiB.
@@ -31,6 +32,14 @@ pub(super) trait Panels: Copy + Send + Sync {
     ///
     /// Instructions of `S`; `dst` takes the panel.
     unsafe fn pack<S: Simd>(self, column: usize, dst: *mut f32);
+
+    /// Writes the 16 columns from `column` on, rounded to bf16: of every 32 elements of `d_input` a tile of 16 rows
+    /// that hold two elements of each column, with 0 past the last element and the last column.
+    ///
+    /// # Safety
+    ///
+    /// Instructions of `S`; `dst` takes the tiles.
+    unsafe fn pack_tiles<S: Simd>(self, column: usize, dst: *mut u16);
 }
 
 /// `x weight + bias` for any number of rows.
@@ -149,6 +158,41 @@ impl<W: Elem> Panels for Stored<W> {
                     dst.add(i * width + lane).write(x);
                 }
             }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn pack_tiles<S: Simd>(self, column: usize, dst: *mut u16) {
+        let whole = self.d_input / TILE_DEPTH;
+        // Pairs of elements move together.
+        let paired = W::dtype() == DType::BF16 && self.stride.is_multiple_of(2);
+        if !paired || column + TILE_ROWS > self.d_output {
+            return pack_odd_tiles(self, column, 0, dst);
+        }
+        let src = self.ptr.wrapping_add(column.wrapping_mul(self.stride));
+        transpose_pairs::<S>(src.cast(), self.stride, whole, dst);
+        pack_odd_tiles(self, column, whole * TILE_DEPTH, dst);
+    }
+}
+
+/// The columns that are no whole tile, one element after the other.
+#[inline(always)]
+unsafe fn pack_odd_tiles<W: Elem>(weight: Stored<W>, column: usize, from: usize, dst: *mut u16) {
+    let Stored {
+        ptr,
+        stride,
+        d_input,
+        d_output,
+    } = weight;
+    for i in from..d_input.next_multiple_of(TILE_DEPTH) {
+        for lane in 0..TILE_ROWS {
+            let at = (column + lane).wrapping_mul(stride).wrapping_add(i);
+            let x = match column + lane < d_output && i < d_input {
+                true => half::bf16::from_f32((*ptr.wrapping_add(at)).widen()).to_bits(),
+                false => 0,
+            };
+            let place = i / TILE_DEPTH * TILE + i % TILE_DEPTH / 2 * TILE_DEPTH + 2 * lane + i % 2;
+            dst.wrapping_add(place).write(x);
         }
     }
 }

@@ -17,7 +17,7 @@ use super::tile::{Rows, for_rows, product};
 const TILE_KEYS: usize = 96;
 
 /// A piece computed in panels.
-pub(super) struct Panels<'a, E, K>(pub Piece<'a, E, K>);
+pub(super) struct Panels<'a, E, K>(pub &'a Piece<'a, E, K>);
 
 /// One panel's state, all `[.., lanes]`.
 struct Panel {
@@ -62,7 +62,7 @@ impl<E: Elem, K: Elem> Panels<'_, E, K> {
     // No closures around vector code anywhere here: they would be compiled without its instructions.
     #[inline(always)]
     unsafe fn run_in<S: Simd, const C: usize>(self) {
-        let piece = &self.0;
+        let piece = self.0;
         let (k, v) = (&piece.problem.k, &piece.problem.v);
         let head_dim = piece.problem.head_dim();
         let width = C * S::LANES;
@@ -144,7 +144,7 @@ impl<E: Elem, K: Elem> Panels<'_, E, K> {
 }
 
 /// The keys that some lane of a panel sees, and those that every lane sees.
-fn seen_by_panel<E: Elem, K: Elem>(
+pub(super) fn seen_by_panel<E: Elem, K: Elem>(
     piece: &Piece<'_, E, K>,
     first: usize,
     width: usize,

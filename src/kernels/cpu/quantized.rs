@@ -13,6 +13,7 @@ use super::packed::{Panels, multiply};
 use super::scratch::{LINE, Scratch};
 use super::simd::{Elem, Job, LOW, Level, Simd, by_dtype};
 use super::stream::over_columns;
+use super::tiles::{self, TILE, TILE_DEPTH, TILE_ROWS, transpose_pairs};
 use super::view::{Output, Shared, contiguous, to_f32};
 use crate::kernels::quantized::{BlockFormat, Blocks, CHUNK, ForBlocks, GROUPS, Unpacked, Vectors};
 
@@ -147,6 +148,8 @@ impl<X: Elem> ForBlocks for Product<'_, X> {
         };
         if self.rows <= STREAM_ROWS {
             stream(self.x, self.rows, weight, self.bias, self.out, self.level);
+        } else if self.level.has_tiles() && X::dtype() != DType::F16 {
+            tiles::multiply(self.x, self.rows, weight, self.bias, self.out, self.level);
         } else {
             multiply(self.x, self.rows, weight, self.bias, self.out, self.level);
         }
@@ -186,6 +189,49 @@ impl<F: Blocks> Panels for Stored<F> {
                 }
             }
             element += len;
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn pack_tiles<S: Simd>(self, column: usize, dst: *mut u16) {
+        // The second of a pair of tiles may be past the last column.
+        let columns = TILE_ROWS.min(self.d_output.saturating_sub(column));
+        let mut unpacked = Unpacked::new();
+        let mut rows = [[0u16; CHUNK]; TILE_ROWS];
+        let mut element = 0;
+        while element < self.d_input {
+            let (len, at) = self.chunk(element);
+            for (lane, row) in rows.iter_mut().enumerate().take(columns) {
+                let blocks = self.ptr.add((column + lane) * self.row + at);
+                unpacked.fill::<F, Of<S>>(blocks, len);
+                round_unpacked::<F, S>(&unpacked, len, row.as_mut_ptr());
+            }
+            let dst = dst.wrapping_add(element / TILE_DEPTH * TILE);
+            transpose_pairs::<S>(rows.as_ptr().cast(), CHUNK, len / TILE_DEPTH, dst);
+            element += len;
+        }
+    }
+}
+
+/// What `len` unpacked elements stand for, rounded to bf16.
+#[inline(always)]
+unsafe fn round_unpacked<F: Blocks, S: Simd>(unpacked: &Unpacked, len: usize, dst: *mut u16) {
+    for group in 0..len / F::GROUP {
+        let scale = unpacked.scales[group];
+        let minimum = match F::MINIMUMS {
+            true => unpacked.minimums[group],
+            false => scale * f32::from(F::OFFSET),
+        };
+        let (scale, minimum) = (S::splat(scale), S::splat(-minimum));
+        let mut i = group * F::GROUP;
+        let end = i + F::GROUP;
+        while i < end {
+            let codes = match F::SIGNED {
+                true => S::load_codes::<true>(unpacked.codes.as_ptr().wrapping_add(i)),
+                false => S::load_codes::<false>(unpacked.codes.as_ptr().wrapping_add(i)),
+            };
+            S::store_bf16(dst.wrapping_add(i), S::fma(codes, scale, minimum));
+            i += S::LANES;
         }
     }
 }
@@ -344,7 +390,7 @@ fn stream<X: Elem, F: Blocks>(
     }
     let products = Shared(products);
     over_columns([d_input, d_output], |columns| {
-        level.run(Stream {
+        level.run_dots(Stream {
             x: rounded,
             rows,
             weight,
@@ -612,6 +658,13 @@ mod tests {
                     .collect();
                 x.iter_mut().step_by(X_GROUP).for_each(|x| *x = 127.0);
                 for level in Level::available() {
+                    // Tiles hold the weight in bf16.
+                    let in_tiles = level.has_tiles() && rows > STREAM_ROWS;
+                    let rounded = |w: f32| match in_tiles {
+                        true => half::bf16::from_f32(w).to_f64(),
+                        false => w.into(),
+                    };
+                    let allowed = if in_tiles { 1e-4 } else { 2e-6 };
                     let bias_given = flex(&bias, [columns]);
                     let x_given = flex(&x, [rows, width]);
                     let out = linear(x_given, blocks.clone(), Some(bias_given), format, level);
@@ -621,13 +674,13 @@ mod tests {
                             (&x[i / columns * width..], &weight[i % columns * width..]);
                         let products = || {
                             (x.iter().zip(weight).take(width))
-                                .map(|(&x, &w)| f64::from(x) * f64::from(w))
+                                .map(|(&x, &w)| f64::from(x) * rounded(w))
                         };
                         let expected = products().sum::<f64>() + f64::from(bias[i % columns]);
                         let size = products().map(f64::abs).sum::<f64>() + 1.0;
                         let error = (f64::from(found) - expected).abs() / size;
                         assert!(
-                            error < 2e-6,
+                            error < allowed,
                             "{format}, {rows} rows, {level:?}, {i}: {found}, not {expected}"
                         );
                     }

@@ -30,17 +30,67 @@ pub(super) fn rms_norm(x: FlexTensor, gamma: &FlexTensor, eps: f64, level: Level
 
 fn rms_norm_as<E: Elem>(x: FlexTensor, gamma: &FlexTensor, eps: f64, level: Level) -> FlexTensor {
     let x = contiguous(x);
+    norm::<E>(&x, None, gamma, eps, level)
+}
+
+/// [`add_rms_norm`](crate::kernels::add_rms_norm()) on Flex: the sum, and its norm.
+pub(super) fn add_rms_norm(
+    x: FlexTensor,
+    residual: FlexTensor,
+    gamma: &FlexTensor,
+    eps: f64,
+    level: Level,
+) -> [FlexTensor; 2] {
+    by_dtype!(x.dtype(), add_rms_norm_as(x, residual, gamma, eps, level))
+}
+
+fn add_rms_norm_as<E: Elem>(
+    x: FlexTensor,
+    residual: FlexTensor,
+    gamma: &FlexTensor,
+    eps: f64,
+    level: Level,
+) -> [FlexTensor; 2] {
+    let (x, residual) = (contiguous(x), contiguous(residual));
+    let shape = x.layout().shape().clone();
+    let mut sum = Output::<E>::new(shape.num_elements());
+    let normed = norm::<E>(&x, Some((&residual, sum.ptr())), gamma, eps, level);
+    // SAFETY: every row was written.
+    [unsafe { sum.finish(Layout::contiguous(shape)) }, normed]
+}
+
+/// The norm of contiguous rows, or of their sums with others, which are written too.
+fn norm<E: Elem>(
+    x: &FlexTensor,
+    added: Option<(&FlexTensor, Shared<E>)>,
+    gamma: &FlexTensor,
+    eps: f64,
+    level: Level,
+) -> FlexTensor {
     let gamma = to_f32(gamma);
     let width = gamma.len();
     let shape = x.layout().shape().clone();
     let len = shape.num_elements();
-    let start = x.layout().start_offset();
-    let src = &x.storage::<E>()[start..start + len];
+    let elements = |tensor: &FlexTensor| {
+        let start = tensor.layout().start_offset();
+        Shared(
+            tensor.storage::<E>()[start..start + len]
+                .as_ptr()
+                .cast_mut(),
+        )
+    };
+    let src = elements(x);
+    let added = added.map(|(residual, sum)| (elements(residual), sum));
     let mut out = Output::<E>::new(len);
     let to = out.ptr();
     in_chunks(len / width.max(1), width, |from, end| {
         level.run(RmsNorm {
-            x: &src[from * width..end * width],
+            x: src.at(from * width),
+            added: added.map(|(residual, sum)| {
+                let at = from * width;
+                (residual.at(at).cast_const(), sum.at(at))
+            }),
+            rows: end - from,
             gamma: &gamma,
             eps: eps as f32,
             out: to.at(from * width),
@@ -51,7 +101,10 @@ fn rms_norm_as<E: Elem>(x: FlexTensor, gamma: &FlexTensor, eps: f64, level: Leve
 }
 
 struct RmsNorm<'a, E> {
-    x: &'a [E],
+    x: *const E,
+    /// What is added to `x`, and where the sum goes.
+    added: Option<(*const E, *mut E)>,
+    rows: usize,
     gamma: &'a [f32],
     eps: f32,
     out: *mut E,
@@ -64,9 +117,21 @@ impl<E: Elem> Job for RmsNorm<'_, E> {
     unsafe fn run<S: Simd>(self) {
         let width = self.gamma.len();
         let whole = width - width % S::LANES;
-        for row in 0..self.x.len() / width {
-            let x = self.x.as_ptr().add(row * width);
+        for row in 0..self.rows {
+            let mut x = self.x.add(row * width);
             let out = self.out.add(row * width);
+            if let Some((residual, sum)) = self.added {
+                let (residual, sum) = (residual.add(row * width), sum.add(row * width));
+                for i in (0..whole).step_by(S::LANES) {
+                    let v = S::add(E::load::<S>(x.add(i)), E::load::<S>(residual.add(i)));
+                    E::store::<S>(sum.add(i), v);
+                }
+                for i in whole..width {
+                    let v = (*x.add(i)).widen() + (*residual.add(i)).widen();
+                    sum.add(i).write(E::narrow(v));
+                }
+                x = sum;
+            }
             let mut squares = [S::zero(); 2];
             let mut i = 0;
             while i < whole {

@@ -1,6 +1,10 @@
 //! Vectors of f32 for the widest instructions the processor has, chosen at run time.
 
+use crate::kernels::KernelError;
 use crate::kernels::quantized::{Plain, Vectors};
+
+/// The variable that chooses an instruction set, for comparisons and tests.
+const VARIABLE: &str = "APB_CPU";
 
 /// What the first of two codes of an element counts beside the second.
 pub(super) const LOW: i16 = 255;
@@ -33,6 +37,12 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn store(p: *mut f32, v: Self::V);
     unsafe fn load_f16(p: *const u16) -> Self::V;
     unsafe fn load_bf16(p: *const u16) -> Self::V;
+    /// Rounds to f16.
+    unsafe fn store_f16(p: *mut u16, v: Self::V);
+    /// Rounds to bf16, to even where two are as near.
+    unsafe fn store_bf16(p: *mut u16, v: Self::V);
+    /// A vector of codes, which are `i8` with `SIGNED`, else `u8`.
+    unsafe fn load_codes<const SIGNED: bool>(p: *const u8) -> Self::V;
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
@@ -114,6 +124,28 @@ pub(super) trait Simd: Copy + 'static {
         Self::scale(p, n)
     }
 
+    /// As [`exp2`](Self::exp2), to about 1e-4 of it.
+    #[inline(always)]
+    unsafe fn coarse_exp2(x: Self::V) -> Self::V {
+        let x = Self::clamp_exponent(x);
+        let n = Self::round(x);
+        let f = Self::sub(x, n);
+        let mut p = Self::splat(COARSE_EXP2[0]);
+        for coefficient in &COARSE_EXP2[1..] {
+            p = Self::fma(p, f, Self::splat(*coefficient));
+        }
+        Self::scale(p, n)
+    }
+
+    /// Writes `LANES` elements of each of two rows, alternately.
+    #[inline(always)]
+    unsafe fn interleave(dst: *mut u16, a: *const u16, b: *const u16) {
+        for i in 0..Self::LANES {
+            dst.add(2 * i).write(*a.add(i));
+            dst.add(2 * i + 1).write(*b.add(i));
+        }
+    }
+
     /// Writes the transpose of `LANES` rows of `LANES` elements.
     #[inline(always)]
     unsafe fn transpose<E: Elem>(
@@ -125,8 +157,10 @@ pub(super) trait Simd: Copy + 'static {
         for row in 0..Self::LANES {
             let src = src.wrapping_add(row.wrapping_mul(src_stride));
             for column in 0..Self::LANES {
-                let x = (*src.add(column)).widen();
-                *dst.wrapping_add(column.wrapping_mul(dst_stride)).add(row) = x;
+                // Pairs of shorter elements, which are moved as one, lie anywhere.
+                let x = src.add(column).read_unaligned().widen();
+                let dst = dst.wrapping_add(column.wrapping_mul(dst_stride)).add(row);
+                dst.write_unaligned(x);
             }
         }
     }
@@ -144,6 +178,9 @@ const EXP2: [f32; 7] = [
     1.0,
 ];
 
+/// As [`EXP2`], with fewer: errs by 1e-4.
+const COARSE_EXP2: [f32; 4] = [0.0557546, 0.2420353, core::f32::consts::LN_2, 1.0];
+
 /// An element type that tensors hold and kernels widen to f32.
 pub(super) trait Elem: burn::tensor::Element + bytemuck::Pod + Send + Sync {
     /// # Safety
@@ -156,14 +193,7 @@ pub(super) trait Elem: burn::tensor::Element + bytemuck::Pod + Send + Sync {
     /// # Safety
     ///
     /// As [`Simd`].
-    #[inline(always)]
-    unsafe fn store<S: Simd>(p: *mut Self, v: S::V) {
-        let mut lanes = [0f32; 16];
-        S::store(lanes.as_mut_ptr(), v);
-        for (lane, x) in lanes.iter().enumerate().take(S::LANES) {
-            *p.add(lane) = Self::narrow(*x);
-        }
-    }
+    unsafe fn store<S: Simd>(p: *mut Self, v: S::V);
 }
 
 impl Elem for f32 {
@@ -191,6 +221,10 @@ impl Elem for half::f16 {
         S::load_f16(p.cast())
     }
     #[inline(always)]
+    unsafe fn store<S: Simd>(p: *mut Self, v: S::V) {
+        S::store_f16(p.cast(), v)
+    }
+    #[inline(always)]
     fn widen(self) -> f32 {
         self.to_f32()
     }
@@ -204,6 +238,10 @@ impl Elem for half::bf16 {
     #[inline(always)]
     unsafe fn load<S: Simd>(p: *const Self) -> S::V {
         S::load_bf16(p.cast())
+    }
+    #[inline(always)]
+    unsafe fn store<S: Simd>(p: *mut Self, v: S::V) {
+        S::store_bf16(p.cast(), v)
     }
     #[inline(always)]
     fn widen(self) -> f32 {
@@ -244,10 +282,17 @@ pub(super) struct Level(Set);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Set {
     #[cfg(target_arch = "x86_64")]
+    Amx,
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
+    #[cfg(target_arch = "x86_64")]
     Avx512,
     #[cfg(target_arch = "x86_64")]
     Avx2,
     Portable,
+    /// Products of tiles in plain code, which stand in for a processor's.
+    #[cfg(test)]
+    PlainTiles,
 }
 
 impl Level {
@@ -265,6 +310,13 @@ impl Level {
                 && std::is_x86_feature_detected!("avx512dq")
                 && std::is_x86_feature_detected!("avx512vl")
             {
+                if std::is_x86_feature_detected!("avx512vnni") {
+                    let bf16 = std::is_x86_feature_detected!("avx512bf16");
+                    if bf16 && super::tiles::is_available() {
+                        levels.push(Self(Set::Amx));
+                    }
+                    levels.push(Self(Set::Avx512Vnni));
+                }
                 levels.push(Self(Set::Avx512));
             }
             if avx2 {
@@ -272,23 +324,67 @@ impl Level {
             }
         }
         levels.push(Self(Set::Portable));
+        #[cfg(test)]
+        levels.push(Self(Set::PlainTiles));
         levels
     }
 
-    /// The best instruction set of this processor.
+    /// The instruction set that the kernels use: the best of this processor, or the one that [`VARIABLE`] names.
+    pub(super) fn chosen() -> Result<Self, KernelError> {
+        let word = std::env::var(VARIABLE).unwrap_or_default();
+        let available = Self::available();
+        if word.is_empty() {
+            return Ok(available[0]);
+        }
+        let named = available.iter().find(|level| level.word() == word);
+        named.copied().ok_or_else(|| KernelError::InstructionSet {
+            found: word,
+            available: available.iter().map(|level| level.word()).collect(),
+        })
+    }
+
+    /// As [`chosen`](Self::chosen), read once; a word that names none of this processor's is reported and ignored.
     pub(super) fn best() -> Self {
         static BEST: std::sync::OnceLock<Level> = std::sync::OnceLock::new();
-        *BEST.get_or_init(|| Self::available()[0])
+        *BEST.get_or_init(|| {
+            Self::chosen().unwrap_or_else(|error| {
+                tracing::warn!("{error}");
+                Self::available()[0]
+            })
+        })
+    }
+
+    /// What [`VARIABLE`] calls it.
+    fn word(self) -> &'static str {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Set::Amx => "amx",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512Vnni => "avx512vnni",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2 => "avx2",
+            Set::Portable => "portable",
+            #[cfg(test)]
+            Set::PlainTiles => "plain tiles",
+        }
     }
 
     /// Its name for people.
     pub(super) fn name(self) -> &'static str {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
+            Set::Amx => "AMX",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512Vnni => "AVX-512 VNNI",
+            #[cfg(target_arch = "x86_64")]
             Set::Avx512 => "AVX-512",
             #[cfg(target_arch = "x86_64")]
             Set::Avx2 => "AVX2",
             Set::Portable => "portable",
+            #[cfg(test)]
+            Set::PlainTiles => "plain tiles",
         }
     }
 
@@ -302,6 +398,43 @@ impl Level {
         self.run(Widths).1
     }
 
+    /// Whether it has products of tiles in bf16.
+    pub(super) fn has_tiles(self) -> bool {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Set::Amx => true,
+            #[cfg(test)]
+            Set::PlainTiles => true,
+            _ => false,
+        }
+    }
+
+    /// Runs `job`, which adds [dots](Simd::add_dots), with these instructions.
+    #[inline]
+    pub(super) fn run_dots<J: Job>(self, job: J) -> J::Output {
+        match self.0 {
+            // SAFETY: as in `run`.
+            #[cfg(target_arch = "x86_64")]
+            Set::Amx | Set::Avx512Vnni => unsafe { super::x86::avx512_vnni(job) },
+            _ => self.run(job),
+        }
+    }
+
+    /// Runs `job`, which multiplies [tiles](super::tiles), on a level that [has them](Self::has_tiles).
+    #[inline]
+    pub(super) fn run_tiles<J: Job>(self, job: J) -> J::Output {
+        // SAFETY: as in `run`; plain code runs anywhere.
+        unsafe {
+            match self.0 {
+                #[cfg(target_arch = "x86_64")]
+                Set::Amx => super::x86::avx512_bf16(job),
+                #[cfg(test)]
+                Set::PlainTiles => job.run::<Portable>(),
+                _ => unreachable!("this level has no tiles"),
+            }
+        }
+    }
+
     /// Runs `job` with these instructions.
     #[inline]
     pub(super) fn run<J: Job>(self, job: J) -> J::Output {
@@ -309,10 +442,12 @@ impl Level {
         unsafe {
             match self.0 {
                 #[cfg(target_arch = "x86_64")]
-                Set::Avx512 => super::x86::avx512(job),
+                Set::Amx | Set::Avx512Vnni | Set::Avx512 => super::x86::avx512(job),
                 #[cfg(target_arch = "x86_64")]
                 Set::Avx2 => super::x86::avx2(job),
                 Set::Portable => job.run::<Portable>(),
+                #[cfg(test)]
+                Set::PlainTiles => job.run::<Portable>(),
             }
         }
     }
@@ -370,6 +505,24 @@ impl Simd for Portable {
     unsafe fn load_bf16(p: *const u16) -> Lanes {
         let bits = p.cast::<[u16; WIDTH]>().read_unaligned();
         each(|i| f32::from_bits((bits[i] as u32) << 16))
+    }
+    #[inline(always)]
+    unsafe fn store_f16(p: *mut u16, v: Lanes) {
+        let bits = v.map(|x| half::f16::from_f32(x).to_bits());
+        p.cast::<[u16; WIDTH]>().write_unaligned(bits)
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(p: *mut u16, v: Lanes) {
+        let bits = v.map(|x| half::bf16::from_f32(x).to_bits());
+        p.cast::<[u16; WIDTH]>().write_unaligned(bits)
+    }
+    #[inline(always)]
+    unsafe fn load_codes<const SIGNED: bool>(p: *const u8) -> Lanes {
+        let codes = p.cast::<[u8; WIDTH]>().read();
+        codes.map(|code| match SIGNED {
+            true => f32::from(code as i8),
+            false => f32::from(code),
+        })
     }
     #[inline(always)]
     unsafe fn add(a: Lanes, b: Lanes) -> Lanes {

@@ -9,7 +9,23 @@ use super::simd::{Elem, Job, LOW, Simd};
 /// The processor must have the enabled features.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub(super) unsafe fn avx512<J: Job>(job: J) -> J::Output {
-    job.run::<Avx512>()
+    job.run::<Avx512<PLAIN>>()
+}
+
+/// # Safety
+///
+/// The processor must have the enabled features.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub(super) unsafe fn avx512_vnni<J: Job>(job: J) -> J::Output {
+    job.run::<Avx512<VNNI>>()
+}
+
+/// # Safety
+///
+/// The processor must have the enabled features.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c")]
+pub(super) unsafe fn avx512_bf16<J: Job>(job: J) -> J::Output {
+    job.run::<Avx512<BF16>>()
 }
 
 /// # Safety
@@ -20,10 +36,18 @@ pub(super) unsafe fn avx2<J: Job>(job: J) -> J::Output {
     job.run::<Avx2>()
 }
 
-#[derive(Clone, Copy)]
-pub(super) struct Avx512;
+/// AVX-512 with F, BW, DQ and VL.
+const PLAIN: u8 = 0;
+/// And products of bytes.
+const VNNI: u8 = 1;
+/// And both of these and roundings to bf16.
+const BF16: u8 = 2;
 
-impl Simd for Avx512 {
+/// AVX-512 with one of the sets of extensions above.
+#[derive(Clone, Copy)]
+pub(super) struct Avx512<const SET: u8>;
+
+impl<const SET: u8> Simd for Avx512<SET> {
     type V = __m512;
     type M = __mmask16;
     const LANES: usize = 16;
@@ -54,6 +78,35 @@ impl Simd for Avx512 {
     unsafe fn load_bf16(p: *const u16) -> __m512 {
         let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
         _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+    }
+    #[inline(always)]
+    unsafe fn store_f16(p: *mut u16, v: __m512) {
+        let halves = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v);
+        _mm256_storeu_si256(p.cast(), halves)
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(p: *mut u16, v: __m512) {
+        if SET == BF16 {
+            let short = core::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v));
+            return _mm256_storeu_si256(p.cast(), short);
+        }
+        let bits = _mm512_castps_si512(v);
+        let even = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+        let half = _mm512_add_epi32(even, _mm512_set1_epi32(0x7fff));
+        let rounded = _mm512_srli_epi32::<16>(_mm512_add_epi32(bits, half));
+        // Rounding could make an infinity of NaN.
+        let quiet = _mm512_or_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(0x40));
+        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
+        let short = _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(rounded, nan, quiet));
+        _mm256_storeu_si256(p.cast(), short)
+    }
+    #[inline(always)]
+    unsafe fn load_codes<const SIGNED: bool>(p: *const u8) -> __m512 {
+        let codes = _mm_loadu_si128(p.cast());
+        _mm512_cvtepi32_ps(match SIGNED {
+            true => _mm512_cvtepi8_epi32(codes),
+            false => _mm512_cvtepu8_epi32(codes),
+        })
     }
     #[inline(always)]
     unsafe fn add(a: __m512, b: __m512) -> __m512 {
@@ -105,6 +158,17 @@ impl Simd for Avx512 {
         _mm512_mask_blend_ps(m, b, a)
     }
     #[inline(always)]
+    unsafe fn largest(v: __m512) -> f32 {
+        _mm512_reduce_max_ps(v)
+    }
+    #[inline(always)]
+    unsafe fn interleave(dst: *mut u16, a: *const u16, b: *const u16) {
+        let low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(a.cast()));
+        let high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(b.cast()));
+        let both = _mm512_or_si512(low, _mm512_slli_epi32::<16>(high));
+        _mm512_storeu_si512(dst.cast(), both)
+    }
+    #[inline(always)]
     unsafe fn sum(v: __m512) -> f32 {
         let halves = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
         Avx2::sum(halves)
@@ -124,7 +188,16 @@ impl Simd for Avx512 {
         x: *const i8,
         scales: [f32; 2],
     ) -> __m256 {
-        Avx2::add_dots::<SIGNED>(dots, codes, x, scales)
+        if SET < VNNI {
+            return Avx2::add_dots::<SIGNED>(dots, codes, x, scales);
+        }
+        let codes = _mm256_loadu_si256(codes.cast());
+        let x = _mm256_loadu_si256(x.cast());
+        let fours = match SIGNED {
+            true => dot_signed(_mm256_abs_epi8(codes), codes, x),
+            false => _mm256_dpbusd_epi32(_mm256_setzero_si256(), codes, x),
+        };
+        add_scaled(dots, fours, scales)
     }
     #[inline(always)]
     unsafe fn add_fine_dots(
@@ -133,7 +206,14 @@ impl Simd for Avx512 {
         x: [*const i8; 2],
         scales: [f32; 2],
     ) -> __m256 {
-        Avx2::add_fine_dots(dots, codes, x, scales)
+        if SET < VNNI {
+            return Avx2::add_fine_dots(dots, codes, x, scales);
+        }
+        let codes = _mm256_loadu_si256(codes.cast());
+        let size = _mm256_abs_epi8(codes);
+        let [high, low] = x.map(|x| dot_signed(size, codes, _mm256_loadu_si256(x.cast())));
+        let high = _mm256_mullo_epi32(high, _mm256_set1_epi32(LOW.into()));
+        add_scaled(dots, _mm256_add_epi32(high, low), scales)
     }
     #[inline(always)]
     unsafe fn subtract_products(dots: __m256, a: *const f32, b: *const f32) -> __m256 {
@@ -206,6 +286,19 @@ impl Simd for Avx512 {
     }
 }
 
+/// Sums of four products of signed codes, whose sizes are given too, with `x`.
+#[inline(always)]
+unsafe fn dot_signed(size: __m256i, codes: __m256i, x: __m256i) -> __m256i {
+    _mm256_dpbusd_epi32(_mm256_setzero_si256(), size, _mm256_sign_epi8(x, codes))
+}
+
+/// Adds sums of four products, the first and the second half times a scale each.
+#[inline(always)]
+unsafe fn add_scaled(dots: __m256, fours: __m256i, scales: [f32; 2]) -> __m256 {
+    let scales = _mm256_set_m128(_mm_set1_ps(scales[1]), _mm_set1_ps(scales[0]));
+    _mm256_fmadd_ps(scales, _mm256_cvtepi32_ps(fours), dots)
+}
+
 #[derive(Clone, Copy)]
 pub(super) struct Avx2;
 
@@ -240,6 +333,33 @@ impl Simd for Avx2 {
     unsafe fn load_bf16(p: *const u16) -> __m256 {
         let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
         _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+    }
+    #[inline(always)]
+    unsafe fn store_f16(p: *mut u16, v: __m256) {
+        _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v))
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(p: *mut u16, v: __m256) {
+        let bits = _mm256_castps_si256(v);
+        let short = _mm256_srli_epi32::<16>(bits);
+        let even = _mm256_and_si256(short, _mm256_set1_epi32(1));
+        let half = _mm256_add_epi32(even, _mm256_set1_epi32(0x7fff));
+        let rounded = _mm256_srli_epi32::<16>(_mm256_add_epi32(bits, half));
+        // Rounding could make an infinity of NaN.
+        let quiet = _mm256_or_si256(short, _mm256_set1_epi32(0x40));
+        let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(v, v));
+        let short = _mm256_blendv_epi8(rounded, quiet, nan);
+        let packed = _mm256_packus_epi32(short, short);
+        let packed = _mm256_permute4x64_epi64::<0b1000>(packed);
+        _mm_storeu_si128(p.cast(), _mm256_castsi256_si128(packed))
+    }
+    #[inline(always)]
+    unsafe fn load_codes<const SIGNED: bool>(p: *const u8) -> __m256 {
+        let codes = _mm_loadl_epi64(p.cast());
+        _mm256_cvtepi32_ps(match SIGNED {
+            true => _mm256_cvtepi8_epi32(codes),
+            false => _mm256_cvtepu8_epi32(codes),
+        })
     }
     #[inline(always)]
     unsafe fn add(a: __m256, b: __m256) -> __m256 {
@@ -321,9 +441,7 @@ impl Simd for Avx2 {
             true => _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes)),
             false => _mm256_maddubs_epi16(codes, x),
         };
-        let fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-        let scales = _mm256_set_m128(_mm_set1_ps(scales[1]), _mm_set1_ps(scales[0]));
-        _mm256_fmadd_ps(scales, _mm256_cvtepi32_ps(fours), dots)
+        add_scaled(dots, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)), scales)
     }
     #[inline(always)]
     unsafe fn add_fine_dots(
@@ -342,9 +460,7 @@ impl Simd for Avx2 {
         let low = _mm256_maddubs_epi16(size, _mm256_sign_epi8(low, codes));
         let high = _mm256_madd_epi16(high, _mm256_set1_epi16(LOW));
         let low = _mm256_madd_epi16(low, _mm256_set1_epi16(1));
-        let fours = _mm256_cvtepi32_ps(_mm256_add_epi32(high, low));
-        let scales = _mm256_set_m128(_mm_set1_ps(scales[1]), _mm_set1_ps(scales[0]));
-        _mm256_fmadd_ps(scales, fours, dots)
+        add_scaled(dots, _mm256_add_epi32(high, low), scales)
     }
     #[inline(always)]
     unsafe fn subtract_products(dots: __m256, a: *const f32, b: *const f32) -> __m256 {

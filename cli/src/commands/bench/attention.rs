@@ -126,7 +126,7 @@ pub fn run(args: &Attention, output: &Output) -> Result<(), CliError> {
     let json_rows: Vec<Value> = rows.iter().map(|row| row.json(peak)).collect();
     let summary = json!({
         "device": args.compute.device_name(), "dtype": format!("{dtype:?}"),
-        "simd": kernels::simd_name(), "tensor_core": std::env::var("APB_TENSOR_CORE").ok(),
+        "simd": kernels::simd_name().unwrap_or_default(), "tensor_core": std::env::var("APB_TENSOR_CORE").ok(),
         "gemm_gflops": peak.gflops, "memory_gigabytes_per_second": peak.gigabytes,
         "rows": json_rows,
     });
@@ -279,7 +279,7 @@ fn print(w: &mut dyn Write, rows: &[Row], peak: Peak) -> std::io::Result<()> {
         "matrix product {:.0} GFLOP/s, memory {:.1} GB/s, CPU {}\n",
         peak.gflops,
         peak.gigabytes,
-        kernels::simd_name()
+        kernels::simd_name().unwrap_or_default()
     )?;
     writeln!(
         w,
