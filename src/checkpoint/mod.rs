@@ -64,14 +64,14 @@ pub use file::{FileError, UnfinishedFile, write_file};
 #[cfg(any(feature = "gguf", feature = "hub"))]
 pub use folder::FolderError;
 #[cfg(feature = "gguf")]
-pub use gguf::{GgufError, Quantization};
+pub use gguf::GgufError;
 pub use index::IndexError;
 pub use load::{load, module_path};
 pub use local::LocalError;
 pub use mismatch::{Mismatch, Missing, Unexpected, WrongShape, WrongType};
 pub use progress::Progress;
 #[cfg(feature = "gguf")]
-pub use quantize::{QuantizeError, QuantizeReport, quantize};
+pub use quantize::{Quantization, QuantizeError, QuantizeReport, quantize};
 pub use quantized::keep_quantized;
 pub use reader::Checkpoint;
 pub use report::{LoadOptions, LoadReport, LoadWarning, ShardNotes};

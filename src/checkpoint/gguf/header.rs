@@ -142,7 +142,9 @@ impl GgufHeader {
 
 /// Where the values of the metadata lie in a file that [`GgufHeader::parse`] has accepted, in the file's order, each
 /// with its type in front.
-pub(in crate::checkpoint) fn places(bytes: &[u8]) -> Result<Vec<(String, Range<usize>)>, GgufError> {
+pub(in crate::checkpoint) fn places(
+    bytes: &[u8],
+) -> Result<Vec<(String, Range<usize>)>, GgufError> {
     let mut reader = Reader { bytes, at: 4 };
     reader.u32("the version")?;
     reader.count("tensors", MAX_TENSORS)?;

@@ -7,8 +7,6 @@ use crate::model::{Architecture, DecoderConfig, RopeScaling};
 
 /// A model's description in GGUF.
 pub(crate) struct Described {
-    /// The name of the architecture.
-    pub architecture: &'static str,
     /// Whether rows of the query and key projections are interleaved.
     pub interleaves: bool,
     /// The factors by which rotary frequencies are divided, a tensor of the file.
@@ -110,7 +108,6 @@ pub(crate) fn describe(
         }
     }
     Ok(Described {
-        architecture,
         interleaves: architecture == "llama",
         rope_factors,
     })

@@ -12,7 +12,7 @@
 //! | `tokenizer` | `tokenizer.json` and `tokenizer_config.json` from metadata: [`GgufTokenizer`] |
 //! | `writer` | the header of a file that is written |
 //! | `keys`, `vocabulary` | metadata from a configuration, and from a tokenizer |
-//! | `recipe`, `quantize` | which tensor is stored in which type ([`Quantization`]), and floats to blocks |
+//! | `quantize` | floats to blocks |
 
 mod blocks;
 mod config;
@@ -26,7 +26,6 @@ mod names;
 mod open;
 mod parts;
 mod quantize;
-mod recipe;
 mod rope;
 mod scaling;
 mod tokenizer;
@@ -45,8 +44,8 @@ pub(super) use open::open;
 pub use parts::find;
 pub(super) use parts::open_all;
 pub(super) use quantize::Written;
-pub use recipe::Quantization;
-pub(super) use recipe::Recipe;
 pub use tokenizer::GgufTokenizer;
-pub(super) use vocabulary::{chat_templates as write_chat_templates, describe as describe_tokenizer};
+pub(super) use vocabulary::{
+    chat_templates as write_chat_templates, describe as describe_tokenizer,
+};
 pub(super) use writer::{Entries, Planned, header, padding};

@@ -51,7 +51,9 @@ pub(crate) fn describe(
             found,
         ));
     }
-    let mut parts = tokenizer.parts().map_err(|found| unsupported(OTHER, found))?;
+    let mut parts = tokenizer
+        .parts()
+        .map_err(|found| unsupported(OTHER, found))?;
     let mut warnings = Vec::new();
     let mut own = Entries::default();
     match &parts.cut {
@@ -63,8 +65,7 @@ pub(crate) fn describe(
                     of(*nfc, " after NFC"),
                     of(parts.ignore_merges, " with ignore_merges"),
                 );
-                let what =
-                    "in GGUF, a way to cut text into words for which llama.cpp has no name";
+                let what = "in GGUF, a way to cut text into words for which llama.cpp has no name";
                 unsupported(what, format!("{}{nfc}{whole}", patterns.join(" and then ")))
             })?;
             let merges = parts.merges.iter().map(|pair| pair.join(" "));
@@ -177,7 +178,10 @@ fn special_tokens(
     entries.flag("tokenizer.ggml.add_bos_token", before.is_some());
     entries.flag("tokenizer.ggml.add_eos_token", behind.is_some());
     // Further ends; llama.cpp also knows the usual ones by their texts.
-    let others = generation.eos_token_ids.iter().filter(|&&id| Some(id) != eos);
+    let others = generation
+        .eos_token_ids
+        .iter()
+        .filter(|&&id| Some(id) != eos);
     let mut others: Vec<u32> = others.copied().collect();
     others.sort_by_key(|&id| tokenizer.token(id).as_deref() == Some("<|eom_id|>"));
     for (name, &id) in ["eot", "eom"].into_iter().zip(&others) {
@@ -232,7 +236,8 @@ fn compare(tokenizer: &Tokenizer, parts: &Parts, entries: &Entries) -> Result<()
     let built = read.build().map_err(|error| wrong(&error))?;
     let mut texts: Vec<String> = SAMPLES.map(str::to_owned).to_vec();
     // What GGUF has no word for was warned of.
-    let plain = |token: &&tokenizers::AddedToken| !(token.lstrip || token.rstrip || token.single_word);
+    let plain =
+        |token: &&tokenizers::AddedToken| !(token.lstrip || token.rstrip || token.single_word);
     if !matches!(parts.cut, Cut::Pieces(Prefix::Always | Prefix::Start)) {
         let added = parts.added.iter().filter(plain);
         texts.extend(added.map(|token| format!("one{0}two {0} {0}\n", token.content)));

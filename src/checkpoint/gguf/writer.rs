@@ -147,7 +147,12 @@ mod tests {
         entries.floats("g", &[1.5]);
         entries.integer("b", 8);
         let kind = GgmlType::floats(FloatDType::F32);
-        let tensor = |name, shape, bytes| Planned { name, shape, kind, bytes };
+        let tensor = |name, shape, bytes| Planned {
+            name,
+            shape,
+            kind,
+            bytes,
+        };
         let tensors = [tensor("t", &[2, 3][..], 24), tensor("u", &[1], 4)];
         let mut file = header(&entries, &tensors);
         assert!(file.len().is_multiple_of(ALIGNMENT));

@@ -1,6 +1,13 @@
-//! Any checkpoint to a quantised GGUF file: what it is made of ([`plan`]), and a tensor on its way ([`rows`]).
+//! Any checkpoint to a quantised GGUF file.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `plan` | what the file is made of, from a Hugging Face folder or another GGUF file |
+//! | `recipe` | which tensor is stored in which type: [`Quantization`] |
+//! | `rows` | a tensor on its way into the file, a few rows at a time |
 
 mod plan;
+mod recipe;
 mod rows;
 
 use std::io::Write;
@@ -8,12 +15,14 @@ use std::path::{Path, PathBuf};
 
 use super::error::WeightsError;
 use super::file::{FileError, write_file};
-use super::gguf::{GgufError, Planned, Quantization, header, padding};
+use super::gguf::{GgufError, Planned, header, padding};
 use super::progress::Progress;
 use super::source::{ModelSource, SourceError};
 use crate::text::chat_template::ChatTemplateError;
 use crate::text::generation_config::GenerationConfigError;
 use plan::{of_folder, of_gguf};
+
+pub use recipe::Quantization;
 
 /// What a quantisation wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -184,7 +193,11 @@ pub fn quantize(
     Ok(QuantizeReport {
         path: out.into(),
         tensors: plan.tensors.len(),
-        parameters: plan.tensors.iter().map(|tensor| tensor.elements() as u64).sum(),
+        parameters: plan
+            .tensors
+            .iter()
+            .map(|tensor| tensor.elements() as u64)
+            .sum(),
         bytes,
         types,
         warnings: plan.warnings,

@@ -5,11 +5,12 @@ use std::path::Path;
 use burn::tensor::{Device, FloatDType};
 
 use super::QuantizeError;
+use super::recipe::{Quantization, Recipe};
 use super::rows::Rows;
 use crate::checkpoint::error::WeightsError;
 use crate::checkpoint::gguf::{
-    Entries, GgmlType, GgufError, Quantization, Recipe, describe_config, describe_tokenizer,
-    is_model_tensor, layer, name_of_parameter, open_all, places, write_chat_templates,
+    Entries, GgmlType, GgufError, describe_config, describe_tokenizer, is_model_tensor, layer,
+    name_of_parameter, open_all, places, write_chat_templates,
 };
 use crate::checkpoint::listing::name_of;
 use crate::checkpoint::load::{module_path, report};
@@ -77,7 +78,8 @@ pub(super) fn of_gguf(source: &ModelSource, to: Quantization) -> Result<Plan, Qu
             let data = file.slice(tensor.start..tensor.end);
             let from = tensor.kind.stored();
             // What no Llama or Qwen has, and rotary factors, stay as they are.
-            let written = is_model_tensor(&tensor.name).then(|| recipe.of(&tensor.name, &tensor.shape));
+            let written =
+                is_model_tensor(&tensor.name).then(|| recipe.of(&tensor.name, &tensor.shape));
             let same = |kind: GgmlType| kind == tensor.kind && tensor.kind.blocks().is_some();
             let written = written.filter(|written| !same(written.kind()));
             tensors.push(Rows {
@@ -135,8 +137,10 @@ pub(super) fn of_folder(
     let recipe = recipe(to, &config, config.tie_word_embeddings);
     let mut tensors = Vec::new();
     for filled in compared.plan {
-        let (Some(name), Some(info)) = (name_of_parameter(&filled.path), checkpoint.info(&filled.name))
-        else {
+        let (Some(name), Some(info)) = (
+            name_of_parameter(&filled.path),
+            checkpoint.info(&filled.name),
+        ) else {
             continue;
         };
         let place = checkpoint.place(&filled.name);
@@ -163,7 +167,10 @@ pub(super) fn of_folder(
             path: path.into(),
             name: "rope_freqs.weight".into(),
             shape: vec![factors.len()],
-            data: factors.iter().flat_map(|factor| factor.to_le_bytes()).collect(),
+            data: factors
+                .iter()
+                .flat_map(|factor| factor.to_le_bytes())
+                .collect(),
             mapped: None,
             from: StoredType::Float(FloatDType::F32),
             kind: written.kind(),

@@ -168,7 +168,9 @@ fn kind(step: &Json) -> &str {
 
 /// Whether a piece is a byte: `<0xE2>`.
 fn is_byte(piece: &str) -> bool {
-    let digits = piece.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
+    let digits = piece
+        .strip_prefix("<0x")
+        .and_then(|rest| rest.strip_suffix('>'));
     digits.is_some_and(|digits| digits.len() == 2 && u8::from_str_radix(digits, 16).is_ok())
 }
 

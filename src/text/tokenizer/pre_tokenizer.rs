@@ -328,9 +328,8 @@ mod tests {
             let of = |words: &PreTokenizer| (words.patterns, words.ignore_merges, words.nfc);
             assert_eq!(of(read), of(known), "{name}");
         }
-        let name = |pattern: &str, whole| {
-            PreTokenizer::name_of(&[pattern.to_owned()], whole, false)
-        };
+        let name =
+            |pattern: &str, whole| PreTokenizer::name_of(&[pattern.to_owned()], whole, false);
         assert_eq!(name(LLAMA3, true), Some("llama-bpe"));
         assert_eq!(name(GPT2, false), Some("gpt-2"));
         assert_eq!(name("x", false), None);

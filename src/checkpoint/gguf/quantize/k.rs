@@ -44,7 +44,11 @@ fn with_minimums(x: &[f32; LEN], highest: f32, out: &mut [u8]) -> [u8; LEN] {
     }
     // For the scales as they are read back.
     let mut codes = [0u8; LEN];
-    let groups = x.as_chunks::<32>().0.iter().zip(codes.as_chunks_mut::<32>().0);
+    let groups = x
+        .as_chunks::<32>()
+        .0
+        .iter()
+        .zip(codes.as_chunks_mut::<32>().0);
     for (group, (x, codes)) in groups.enumerate() {
         let inverse = inverse(scale.to_f32() * f32::from(scales[group]));
         let minimum = minimum.to_f32() * f32::from(minimums[group]);
@@ -57,7 +61,10 @@ fn with_minimums(x: &[f32; LEN], highest: f32, out: &mut [u8]) -> [u8; LEN] {
 
 /// Values that are not negative as six bits of their largest one's 63rd part.
 fn six_bits(values: &[f32; GROUPS]) -> (f16, [u8; GROUPS]) {
-    let unit = values.iter().fold(0.0f32, |largest, &value| largest.max(value)) / SIX_BITS;
+    let unit = values
+        .iter()
+        .fold(0.0f32, |largest, &value| largest.max(value))
+        / SIX_BITS;
     let inverse = inverse(unit);
     let codes = values.map(|value| nearest((value * inverse).clamp(0.0, SIX_BITS)) as u8);
     (f16::from_f32(unit), codes)

@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use super::names;
-use super::quantize::Written;
+use crate::checkpoint::gguf::{Written, layer};
 
 /// What a model's matrices are quantised to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,7 +29,7 @@ impl Quantization {
     }
 
     /// `general.file_type`, by llama.cpp's numbers.
-    pub(crate) fn file_type(self) -> u32 {
+    pub(super) fn file_type(self) -> u32 {
         match self {
             Self::Q8_0 => 7,
             Self::Q4K => 15,
@@ -46,7 +45,7 @@ impl fmt::Display for Quantization {
 
 /// What the mixture depends on beside a tensor's name.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Recipe {
+pub(super) struct Recipe {
     pub to: Quantization,
     pub layers: usize,
     /// Whether the embedding is the output projection.
@@ -57,7 +56,7 @@ pub(crate) struct Recipe {
 
 impl Recipe {
     /// The type of a tensor by its name in the file and its shape, outermost axis first.
-    pub(crate) fn of(&self, name: &str, shape: &[usize]) -> Written {
+    pub(super) fn of(&self, name: &str, shape: &[usize]) -> Written {
         let matrix = name.ends_with(".weight") && !name.ends_with("_norm.weight");
         let cols = match shape {
             [_, .., cols] if matrix => *cols,
@@ -74,11 +73,14 @@ impl Recipe {
             _ => Written::Q8_0,
         };
         let choices = [wanted, smaller].into_iter();
-        choices.filter(|choice| choice.fits(cols)).next().unwrap_or(Written::F16)
+        choices
+            .filter(|choice| choice.fits(cols))
+            .next()
+            .unwrap_or(Written::F16)
     }
 
     fn mixed(&self, name: &str) -> Written {
-        let more = || names::layer(name).is_some_and(|layer| self.more_bits(layer));
+        let more = || layer(name).is_some_and(|layer| self.more_bits(layer));
         match name {
             "output.weight" => Written::Q6K,
             "token_embd.weight" if self.tied => Written::Q6K,
@@ -133,13 +135,22 @@ mod tests {
         for (name, shape, expected) in cases {
             assert_eq!(Q4_K.of(name, &shape), expected, "{name} {shape:?}");
         }
-        let untied = Recipe { tied: false, ..Q4_K };
+        let untied = Recipe {
+            tied: false,
+            ..Q4_K
+        };
         assert_eq!(untied.of("token_embd.weight", &[512, 256]), Written::Q4K);
         assert_eq!(untied.of("output.weight", &[512, 256]), Written::Q6K);
-        let large = Recipe { large: true, ..Q4_K };
+        let large = Recipe {
+            large: true,
+            ..Q4_K
+        };
         assert_eq!(large.of("blk.3.attn_v.weight", &[512, 256]), Written::Q5K);
         assert_eq!(large.of("blk.3.attn_v.weight", &[512, 288]), Written::Q5_1);
-        let eight = Recipe { to: Quantization::Q8_0, ..Q4_K };
+        let eight = Recipe {
+            to: Quantization::Q8_0,
+            ..Q4_K
+        };
         assert_eq!(eight.of("token_embd.weight", &[512, 576]), Written::Q8_0);
         assert_eq!(eight.of("blk.0.attn_q.weight", &[512, 40]), Written::F16);
         for name in ["blk.0.attn_norm.weight", "blk.0.attn_q.bias"] {
