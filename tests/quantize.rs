@@ -492,7 +492,7 @@ fn a_quantised_model_answers() {
         let model = LanguageModel::load(path, &Device::flex()).unwrap();
         let document = "The board decided to buy a boiler. ".repeat(20);
         let mut session = model.prefill(&document).run().unwrap();
-        session.ask("What?").run().unwrap().tokens.len()
+        session.ask("What?").run().unwrap().completion.tokens.len()
     };
     for &to in Quantization::ALL {
         let (out, _) = folder.quantize(to).unwrap();

@@ -121,7 +121,7 @@ pub(super) fn of_folder(
 
     let mut entries = Entries::default();
     let described = describe_config(&config, &mut entries).map_err(gguf_error(path))?;
-    entries.text("general.name", &name_of(path));
+    entries.text("general.name", &model_name(path));
     let loaded = source.tokenizer()?;
     warnings.extend(loaded.warnings.iter().cloned());
     let generation = generation_config(source, config.vocab_size)?;
@@ -191,6 +191,23 @@ pub(super) fn of_folder(
     })
 }
 
+/// A model's name by its folder; in a hub cache, by that of its repository.
+fn model_name(path: &Path) -> String {
+    let path = path.canonicalize().unwrap_or_else(|_| path.into());
+    let repository = path
+        .parent()
+        .filter(|parent| name_of(parent) == "snapshots")
+        .and_then(Path::parent)
+        .map(name_of);
+    match repository
+        .as_deref()
+        .and_then(|name| name.strip_prefix("models--"))
+    {
+        Some(name) => name.rsplit("--").next().unwrap_or(name).into(),
+        None => name_of(&path).into(),
+    }
+}
+
 /// `generation_config.json`, and `config.json` for the token ids that it leaves out.
 fn generation_config(
     source: &ModelSource,
@@ -208,4 +225,17 @@ fn generation_config(
     Ok(generation
         .unwrap_or_default()
         .or_tokens_of(parse(source.config())?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_named_by_its_folder() {
+        assert_eq!(model_name(Path::new("/nowhere/Qwen3-0.6B")), "Qwen3-0.6B");
+        let cached = "/nowhere/hub/models--Qwen--Qwen3-0.6B/snapshots/0123456789abcdef";
+        assert_eq!(model_name(Path::new(cached)), "Qwen3-0.6B");
+        assert_eq!(model_name(Path::new("src")), "src");
+    }
 }
