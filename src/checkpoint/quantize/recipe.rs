@@ -72,11 +72,9 @@ impl Recipe {
             Written::Q5K => Written::Q5_1,
             _ => Written::Q8_0,
         };
-        let choices = [wanted, smaller].into_iter();
-        choices
-            .filter(|choice| choice.fits(cols))
-            .next()
-            .unwrap_or(Written::F16)
+        let mut choices = [wanted, smaller].into_iter();
+        let fits = choices.find(|choice| choice.fits(cols));
+        fits.unwrap_or(Written::F16)
     }
 
     fn mixed(&self, name: &str) -> Written {

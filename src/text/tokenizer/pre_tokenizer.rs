@@ -79,11 +79,10 @@ impl PreTokenizer {
         ignore_merges: bool,
         nfc: bool,
     ) -> Option<&'static str> {
-        let mut same = KNOWN.iter().filter(|known| {
+        let same = KNOWN.iter().filter(|known| {
             known.patterns == patterns && known.ignore_merges == ignore_merges && known.nfc == nfc
         });
-        let names = same.by_ref().flat_map(Self::names).map(|(name, _)| name);
-        let names: Vec<&str> = names.collect();
+        let names: Vec<&str> = same.flat_map(Self::names).map(|(name, _)| name).collect();
         let common = COMMON.iter().find(|name| names.contains(name));
         common.or(names.first()).copied()
     }

@@ -49,12 +49,12 @@ impl Sums {
         let mut products = [0.0f32; LANES];
         let rows = x.as_chunks::<LANES>().0.iter();
         for (x, weights) in rows.zip(weights.as_chunks::<LANES>().0) {
-            for lane in 0..LANES {
-                let code = within(nearest(inverse * (x[lane] - low)), lowest, highest);
-                let weighted = weights[lane] * code;
+            for (lane, (x, weight)) in x.iter().zip(weights).enumerate() {
+                let code = within(nearest(inverse * (x - low)), lowest, highest);
+                let weighted = weight * code;
                 codes[lane] += weighted;
                 squares[lane] += weighted * code;
-                products[lane] += weighted * x[lane];
+                products[lane] += weighted * x;
             }
         }
         Self {
