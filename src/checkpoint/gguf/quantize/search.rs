@@ -49,13 +49,12 @@ impl Sums {
         let mut products = [0.0f32; LANES];
         let rows = x.as_chunks::<LANES>().0.iter();
         for (x, weights) in rows.zip(weights.as_chunks::<LANES>().0) {
-            for (lane, (x, weight)) in x.iter().zip(weights).enumerate() {
-                let code = within(nearest(inverse * (x - low)), lowest, highest);
-                let weighted = weight * code;
-                codes[lane] += weighted;
-                squares[lane] += weighted * code;
-                products[lane] += weighted * x;
-            }
+            let code: [f32; LANES] =
+                x.map(|x| within(nearest(inverse * (x - low)), lowest, highest));
+            let weighted: [f32; LANES] = core::array::from_fn(|i| weights[i] * code[i]);
+            codes = core::array::from_fn(|i| codes[i] + weighted[i]);
+            squares = core::array::from_fn(|i| squares[i] + weighted[i] * code[i]);
+            products = core::array::from_fn(|i| products[i] + weighted[i] * x[i]);
         }
         Self {
             codes: codes.iter().sum(),
