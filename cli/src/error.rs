@@ -10,7 +10,7 @@ use burn_apb::apb::heads::{ConvertHeadsError, HeadsError};
 use burn_apb::apb::{AnswerError, SavedError, SessionError};
 use burn_apb::checkpoint::SourceError;
 use burn_apb::checkpoint::hub::HubError;
-use burn_apb::checkpoint::{ConvertError, FolderError};
+use burn_apb::checkpoint::{ConvertError, FolderError, QuantizeError};
 use burn_apb::ranks::RankError;
 
 /// The exit code of a process that ends because a rank failed.
@@ -159,6 +159,15 @@ impl From<ConvertError> for CliError {
     fn from(error: ConvertError) -> Self {
         match &error {
             ConvertError::Folder(FolderError::Io { .. }) => Self::failed(error),
+            _ => Self::usage(error),
+        }
+    }
+}
+
+impl From<QuantizeError> for CliError {
+    fn from(error: QuantizeError) -> Self {
+        match &error {
+            QuantizeError::File(_) => Self::failed(error),
             _ => Self::usage(error),
         }
     }

@@ -130,7 +130,11 @@ pub fn load<M: Module>(
 }
 
 /// The report about tensors that no parameter takes.
-fn report(checkpoint: &Checkpoint, unused: Vec<String>, biases: Vec<String>) -> LoadReport {
+pub(super) fn report(
+    checkpoint: &Checkpoint,
+    unused: Vec<String>,
+    biases: Vec<String>,
+) -> LoadReport {
     let path = || checkpoint.path().to_path_buf();
     let shards = checkpoint.shard_notes().clone();
     let mut warnings = Vec::new();

@@ -15,6 +15,7 @@
 //! | `tying` | whether the output head is the embedding: [`resolve_tying`] |
 //! | `fingerprint` | a hash of configuration and weights |
 //! | `convert` | a GGUF file to a Hugging Face folder (feature `gguf`) |
+//! | `quantize` | any model to a quantised GGUF file: [`quantize()`] (feature `gguf`) |
 //! | `file`, `folder` | [`write_file`]: files and folders that appear whole or not at all |
 //! | `listing`, `error` | lists in messages; [`WeightsError`] |
 
@@ -43,6 +44,8 @@ mod mapped;
 mod mismatch;
 mod plan;
 mod progress;
+#[cfg(feature = "gguf")]
+mod quantize;
 mod quantized;
 mod reader;
 mod report;
@@ -67,6 +70,8 @@ pub use load::{load, module_path};
 pub use local::LocalError;
 pub use mismatch::{Mismatch, Missing, Unexpected, WrongShape, WrongType};
 pub use progress::Progress;
+#[cfg(feature = "gguf")]
+pub use quantize::{Quantization, QuantizeError, QuantizeReport, quantize};
 pub use quantized::keep_quantized;
 pub use reader::Checkpoint;
 pub use report::{LoadOptions, LoadReport, LoadWarning, ShardNotes};

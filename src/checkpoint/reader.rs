@@ -214,8 +214,13 @@ impl Checkpoint {
     /// The bytes of a tensor as they lie in its file; `None` for a tensor that is not there or whose
     /// type cannot be read.
     pub(crate) fn stored_bytes(&self, name: &str) -> Option<&[u8]> {
-        let (file, range) = self.tensors[*self.by_name.get(name)?].1.place()?;
+        let (file, range) = self.place(name)?;
         file.bytes().get(range.clone())
+    }
+
+    /// Where a tensor lies.
+    pub(super) fn place(&self, name: &str) -> Option<(&MappedFile, &Range<usize>)> {
+        self.tensors[*self.by_name.get(name)?].1.place()
     }
 
     /// Bytes of all tensors as they are loaded: quantised ones as they are, unless they become floats.

@@ -807,6 +807,66 @@ fn a_gguf_file_and_the_folder_converted_from_it_answer_alike() {
     assert_eq!(from_folder["document_tokens"], from_gguf["document_tokens"]);
 }
 
+/// A model is quantised, and answers; what is there stays, and what makes no sense is refused.
+#[test]
+fn a_model_is_quantised_and_answers() {
+    let scene = Scene::new();
+    let folder = model();
+    let folder = folder.to_str().expect("UTF-8");
+    let document = scene.file("document.txt", "It was a bright cold day in April.\n");
+    for (name, types) in [("q8_0", ["Q8_0", "F32"]), ("q4_k", ["Q5_0", "Q8_0"])] {
+        let file = format!("{name}.gguf");
+        let args = [
+            "convert",
+            folder,
+            "--quantize",
+            name,
+            "--out",
+            &file,
+            "--json",
+        ];
+        let report = json(&scene.apb(&args));
+        let length = std::fs::metadata(scene.path(&file)).expect("written").len();
+        assert_eq!(report["bytes"], length, "{report}");
+        for stored in types {
+            assert!(report["types"][stored].as_u64() > Some(0), "{report}");
+        }
+        let more = ["--json", "--greedy", "--max-tokens", "4"];
+        let answer = json(&scene.generate(&scene.path(&file), &document, "What month?", &more));
+        assert!(
+            answer["tokens"]
+                .as_array()
+                .is_some_and(|tokens| !tokens.is_empty())
+        );
+        refused(&scene.apb(&args), 2, &[&file, "expected a new file"]);
+    }
+    let small = scene.apb(&["convert", "q8_0.gguf", "again.gguf", "--quantize", "q4_k"]);
+    let text = String::from_utf8_lossy(&small.stdout).into_owned();
+    assert!(
+        small.status.success() && text.contains("bits each"),
+        "{text}"
+    );
+    let cases: [(&[&str], &[&str]); 5] = [
+        (&["q8_0.gguf", "x", "--quantize", "q3_k"], &["q8_0", "q4_k"]),
+        (
+            &["q8_0.gguf", "x", "--quantize", "q8_0", "--dtype", "f32"],
+            &["--dtype"],
+        ),
+        (&["q8_0.gguf", "x", "--out", "y"], &["--out"]),
+        (&["q8_0.gguf", "--quantize", "q8_0"], &["OUT"]),
+        (&[folder, "x"], &["GGUF"]),
+    ];
+    for (args, named) in cases {
+        refused(&scene.apb(&[&["convert"], args].concat()), 2, named);
+        assert!(
+            !scene.path("x").exists() && !scene.path("y").exists(),
+            "{args:?}"
+        );
+    }
+    let converted = scene.apb(&["convert", "q8_0.gguf", "--out", "folder"]);
+    assert!(converted.status.success() && scene.path("folder/config.json").exists());
+}
+
 /// A build without MPI says so where it is one of several processes, and how to get it.
 #[cfg(not(any(feature = "mpi", feature = "nccl")))]
 #[test]

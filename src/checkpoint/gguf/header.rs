@@ -5,6 +5,7 @@
 //! (`gguf_file::Content`) is not used because it allocates by the lengths that a file claims.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
 
 use super::error::GgufError;
 use super::kind::GgmlType;
@@ -137,6 +138,25 @@ impl GgufHeader {
             tensors,
         })
     }
+}
+
+/// Where the values of the metadata lie in a file that [`GgufHeader::parse`] has accepted, in the file's order, each
+/// with its type in front.
+pub(in crate::checkpoint) fn places(
+    bytes: &[u8],
+) -> Result<Vec<(String, Range<usize>)>, GgufError> {
+    let mut reader = Reader { bytes, at: 4 };
+    reader.u32("the version")?;
+    reader.count("tensors", MAX_TENSORS)?;
+    let count = reader.count("metadata keys", MAX_KEYS)?;
+    let mut places = Vec::new();
+    for _ in 0..count {
+        let key = reader.text("a metadata key")?;
+        let start = reader.at;
+        reader.value(&key)?;
+        places.push((key, start..reader.at));
+    }
+    Ok(places)
 }
 
 /// A tensor's description in the file.

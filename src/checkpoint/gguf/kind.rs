@@ -4,6 +4,7 @@ use std::fmt;
 
 use burn::tensor::FloatDType;
 
+use crate::checkpoint::tensor::StoredType;
 use crate::kernels::BlockFormat;
 
 /// A type of stored elements that this crate reads.
@@ -72,6 +73,30 @@ impl GgmlType {
         }
     }
 
+    /// Plain floats: f32, f16 or bf16.
+    pub(super) const fn floats(dtype: FloatDType) -> Self {
+        Self(Plain(dtype))
+    }
+
+    /// Blocks of codes.
+    pub(super) const fn quantized(format: BlockFormat) -> Self {
+        Self(Blocks(format))
+    }
+
+    /// Its number in the file.
+    pub(super) fn id(self) -> u32 {
+        let found = READ.iter().find(|(_, stored)| *stored == self.0);
+        found.map_or(0, |(id, _)| *id)
+    }
+
+    /// How a tensor of it is stored.
+    pub(in crate::checkpoint) fn stored(self) -> StoredType {
+        match self.0 {
+            Plain(dtype) => StoredType::Float(dtype),
+            Blocks(format) => StoredType::Quantized(format),
+        }
+    }
+
     /// The type of its elements where they are plain floats.
     pub(super) fn plain(self) -> Option<FloatDType> {
         match self.0 {
@@ -81,7 +106,7 @@ impl GgmlType {
     }
 
     /// How its elements lie where they are quantised.
-    pub(super) fn blocks(self) -> Option<BlockFormat> {
+    pub(in crate::checkpoint) fn blocks(self) -> Option<BlockFormat> {
         match self.0 {
             Plain(_) => None,
             Blocks(format) => Some(format),

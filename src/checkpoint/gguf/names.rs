@@ -34,6 +34,31 @@ pub(super) fn hugging_face(name: &str) -> Option<String> {
     Some(format!("model.layers.{layer}.{part}.{kind}"))
 }
 
+/// Whether a tensor of the file belongs to a Llama or Qwen.
+pub(in crate::checkpoint) fn is_model_tensor(name: &str) -> bool {
+    hugging_face(name).is_some()
+}
+
+/// llama.cpp's name of a parameter by its path in this crate's decoder; `None` if its models have none like it.
+pub(in crate::checkpoint) fn of_parameter(path: &str) -> Option<String> {
+    match path {
+        "embed_tokens.weight" => return Some("token_embd.weight".into()),
+        "norm.gamma" => return Some("output_norm.weight".into()),
+        "lm_head.weight" => return Some("output.weight".into()),
+        _ => {}
+    }
+    let (layer, rest) = path.strip_prefix("layers.")?.split_once('.')?;
+    let (part, kind) = rest.rsplit_once('.')?;
+    let kind = if kind == "gamma" { "weight" } else { kind };
+    let (theirs, _) = LAYER.iter().find(|(_, ours)| *ours == part)?;
+    Some(format!("blk.{layer}.{theirs}.{kind}"))
+}
+
+/// The layer that a tensor of the file belongs to.
+pub(in crate::checkpoint) fn layer(name: &str) -> Option<usize> {
+    name.strip_prefix("blk.")?.split('.').next()?.parse().ok()
+}
+
 /// Layer and part of a bias by its Hugging Face name: 3 and `q_proj`.
 pub(super) fn bias(name: &str) -> Option<(usize, &str)> {
     let path = name.strip_prefix("model.layers.")?.strip_suffix(".bias")?;
@@ -69,6 +94,10 @@ mod tests {
         ];
         for (theirs, ours) in cases {
             assert_eq!(hugging_face(theirs).as_deref(), ours, "{theirs}");
+            if let Some(ours) = ours {
+                let parameter = crate::checkpoint::module_path(ours);
+                assert_eq!(of_parameter(&parameter).as_deref(), Some(theirs));
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use super::parts::Part;
 use super::rope::Llama3;
 use crate::checkpoint::elements;
 use crate::checkpoint::mapped::MappedFile;
-use crate::checkpoint::tensor::{Data, StoredType, TensorInfo};
+use crate::checkpoint::tensor::{Data, TensorInfo};
 use crate::model::Architecture;
 
 /// The tensor with Llama 3's frequency factors.
@@ -113,15 +113,10 @@ pub(crate) fn open(parts: Vec<Part>) -> Result<Opened, GgufError> {
             gguf.llama3 = Some(Llama3::recover(&factors, gguf.rope_theta()?)?);
             continue;
         }
-        let stored = match (described.kind.plain(), described.kind.blocks()) {
-            (Some(dtype), _) => StoredType::Float(dtype),
-            (None, Some(format)) => StoredType::Quantized(format),
-            (None, None) => StoredType::Other(described.kind.name().into()),
-        };
         let info = TensorInfo {
             name: described.name.clone(),
             shape: described.shape.clone(),
-            stored,
+            stored: described.kind.stored(),
             file: file.path().into(),
         };
         let Some(name) = names::hugging_face(&described.name) else {

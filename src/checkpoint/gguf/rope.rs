@@ -54,6 +54,14 @@ impl Llama3 {
         })
     }
 
+    /// The factors of heads with so many pairs, as llama.cpp's converter writes them.
+    pub(super) fn factors(&self, pairs: usize, rope_theta: f64) -> Vec<f32> {
+        let pairs_of = 0..pairs;
+        pairs_of
+            .map(|i| self.of_pair(i, pairs, rope_theta) as f32)
+            .collect()
+    }
+
     /// The first pair whose factor is not the one these parameters give.
     fn differs(&self, factors: &[f32], rope_theta: f64) -> Option<usize> {
         factors.iter().enumerate().position(|(i, &found)| {

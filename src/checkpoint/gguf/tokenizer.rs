@@ -14,11 +14,11 @@ use crate::text::tokenizer::sentencepiece::{Pieces, Prefix, Rank};
 use crate::text::tokenizer::vocabulary::{Kind, Vocabulary, around};
 use crate::text::tokenizer::{Tokenizer, TokenizerError};
 
-const KINDS: &str = "tokenizer.ggml.token_type";
-const SCORES: &str = "tokenizer.ggml.scores";
-const MERGES: &str = "tokenizer.ggml.merges";
-const MODEL: &str = "tokenizer.ggml.model";
-const PRE: &str = "tokenizer.ggml.pre";
+pub(super) const KINDS: &str = "tokenizer.ggml.token_type";
+pub(super) const SCORES: &str = "tokenizer.ggml.scores";
+pub(super) const MERGES: &str = "tokenizer.ggml.merges";
+pub(super) const MODEL: &str = "tokenizer.ggml.model";
+pub(super) const PRE: &str = "tokenizer.ggml.pre";
 
 /// Tokens that end an answer or steer code completion, whatever kind the file gives them; llama.cpp
 /// makes them control tokens too.

@@ -9,6 +9,7 @@
 //! | `byte_level`, `pre_tokenizer` | byte-level BPE, and how text is cut into words, by name |
 //! | `sentencepiece`, `model_file`, `protobuf` | SentencePiece vocabularies, and their `tokenizer.model` |
 //! | `tiktoken` | the `tokenizer.model` of Llama 3 |
+//! | `parts` | a BPE taken apart, to be written in another format |
 //! | `vocabulary` | tokens whose ids are their places, and the parts of a `tokenizer.json` |
 
 // Of three, some parts serve GGUF files only.
@@ -18,6 +19,8 @@ mod class;
 mod error;
 mod files;
 mod model_file;
+#[cfg(feature = "gguf")]
+pub(crate) mod parts;
 mod pieces;
 #[cfg_attr(not(feature = "gguf"), allow(dead_code))]
 pub(crate) mod pre_tokenizer;

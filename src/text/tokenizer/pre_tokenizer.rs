@@ -72,6 +72,21 @@ impl PreTokenizer {
         Err(format!("`{name}`; the nearest known name is `{nearest}`"))
     }
 
+    /// llama.cpp's name for these expressions, applied in this order, where it has one. Of several it is one that most
+    /// programs know.
+    pub(crate) fn name_of(
+        patterns: &[String],
+        ignore_merges: bool,
+        nfc: bool,
+    ) -> Option<&'static str> {
+        let same = KNOWN.iter().filter(|known| {
+            known.patterns == patterns && known.ignore_merges == ignore_merges && known.nfc == nfc
+        });
+        let names: Vec<&str> = same.flat_map(Self::names).map(|(name, _)| name).collect();
+        let common = COMMON.iter().find(|name| names.contains(name));
+        common.or(names.first()).copied()
+    }
+
     fn names(&'static self) -> impl Iterator<Item = (&'static str, &'static Self)> {
         self.names.split(' ').map(move |name| (name, self))
     }
@@ -80,12 +95,22 @@ impl PreTokenizer {
 /// The name for files without one, as in llama.cpp.
 pub(crate) const DEFAULT_NAME: &str = "default";
 
+/// Names that are written before others for the same expressions.
+const COMMON: [&str; 6] = [
+    "llama-bpe",
+    "qwen2",
+    "smollm",
+    "gpt-2",
+    "smaug-bpe",
+    "stablelm2",
+];
+
 /// GPT-2's words, which are also those of the tokenizers crate's ByteLevel.
 pub(crate) const GPT2: &str =
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 /// Each digit is a word.
-const DIGIT: &str = r"\p{N}";
-const NUMBER: &str = r"\p{N}+";
+pub(crate) const DIGIT: &str = r"\p{N}";
+pub(crate) const NUMBER: &str = r"\p{N}+";
 const THREE_DIGITS: &str = "[0-9][0-9][0-9]";
 const UP_TO_THREE_DIGITS: &str = r"\p{N}{1,3}";
 const LINES: &str = r"[^\n]+|[\n]+";
@@ -290,6 +315,23 @@ mod tests {
         let distinct: std::collections::HashSet<_> = names.iter().collect();
         assert_eq!(distinct.len(), names.len(), "{names:?}");
         assert_eq!(names.len() + REFUSED.len(), 91);
+    }
+
+    /// A name is written by which the same expressions are read.
+    #[test]
+    fn every_entry_has_a_name_to_be_written_with() {
+        for known in KNOWN {
+            let patterns: Vec<String> = known.patterns.iter().map(|&p| p.to_owned()).collect();
+            let name = PreTokenizer::name_of(&patterns, known.ignore_merges, known.nfc).unwrap();
+            let read = PreTokenizer::named(name).unwrap();
+            let of = |words: &PreTokenizer| (words.patterns, words.ignore_merges, words.nfc);
+            assert_eq!(of(read), of(known), "{name}");
+        }
+        let name =
+            |pattern: &str, whole| PreTokenizer::name_of(&[pattern.to_owned()], whole, false);
+        assert_eq!(name(LLAMA3, true), Some("llama-bpe"));
+        assert_eq!(name(GPT2, false), Some("gpt-2"));
+        assert_eq!(name("x", false), None);
     }
 
     #[test]

@@ -36,6 +36,18 @@ impl Kind {
             _ => Self::Normal,
         }
     }
+
+    /// Its number.
+    #[cfg(feature = "gguf")]
+    pub(crate) fn number(self) -> i32 {
+        match self {
+            Self::Normal => 1,
+            Self::Unknown => 2,
+            Self::Control => 3,
+            Self::UserDefined => 4,
+            Self::Byte => 6,
+        }
+    }
 }
 
 /// Tokens with their kinds; a token's id is its place.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use burn::tensor::{Device, FloatDType};
 use burn_apb::checkpoint::hub::{FetchFrom, Hub, Spec, cache_dir, fetch, fetch_with, resolve};
 use burn_apb::checkpoint::{
-    Checkpoint, FileError, LoadOptions, ModelSource, Progress, UnfinishedFile, convert,
-    keep_quantized, load, module_path, resolve_tying, write_file,
+    Checkpoint, FileError, LoadOptions, ModelSource, Progress, Quantization, UnfinishedFile,
+    convert, keep_quantized, load, module_path, quantize, resolve_tying, write_file,
 };
 use burn_apb::model::{Architecture, DecoderConfig};
 
@@ -27,6 +27,18 @@ fn checkpoint() {
         calls.refused("checkpoint::convert", || {
             convert(path, "/proc/nowhere/x", FloatDType::F64, &mut |_| ())
         });
+    }
+    for &to in Quantization::ALL {
+        for path in PATHS {
+            calls.refused("checkpoint::quantize", || {
+                quantize(path, "/proc/nowhere/x", to, &mut |_| ())
+            });
+        }
+        for out in ["", "/", "/proc/nowhere/x", "\u{0}", "tests"] {
+            calls.refused("checkpoint::quantize", || {
+                quantize(fixture("models/llama-gqa"), out, to, &mut |_| ())
+            });
+        }
     }
     for path in ["", "/", "/proc/nowhere/x", "\u{0}"] {
         calls.refused("checkpoint::write_file", || {
