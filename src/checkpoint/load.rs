@@ -10,7 +10,7 @@ use burn::tensor::{Bool, DType, Int, Tensor};
 use super::elements;
 use super::error::{WeightsError, panic_message};
 use super::index::INDEX_FILE;
-use super::plan::{self, Compared, Filled};
+use super::plan::{self, CodesPart, Compared, Filled};
 use super::progress::Progress;
 use super::reader::Checkpoint;
 use super::report::{LoadOptions, LoadReport, LoadWarning};
@@ -84,7 +84,7 @@ pub fn load<M: Module>(
     } in plan
     {
         if quantized {
-            total = total.saturating_add(checkpoint.stored_len(&name));
+            total = total.saturating_add(checkpoint.blocks_len(&name));
             blocks.insert(path, name);
             continue;
         }
@@ -214,21 +214,28 @@ impl ModuleMapper for Loading<'_> {
     }
 
     fn map_int<const D: usize>(&mut self, param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
-        let path = plan::blocks_at(&self.path, &self.container).map(|(_, path)| path);
-        let Some(name) = path.and_then(|path| self.blocks.remove(&path)) else {
+        let Some(part) = plan::part_at(&self.path, &self.container) else {
             return param;
         };
-        let shape = param.lazy_shape();
-        let read = match self.failed {
-            Some(_) => return param,
-            None => self.checkpoint.blocks(&name, &shape.to_vec()),
+        let (CodesPart::Blocks(_, path) | CodesPart::Order(path)) = &part;
+        let Some(name) = self.blocks.get(path) else {
+            return param;
+        };
+        let shape = param.lazy_shape().to_vec();
+        let (read, dtype) = match (&self.failed, &part) {
+            (Some(_), _) => return param,
+            (None, CodesPart::Blocks(..)) => (self.checkpoint.blocks(name, &shape), DType::U8),
+            (None, CodesPart::Order(_)) => (self.checkpoint.order_data(name, &shape), DType::I32),
         };
         match read {
             Ok(data) => {
-                let bytes = data.as_bytes().len() as u64;
+                let bytes = match dtype {
+                    DType::U8 => data.as_bytes().len() as u64,
+                    _ => 0,
+                };
                 let device = param.lazy_device();
                 let param =
-                    Param::initialized(param.id, Tensor::from_data(data, (&device, DType::U8)));
+                    Param::initialized(param.id, Tensor::from_data(data, (&device, dtype)));
                 self.done = self.done.saturating_add(bytes);
                 (self.progress)(Progress::new(&self.path.join("."), self.done, self.total));
                 param

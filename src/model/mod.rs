@@ -36,6 +36,6 @@ pub use decoder::{Decoder, ForwardError};
 pub use mlp::Mlp;
 pub(crate) use norm::rms_norm;
 pub use projection::{Projection, QuantizedLinear, QuantizedLinearConfig, TokenEmbedding};
-pub(crate) use projection::{QUANTIZED, apply};
+pub(crate) use projection::{ORDER, QUANTIZED, apply};
 pub use rope::{Rope, RopeConfig, RopeScaling, RopeTables};
 pub use shape::AttentionShape;
