@@ -37,7 +37,9 @@ impl ModelSource {
         let config = DecoderConfig::from_json(self.config())?;
         // How codes are read is not in the codes.
         let raw: Value = json::from_str(self.config()).unwrap_or_default();
-        let quantization = raw.get("quantization_config").filter(|value| value.is_object());
+        let quantization = raw
+            .get("quantization_config")
+            .filter(|value| value.is_object());
         Ok(fingerprint(&config, quantization, &self.stored()?))
     }
 }

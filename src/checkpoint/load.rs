@@ -14,7 +14,8 @@ use super::plan::{self, CodesPart, Compared, Filled};
 use super::progress::Progress;
 use super::reader::Checkpoint;
 use super::report::{LoadOptions, LoadReport, LoadWarning};
-use super::tensor::read_error;
+use super::tensor::{StoredType, read_error};
+use crate::kernels::BlockFormat;
 
 /// The path in this crate's modules of a tensor with a Hugging Face name: the leading `model.` is
 /// dropped, and the weight of a norm is called `gamma`, as in [`burn::nn::RmsNorm`].
@@ -73,7 +74,8 @@ pub fn load<M: Module>(
         unused,
         biases,
     } = plan::compare(&module, checkpoint, &rename, strict).map_err(WeightsError::Mismatch)?;
-    let report = report(checkpoint, unused, biases);
+    let mut report = report(checkpoint, unused, biases);
+    report.formats = formats(checkpoint, &plan);
 
     let (mut tensors, mut total) = (Vec::with_capacity(plan.len()), 0u64);
     let mut blocks = HashMap::new();
@@ -154,7 +156,26 @@ fn report(checkpoint: &Checkpoint, unused: Vec<String>, biases: Vec<String>) -> 
             names: biases,
         });
     }
-    LoadReport { warnings, unused }
+    LoadReport {
+        warnings,
+        unused,
+        formats: Vec::new(),
+    }
+}
+
+/// The formats of parameters that are blocks.
+fn formats(checkpoint: &Checkpoint, plan: &[Filled]) -> Vec<(BlockFormat, usize)> {
+    let mut formats: Vec<(BlockFormat, usize)> = Vec::new();
+    for filled in plan.iter().filter(|filled| filled.blocks) {
+        let info = checkpoint.info(&filled.name);
+        if let Some(&StoredType::Quantized(format)) = info.map(|info| &info.stored) {
+            match formats.iter_mut().find(|(same, _)| *same == format) {
+                Some((_, count)) => *count += 1,
+                None => formats.push((format, 1)),
+            }
+        }
+    }
+    formats
 }
 
 /// The error for a tensor that was accepted and could not be read after all.
@@ -234,8 +255,7 @@ impl ModuleMapper for Loading<'_> {
                     _ => 0,
                 };
                 let device = param.lazy_device();
-                let param =
-                    Param::initialized(param.id, Tensor::from_data(data, (&device, dtype)));
+                let param = Param::initialized(param.id, Tensor::from_data(data, (&device, dtype)));
                 self.done = self.done.saturating_add(bytes);
                 (self.progress)(Progress::new(&self.path.join("."), self.done, self.total));
                 param

@@ -36,6 +36,8 @@ pub struct Checkpoint {
     shard_notes: Arc<ShardNotes>,
     /// Tensors of a GGUF file that have no Hugging Face name.
     others: Arc<[TensorInfo]>,
+    /// The method that its weights were quantised by.
+    quantization: Option<&'static str>,
     #[cfg(feature = "gguf")]
     gguf: Option<Arc<super::gguf::Gguf>>,
 }
@@ -134,6 +136,7 @@ impl Checkpoint {
             metadata: BTreeMap::new(),
             shard_notes: Arc::default(),
             others: Arc::default(),
+            quantization: None,
             #[cfg(feature = "gguf")]
             gguf: None,
         }
@@ -163,6 +166,12 @@ impl Checkpoint {
     /// files may disagree, and for GGUF.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
+    }
+
+    /// How config.json says that the weights of a safetensors model were quantised, such as `gptq`; none for plain
+    /// weights and for GGUF.
+    pub fn quantization(&self) -> Option<&'static str> {
+        self.quantization
     }
 
     /// In what the shards differ from the index; nothing for other checkpoints.
@@ -266,6 +275,7 @@ impl Checkpoint {
         Ok(Self {
             tensors: resolved.tensors,
             by_name: resolved.by_name,
+            quantization: Some(quantization.method()),
             ..self
         })
     }

@@ -87,7 +87,8 @@ impl QuantizedLinearConfig {
             let shape = Shape::new([d_output]);
             Param::uninitialized(ParamId::new(), bias, device.clone(), true, shape)
         });
-        let in_order = move |device: &Device, _| Tensor::arange(0..d_input as i64, (device, DType::I32));
+        let in_order =
+            move |device: &Device, _| Tensor::arange(0..d_input as i64, (device, DType::I32));
         let order = self.order.then(|| {
             let shape = Shape::new([d_input]);
             Param::uninitialized(ParamId::new(), in_order, device.clone(), false, shape)
@@ -152,7 +153,12 @@ impl QuantizedLinear {
         if named.len() != width || !once {
             let expected = format!("each of {width} columns once");
             let found = order.dims();
-            return Err(KernelError::shape("QuantizedLinear", "order", expected, &found));
+            return Err(KernelError::shape(
+                "QuantizedLinear",
+                "order",
+                expected,
+                &found,
+            ));
         }
         let order = Param::initialized(ParamId::new(), order);
         Ok(Self {

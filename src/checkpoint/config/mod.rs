@@ -179,7 +179,10 @@ mod tests {
         assert!(error.to_string().contains("longrope"), "{error}");
         let quantized = |method| with("quantization_config", json!({"quant_method": method}));
         let error = quantized("bitsandbytes").unwrap_err().to_string();
-        assert!(error.contains("bitsandbytes") && error.contains("gptq"), "{error}");
+        assert!(
+            error.contains("bitsandbytes") && error.contains("gptq"),
+            "{error}"
+        );
         assert!(quantized("fp8").is_ok());
     }
 

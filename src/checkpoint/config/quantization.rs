@@ -166,7 +166,12 @@ fn compressed_tensors(fields: &Nested<'_>) -> Result<Quantization, ConfigError> 
     const FORMATS: &str = "pack-quantized, int-quantized, float-quantized and naive-quantized are";
     const MIXED: &str = "mixed-precision";
     let known = |format: &str, mixed: bool| {
-        let plain = ["pack-quantized", "int-quantized", "float-quantized", "naive-quantized"];
+        let plain = [
+            "pack-quantized",
+            "int-quantized",
+            "float-quantized",
+            "naive-quantized",
+        ];
         plain.contains(&format) || (mixed && format == MIXED)
     };
     match fields.text("format")? {
@@ -179,7 +184,10 @@ fn compressed_tensors(fields: &Nested<'_>) -> Result<Quantization, ConfigError> 
         return Err(sparsity.unsupported("format", "dense is"));
     }
     fields.refuse("transform_config", "weights without transforms are")?;
-    if !matches!(fields.text("quantization_status")?, None | Some("compressed" | "frozen")) {
+    if !matches!(
+        fields.text("quantization_status")?,
+        None | Some("compressed" | "frozen")
+    ) {
         return Err(fields.unsupported("quantization_status", "compressed is"));
     }
     let groups = fields.nested("config_groups")?;
@@ -232,10 +240,11 @@ fn weights_of_group(weights: &Nested<'_>) -> Result<Group, ConfigError> {
             return Err(weights.unsupported("strategy", strategies));
         }
     };
-    if !matches!(
-        weights.get("actorder"),
-        None | Some(Value::Bool(_))
-    ) && !matches!(weights.text("actorder")?, Some("group" | "weight" | "static" | "dynamic"))
+    if !matches!(weights.get("actorder"), None | Some(Value::Bool(_)))
+        && !matches!(
+            weights.text("actorder")?,
+            Some("group" | "weight" | "static" | "dynamic")
+        )
     {
         return Err(weights.unsupported("actorder", "group and weight are"));
     }
@@ -461,7 +470,10 @@ mod tests {
             (gptq("group_size", json!(i64::MAX)), "group_size"),
             (gptq("sym", json!("yes")), "sym"),
             (gptq("desc_act", json!(1)), "desc_act"),
-            (gptq("checkpoint_format", json!("marlin")), "checkpoint_format"),
+            (
+                gptq("checkpoint_format", json!("marlin")),
+                "checkpoint_format",
+            ),
             (gptq("dynamic", json!({"-:lm_head": {}})), "dynamic"),
             (gptq("pack_dtype", json!("int64")), "pack_dtype"),
             (awq("bits", json!(8)), "bits"),

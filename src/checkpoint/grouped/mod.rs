@@ -101,11 +101,6 @@ struct Group {
 }
 
 impl GroupedTensor {
-    /// How its blocks lie.
-    pub(super) fn format(&self) -> BlockFormat {
-        self.format
-    }
-
     /// Bytes of its blocks.
     pub(super) fn block_len(&self) -> u64 {
         let row = self.format.row_bytes(self.columns).unwrap_or(0);
@@ -296,7 +291,9 @@ impl GroupedTensor {
         let [scale] = scale;
         if !blocks::is_scale(scale) {
             let place = self.scale_place(row, group);
-            return Err(format!("{place} is {scale}, expected a finite scale; the file is damaged"));
+            return Err(format!(
+                "{place} is {scale}, expected a finite scale; the file is damaged"
+            ));
         }
         let (middle, bits) = match self.codes_of {
             Codes::Four => (8, 4),
@@ -309,9 +306,17 @@ impl GroupedTensor {
             });
         };
         let zero = packing.read(beside.zeros, [rows, groups], row_of_scales, group, bits);
-        let place = || format!("the zero point of row {row}, group {group} in `{}`", part.name);
+        let place = || {
+            format!(
+                "the zero point of row {row}, group {group} in `{}`",
+                part.name
+            )
+        };
         let Some(zero) = zero else {
-            return Err(format!("{} is beyond the codes; the file is damaged", place()));
+            return Err(format!(
+                "{} is beyond the codes; the file is damaged",
+                place()
+            ));
         };
         if self.codes_of == (Codes::Eight { symmetric: true }) && zero != 0 {
             return Err(format!(

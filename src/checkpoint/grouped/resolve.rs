@@ -60,7 +60,11 @@ pub(in crate::checkpoint) fn resolve(
         };
         let name = format!("{stem}.weight");
         if info.name != name && by_name.contains_key(name.as_str()) {
-            return Err(wrong(info, "one weight of this layer", format!("`{name}` too")));
+            return Err(wrong(
+                info,
+                "one weight of this layer",
+                format!("`{name}` too"),
+            ));
         }
         let tensor = match quantization {
             Quantization::Gptq {
@@ -98,7 +102,8 @@ fn weight<'a>(
 ) -> Option<(&'a str, &'static [&'static str])> {
     let plain = |types: &[&str]| {
         let stem = info.name.strip_suffix(".weight")?;
-        let stored = matches!(&info.stored, StoredType::Other(name) if types.contains(&name.as_str()));
+        let stored =
+            matches!(&info.stored, StoredType::Other(name) if types.contains(&name.as_str()));
         stored.then_some((stem, &SCALED_PARTS[..]))
     };
     match quantization {
@@ -106,12 +111,10 @@ fn weight<'a>(
             let stem = info.name.strip_suffix(".qweight")?;
             Some((stem, &PACKED_PARTS))
         }
-        Quantization::CompressedTensors { .. } => {
-            match info.name.strip_suffix(".weight_packed") {
-                Some(stem) => Some((stem, &SCALED_PARTS)),
-                None => plain(&[I8, F8]),
-            }
-        }
+        Quantization::CompressedTensors { .. } => match info.name.strip_suffix(".weight_packed") {
+            Some(stem) => Some((stem, &SCALED_PARTS)),
+            None => plain(&[I8, F8]),
+        },
         Quantization::Fp8 { .. } => plain(&[F8]),
     }
 }
@@ -175,7 +178,9 @@ impl Layer<'_> {
     /// Whole numbers of four or eight bytes each.
     fn whole_numbers(&self, info: &TensorInfo) -> Result<Vec<i64>, WeightsError> {
         let part = self.part(info)?;
-        let bytes = part.bytes().map_err(|reason| wrong(info, "a whole file", reason))?;
+        let bytes = part
+            .bytes()
+            .map_err(|reason| wrong(info, "a whole file", reason))?;
         Ok(match &info.stored {
             StoredType::Other(name) if name == I64 => {
                 let numbers = bytes.as_chunks::<8>().0.iter();
@@ -184,7 +189,9 @@ impl Layer<'_> {
             _ => {
                 check_type(info, I32)?;
                 let numbers = bytes.as_chunks::<4>().0.iter();
-                numbers.map(|&bytes| i32::from_le_bytes(bytes).into()).collect()
+                numbers
+                    .map(|&bytes| i32::from_le_bytes(bytes).into())
+                    .collect()
             }
         })
     }
@@ -204,8 +211,10 @@ impl Layer<'_> {
             return Err(wrong(info, "F32, F16 or BF16", "F64"));
         }
         let Some(found) = shapes.iter().position(|(shape, _)| *shape == info.shape) else {
-            let expected: Vec<String> =
-                shapes.iter().map(|(shape, _)| format!("{shape:?}")).collect();
+            let expected: Vec<String> = shapes
+                .iter()
+                .map(|(shape, _)| format!("{shape:?}"))
+                .collect();
             let expected = format!("scales {}", expected.join(" or "));
             return Err(wrong(info, expected, format!("{:?}", info.shape)));
         };
@@ -289,16 +298,27 @@ impl Layer<'_> {
             let known = usize::try_from(group).ok();
             let Some(known) = known.filter(|&group| group < groups) else {
                 let found = format!("{group} at [{column}]");
-                return Err(wrong(info, format!("groups from 0 to {}", groups - 1), found));
+                return Err(wrong(
+                    info,
+                    format!("groups from 0 to {}", groups - 1),
+                    found,
+                ));
             };
             if counts[known] == size {
                 let found = format!("another at [{column}]");
-                return Err(wrong(info, format!("{size} columns of group {known}"), found));
+                return Err(wrong(
+                    info,
+                    format!("{size} columns of group {known}"),
+                    found,
+                ));
             }
             order[known * size + counts[known]] = column as u32;
             counts[known] += 1;
         }
-        let in_order = order.iter().enumerate().all(|(at, &column)| at == column as usize);
+        let in_order = order
+            .iter()
+            .enumerate()
+            .all(|(at, &column)| at == column as usize);
         Ok((!in_order).then(|| order.into()))
     }
 
@@ -329,7 +349,14 @@ impl Layer<'_> {
         let zeros = (self.part(zeros)?, ZeroPacking::Columns { bits, less_one });
         let order = self.order("g_idx", columns, groups)?;
         let packing = Packing::Columns { bits };
-        self.tensor(packing, codes_of, [rows, columns], scales, Some(zeros), order)
+        self.tensor(
+            packing,
+            codes_of,
+            [rows, columns],
+            scales,
+            Some(zeros),
+            order,
+        )
     }
 
     fn awq(&self, group_size: Option<usize>) -> Result<GroupedTensor, WeightsError> {
@@ -345,7 +372,14 @@ impl Layer<'_> {
         let (scales, _) = self.scales("scales", &shapes, Layout::GroupsFirst)?;
         let zeros = (self.part(zeros)?, ZeroPacking::Interleaved);
         let shape = [rows, columns];
-        self.tensor(Packing::Interleaved, Codes::Four, shape, scales, Some(zeros), None)
+        self.tensor(
+            Packing::Interleaved,
+            Codes::Four,
+            shape,
+            scales,
+            Some(zeros),
+            None,
+        )
     }
 
     fn compressed_tensors(&self, groups: &[Group]) -> Result<GroupedTensor, WeightsError> {
@@ -372,7 +406,10 @@ impl Layer<'_> {
         }
         if shapes.is_empty() {
             let expected = "codes in groups of a `config_groups` of its `config.json`";
-            let found = format!("{} {:?} of other codes or widths", codes.stored, codes.shape);
+            let found = format!(
+                "{} {:?} of other codes or widths",
+                codes.stored, codes.shape
+            );
             return Err(wrong(codes, expected, found));
         }
         let (scales, found) = self.scales("weight_scale", &shapes, Layout::RowsFirst)?;
@@ -385,7 +422,9 @@ impl Layer<'_> {
             },
         };
         let zeros = match self.info("weight_zero_point") {
-            Some(zeros) if !float => Some(self.zeros_of_rows(zeros, packing, [rows, columns], &scales)?),
+            Some(zeros) if !float => {
+                Some(self.zeros_of_rows(zeros, packing, [rows, columns], &scales)?)
+            }
             None if !float && !group.symmetric => {
                 self.required("weight_zero_point")?;
                 None
@@ -488,11 +527,7 @@ fn shapes_of_scales(
     }
 }
 
-fn wrong(
-    info: &TensorInfo,
-    expected: impl Into<String>,
-    found: impl Into<String>,
-) -> WeightsError {
+fn wrong(info: &TensorInfo, expected: impl Into<String>, found: impl Into<String>) -> WeightsError {
     WeightsError::Quantized {
         path: info.file.clone(),
         name: info.name.clone(),
@@ -511,14 +546,22 @@ fn check_type(info: &TensorInfo, expected: &str) -> Result<(), WeightsError> {
 fn check_shape(info: &TensorInfo, expected: &[usize]) -> Result<(), WeightsError> {
     match info.shape == expected {
         true => Ok(()),
-        false => Err(wrong(info, format!("{expected:?}"), format!("{:?}", info.shape))),
+        false => Err(wrong(
+            info,
+            format!("{expected:?}"),
+            format!("{:?}", info.shape),
+        )),
     }
 }
 
 fn check_multiple(info: &TensorInfo, rows: usize, n: usize) -> Result<(), WeightsError> {
     match rows.is_multiple_of(n) {
         true => Ok(()),
-        false => Err(wrong(info, format!("a multiple of {n} rows"), rows.to_string())),
+        false => Err(wrong(
+            info,
+            format!("a multiple of {n} rows"),
+            rows.to_string(),
+        )),
     }
 }
 

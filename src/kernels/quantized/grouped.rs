@@ -64,7 +64,10 @@ pub(crate) fn pack_int4(codes: &[u8], scale: f32, zero: u8, block: &mut [u8]) {
     let (head, packed) = block.split_at_mut(HEAD);
     head.copy_from_slice(&(scale.to_bits() & SCALE | u32::from(zero)).to_le_bytes());
     let part = part(codes.len());
-    for (codes, packed) in codes.chunks_exact(2 * part).zip(packed.chunks_exact_mut(part)) {
+    for (codes, packed) in codes
+        .chunks_exact(2 * part)
+        .zip(packed.chunks_exact_mut(part))
+    {
         let (low, high) = codes.split_at(part);
         for ((packed, low), high) in packed.iter_mut().zip(low).zip(high) {
             *packed = low | high << 4;
@@ -85,7 +88,9 @@ pub(crate) fn pack_bytes(codes: &[u8], scale: f32, zero: Option<u8>, block: &mut
 
 /// The first bytes of a block as they are.
 fn head(block: &[u8]) -> u32 {
-    block.first_chunk().map_or(0, |&head| u32::from_le_bytes(head))
+    block
+        .first_chunk()
+        .map_or(0, |&head| u32::from_le_bytes(head))
 }
 
 /// As [`head`].
@@ -137,7 +142,10 @@ impl<const LEN: usize> Blocks for Int4<LEN> {
             repeat::<LEN>(minimums, scale * (head & 0xff) as f32);
             let packed = block.add(HEAD);
             for pair in 0..LEN / 2 / part(LEN) {
-                let (packed, codes) = (packed.add(pair * part(LEN)), codes.add(2 * pair * part(LEN)));
+                let (packed, codes) = (
+                    packed.add(pair * part(LEN)),
+                    codes.add(2 * pair * part(LEN)),
+                );
                 for i in 0..part(LEN) {
                     let byte = packed.add(i).read();
                     codes.add(i).write(byte & 15);
@@ -255,7 +263,8 @@ mod tests {
     #[test]
     fn elements_are_exact() {
         let scales = [0x3c01, 0x0001, 0x7bff, 0x83ff].map(|bits| f16::from_bits(bits).to_f32());
-        let wide = [0x0001, 0x7f00 - 0x500, 0x3f81].map(|bits| half::bf16::from_bits(bits).to_f32());
+        let wide =
+            [0x0001, 0x7f00 - 0x500, 0x3f81].map(|bits| half::bf16::from_bits(bits).to_f32());
         for scale in scales.into_iter().chain(wide) {
             assert!(fits_beside_zero(scale) && is_scale(scale), "{scale}");
             for zero in 0..=255u8 {
@@ -283,7 +292,11 @@ mod tests {
                 format.dequantize(&block, &mut found);
                 for (&found, &code) in found.iter().zip(&codes) {
                     let whole = f64::from(code as i8) - f64::from(zero as i8);
-                    assert_eq!(f64::from(found), f64::from(scale) * whole, "{scale} {code} {zero}");
+                    assert_eq!(
+                        f64::from(found),
+                        f64::from(scale) * whole,
+                        "{scale} {code} {zero}"
+                    );
                 }
             }
         }
