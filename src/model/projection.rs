@@ -205,10 +205,15 @@ impl QuantizedLinear {
     /// [`KernelError::DType`] for a type other than f32, f16 and bf16.
     pub fn dequantize(&self, dtype: FloatDType) -> Result<Tensor<2>, KernelError> {
         let weight = kernels::dequantize(self.blocks.val(), self.format, dtype)?;
-        Ok(match &self.order {
-            Some(order) => weight.select(1, order.val().argsort(0)),
-            None => weight,
-        })
+        Ok(self.in_order(weight))
+    }
+
+    /// Rows as the blocks have them, `[rows, d_input]`, with their columns in the weight's order.
+    fn in_order(&self, rows: Tensor<2>) -> Tensor<2> {
+        match &self.order {
+            Some(order) => rows.select(1, order.val().argsort(0)),
+            None => rows,
+        }
     }
 }
 
@@ -478,6 +483,7 @@ impl TokenEmbedding {
                 let [batch, seq] = tokens.dims();
                 let ids = tokens.reshape([batch * seq]);
                 let rows = kernels::quantized_rows(layer.blocks.val(), ids, layer.format, dtype)?;
+                let rows = layer.in_order(rows);
                 let width = rows.dims()[1];
                 Ok(rows.reshape([batch, seq, width]))
             }

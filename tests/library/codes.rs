@@ -815,7 +815,7 @@ fn broken_codes_are_refused_by_name_and_place() {
         (
             gptq,
             Box::new(|config, _| config["bits"] = json!(8)),
-            &["layer.qzeros", "expected"],
+            &["layer.qweight", "groups of 128", "192"],
         ),
         (
             gptq,
@@ -949,6 +949,20 @@ fn long_scales_are_read_as_floats_only() {
     let error = layer(&case, &checkpoint).expect_err("no blocks");
     assert!(
         error.contains("--dequantize") && error.contains("layer.scales"),
+        "{error}"
+    );
+}
+
+/// Older models say in a file of its own how their weights are quantised.
+#[test]
+fn codes_without_a_configuration_are_named() {
+    let case = cases()[0];
+    let weight = case.weight("layer", &mut StdRng::seed_from_u64(9));
+    let checkpoint = checkpoint(&json!({}), &weight.tensors).expect("tensors");
+    assert_eq!(checkpoint.tensors().len(), 4);
+    let error = layer(&case, &checkpoint).expect_err("no weight");
+    assert!(
+        error.contains("quantize_config.json") && error.contains("layer.qweight"),
         "{error}"
     );
 }
