@@ -61,6 +61,24 @@ fn spread(word: u32) -> [u8; 8] {
     bytes.to_le_bytes()
 }
 
+/// Byte `j` of each number as byte `i` of number `j`.
+fn transpose(mut rows: [u64; 8]) -> [u64; 8] {
+    // Halves of ever smaller squares change places across the diagonal.
+    for (distance, mask) in [
+        (4, 0x0000_0000_ffff_ffff),
+        (2, 0x0000_ffff_0000_ffff),
+        (1, 0x00ff_00ff_00ff_00ff),
+    ] {
+        let shift = 8 * distance;
+        for i in (0..8).filter(|i| i & distance == 0) {
+            let (a, b) = (rows[i], rows[i + distance]);
+            rows[i] = a & mask | (b & mask) << shift;
+            rows[i + distance] = a >> shift & mask | b & !mask;
+        }
+    }
+    rows
+}
+
 /// The four signed codes of a word of codes from 0 on.
 fn signed(word: [u8; 4]) -> [u8; 4] {
     word.map(|code| code ^ SIGN)
@@ -101,13 +119,14 @@ impl Packing {
                 // Eight columns at a time, so that a row gets eight codes at once.
                 for (i, words) in words.chunks_exact(8 * width).enumerate() {
                     for (row, word) in range.clone().enumerate() {
-                        let of_columns: [[u8; 8]; 8] = core::array::from_fn(|column| {
-                            spread(u32::from_le_bytes(words[column * width + word]))
+                        let of_columns: [u64; 8] = core::array::from_fn(|column| {
+                            let word = words[column * width + word];
+                            u64::from_le_bytes(spread(u32::from_le_bytes(word)))
                         });
-                        for (place, within) in INTERLEAVED.into_iter().enumerate() {
-                            let codes = of_columns.map(|codes| codes[place]);
+                        let of_places = transpose(of_columns);
+                        for (codes, within) in of_places.into_iter().zip(INTERLEAVED) {
                             let at = (8 * row + within) * stride + 8 * i;
-                            out[at..][..8].copy_from_slice(&codes);
+                            out[at..][..8].copy_from_slice(&codes.to_le_bytes());
                         }
                     }
                 }
