@@ -188,8 +188,10 @@ impl QuantizedLinear {
         let dims = x.dims();
         let x = match (&self.order, dims.last()) {
             // Rows of another width are refused by the kernel.
-            (Some(order), Some(&width)) if width == self.d_input() && width > 0 => {
-                let rows = dims.iter().product::<usize>() / width;
+            (Some(order), Some(&width))
+                if width == self.d_input() && x.shape().num_elements() > 0 =>
+            {
+                let rows = x.shape().num_elements() / width;
                 let rows = x.reshape([rows, width]).select(1, order.val());
                 rows.reshape(dims)
             }
