@@ -279,6 +279,10 @@ pub fn load_decoder(
     let (decoder, mut report) =
         checkpoint::load(decoder, &tensors, options, module_path, progress)?;
     report.warnings.extend(warning);
+    for (format, count) in &report.formats {
+        let method = tensors.quantization().unwrap_or("GGUF");
+        tracing::info!("{count} weights of {method} stay in {format}");
+    }
     Ok((decoder, report))
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::FloatDType;
 use burn_apb::checkpoint::index::Index;
 use burn_apb::checkpoint::safetensors::Header;
-use burn_apb::checkpoint::{Checkpoint, WeightsError};
+use burn_apb::checkpoint::{Checkpoint, ModelSource, WeightsError};
 use safetensors::tensor::{Dtype, TensorView, serialize};
 
 #[path = "common/data.rs"]
@@ -104,6 +104,55 @@ fn every_hostile_gguf_file_is_refused() {
         assert_helpful(&error, "model.gguf");
         assert_modest(&path.to_string_lossy());
     }
+}
+
+/// What the fuzz target of quantised checkpoints does: a model whose `config.json` is in its metadata, read as floats.
+fn read_quantized(bytes: &[u8]) -> Result<usize, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let header = Header::parse(bytes).map_err(|error| error.to_string())?;
+    let config = header.metadata.get("config").map_or("{}", String::as_str);
+    fs::write(folder.path().join("config.json"), config).unwrap();
+    fs::write(folder.path().join("model.safetensors"), bytes).unwrap();
+    let source = ModelSource::open(folder.path()).map_err(|error| error.to_string())?;
+    let checkpoint = source.checkpoint().map_err(|error| error.to_string())?;
+    let mut elements = 0;
+    for info in checkpoint.tensors() {
+        assert!(info.elements() <= 2 * bytes.len(), "{info:?}");
+        let read = checkpoint.read(&info.name, FloatDType::F32);
+        let read = read.map_err(|error| error.to_string())?;
+        assert_eq!(read.as_bytes().len(), 4 * info.elements());
+        elements += info.elements();
+    }
+    Ok(elements)
+}
+
+#[test]
+fn every_hostile_quantized_checkpoint_is_refused() {
+    for path in files("tests/hostile/quantized_checkpoint") {
+        let error = read_quantized(&fs::read(&path).unwrap());
+        let error = error.expect_err(&path.display().to_string());
+        let named = error.contains("model.safetensors") && error.contains("`l.");
+        assert!(
+            named || error.contains("`quantization_config."),
+            "{}: {error}",
+            path.display()
+        );
+        assert_modest(&path.to_string_lossy());
+    }
+}
+
+#[test]
+fn no_single_byte_makes_a_quantized_checkpoint_dangerous() {
+    let Some(good) = seed("quantized_checkpoint/good_gptq_act_order") else {
+        return;
+    };
+    let (mut accepted, mut refused) = (0, 0);
+    mutate(&good, |bytes| match read_quantized(bytes) {
+        Ok(_) => accepted += 1,
+        Err(_) => refused += 1,
+    });
+    assert!(accepted > 0 && refused > 0, "{accepted} {refused}");
+    assert_modest("good_gptq_act_order");
 }
 
 /// Bytes of a safetensors file with f32 tensors of two elements.
@@ -366,6 +415,11 @@ fn the_seeds_of_the_fuzz_targets_run() {
     for path in files("fuzz/corpus/safetensors_header") {
         let bytes = fs::read(&path).unwrap();
         accepted += usize::from(Header::parse(&bytes).is_ok());
+    }
+    for path in files("fuzz/corpus/quantized_checkpoint") {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let read = read_quantized(&fs::read(&path).unwrap());
+        assert_eq!(read.is_ok(), name.starts_with("good_"), "{name}: {read:?}");
     }
     for path in files("fuzz/corpus/safetensors_index") {
         accepted += usize::from(Index::parse(&fs::read(&path).unwrap()).is_ok());

@@ -114,6 +114,18 @@ pub enum WeightsError {
         /// What is stored.
         found: String,
     },
+    /// The tensors of a quantised weight do not go together.
+    #[error("{}: quantised tensor `{name}`: expected {expected}, found {found}; config.json does not belong to these weights, or the file is damaged", path.display())]
+    Quantized {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// What it would have to be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
     /// A parameter type that weights are not loaded in.
     #[error("weights are loaded as f32, f16 or bf16, not as {found:?}; ask for one of those")]
     AskedType {

@@ -7,6 +7,7 @@ use super::reader::Checkpoint;
 use super::source::{ModelSource, SourceError};
 use crate::hex;
 use crate::model::DecoderConfig;
+use crate::text::json;
 
 /// Bytes of a slice that [`ModelSource::fingerprint`] reads of a tensor.
 pub const FINGERPRINT_SLICE: usize = 256;
@@ -19,7 +20,7 @@ pub const FINGERPRINT_SLICES: usize = 3;
 const DOMAIN: &[u8] = b"burn-apb model fingerprint 1";
 
 impl ModelSource {
-    /// The SHA-256, in hexadecimal, of what identifies a model: its [`DecoderConfig`], and of every
+    /// The SHA-256, in hexadecimal, of what identifies a model: its [`DecoderConfig`], its `quantization_config`, and of every
     /// tensor the name, the shape, the stored type and a few slices of the stored bytes
     /// (three of 256 bytes).
     ///
@@ -34,16 +35,29 @@ impl ModelSource {
     /// A [`SourceError`] when the configuration or the weights cannot be opened.
     pub fn fingerprint(&self) -> Result<String, SourceError> {
         let config = DecoderConfig::from_json(self.config())?;
-        Ok(fingerprint(&config, &self.checkpoint()?))
+        // How codes are read is not in the codes.
+        let raw: Value = json::from_str(self.config()).unwrap_or_default();
+        let quantization = raw
+            .get("quantization_config")
+            .filter(|value| value.is_object());
+        Ok(fingerprint(&config, quantization, &self.stored()?))
     }
 }
 
-fn fingerprint(config: &DecoderConfig, checkpoint: &Checkpoint) -> String {
+fn fingerprint(
+    config: &DecoderConfig,
+    quantization: Option<&Value>,
+    checkpoint: &Checkpoint,
+) -> String {
     let mut hash = Framed(Sha256::new());
     hash.field(DOMAIN);
     // A configuration is plain numbers, flags and names, which JSON always holds.
     let config = serde_json::to_value(config).unwrap_or_default();
     hash.field(sorted(config).to_string().as_bytes());
+
+    if let Some(quantization) = quantization {
+        hash.field(sorted(quantization.clone()).to_string().as_bytes());
+    }
 
     let mut tensors: Vec<_> = checkpoint.tensors().collect();
     tensors.sort_by(|a, b| a.name.cmp(&b.name));

@@ -10,11 +10,12 @@ use burn::tensor::{Bool, DType, Int, Tensor};
 use super::elements;
 use super::error::{WeightsError, panic_message};
 use super::index::INDEX_FILE;
-use super::plan::{self, Compared, Filled};
+use super::plan::{self, CodesPart, Compared, Filled};
 use super::progress::Progress;
 use super::reader::Checkpoint;
 use super::report::{LoadOptions, LoadReport, LoadWarning};
-use super::tensor::read_error;
+use super::tensor::{StoredType, read_error};
+use crate::kernels::BlockFormat;
 
 /// The path in this crate's modules of a tensor with a Hugging Face name: the leading `model.` is
 /// dropped, and the weight of a norm is called `gamma`, as in [`burn::nn::RmsNorm`].
@@ -73,7 +74,8 @@ pub fn load<M: Module>(
         unused,
         biases,
     } = plan::compare(&module, checkpoint, &rename, strict).map_err(WeightsError::Mismatch)?;
-    let report = report(checkpoint, unused, biases);
+    let mut report = report(checkpoint, unused, biases);
+    report.formats = formats(checkpoint, &plan);
 
     let (mut tensors, mut total) = (Vec::with_capacity(plan.len()), 0u64);
     let mut blocks = HashMap::new();
@@ -84,7 +86,7 @@ pub fn load<M: Module>(
     } in plan
     {
         if quantized {
-            total = total.saturating_add(checkpoint.stored_len(&name));
+            total = total.saturating_add(checkpoint.blocks_len(&name));
             blocks.insert(path, name);
             continue;
         }
@@ -158,7 +160,26 @@ pub(super) fn report(
             names: biases,
         });
     }
-    LoadReport { warnings, unused }
+    LoadReport {
+        warnings,
+        unused,
+        formats: Vec::new(),
+    }
+}
+
+/// The formats of parameters that are blocks.
+fn formats(checkpoint: &Checkpoint, plan: &[Filled]) -> Vec<(BlockFormat, usize)> {
+    let mut formats: Vec<(BlockFormat, usize)> = Vec::new();
+    for filled in plan.iter().filter(|filled| filled.blocks) {
+        let info = checkpoint.info(&filled.name);
+        if let Some(&StoredType::Quantized(format)) = info.map(|info| &info.stored) {
+            match formats.iter_mut().find(|(same, _)| *same == format) {
+                Some((_, count)) => *count += 1,
+                None => formats.push((format, 1)),
+            }
+        }
+    }
+    formats
 }
 
 /// The error for a tensor that was accepted and could not be read after all.
@@ -218,21 +239,27 @@ impl ModuleMapper for Loading<'_> {
     }
 
     fn map_int<const D: usize>(&mut self, param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
-        let path = plan::blocks_at(&self.path, &self.container).map(|(_, path)| path);
-        let Some(name) = path.and_then(|path| self.blocks.remove(&path)) else {
+        let Some(part) = plan::part_at(&self.path, &self.container) else {
             return param;
         };
-        let shape = param.lazy_shape();
-        let read = match self.failed {
-            Some(_) => return param,
-            None => self.checkpoint.blocks(&name, &shape.to_vec()),
+        let (CodesPart::Blocks(_, path) | CodesPart::Order(path)) = &part;
+        let Some(name) = self.blocks.get(path) else {
+            return param;
+        };
+        let shape = param.lazy_shape().to_vec();
+        let (read, dtype) = match (&self.failed, &part) {
+            (Some(_), _) => return param,
+            (None, CodesPart::Blocks(..)) => (self.checkpoint.blocks(name, &shape), DType::U8),
+            (None, CodesPart::Order(_)) => (self.checkpoint.order_data(name, &shape), DType::I32),
         };
         match read {
             Ok(data) => {
-                let bytes = data.as_bytes().len() as u64;
+                let bytes = match dtype {
+                    DType::U8 => data.as_bytes().len() as u64,
+                    _ => 0,
+                };
                 let device = param.lazy_device();
-                let param =
-                    Param::initialized(param.id, Tensor::from_data(data, (&device, DType::U8)));
+                let param = Param::initialized(param.id, Tensor::from_data(data, (&device, dtype)));
                 self.done = self.done.saturating_add(bytes);
                 (self.progress)(Progress::new(&self.path.join("."), self.done, self.total));
                 param

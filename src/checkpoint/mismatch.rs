@@ -21,6 +21,9 @@ const SUGGESTIONS: usize = 512;
 /// How the names of types begin that hold quantised weights.
 const QUANTIZED: [&str; 5] = ["F8", "F6", "F4", "I8", "U8"];
 
+/// How the names of tensors end that hold codes beside scales.
+const CODES: [&str; 2] = [".qweight", ".weight_packed"];
+
 /// Everything in which a checkpoint and a module differ.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
@@ -123,7 +126,7 @@ impl fmt::Display for Mismatch {
         };
         let dtype = |t: &WrongType| {
             let quantized = QUANTIZED.iter().any(|start| t.found.starts_with(start));
-            let hint = ", a quantised model's; use an unquantised copy or a GGUF file";
+            let hint = ", a quantised model's; `quantization_config` of config.json has to say how";
             format!(
                 "{}: expected {}, found {}{}",
                 t.tensor,
@@ -168,6 +171,15 @@ impl fmt::Display for Mismatch {
                 f,
                 "\nThe output head is not stored, and config.json does not tie it to the embedding: if \
                  the model ties the two, set `tie_word_embeddings` to true there."
+            )?;
+        }
+        let in_codes = |name: &str| CODES.iter().any(|end| name.ends_with(end));
+        if self.unexpected.iter().any(|u| in_codes(&u.tensor)) {
+            write!(
+                f,
+                "\nThe weights are quantised, and config.json does not say how: it needs a \
+                 `quantization_config`, which older models have in quantize_config.json or \
+                 quant_config.json."
             )?;
         }
         f.write_str("\nCheck that config.json belongs to these weights, or fetch the model again.")

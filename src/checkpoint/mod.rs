@@ -9,6 +9,8 @@
 //! | `reader`, `tensor` | [`Checkpoint`]: the tensors of a folder, a `.safetensors` or a `.gguf` file, read lazily |
 //! | `safetensors`, `index`, `shards` | the header of a file, the shard index of a folder |
 //! | `gguf` | GGUF files as Hugging Face tensors, config and tokenizer (feature `gguf`) |
+//! | `grouped` | weights of GPTQ, AWQ, compressed-tensors and FP8, whose scales are tensors of their own |
+//! | `quantized` | decoders whose weights stay in codes: [`keep_quantized`] |
 //! | `elements`, `mapped` | conversions between element types; memory-mapped files |
 //! | `plan`, `mismatch`, `load`, `progress` | a module's parameters compared with the tensors, then filled: [`load()`] |
 //! | `report` | [`LoadOptions`], and the warnings of a load: [`LoadReport`] |
@@ -31,6 +33,7 @@ mod folder;
 #[cfg(feature = "gguf")]
 #[doc(hidden)]
 pub mod gguf;
+mod grouped;
 #[cfg(feature = "hub")]
 pub mod hub;
 #[doc(hidden)]

@@ -12,7 +12,7 @@ use super::mismatch::{HEAD, Mismatch, Missing, Unexpected, WrongShape, WrongType
 use super::reader::Checkpoint;
 use super::tensor::{StoredType, TensorInfo};
 use crate::kernels::BlockFormat;
-use crate::model::QUANTIZED;
+use crate::model::{ORDER, QUANTIZED};
 
 /// The path of the embedding in a decoder.
 pub(super) const EMBEDDING: &str = "embed_tokens.weight";
@@ -86,7 +86,7 @@ pub(super) fn compare<M: Module>(
             });
             continue;
         };
-        mismatch.compare(info, expected);
+        mismatch.compare(checkpoint, info, expected);
         plan.push(Filled {
             path: path.clone(),
             name: info.name.clone(),
@@ -96,7 +96,7 @@ pub(super) fn compare<M: Module>(
     left.retain(|(path, info)| {
         let serves = tied && path == HEAD;
         if serves && let Some(expected) = parameters.get(EMBEDDING) {
-            mismatch.compare(info, expected);
+            mismatch.compare(checkpoint, info, expected);
         }
         !serves
     });
@@ -146,7 +146,7 @@ pub(super) fn compare<M: Module>(
 
 impl Mismatch {
     /// Records the differences between a tensor and its parameter.
-    fn compare(&mut self, info: &TensorInfo, expected: &Expected) {
+    fn compare(&mut self, checkpoint: &Checkpoint, info: &TensorInfo, expected: &Expected) {
         if *expected.shape != *info.shape {
             self.shapes.push(WrongShape {
                 tensor: info.name.clone(),
@@ -154,19 +154,26 @@ impl Mismatch {
                 found: info.shape.clone(),
             });
         }
+        let has_order = checkpoint.order(&info.name).is_some();
         let wrong = match (&info.stored, expected.format) {
             (StoredType::Other(_), _) => true,
-            (stored, Some(format)) => *stored != StoredType::Quantized(format),
+            (stored, Some(format)) => {
+                *stored != StoredType::Quantized(format) || has_order != expected.order
+            }
             (_, None) => false,
+        };
+        let order = |has: bool| match has {
+            true => ", columns in the order of their groups",
+            false => "",
         };
         if wrong {
             self.types.push(WrongType {
                 tensor: info.name.clone(),
                 expected: match expected.format {
-                    Some(format) => format!("blocks of {format}"),
+                    Some(format) => format!("blocks of {format}{}", order(expected.order)),
                     None => "F64, F32, F16 or BF16".into(),
                 },
-                found: info.stored.to_string(),
+                found: format!("{}{}", info.stored, order(has_order)),
             });
         }
     }
@@ -177,16 +184,29 @@ struct Expected {
     shape: Vec<usize>,
     /// The format of its blocks; none for floats.
     format: Option<BlockFormat>,
+    /// Whether there is an order of columns beside them.
+    order: bool,
 }
 
-/// The format of the blocks that a parameter holds, and the path of a float weight in its place: `path` is the
-/// parameter's, in a container.
-pub(super) fn blocks_at(path: &[String], container: &str) -> Option<(BlockFormat, String)> {
+/// A parameter of a quantised layer, with the path of a float weight in its place.
+pub(super) enum CodesPart {
+    /// Its blocks.
+    Blocks(BlockFormat, String),
+    /// The order of their columns.
+    Order(String),
+}
+
+/// What the parameter at `path` in a container is of a quantised layer.
+pub(super) fn part_at(path: &[String], container: &str) -> Option<CodesPart> {
     let (name, layer) = path.split_last()?;
-    let named = |format: &&BlockFormat| format.name() == name;
-    let format = BlockFormat::ALL.iter().find(named)?;
     let weight = layer.iter().map(String::as_str).chain(["weight"]);
-    (container == QUANTIZED).then(|| (*format, weight.collect::<Vec<_>>().join(".")))
+    let weight = || weight.collect::<Vec<_>>().join(".");
+    let format = BlockFormat::ALL.iter().find(|format| format.name() == name);
+    match (container == QUANTIZED, format) {
+        (false, _) => None,
+        (true, Some(&format)) => Some(CodesPart::Blocks(format, weight())),
+        (true, None) => (name == ORDER).then(|| CodesPart::Order(weight())),
+    }
 }
 
 /// Collects paths and stored shapes of float parameters and blocks.
@@ -206,13 +226,26 @@ impl ModuleVisitor for Parameters {
     }
 
     fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
-        if let Some((format, path)) = blocks_at(&self.path, &self.container) {
-            let mut shape = param.lazy_shape().to_vec();
-            if let Some(width) = shape.last_mut() {
-                *width = format.row_elements(*width).unwrap_or(0);
+        match part_at(&self.path, &self.container) {
+            Some(CodesPart::Blocks(format, path)) => {
+                let mut shape = param.lazy_shape().to_vec();
+                if let Some(width) = shape.last_mut() {
+                    *width = format.row_elements(*width).unwrap_or(0);
+                }
+                let expected = Expected {
+                    shape,
+                    format: Some(format),
+                    order: false,
+                };
+                self.found.insert(path, expected);
             }
-            let format = Some(format);
-            self.found.insert(path, Expected { shape, format });
+            // Visited after the blocks.
+            Some(CodesPart::Order(path)) => {
+                if let Some(expected) = self.found.get_mut(&path) {
+                    expected.order = true;
+                }
+            }
+            None => {}
         }
     }
 
@@ -236,6 +269,7 @@ impl ModuleVisitor for Parameters {
         let expected = Expected {
             shape: shape.to_vec(),
             format: None,
+            order: false,
         };
         self.found.insert(path, expected);
     }

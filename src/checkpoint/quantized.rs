@@ -20,8 +20,12 @@ pub fn keep_quantized(mut decoder: Decoder, checkpoint: &Checkpoint) -> Decoder 
     let device = decoder.embed_tokens.device();
     // A layer of another shape stays, and is refused when it is loaded.
     let quantized = |path: &str, stored: [usize; 2], bias: bool| -> Option<QuantizedLinear> {
-        let (format, [d_output, d_input]) = blocks(tensors.get(path)?)?;
-        let config = QuantizedLinearConfig::new(d_input, d_output, format).with_bias(bias);
+        let info = tensors.get(path)?;
+        let (format, [d_output, d_input]) = blocks(info)?;
+        let ordered = checkpoint.order(&info.name).is_some();
+        let config = QuantizedLinearConfig::new(d_input, d_output, format)
+            .with_bias(bias)
+            .with_order(ordered);
         let fits = [d_output, d_input] == stored;
         fits.then(|| config.init(&device).ok()).flatten()
     };
@@ -41,7 +45,9 @@ pub fn keep_quantized(mut decoder: Decoder, checkpoint: &Checkpoint) -> Decoder 
             true => EMBEDDING,
             false => HEAD,
         };
-        if let Some(layer) = quantized(path, stored, false) {
+        // Rows are looked up in the order of the weight.
+        let layer = quantized(path, stored, false).filter(|layer| layer.order.is_none());
+        if let Some(layer) = layer {
             decoder.embed_tokens = layer.into();
         }
     }

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use burn::store::burn_pack::{Error as PackError, Tensor as PackTensor};
 use burn::tensor::{DType, FloatDType, TensorData};
 
+use super::config::Quantization;
 use super::elements;
 use super::error::WeightsError;
+use super::grouped;
 use super::index::{INDEX_FILE, SINGLE_FILE};
 use super::listing::listing_without_weights;
 use super::local::refuse_weight_placeholders;
@@ -34,12 +36,17 @@ pub struct Checkpoint {
     shard_notes: Arc<ShardNotes>,
     /// Tensors of a GGUF file that have no Hugging Face name.
     others: Arc<[TensorInfo]>,
+    /// The method that its weights were quantised by.
+    quantization: Option<&'static str>,
     #[cfg(feature = "gguf")]
     gguf: Option<Arc<super::gguf::Gguf>>,
 }
 
 impl Checkpoint {
     /// Opens the weights at `path` and checks every header.
+    ///
+    /// Of a quantised safetensors model these are the tensors as they are stored: its weights are made of them by
+    /// [`ModelSource::checkpoint`](super::ModelSource::checkpoint), which knows from `config.json` how they lie.
     ///
     /// In a folder, `model.safetensors` precedes an index, as in transformers.
     ///
@@ -129,6 +136,7 @@ impl Checkpoint {
             metadata: BTreeMap::new(),
             shard_notes: Arc::default(),
             others: Arc::default(),
+            quantization: None,
             #[cfg(feature = "gguf")]
             gguf: None,
         }
@@ -160,6 +168,12 @@ impl Checkpoint {
         &self.metadata
     }
 
+    /// How config.json says that the weights of a safetensors model were quantised, such as `gptq`; none for plain
+    /// weights and for GGUF.
+    pub fn quantization(&self) -> Option<&'static str> {
+        self.quantization
+    }
+
     /// In what the shards differ from the index; nothing for other checkpoints.
     pub fn shard_notes(&self) -> &ShardNotes {
         &self.shard_notes
@@ -167,8 +181,7 @@ impl Checkpoint {
 
     /// Whether all elements of a tensor are 0; false for a tensor that is not there or cannot be read.
     pub(super) fn is_zero(&self, name: &str) -> bool {
-        let data = self.by_name.get(name).map(|&at| &self.tensors[at].1);
-        let values = data.map(|data| data.read(FloatDType::F32));
+        let values = self.data(name).map(|data| data.read(FloatDType::F32));
         match values {
             // 0 and -0: nothing but, at most, a sign in an element's last byte.
             Some(Ok(bytes)) => bytes
@@ -211,8 +224,7 @@ impl Checkpoint {
         Ok(Some(equal))
     }
 
-    /// The bytes of a tensor as they lie in its file; `None` for a tensor that is not there or whose
-    /// type cannot be read.
+    /// The bytes of a tensor as they lie in its file, of one in codes those; `None` for a tensor that is not there.
     pub(crate) fn stored_bytes(&self, name: &str) -> Option<&[u8]> {
         let (file, range) = self.place(name)?;
         file.bytes().get(range.clone())
@@ -230,16 +242,47 @@ impl Checkpoint {
         } = options.into();
         let width = elements::width(dtype).unwrap_or(size_of::<f32>()) as u64;
         let bytes = |info: &TensorInfo| match info.stored {
-            StoredType::Quantized(_) if !dequantize => self.stored_len(&info.name),
+            StoredType::Quantized(_) if !dequantize => self.blocks_len(&info.name),
             _ => (info.elements() as u64).saturating_mul(width),
         };
         self.tensors().map(bytes).fold(0, u64::saturating_add)
     }
 
-    /// Bytes of a tensor in its file.
-    pub(super) fn stored_len(&self, name: &str) -> u64 {
-        self.stored_bytes(name)
-            .map_or(0, |bytes| bytes.len() as u64)
+    /// Bytes of the blocks of a quantised tensor.
+    pub(super) fn blocks_len(&self, name: &str) -> u64 {
+        match self.data(name) {
+            Some(Data::Grouped(grouped)) => grouped.block_len(),
+            Some(_) => (self.stored_bytes(name)).map_or(0, |bytes| bytes.len() as u64),
+            None => 0,
+        }
+    }
+
+    /// Of the columns of a quantised tensor's blocks, where in the weight they are; none where they are in order.
+    pub(super) fn order(&self, name: &str) -> Option<&Arc<[u32]>> {
+        match self.data(name)? {
+            Data::Grouped(grouped) => grouped.order(),
+            _ => None,
+        }
+    }
+
+    fn data(&self, name: &str) -> Option<&Data> {
+        self.by_name.get(name).map(|&at| &self.tensors[at].1)
+    }
+
+    /// With one tensor for what a quantised weight consists of.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError::Quantized`] for tensors that do not go together.
+    pub(super) fn resolve(self, quantization: &Quantization) -> Result<Self, WeightsError> {
+        let tensors = grouped::resolve(self.tensors, quantization)?;
+        let resolved = Self::new(&self.path, tensors);
+        Ok(Self {
+            tensors: resolved.tensors,
+            by_name: resolved.by_name,
+            quantization: Some(quantization.method()),
+            ..self
+        })
     }
 
     /// The blocks of a quantised tensor, as `[rows, row_bytes]` of `u8`.
@@ -251,6 +294,20 @@ impl Checkpoint {
             return Err(read_error(info, reason));
         }
         Ok(TensorData::from_bytes(bytes, shape.to_vec(), DType::U8))
+    }
+
+    /// The [`order`](Self::order) of a tensor that has one, as `[columns]` of `i32`.
+    pub(super) fn order_data(
+        &self,
+        name: &str,
+        shape: &[usize],
+    ) -> Result<TensorData, WeightsError> {
+        let (info, ..) = self.find(name, FloatDType::F32)?;
+        let order = self.order(name).filter(|order| [order.len()] == *shape);
+        let order = order.ok_or_else(|| read_error(info, "its columns have no order".into()))?;
+        // Columns of a tensor of words are fewer than `i32` has.
+        let order: Vec<i32> = order.iter().map(|&column| column as i32).collect();
+        Ok(TensorData::new(order, shape.to_vec()))
     }
 
     /// The metadata of the GGUF file this was opened from; `None` for safetensors.
@@ -311,11 +368,11 @@ impl Checkpoint {
         };
         let (info, data) = &self.tensors[at];
         let width = elements::width(dtype).ok_or(WeightsError::AskedType { found: dtype })?;
-        if let Data::Unreadable = data {
+        if let Data::Other { .. } = data {
             return Err(WeightsError::StoredType {
                 path: info.file.clone(),
                 name: name.into(),
-                expected: "F64, F32, F16, BF16 or, in GGUF, a quantisation of them",
+                expected: "F64, F32, F16, BF16 or a quantisation of them (in safetensors, by config.json)",
                 found: info.stored.to_string(),
             });
         }

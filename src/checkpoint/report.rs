@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use burn::tensor::FloatDType;
 
 use super::listing::{first, plural};
+use crate::kernels::BlockFormat;
 
 /// Names shown of a list; the rest is counted.
 const SHOWN: usize = 5;
@@ -61,6 +62,8 @@ pub struct LoadReport {
     pub warnings: Vec<LoadWarning>,
     /// Every tensor of the checkpoint that the module does not use, in the order of the files.
     pub unused: Vec<String>,
+    /// The formats of weights that stay in codes, and how many tensors are in each.
+    pub formats: Vec<(BlockFormat, usize)>,
 }
 
 /// Something about a checkpoint that is no error. Its text is one line.

@@ -113,7 +113,10 @@ pub(super) fn read(file: &MappedFile) -> Result<Shard, WeightsError> {
                 range: entry.start..entry.end,
                 from,
             },
-            _ => Data::Unreadable,
+            _ => Data::Other {
+                file: file.clone(),
+                range: entry.start..entry.end,
+            },
         };
         (
             TensorInfo {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::config::ConfigError;
+use super::config::{ConfigError, Quantization};
 use super::error::WeightsError;
 use super::listing::listing;
 use super::local::{LocalError, describe_folder, refuse_pointer};
@@ -277,12 +277,28 @@ impl ModelSource {
         .map_err(of_path)
     }
 
-    /// The weights; see [`Checkpoint::open`].
+    /// The weights; see [`Checkpoint::open`]. Where `config.json` says that they are quantised (by GPTQ, AWQ,
+    /// compressed-tensors or as FP8), the tensors that a weight consists of are one in blocks.
     ///
     /// # Errors
     ///
-    /// As [`Checkpoint::open`].
+    /// As [`Checkpoint::open`]; [`SourceError::Config`] for a quantisation that is not read, and
+    /// [`WeightsError::Quantized`] for tensors that do not go together.
     pub fn checkpoint(&self) -> Result<Checkpoint, SourceError> {
+        match &self.checkpoint {
+            Some(checkpoint) => Ok(checkpoint.clone()),
+            None => {
+                let stored = Checkpoint::open(&self.path)?;
+                Ok(match Quantization::of_config(&self.config)? {
+                    None => stored,
+                    Some(quantization) => stored.resolve(&quantization)?,
+                })
+            }
+        }
+    }
+
+    /// The tensors as they are stored, where quantised weights consist of several.
+    pub(super) fn stored(&self) -> Result<Checkpoint, SourceError> {
         match &self.checkpoint {
             Some(checkpoint) => Ok(checkpoint.clone()),
             None => Ok(Checkpoint::open(&self.path)?),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use burn::tensor::{Bytes, FloatDType};
 
@@ -10,6 +11,7 @@ use super::elements;
 use super::error::WeightsError;
 #[cfg(feature = "gguf")]
 use super::gguf::BlockTensor;
+use super::grouped::GroupedTensor;
 use super::mapped::MappedFile;
 use crate::kernels::BlockFormat;
 
@@ -67,8 +69,13 @@ pub(super) enum Data {
     /// Blocks of a GGUF file.
     #[cfg(feature = "gguf")]
     Gguf(BlockTensor),
-    /// Elements of a type that is not read.
-    Unreadable,
+    /// Codes whose scales are tensors of their own.
+    Grouped(Arc<GroupedTensor>),
+    /// Elements of a type that is not read by itself.
+    Other {
+        file: MappedFile,
+        range: Range<usize>,
+    },
 }
 
 impl Data {
@@ -105,6 +112,7 @@ impl Data {
                 }
                 Ok(bytes)
             }
+            Self::Grouped(grouped) => grouped.blocks(),
             _ => Err("its elements are no blocks".into()),
         }
     }
@@ -112,10 +120,10 @@ impl Data {
     /// The file and the bytes of it in which the tensor is stored.
     pub(super) fn place(&self) -> Option<(&MappedFile, &Range<usize>)> {
         match self {
-            Self::Plain { file, range, .. } => Some((file, range)),
+            Self::Plain { file, range, .. } | Self::Other { file, range } => Some((file, range)),
+            Self::Grouped(grouped) => Some(grouped.place()),
             #[cfg(feature = "gguf")]
             Self::Gguf(blocks) => Some(blocks.place()),
-            Self::Unreadable => None,
         }
     }
 
@@ -127,7 +135,8 @@ impl Data {
                 .ok_or_else(|| "its bytes are not inside the file".to_string()),
             #[cfg(feature = "gguf")]
             Self::Gguf(blocks) => blocks.read(to),
-            Self::Unreadable => Err("its type cannot be read".to_string()),
+            Self::Grouped(grouped) => grouped.read(to),
+            Self::Other { .. } => Err("its type cannot be read".to_string()),
         }
     }
 }

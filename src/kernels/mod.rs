@@ -94,6 +94,7 @@ pub use merge::merge;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 pub use portable::table::describe as portable_table;
 pub use quantized::BlockFormat;
+pub(crate) use quantized::grouped as blocks;
 pub(crate) use quantized_linear::check_quantized;
 pub use quantized_linear::{dequantize, quantized_linear, quantized_rows};
 pub use regions::Regions;

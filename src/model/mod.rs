@@ -35,7 +35,7 @@ pub(crate) use config::{MAX_CONTEXT, MAX_COUNT, MAX_HEAD_DIM, MAX_VOCAB_SIZE, MA
 pub use decoder::{Decoder, ForwardError};
 pub use mlp::Mlp;
 pub(crate) use norm::rms_norm;
+pub(crate) use projection::{ORDER, QUANTIZED, apply};
 pub use projection::{Projection, QuantizedLinear, QuantizedLinearConfig, TokenEmbedding};
-pub(crate) use projection::{QUANTIZED, apply};
 pub use rope::{Rope, RopeConfig, RopeScaling, RopeTables};
 pub use shape::AttentionShape;

@@ -35,6 +35,8 @@ pub struct QuantizedLinearConfig {
     pub format: BlockFormat,
     /// Whether a bias is added; none by default.
     pub bias: bool,
+    /// Whether the columns of the blocks have an order of their own; none by default.
+    pub order: bool,
 }
 
 impl QuantizedLinearConfig {
@@ -45,12 +47,19 @@ impl QuantizedLinearConfig {
             d_output,
             format,
             bias: false,
+            order: false,
         }
     }
 
     /// With or without a bias.
     pub fn with_bias(mut self, bias: bool) -> Self {
         self.bias = bias;
+        self
+    }
+
+    /// With or without an order of the columns (GPTQ's act-order).
+    pub fn with_order(mut self, order: bool) -> Self {
+        self.order = order;
         self
     }
 
@@ -78,9 +87,16 @@ impl QuantizedLinearConfig {
             let shape = Shape::new([d_output]);
             Param::uninitialized(ParamId::new(), bias, device.clone(), true, shape)
         });
+        let in_order =
+            move |device: &Device, _| Tensor::arange(0..d_input as i64, (device, DType::I32));
+        let order = self.order.then(|| {
+            let shape = Shape::new([d_input]);
+            Param::uninitialized(ParamId::new(), in_order, device.clone(), false, shape)
+        });
         Ok(QuantizedLinear {
             blocks,
             bias,
+            order,
             format: self.format,
         })
     }
@@ -89,13 +105,17 @@ impl QuantizedLinearConfig {
 /// A linear layer whose weight stays in the codes of a quantised checkpoint.
 ///
 /// In records the weight is an integer tensor of bytes by the name of its format, so that it does not go into a layer
-/// of another one. Gradients pass to the input, not to the weight.
+/// of another one, and the order of its columns, where they have one, an integer tensor by the name of `order`. Gradients
+/// pass to the input, not to the weight.
 #[derive(Debug, Clone)]
 pub struct QuantizedLinear {
     /// `[d_output, row_bytes]`, `u8`: of each row its blocks.
     pub blocks: Param<Tensor<2, Int>>,
     /// `[d_output]`.
     pub bias: Option<Param<Tensor<1>>>,
+    /// `[d_input]`, `i32`: of each column of the blocks, which column of the weight it is, where those that share a
+    /// scale do not stand side by side there (GPTQ's act-order).
+    pub order: Option<Param<Tensor<1, Int>>>,
     format: BlockFormat,
 }
 
@@ -114,8 +134,43 @@ impl QuantizedLinear {
         Ok(Self {
             blocks: Param::initialized(ParamId::new(), blocks),
             bias: bias.map(Param::from_tensor),
+            order: None,
             format,
         })
+    }
+
+    /// With an order `[d_input]` of the columns of the blocks: of each, which column of the weight it is.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError`] when the order does not name each column once.
+    pub fn with_order(self, order: Tensor<1, Int>) -> Result<Self, KernelError> {
+        let width = self.d_input();
+        let named: Vec<i64> = order.to_data().iter::<i64>().collect();
+        let mut sorted = named.clone();
+        sorted.sort_unstable();
+        let once = sorted.iter().zip(0..).all(|(&column, at)| column == at);
+        if named.len() != width || !once {
+            let expected = format!("each of {width} columns once");
+            let found = order.dims();
+            return Err(KernelError::shape(
+                "QuantizedLinear",
+                "order",
+                expected,
+                &found,
+            ));
+        }
+        let order = Param::initialized(ParamId::new(), order);
+        Ok(Self {
+            order: Some(order),
+            ..self
+        })
+    }
+
+    /// Elements of a row of the weight.
+    fn d_input(&self) -> usize {
+        let [_, row_bytes] = self.blocks.lazy_shape().dims();
+        self.format.row_elements(row_bytes).unwrap_or(0)
     }
 
     /// How the weight lies in blocks.
@@ -130,24 +185,49 @@ impl QuantizedLinear {
     /// [`KernelError`] when the rows do not have the layer's width.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Result<Tensor<D>, KernelError> {
         let bias = self.bias.as_ref().map(|bias| bias.val());
+        let dims = x.dims();
+        let x = match (&self.order, dims.last()) {
+            // Rows of another width are refused by the kernel.
+            (Some(order), Some(&width))
+                if width == self.d_input() && x.shape().num_elements() > 0 =>
+            {
+                let rows = x.shape().num_elements() / width;
+                let rows = x.reshape([rows, width]).select(1, order.val());
+                rows.reshape(dims)
+            }
+            _ => x,
+        };
         kernels::quantized_linear(x, self.blocks.val(), self.format, bias)
     }
 
-    /// The weight that the codes stand for, `[d_output, d_input]`.
+    /// The weight that the codes stand for, `[d_output, d_input]`, its columns in their own order.
     ///
     /// # Errors
     ///
     /// [`KernelError::DType`] for a type other than f32, f16 and bf16.
     pub fn dequantize(&self, dtype: FloatDType) -> Result<Tensor<2>, KernelError> {
-        kernels::dequantize(self.blocks.val(), self.format, dtype)
+        let weight = kernels::dequantize(self.blocks.val(), self.format, dtype)?;
+        Ok(self.in_order(weight))
+    }
+
+    /// Rows as the blocks have them, `[rows, d_input]`, with their columns in the weight's order.
+    fn in_order(&self, rows: Tensor<2>) -> Tensor<2> {
+        match &self.order {
+            Some(order) => rows.select(1, order.val().argsort(0)),
+            None => rows,
+        }
     }
 }
 
 /// In what a quantised layer's parameters are, for visitors and mappers.
 pub(crate) const QUANTIZED: &str = "Struct:QuantizedLinear";
 
+/// The name of the order of a quantised layer's columns.
+pub(crate) const ORDER: &str = "order";
+
 impl Module for QuantizedLinear {
     fn collect_devices(&self, devices: Devices) -> Devices {
+        let devices = self.order.collect_devices(devices);
         self.bias
             .collect_devices(self.blocks.collect_devices(devices))
     }
@@ -156,6 +236,7 @@ impl Module for QuantizedLinear {
         Self {
             blocks: self.blocks.fork(device),
             bias: self.bias.fork(device),
+            order: self.order.fork(device),
             ..self
         }
     }
@@ -164,6 +245,7 @@ impl Module for QuantizedLinear {
         Self {
             blocks: self.blocks.to_device(device),
             bias: self.bias.to_device(device),
+            order: self.order.to_device(device),
             ..self
         }
     }
@@ -172,6 +254,7 @@ impl Module for QuantizedLinear {
         Self {
             blocks: self.blocks.train(),
             bias: self.bias.train(),
+            order: self.order.train(),
             ..self
         }
     }
@@ -180,6 +263,7 @@ impl Module for QuantizedLinear {
         Self {
             blocks: self.blocks.valid(),
             bias: self.bias.valid(),
+            order: self.order.valid(),
             format: self.format,
         }
     }
@@ -195,22 +279,33 @@ impl Module for QuantizedLinear {
         visitor.enter_module(self.format.name(), QUANTIZED);
         self.blocks.visit(visitor);
         visitor.exit_module(self.format.name(), QUANTIZED);
+        visitor.enter_module(ORDER, QUANTIZED);
+        self.order.visit(visitor);
+        visitor.exit_module(ORDER, QUANTIZED);
         visitor.enter_module("bias", QUANTIZED);
         self.bias.visit(visitor);
         visitor.exit_module("bias", QUANTIZED);
     }
 
     fn map<M: ModuleMapper>(self, mapper: &mut M) -> Self {
-        let name = self.format.name();
+        let (name, last) = (self.format.name(), self.d_input().saturating_sub(1) as i64);
         mapper.enter_module(name, QUANTIZED);
         let blocks = Module::map(self.blocks, mapper);
         mapper.exit_module(name, QUANTIZED);
+        mapper.enter_module(ORDER, QUANTIZED);
+        // Whatever a record says, no column beyond the last is looked up.
+        let order = Module::map(self.order, mapper).map(|order| match order.is_initialized() {
+            true => order.map(|order| order.clamp(0, last)),
+            false => order,
+        });
+        mapper.exit_module(ORDER, QUANTIZED);
         mapper.enter_module("bias", QUANTIZED);
         let bias = Module::map(self.bias, mapper);
         mapper.exit_module("bias", QUANTIZED);
         Self {
             blocks,
             bias,
+            order,
             ..self
         }
     }
@@ -218,14 +313,14 @@ impl Module for QuantizedLinear {
 
 impl ModuleDisplayDefault for QuantizedLinear {
     fn content(&self, content: Content) -> Option<Content> {
-        let [d_output, row_bytes] = self.blocks.lazy_shape().dims();
-        let d_input = self.format.row_elements(row_bytes).unwrap_or(0);
+        let [d_output, _] = self.blocks.lazy_shape().dims();
         content
             .set_top_level_type("QuantizedLinear")
-            .add("d_input", &d_input)
+            .add("d_input", &self.d_input())
             .add("d_output", &d_output)
             .add_debug_attribute("format", &self.format)
             .add("bias", &self.bias.is_some())
+            .add("order", &self.order.is_some())
             .optional()
     }
 }
@@ -390,6 +485,7 @@ impl TokenEmbedding {
                 let [batch, seq] = tokens.dims();
                 let ids = tokens.reshape([batch * seq]);
                 let rows = kernels::quantized_rows(layer.blocks.val(), ids, layer.format, dtype)?;
+                let rows = layer.in_order(rows);
                 let width = rows.dims()[1];
                 Ok(rows.reshape([batch, seq, width]))
             }

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Writes the files in this folder and the seeds in fuzz/corpus: every file in tests/hostile/{safetensors,index,gguf}
-breaks one rule, named by the file; the seeds are those and a few that hold, and files of samples. Needs nothing but Python; run it
+"""Writes the files in this folder and the seeds in fuzz/corpus: every file in tests/hostile/{safetensors,index,gguf,
+quantized_checkpoint} breaks one rule, named by the file; the seeds are those and a few that hold, and files of samples. Needs nothing but Python; run it
 from anywhere. The files are committed, so the tests do not need it."""
 import json, os, struct
 
@@ -175,3 +175,51 @@ for name, data in {
     'user_last': lines({'messages': [{'role': 'user', 'content': LONG + '\n\nWhat?'}]}), 'deep_nesting': b'{"messages": ' + b'[' * 4000 + b']' * 4000 + b'}',
 }.items():
     put('sample_file', name, data, True)
+
+# Quantised checkpoints: a layer of 8 rows and 32 columns, its config.json in the metadata.
+def codes(config, tensors):
+    header, data = {'__metadata__': {'config': json.dumps({'quantization_config': config})}}, b''
+    for name, dtype, shape, content in tensors:
+        header['l.' + name] = t(dtype, shape, (len(data), len(data) + len(content)))
+        data += content
+    return st(header, data)
+
+def words(n): return bytes(i * 37 % 251 for i in range(4 * n))
+def ones(n): return b'\x00\x3c' * n
+def i32(*n): return struct.pack(f'<{len(n)}i', *n)
+
+GPTQ = {'quant_method': 'gptq', 'bits': 4, 'group_size': 32, 'desc_act': True, 'sym': True}
+def gptq(config=GPTQ, scales=ones(8), zeros=words(1), order=i32(*[0] * 32), columns=4, extra=()):
+    return codes(config, [('qweight', 'I32', (columns, 8), words(8 * columns)), ('qzeros', 'I32', (1, 1), zeros),
+                          ('scales', 'F16', (len(scales) // 16, 8), scales), ('g_idx', 'I32', (len(order) // 4,), order), *extra])
+put('quantized_checkpoint', 'good_gptq', gptq(), True)
+put('quantized_checkpoint', 'good_gptq_act_order', codes(GPTQ, [
+    ('qweight', 'I32', (8, 8), words(64)), ('qzeros', 'I32', (2, 1), words(2)), ('scales', 'F16', (2, 8), ones(16)),
+    ('g_idx', 'I32', (64,), i32(*[i % 2 for i in range(64)]))]), True)
+put('quantized_checkpoint', 'good_awq', codes({'quant_method': 'awq', 'bits': 4, 'group_size': 32, 'version': 'gemm', 'zero_point': True}, [
+    ('qweight', 'I32', (32, 1), words(32)), ('qzeros', 'I32', (1, 1), words(1)), ('scales', 'F16', (1, 8), ones(8))]), True)
+def compressed(weights, fmt): return {'quant_method': 'compressed-tensors', 'format': fmt, 'config_groups': {'group_0': {'weights': weights}}}
+PACKED = compressed({'num_bits': 4, 'type': 'int', 'symmetric': False, 'strategy': 'group', 'group_size': 32}, 'pack-quantized')
+def packed(shape=(8, 32), zeros=('I32', (1, 1), words(1))):
+    return codes(PACKED, [('weight_packed', 'I32', (8, 4), words(32)), ('weight_shape', 'I64', (2,), struct.pack('<2q', *shape)),
+                          ('weight_scale', 'BF16', (8, 1), b'\x80\x3f' * 8), ('weight_zero_point', *zeros)])
+put('quantized_checkpoint', 'good_packed', packed(), True)
+put('quantized_checkpoint', 'good_bytes', codes(compressed({'num_bits': 8, 'strategy': 'channel'}, 'int-quantized'), [
+    ('weight', 'I8', (8, 32), bytes(range(256))), ('weight_scale', 'F32', (8, 1), struct.pack('<8f', *[0.5] * 8))]), True)
+FP8 = {'quant_method': 'fp8', 'weight_block_size': [4, 32]}
+def fp8(content=bytes(256), config=FP8, shape=(2, 1)):
+    return codes(config, [('weight', 'F8_E4M3', (8, 32), content), ('weight_scale_inv', 'F32', shape, struct.pack('<2f', 0.5, 2))])
+put('quantized_checkpoint', 'good_fp8', fp8(), True)
+for name, data in {
+    'scale_infinite': gptq(scales=b'\x00\x7c' * 8), 'scale_nan': gptq(scales=b'\x01\x7e' * 8),
+    'group_beyond': gptq(order=i32(*[0] * 31, 1)), 'group_negative': gptq(order=i32(*[0] * 31, -1)),
+    'order_short': gptq(order=i32(*[0] * 31)), 'scales_of_two_groups': gptq(scales=ones(16)),
+    'groups_do_not_divide': gptq(columns=5), 'group_size_huge': gptq({**GPTQ, 'group_size': 1 << 62}),
+    'bits_three': gptq({**GPTQ, 'bits': 3}), 'weight_twice': gptq(extra=[('weight', 'F16', (8, 1), ones(8))]),
+    'no_scales': codes(GPTQ, [('qweight', 'I32', (4, 8), words(32)), ('qzeros', 'I32', (1, 1), words(1))]),
+    'packed_shape_negative': packed((-8, 32)), 'packed_shape_huge': packed((8, 1 << 62)),
+    'packed_zero_beyond': packed(zeros=('I8', (8, 1), b'\x08' * 8)),
+    'float_nan': fp8(b'\x7f' * 256), 'float_blocks_other': fp8(shape=(1, 2)),
+    'float_blocks_zero': fp8(config={'quant_method': 'fp8', 'weight_block_size': [0, 0]}),
+}.items():
+    put('quantized_checkpoint', name, data)

@@ -1,5 +1,6 @@
 //! The crate as an application uses it, on a small model.
 
+mod codes;
 mod document;
 mod examples;
 mod misuse;

@@ -5,12 +5,14 @@
 //! | `family` | the model types that are read, and what differs between them |
 //! | `read` | the whole file |
 //! | `rope` | rotary positions in each of their spellings, and the context they reach |
+//! | `quantization` | `quantization_config`: how weights lie in codes |
 //! | `window` | sliding windows: accepted where no layer has one that matters |
 //! | `fields` | a JSON object with typed fields |
 
 mod error;
 mod family;
 mod fields;
+mod quantization;
 mod read;
 mod rope;
 mod window;
@@ -20,6 +22,7 @@ use std::path::Path;
 use crate::model::DecoderConfig;
 
 pub use error::ConfigError;
+pub(super) use quantization::{Group, Quantization, Strategy};
 
 impl DecoderConfig {
     /// Reads a model's `config.json`.
@@ -162,7 +165,6 @@ mod tests {
             ),
             ("num_experts", json!(8)),
             ("num_local_experts", json!(8)),
-            ("quantization_config", json!({"quant_method": "gptq"})),
             ("partial_rotary_factor", json!(0.5)),
             ("rope_interleaved", json!(true)),
         ];
@@ -175,6 +177,13 @@ mod tests {
         }
         let error = with("rope_scaling", json!({"rope_type": "longrope"})).unwrap_err();
         assert!(error.to_string().contains("longrope"), "{error}");
+        let quantized = |method| with("quantization_config", json!({"quant_method": method}));
+        let error = quantized("bitsandbytes").unwrap_err().to_string();
+        assert!(
+            error.contains("bitsandbytes") && error.contains("gptq"),
+            "{error}"
+        );
+        assert!(quantized("fp8").is_ok());
     }
 
     fn read(raw: &Value) -> Result<(DecoderConfig, Vec<String>), ConfigError> {

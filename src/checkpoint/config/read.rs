@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::error::{ConfigError, brief, unsupported, value_error};
 use super::family::{Biases, FAMILIES, Family};
 use super::fields::Fields;
+use super::quantization::Quantization;
 use super::{rope, window};
 use crate::model::{
     Architecture, DecoderConfig, MAX_CONTEXT, MAX_COUNT, MAX_HEAD_DIM, MAX_VOCAB_SIZE, MAX_WIDTH,
@@ -180,14 +181,12 @@ fn refuse_unsupported(
         Some(Value::String(act)) if act == "silu" || act == "swish" => {}
         Some(other) => return Err(unsupported("hidden_act", other, "silu is")),
     }
-    const REFUSED: [(&str, &str); 14] = [
+    // The weights stay as they are, or become floats.
+    Quantization::read(fields.raw)?;
+    const REFUSED: [(&str, &str); 13] = [
         ("num_experts", "dense MLPs are"),
         ("num_local_experts", "dense MLPs are"),
         ("n_routed_experts", "dense MLPs are"),
-        (
-            "quantization_config",
-            "unquantised safetensors and GGUF are",
-        ),
         ("attn_logit_softcapping", "plain softmax is"),
         ("final_logit_softcapping", "plain logits are"),
         ("attention_sinks", "plain softmax is"),

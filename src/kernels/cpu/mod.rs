@@ -8,6 +8,7 @@
 
 mod attention;
 mod dots;
+mod float_codes;
 mod gather;
 mod linear;
 mod packed;

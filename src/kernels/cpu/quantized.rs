@@ -1,5 +1,6 @@
 //! Linear layers on quantised weights, whose blocks are read where they lie: for few rows of `x` as dot products of
-//! codes with `x` in eight bits (in fifteen, where the codes have eight), for more [packed](super::packed) into panels of f32.
+//! codes with `x` in eight bits (in fifteen, where the codes have eight; [in floats](super::float_codes), where the codes
+//! are floats), for more [packed](super::packed) into panels of f32.
 
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
@@ -8,6 +9,7 @@ use burn::tensor::DType;
 use burn_flex::{FlexTensor, Layout};
 use rayon::prelude::*;
 
+use super::float_codes;
 use super::linear::STREAM_ROWS;
 use super::packed::{Panels, multiply};
 use super::scratch::{LINE, Scratch};
@@ -29,12 +31,12 @@ const FINE_CODES: f32 = X_CODES * LOW as f32 + X_CODES;
 const WIDEST: usize = 48;
 
 /// A quantised weight's rows.
-struct Stored<F> {
-    ptr: *const u8,
+pub(super) struct Stored<F> {
+    pub(super) ptr: *const u8,
     /// Bytes of a row.
-    row: usize,
-    d_input: usize,
-    d_output: usize,
+    pub(super) row: usize,
+    pub(super) d_input: usize,
+    pub(super) d_output: usize,
     format: PhantomData<F>,
 }
 
@@ -52,7 +54,7 @@ unsafe impl<F> Sync for Stored<F> {}
 impl<F: Blocks> Stored<F> {
     /// Elements of the chunk that begins at `element`, and where in a row its blocks are.
     #[inline(always)]
-    fn chunk(&self, element: usize) -> (usize, usize) {
+    pub(super) fn chunk(&self, element: usize) -> (usize, usize) {
         let len = CHUNK.min(self.d_input - element);
         (len, element / F::LEN * F::BYTES)
     }
@@ -146,7 +148,9 @@ impl<X: Elem> ForBlocks for Product<'_, X> {
             d_output: self.d_output,
             format: PhantomData,
         };
-        if self.rows <= STREAM_ROWS {
+        if self.rows <= STREAM_ROWS && F::FLOATS {
+            float_codes::stream(self.x, self.rows, weight, self.bias, self.out, self.level);
+        } else if self.rows <= STREAM_ROWS {
             stream(self.x, self.rows, weight, self.bias, self.out, self.level);
         } else if self.level.has_tiles() && X::dtype() != DType::F16 {
             tiles::multiply(self.x, self.rows, weight, self.bias, self.out, self.level);
@@ -238,7 +242,7 @@ unsafe fn round_unpacked<F: Blocks, S: Simd>(unpacked: &Unpacked, len: usize, ds
 
 /// The instructions of `S`, for unpacking.
 #[derive(Clone, Copy)]
-struct Of<S>(PhantomData<S>);
+pub(super) struct Of<S>(PhantomData<S>);
 
 impl<S: Simd> Vectors for Of<S> {
     #[inline(always)]
@@ -618,6 +622,10 @@ mod tests {
                     if F::HALVES.is_empty() {
                         block[..4].copy_from_slice(&scale().to_le_bytes());
                     }
+                    if F::FLOATS {
+                        // No code that is no number.
+                        block[4..].iter_mut().for_each(|code| *code &= 0xfe);
+                    }
                 }
             }
         }
@@ -641,6 +649,7 @@ mod tests {
         for &format in BlockFormat::ALL {
             let width = match format.block_len() {
                 32 => 256 + 96,
+                len if len < CHUNK => 3 * len,
                 len => 2 * len,
             };
             let columns = 53;

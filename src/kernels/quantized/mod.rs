@@ -1,8 +1,10 @@
 //! Quantised weights: blocks of codes with their scales, and what they stand for.
 //!
 //! A weight `[d_output, d_input]` is a tensor of bytes `[d_output, row_bytes]`: of every row its blocks, one behind
-//! the other, as they lie in a GGUF file. Each format is a type that implements [`Blocks`], in a file of its kind.
+//! the other, as they lie in a GGUF file or as a safetensors checkpoint's codes are arranged when they are loaded. Each
+//! format is a type that implements [`Blocks`], in a file of its kind.
 
+pub(crate) mod grouped;
 mod iq4;
 mod k;
 mod small;
@@ -68,9 +70,10 @@ impl Vectors for Plain {
 /// A block format: how `LEN` elements lie in `BYTES` bytes.
 ///
 /// An element is `scale * (code - OFFSET) - minimum`, in f32 and rounded after each operation, with a scale (and,
-/// where there are any, a minimum) for `GROUP` elements.
+/// where there are any, a minimum) for `GROUP` elements. Codes that are floats themselves have neither `OFFSET` nor
+/// minimums.
 pub(crate) trait Blocks: Copy + Send + Sync + 'static {
-    /// Elements of a block: 32 or 256.
+    /// Elements of a block: 32, 64, 128 or 256.
     const LEN: usize;
     /// Bytes of a block.
     const BYTES: usize;
@@ -83,13 +86,15 @@ pub(crate) trait Blocks: Copy + Send + Sync + 'static {
     /// Whether codes are so fine that eight bits of `x` beside them would be felt: it then has fifteen. Only for
     /// signed codes without minimums.
     const FINE: bool = false;
+    /// Whether codes are floats of eight bits, so that products are of floats too.
+    const FLOATS: bool = false;
     /// What is taken off each code.
     const OFFSET: u8 = 0;
 
     /// Where in a block its f16 are.
     const HALVES: &'static [usize];
 
-    /// Whether the scales of a block are finite.
+    /// Whether the scales of a block are finite, and its codes where they are floats.
     fn is_finite(block: &[u8]) -> bool {
         let finite = |&at: &usize| f16::from_le_bytes([block[at], block[at + 1]]).is_finite();
         Self::HALVES.iter().all(finite)
@@ -153,11 +158,14 @@ impl Unpacked {
         for (group, out) in out.chunks_mut(F::GROUP).enumerate() {
             let codes = &self.codes[group * F::GROUP..][..out.len()];
             for (out, &code) in out.iter_mut().zip(codes) {
-                let code = match F::SIGNED {
-                    true => i32::from(code as i8),
-                    false => i32::from(code) - i32::from(F::OFFSET),
+                let value = if F::FLOATS {
+                    grouped::e4m3(code)
+                } else if F::SIGNED {
+                    f32::from(code as i8)
+                } else {
+                    (i32::from(code) - i32::from(F::OFFSET)) as f32
                 };
-                let scaled = self.scales[group] * code as f32;
+                let scaled = self.scales[group] * value;
                 *out = match F::MINIMUMS {
                     true => scaled - self.minimums[group],
                     false => scaled,
@@ -175,7 +183,8 @@ pub(crate) trait ForBlocks {
 
 macro_rules! formats {
     ($($variant:ident: $blocks:ty, $name:literal;)*) => {
-        /// How the elements of a quantised weight lie in blocks; the formats are ggml's.
+        /// How the elements of a quantised weight lie in blocks. Most formats are ggml's; `INT4`, `INT8` and `FP8` are
+        /// what the codes of safetensors checkpoints are arranged in, by the elements of a block.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum BlockFormat {
@@ -186,7 +195,7 @@ macro_rules! formats {
             /// All formats.
             pub const ALL: &[Self] = &[$(Self::$variant),*];
 
-            /// ggml's name, such as `Q4_K`.
+            /// The format's name, such as ggml's `Q4_K`.
             pub fn name(self) -> &'static str {
                 match self {
                     $(Self::$variant => $name,)*
@@ -217,6 +226,14 @@ formats! {
     Q8K: k::Q8K, "Q8_K";
     Iq4Nl: iq4::Nl, "IQ4_NL";
     Iq4Xs: iq4::Xs, "IQ4_XS";
+    Int4x32: grouped::Int4<32>, "INT4_32";
+    Int4x64: grouped::Int4<64>, "INT4_64";
+    Int4x128: grouped::Int4<128>, "INT4_128";
+    Int8x32: grouped::Int8<32>, "INT8_32";
+    Int8x128: grouped::Int8<128>, "INT8_128";
+    Int8Zero: grouped::Int8Zero<32>, "INT8_ZERO";
+    Fp8x32: grouped::E4m3<32>, "FP8_32";
+    Fp8x128: grouped::E4m3<128>, "FP8_128";
 }
 
 impl fmt::Display for BlockFormat {
@@ -254,13 +271,13 @@ impl BlockFormat {
         }
     }
 
-    /// The first of whole blocks with a scale that is infinite or no number.
+    /// The first of whole blocks with a scale, or a code of FP8, that is infinite or no number.
     pub fn first_not_finite(self, blocks: &[u8]) -> Option<usize> {
         self.run(NotFinite(blocks))
     }
 
-    /// The elements of whole blocks, in f32, bit for bit as gguf-py and llama.cpp compute them. Elements of `out`
-    /// beyond the blocks are left as they are, and so are blocks beyond `out`.
+    /// The elements of whole blocks, in f32, bit for bit as gguf-py and llama.cpp compute them; of codes with a zero
+    /// point, `scale * (code - zero)`. Elements of `out` beyond the blocks are left as they are, and so are blocks beyond `out`.
     pub fn dequantize(self, blocks: &[u8], out: &mut [f32]) {
         self.run(Dequantize { blocks, out });
     }

@@ -96,6 +96,9 @@ fn checkpoint() {
             )
         });
     }
+    calls.call("checkpoint::Checkpoint::quantization", || {
+        checkpoint.quantization()
+    });
     for dequantize in [true, false] {
         calls.call("checkpoint::Checkpoint::loaded_bytes", || {
             let options = LoadOptions::new(FloatDType::F64).with_dequantize(dequantize);

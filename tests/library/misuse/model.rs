@@ -277,6 +277,7 @@ fn rows_and_caches() -> Calls {
     calls.tried.extend([
         "model::QuantizedLinearConfig::new",
         "model::QuantizedLinearConfig::with_bias",
+        "model::QuantizedLinearConfig::with_order",
     ]);
     let name = "model::QuantizedLinear::from_blocks";
     let blocks = |bytes| Tensor::zeros([3, bytes], (&device, DType::U8));
@@ -285,6 +286,34 @@ fn rows_and_caches() -> Calls {
     });
     calls.refused(name, || {
         QuantizedLinear::from_blocks(blocks(144), Some(zeros([4])), BlockFormat::Q4K)
+    });
+
+    let name = "model::QuantizedLinear::with_order";
+    let layer = || QuantizedLinear::from_blocks(blocks(144), None, BlockFormat::Q4K).unwrap();
+    for (count, id) in [
+        (256, 0),
+        (255, 1),
+        (256, -1),
+        (0, 0),
+        (256, i64::from(i32::MAX)),
+    ] {
+        calls.refused(name, || layer().with_order(ids([count], id)));
+    }
+    let order = Tensor::arange(0..256, (&device, DType::I32));
+    let ordered = layer().with_order(order.flip([0])).unwrap();
+    calls.refused("model::QuantizedLinear::forward", || {
+        ordered.forward(zeros([1, 3, 255]))
+    });
+    for rows in [0, 3] {
+        calls.call("model::QuantizedLinear::forward", || {
+            ordered.forward(zeros([1, rows, 256]))
+        });
+    }
+    let empty = Tensor::zeros([3, 0], (&device, DType::U8));
+    let empty = QuantizedLinear::from_blocks(empty, None, BlockFormat::Q4K).unwrap();
+    let empty = empty.with_order(ids([0], 0)).unwrap();
+    calls.call("model::QuantizedLinear::forward", || {
+        empty.forward(zeros([1, 3, 0]))
     });
 
     let projections = attention.project(rows(), &tables).unwrap();
