@@ -353,8 +353,9 @@ fn a_model_of_every_format_computes_as_its_floats() {
         for rows in [3, 20] {
             let found = hidden_rows(&model.path, false, rows).unwrap();
             let expected = hidden_rows(&model.path, true, rows).unwrap();
-            // Few rows are rounded to eight bits.
-            let most = if rows > 8 { 1e-4 } else { 0.1 };
+            // Few rows are rounded to eight bits; many, and weights, to bf16 where they go into tiles.
+            let tiles = burn_apb::kernels::simd_name() == Ok("AMX");
+            let most = if rows > 8 && !tiles { 1e-4 } else { 0.1 };
             for (found, expected) in found.iter().zip(&expected) {
                 assert!(
                     (found - expected).abs() < most,

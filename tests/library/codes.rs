@@ -518,6 +518,8 @@ fn every_way_of_storing_codes_is_read_bit_by_bit() {
             let most = match (rows, case.format) {
                 // `x` in eight bits.
                 (1 | 3, format) if !format.name().starts_with("FP8") => 0.03,
+                // `x` and the weight in bf16.
+                (20, _) if in_tiles() => 0.01,
                 _ => 1e-5,
             };
             assert!(
@@ -636,7 +638,8 @@ fn a_decoder_in_codes_computes_as_its_floats_do() {
         assert!(floats.layers[1].mlp.up_proj.float().is_some());
         let expected = logits(&floats, 24);
         let size: f32 = expected.clone().abs().max().into_scalar();
-        for (passes, most) in [(24, 1e-4), (5, 0.05), (1, 0.05)] {
+        let many = if in_tiles() { 0.02 } else { 1e-4 };
+        for (passes, most) in [(24, many), (5, 0.05), (1, 0.05)] {
             let found = logits(&codes, passes);
             let error: f32 = (found - expected.clone()).abs().max().into_scalar();
             assert!(error < most * size, "{case:?}, {passes}: {error} of {size}");
@@ -966,4 +969,9 @@ fn codes_without_a_configuration_are_named() {
         error.contains("quantize_config.json") && error.contains("layer.qweight"),
         "{error}"
     );
+}
+
+/// Whether many rows are multiplied in bf16, with weights that are rounded to it.
+fn in_tiles() -> bool {
+    burn_apb::kernels::simd_name() == Ok("AMX")
 }

@@ -54,6 +54,11 @@ fn log_probabilities(decoder: &Decoder, ids: &[u32], passes: usize, dtype: DType
     Tensor::cat(rows, 0)
 }
 
+/// Whether many rows are multiplied in bf16, with weights that are rounded to it.
+fn in_tiles() -> bool {
+    kernels::simd_name() == Ok("AMX")
+}
+
 /// The mean over rows of the Kullback-Leibler divergence of `q` from `p`.
 fn divergence(p: &Tensor<2>, q: &Tensor<2>) -> f32 {
     let terms = p.clone().exp() * (p.clone() - q.clone());
@@ -82,8 +87,11 @@ fn a_model_in_codes_computes_as_its_floats_do() {
     let expected = log_probabilities(&floats.decoder, &ids, ids.len(), DType::F32);
     // Many rows: the very elements that the codes stand for.
     let many = log_probabilities(&codes.decoder, &ids, ids.len(), DType::F32);
-    let error: f32 = (many - expected.clone()).abs().max().into_scalar();
-    assert!(error < 1e-3, "{error}");
+    let error: f32 = (many.clone() - expected.clone()).abs().max().into_scalar();
+    let most = if in_tiles() { 0.5 } else { 1e-3 };
+    assert!(error < most, "{error}");
+    let apart = divergence(&expected, &many);
+    assert!(apart < 2e-4, "{apart}");
     // Few rows, which are rounded to eight bits; then keys and values too, to bf16.
     for (passes, dtype, most) in [
         (8, DType::F32, 1e-2),
@@ -206,7 +214,8 @@ fn every_method_computes_over_a_cache_of_another_dtype() {
         }
         for rows in &hidden[1..] {
             let error: f32 = (rows.clone() - hidden[0].clone()).abs().max().into_scalar();
-            assert!(error > 0.0 && error < 0.1, "{method}: {error}");
+            let most = if in_tiles() { 0.2 } else { 0.1 };
+            assert!(error > 0.0 && error < most, "{method}: {error}");
         }
     }
 }

@@ -15,7 +15,7 @@ use super::packed::{Panels, multiply};
 use super::scratch::{LINE, Scratch};
 use super::simd::{Elem, Job, LOW, Level, Simd, by_dtype};
 use super::stream::over_columns;
-use super::tiles::{self, TILE, TILE_DEPTH, TILE_ROWS, transpose_pairs};
+use super::tiles::{self, TILE, TILE_DEPTH, TILE_ROWS, round, transpose_pairs};
 use super::view::{Output, Shared, contiguous, to_f32};
 use crate::kernels::quantized::{BlockFormat, Blocks, CHUNK, ForBlocks, GROUPS, Unpacked, Vectors};
 
@@ -220,6 +220,11 @@ impl<F: Blocks> Panels for Stored<F> {
 /// What `len` unpacked elements stand for, rounded to bf16.
 #[inline(always)]
 unsafe fn round_unpacked<F: Blocks, S: Simd>(unpacked: &Unpacked, len: usize, dst: *mut u16) {
+    if F::FLOATS {
+        let mut wide = [0f32; CHUNK];
+        unpacked.dequantize::<F>(&mut wide[..len]);
+        return round::<S, f32>(wide.as_ptr(), dst, len);
+    }
     for group in 0..len / F::GROUP {
         let scale = unpacked.scales[group];
         let minimum = match F::MINIMUMS {
@@ -431,8 +436,7 @@ impl<F: Blocks> Job for Stream<F> {
     unsafe fn run<S: Simd>(self) {
         match self.rows {
             1 => self.all::<S, 1>(),
-            2 => self.all::<S, 2>(),
-            3 | 4 => self.all::<S, 4>(),
+            2..=4 => self.all::<S, 4>(),
             _ => self.all::<S, 8>(),
         }
     }
