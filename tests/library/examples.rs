@@ -16,12 +16,18 @@ mod lora;
 #[path = "../../examples/multi_rank.rs"]
 mod multi_rank;
 #[allow(dead_code)]
+#[path = "../../examples/perplexity.rs"]
+mod perplexity;
+#[allow(dead_code)]
 #[path = "../../examples/several_questions.rs"]
 mod several_questions;
 #[allow(dead_code)]
 #[path = "../../examples/stream_and_cancel.rs"]
 mod stream_and_cancel;
 
+use burn::nn::loss::CrossEntropyLossConfig;
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
+use burn_apb::LanguageModel;
 use burn_apb::apb::CancelToken;
 
 const MODEL: &str = concat!(
@@ -93,4 +99,47 @@ fn a_constrained_answer_is_one_of_the_choices() {
     let other = ["no one at all".to_string()];
     let only = constrained_output::choose(MODEL, FILE, question, &other).unwrap();
     assert_eq!(only, other[0]);
+}
+
+#[test]
+fn perplexity_is_that_of_one_pass_a_window_however_rows_are_passed() {
+    let device = Device::flex();
+    let decoder = LanguageModel::load(MODEL, &device).unwrap().into_decoder();
+    let ids: Vec<u32> = (0..40).map(|place| place * place % 97).collect();
+    // Two windows; the last eight tokens are no window.
+    let mut losses = Vec::new();
+    for window in ids[..32].chunks_exact(16) {
+        let tokens = |ids: &[u32]| {
+            let ids: Vec<i32> = ids.iter().map(|id| id.cast_signed()).collect();
+            let shape = [1, ids.len()];
+            Tensor::<2, Int>::from_data(TensorData::new(ids, shape), (&device, DType::I32))
+        };
+        let logits = decoder.forward(tokens(window)).unwrap().squeeze_dim::<2>(0);
+        let loss = CrossEntropyLossConfig::new().init(&device);
+        let targets = tokens(&window[9..]).reshape([7]);
+        losses.push(
+            loss.forward(logits.narrow(0, 8, 7), targets)
+                .into_scalar::<f32>(),
+        );
+    }
+    let expected = f64::from((losses[0] + losses[1]) / 2.0).exp();
+    for rows in [1, 3, 16, 512] {
+        let (scored, found) =
+            perplexity::perplexity(&decoder, &ids, 16, rows, FloatDType::F32).unwrap();
+        assert_eq!(scored, 14);
+        assert!(
+            (found / expected - 1.0).abs() < 1e-4,
+            "{rows} rows: {found}, expected {expected}"
+        );
+    }
+    for (ids, window, rows, expected) in [
+        (&ids[..], 2, 8, "windows of 2"),
+        (&ids, 16, 0, " 0 rows"),
+        (&ids[..15], 16, 8, " 15 tokens"),
+        (&[u32::MAX; 16], 16, 8, "token 4294967295"),
+    ] {
+        let refused = perplexity::perplexity(&decoder, ids, window, rows, FloatDType::F32);
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains(expected), "{refused}");
+    }
 }
