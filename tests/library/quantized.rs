@@ -12,7 +12,7 @@ use burn_apb::apb::{
     answer_with, compressor,
 };
 use burn_apb::checkpoint::LoadOptions;
-use burn_apb::kernels::BlockFormat;
+use burn_apb::kernels::{self, BlockFormat};
 use burn_apb::model::{
     CausalLm, Decoder, KvCache, Projection, QuantizedLinear, QuantizedLinearConfig, TokenEmbedding,
 };
