@@ -41,6 +41,28 @@ pub fn write_file<T, E: From<FileError>>(
     Ok(written)
 }
 
+/// As [`write_file`], for a file that is not there yet: one that appears meanwhile is left as it is, and the error's kind is
+/// [`io::ErrorKind::AlreadyExists`].
+///
+/// # Errors
+///
+/// As [`write_file`].
+pub(super) fn write_new_file<T, E: From<FileError>>(
+    out: &Path,
+    write: impl FnOnce(&mut UnfinishedFile) -> Result<T, E>,
+) -> Result<T, E> {
+    let mut file = UnfinishedFile::create(out)?;
+    let written = write(&mut file)?;
+    let finish = || {
+        let file = file.file.into_inner()?;
+        file.as_file().sync_all()?;
+        file.persist_noclobber(out)?;
+        Ok(())
+    };
+    finish().map_err(FileError::at(out))?;
+    Ok(written)
+}
+
 /// A file that is being written; removed when it is dropped unfinished.
 #[derive(Debug)]
 pub struct UnfinishedFile {

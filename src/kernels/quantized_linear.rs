@@ -12,7 +12,8 @@ use super::{KernelError, linear};
 /// of `x`.
 ///
 /// On a CPU, with up to 8 rows, `x` is rounded to eight bits with a scale for 32 elements, and to fifteen bits beside
-/// formats of eight; with more, elements are those that the codes stand for, in f32. Elsewhere the weight is dequantised, to the dtype of `x`.
+/// formats of eight; with more, elements are those that the codes stand for, in f32, or rounded to bf16, as `x` is, where
+/// the processor has AMX (sums are in f32). Elsewhere the weight is dequantised, to the dtype of `x`.
 ///
 /// # Shapes
 ///

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
-use burn_apb::checkpoint::{Checkpoint, LoadOptions, ModelSource, StoredType, load, module_path};
+use burn_apb::checkpoint::{
+    Checkpoint, LoadOptions, ModelSource, Quantization, StoredType, load, module_path, quantize,
+};
 use burn_apb::kernels::BlockFormat;
 use burn_apb::load_decoder;
 use burn_apb::model::{
@@ -532,7 +534,7 @@ fn every_way_of_storing_codes_is_read_bit_by_bit() {
 
 /// A decoder of `case`'s kind of layers, its head in floats.
 fn decoder(case: &Case, folder: &Path, rng: &mut StdRng) -> DecoderConfig {
-    let (hidden, inner, heads, head_dim, vocab) = (128usize, 256usize, 4usize, 32usize, 64usize);
+    let (hidden, inner, heads, head_dim, vocab) = (128usize, 256usize, 4usize, 32usize, 512usize);
     let config = json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": vocab,
         "hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": 2,
@@ -646,6 +648,20 @@ fn a_decoder_in_codes_computes_as_its_floats_do() {
         }
         let fingerprint = source.fingerprint().expect("a fingerprint");
         assert_eq!(fingerprint, source.fingerprint().expect("a fingerprint"));
+        // Into blocks of another file.
+        let fixtures =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/llama-gqa");
+        for name in ["tokenizer.json", "tokenizer_config.json"] {
+            std::fs::copy(fixtures.join(name), folder.path().join(name)).expect("copied");
+        }
+        let out = folder.path().join("codes.gguf");
+        quantize(folder.path(), &out, Quantization::Q8_0, &mut |_| ()).expect("a file");
+        let file = ModelSource::open(&out).expect("a model");
+        let options = LoadOptions::new(FloatDType::F32).with_dequantize(true);
+        let blocks = load_decoder(&file, &config, options, &device, &mut |_| ());
+        let error = logits(&blocks.expect("a decoder").0, 24) - expected.clone();
+        let error: f32 = error.abs().max().into_scalar();
+        assert!(error < 0.05 * size, "{case:?}: {error} of {size}");
         // Into a decoder of floats, and of other codes.
         let checkpoint = source.checkpoint().expect("a checkpoint");
         let (_, report) = load(

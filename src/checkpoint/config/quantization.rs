@@ -24,6 +24,8 @@ pub(in crate::checkpoint) enum Quantization {
         symmetric: bool,
         /// Whether zero points are stored less one, as all but the second version do.
         less_one: bool,
+        /// Whether columns are in groups by an index of their own (`desc_act`).
+        ordered: bool,
     },
     /// `qweight`, `qzeros` and `scales`, packed along the output.
     Awq { group_size: Option<usize> },
@@ -44,6 +46,8 @@ pub(in crate::checkpoint) struct Group {
     pub(in crate::checkpoint) float: bool,
     pub(in crate::checkpoint) symmetric: bool,
     pub(in crate::checkpoint) strategy: Strategy,
+    /// Whether columns are in groups by an index of their own.
+    pub(in crate::checkpoint) ordered: bool,
 }
 
 /// What shares a scale.
@@ -120,9 +124,8 @@ fn gptq(fields: &Nested<'_>) -> Result<Quantization, ConfigError> {
     if !matches!(fields.text("pack_dtype")?, None | Some("int32")) {
         return Err(fields.unsupported("pack_dtype", "int32 is"));
     }
-    // What it says is in `g_idx`.
-    fields.flag("desc_act")?;
     Ok(Quantization::Gptq {
+        ordered: fields.flag("desc_act")?.unwrap_or(false),
         bits,
         group_size: fields.group_size("group_size")?,
         symmetric: fields.flag("sym")?.unwrap_or(false),
@@ -227,6 +230,7 @@ fn weights_of_group(weights: &Nested<'_>) -> Result<Group, ConfigError> {
     let strategy = match (weights.text("strategy")?, group_size) {
         (Some("group") | None, Some(size)) => Strategy::Group(size),
         (Some("channel"), None) => Strategy::Channel,
+        (None, None) if weights.whole("group_size")? == Some(-1) => Strategy::Channel,
         (Some("tensor"), None) | (None, None) => Strategy::Tensor,
         (Some("block"), _) => match weights.block("block_structure")? {
             Some(block) => Strategy::Block(block),
@@ -248,11 +252,18 @@ fn weights_of_group(weights: &Nested<'_>) -> Result<Group, ConfigError> {
     {
         return Err(weights.unsupported("actorder", "group and weight are"));
     }
+    // The other orders permute columns before they are quantised, and put them back.
+    let ordered = match weights.get("actorder") {
+        Some(Value::Bool(ordered)) => *ordered,
+        Some(Value::String(order)) => order == "group" || order == "dynamic",
+        _ => false,
+    };
     Ok(Group {
         bits,
         float,
         symmetric: weights.flag("symmetric")?.unwrap_or(true),
         strategy,
+        ordered,
     })
 }
 
@@ -395,6 +406,7 @@ mod tests {
                 group_size: Some(128),
                 symmetric: true,
                 less_one,
+                ordered: true,
             })
         };
         assert_eq!(read(gptq.clone()).unwrap(), expected(true));
@@ -428,6 +440,7 @@ mod tests {
                 float: false,
                 symmetric: true,
                 strategy: Strategy::Group(128),
+                ordered: false,
             }],
         };
         assert_eq!(read(compressed).unwrap(), Some(expected));

@@ -208,6 +208,10 @@ fn surroundings(tokenizer: &Tokenizer) -> Result<(Option<u32>, Option<u32>), Ggu
         unsupported(what, format!("{whole:?} for {plain:?}"))
     };
     let added = whole.len().checked_sub(plain.len()).ok_or_else(more)?;
+    // A tokenizer without a token for it drops the text.
+    if plain.is_empty() {
+        return Err(more());
+    }
     let starts = whole.windows(plain.len()).take(2);
     let at = starts.enumerate().find(|(_, window)| *window == plain);
     match (at, added) {

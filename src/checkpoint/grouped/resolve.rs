@@ -72,7 +72,8 @@ pub(in crate::checkpoint) fn resolve(
                 group_size,
                 symmetric,
                 less_one,
-            } => layer.gptq(*bits, *group_size, *symmetric, *less_one),
+                ordered,
+            } => layer.gptq(*bits, *group_size, [*symmetric, *less_one, *ordered]),
             Quantization::Awq { group_size } => layer.awq(*group_size),
             Quantization::CompressedTensors { groups } => layer.compressed_tensors(groups),
             Quantization::Fp8 { block } => layer.fp8(*block),
@@ -282,8 +283,13 @@ impl Layer<'_> {
         part: &str,
         columns: usize,
         [size, groups]: [usize; 2],
+        ordered: bool,
     ) -> Result<Option<Arc<[u32]>>, WeightsError> {
-        let Some(info) = self.info(part) else {
+        let info = match ordered && groups > 1 {
+            true => Some(self.required(part)?),
+            false => self.info(part),
+        };
+        let Some(info) = info else {
             return Ok(None);
         };
         check_shape(info, &[columns])?;
@@ -326,8 +332,7 @@ impl Layer<'_> {
         &self,
         bits: u32,
         group_size: Option<usize>,
-        symmetric: bool,
-        less_one: bool,
+        [symmetric, less_one, ordered]: [bool; 3],
     ) -> Result<GroupedTensor, WeightsError> {
         let codes = self.codes();
         check_type(codes, I32)?;
@@ -347,7 +352,7 @@ impl Layer<'_> {
             _ => Codes::Eight { symmetric },
         };
         let zeros = (self.part(zeros)?, ZeroPacking::Columns { bits, less_one });
-        let order = self.order("g_idx", columns, groups)?;
+        let order = self.order("g_idx", columns, groups, ordered)?;
         let packing = Packing::Columns { bits };
         self.tensor(
             packing,
@@ -433,7 +438,10 @@ impl Layer<'_> {
         };
         let [_, size] = scales.group;
         let order = match group.strategy {
-            Strategy::Group(_) => self.order("weight_g_idx", columns, [size, columns / size])?,
+            Strategy::Group(_) => {
+                let groups = [size, columns / size];
+                self.order("weight_g_idx", columns, groups, group.ordered)?
+            }
             _ => None,
         };
         self.tensor(packing, codes_of, [rows, columns], scales, zeros, order)

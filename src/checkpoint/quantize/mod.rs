@@ -10,11 +10,11 @@ mod plan;
 mod recipe;
 mod rows;
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use super::error::WeightsError;
-use super::file::{FileError, write_file};
+use super::file::{FileError, write_new_file};
 use super::gguf::{GgufError, Planned, header, padding};
 use super::progress::Progress;
 use super::source::{ModelSource, SourceError};
@@ -166,7 +166,7 @@ pub fn quantize(
     let total = planned.iter().map(|tensor| tensor.bytes).sum();
     let (mut done, mut bytes) = (0, head.len() as u64);
     let failed = FileError::at(out);
-    write_file(out, |file| {
+    let written = write_new_file(out, |file| {
         file.write_all(&head).map_err(failed)?;
         for tensor in &plan.tensors {
             tensor.write(&mut |data| {
@@ -179,7 +179,13 @@ pub fn quantize(
             file.write_all(padding).map_err(failed)?;
             bytes += tensor.bytes() + padding.len() as u64;
         }
-        refuse_occupied()
+        Ok(())
+    });
+    written.map_err(|error| match error {
+        QuantizeError::File(error) if error.source.kind() == ErrorKind::AlreadyExists => {
+            QuantizeError::InTheWay { path: error.path }
+        }
+        error => error,
     })?;
     let mut types: Vec<(&'static str, usize)> = Vec::new();
     for tensor in &plan.tensors {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::{Device, FloatDType};
+use bytes::Bytes;
 
 use super::QuantizeError;
 use super::recipe::{Quantization, Recipe};
@@ -87,6 +88,7 @@ pub(super) fn of_gguf(source: &ModelSource, to: Quantization) -> Result<Plan, Qu
                 name: tensor.name.clone(),
                 shape: tensor.shape.clone(),
                 data: data.unwrap_or_default(),
+                codes: None,
                 mapped: Some((file.clone(), tensor.start..tensor.end)),
                 from,
                 kind: written.map_or(tensor.kind, |written| written.kind()),
@@ -143,9 +145,17 @@ pub(super) fn of_folder(
         ) else {
             continue;
         };
-        let place = checkpoint.place(&filled.name);
+        // What codes of several tensors stand for has no place in a file.
+        let resolved =
+            checkpoint.quantization().is_some() && matches!(info.stored, StoredType::Quantized(_));
+        let place = checkpoint.place(&filled.name).filter(|_| !resolved);
         let data = place.and_then(|(file, range)| file.slice(range.clone()));
-        let data = data.ok_or_else(|| read_error(info, "its bytes are not in the file".into()))?;
+        let data = match resolved {
+            true => Bytes::new(),
+            false => {
+                data.ok_or_else(|| read_error(info, "its bytes are not in the file".into()))?
+            }
+        };
         let written = recipe.of(&name, &info.shape);
         let interleaved = [".q_proj.", ".k_proj."];
         let interleaved = interleaved.iter().any(|part| filled.path.contains(part));
@@ -154,6 +164,7 @@ pub(super) fn of_folder(
             name,
             shape: info.shape.clone(),
             data,
+            codes: resolved.then(|| (checkpoint.clone(), filled.name.clone())),
             mapped: place.map(|(file, range)| (file.clone(), range.clone())),
             from: info.stored.clone(),
             kind: written.kind(),
@@ -171,6 +182,7 @@ pub(super) fn of_folder(
                 .iter()
                 .flat_map(|factor| factor.to_le_bytes())
                 .collect(),
+            codes: None,
             mapped: None,
             from: StoredType::Float(FloatDType::F32),
             kind: written.kind(),

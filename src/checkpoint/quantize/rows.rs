@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
+use burn::tensor::FloatDType;
 use bytes::Bytes;
 use rayon::prelude::*;
 
@@ -10,6 +11,7 @@ use super::QuantizeError;
 use crate::checkpoint::elements;
 use crate::checkpoint::gguf::{GgmlType, Written};
 use crate::checkpoint::mapped::MappedFile;
+use crate::checkpoint::reader::Checkpoint;
 use crate::checkpoint::tensor::StoredType;
 
 /// Elements that are quantised before they are written: the memory that is needed beside the mapped files is a few
@@ -24,8 +26,10 @@ pub(super) struct Rows {
     pub name: String,
     /// Outermost axis first.
     pub shape: Vec<usize>,
-    /// The stored elements.
+    /// The stored elements; those of codes in several tensors are read when they are written.
     pub data: Bytes,
+    /// Where codes that lie in several tensors are read, and under which name.
+    pub codes: Option<(Checkpoint, String)>,
     /// Where they are mapped.
     pub mapped: Option<(MappedFile, Range<usize>)>,
     /// How they are stored.
@@ -85,7 +89,14 @@ impl Rows {
     ) -> Result<(), QuantizeError> {
         match self.written {
             None => self.copy(sink)?,
-            Some(written) => self.convert(written, sink)?,
+            Some(written) => match &self.codes {
+                None => self.convert(written, &self.data, &self.from, sink)?,
+                Some((checkpoint, name)) => {
+                    let floats = checkpoint.read(name, FloatDType::F32)?;
+                    let from = StoredType::Float(FloatDType::F32);
+                    self.convert(written, floats.as_bytes(), &from, sink)?;
+                }
+            },
         }
         if let Some((file, range)) = &self.mapped {
             file.release(range.clone());
@@ -116,13 +127,15 @@ impl Rows {
     fn convert(
         &self,
         written: Written,
+        data: &[u8],
+        stored_as: &StoredType,
         sink: &mut dyn FnMut(&[u8]) -> Result<(), QuantizeError>,
     ) -> Result<(), QuantizeError> {
         let (rows, cols) = self.rows();
         if rows == 0 || cols == 0 {
             return Ok(());
         }
-        let (stored, made) = (self.data.len() / rows, written.row_bytes(cols));
+        let (stored, made) = (data.len() / rows, written.row_bytes(cols));
         let step = (CHUNK / cols).clamp(1, rows);
         let mut out = vec![0u8; step * made];
         for first in (0..rows).step_by(step) {
@@ -133,7 +146,11 @@ impl Rows {
                     None => first + row,
                 };
                 scratch.resize(cols, 0.0);
-                self.widen(&self.data[from * stored..(from + 1) * stored], scratch);
+                widen(
+                    &data[from * stored..(from + 1) * stored],
+                    stored_as,
+                    scratch,
+                );
                 let fault = match scratch.iter().position(|x| !x.is_finite()) {
                     Some(column) => Fault::NotFinite {
                         column,
@@ -157,16 +174,6 @@ impl Rows {
         Ok(())
     }
 
-    /// A stored row as floats.
-    fn widen(&self, row: &[u8], out: &mut [f32]) {
-        match self.from {
-            StoredType::Float(dtype) => elements::widen(row, dtype, out),
-            StoredType::Quantized(format) => format.dequantize(row, out),
-            // Nothing of another type is planned.
-            StoredType::Other(_) => out.fill(f32::NAN),
-        }
-    }
-
     fn fault(&self, row: usize, fault: Fault) -> QuantizeError {
         let (path, name) = (self.path.clone(), self.name.clone());
         match fault {
@@ -184,6 +191,16 @@ impl Rows {
                 format: self.kind.name(),
             },
         }
+    }
+}
+
+/// A stored row as floats.
+fn widen(row: &[u8], stored: &StoredType, out: &mut [f32]) {
+    match stored {
+        StoredType::Float(dtype) => elements::widen(row, *dtype, out),
+        StoredType::Quantized(format) => format.dequantize(row, out),
+        // Nothing of another type is planned.
+        StoredType::Other(_) => out.fill(f32::NAN),
     }
 }
 

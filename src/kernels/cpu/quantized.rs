@@ -271,7 +271,7 @@ impl<S: Simd> Vectors for Of<S> {
 struct Rounded {
     /// `[rows, d_input]` in whole chunks.
     codes: Shared<i8>,
-    /// The second code of each element, where there are two.
+    /// The second code of each element, where there are two; or all of it in 16 bits ([`Simd::WIDE`]).
     low: Shared<i8>,
     /// Of every group, `[rows, groups]` in whole chunks.
     scales: Shared<f32>,
@@ -328,7 +328,15 @@ impl<X: Elem, F: Blocks> Job for Round<'_, X, F> {
                 // Adding 1.5 * 2^23 leaves a whole number in the lowest bits.
                 const WHOLE: f32 = 12_582_912.0;
                 let mut codes = [0i8; X_GROUP];
-                if F::FINE {
+                if F::FINE && S::WIDE {
+                    let mut wide = [0i16; X_GROUP];
+                    for (wide, value) in wide.iter_mut().zip(values) {
+                        *wide = (value * factor + WHOLE).to_bits() as i16;
+                    }
+                    let at = row * width + group * X_GROUP;
+                    let to = self.to.low.at(0).cast::<i16>().wrapping_add(at);
+                    to.cast::<[i16; X_GROUP]>().write(wide);
+                } else if F::FINE {
                     let mut low = [0i8; X_GROUP];
                     for i in 0..X_GROUP {
                         let whole = (values[i] * factor + WHOLE) - WHOLE;
@@ -376,7 +384,7 @@ fn stream<X: Elem, F: Blocks>(
     let width = d_input.next_multiple_of(CHUNK);
     let scratch = Scratch::new([
         rows * width / size_of::<f32>(),
-        usize::from(F::FINE) * rows * width / size_of::<f32>(),
+        usize::from(F::FINE) * rows * width / size_of::<f32>() * size_of::<i16>(),
         rows * (width / X_GROUP),
         rows * (width / F::GROUP),
         rows * d_output,
@@ -390,7 +398,7 @@ fn stream<X: Elem, F: Blocks>(
         width,
     };
     if d_input > 0 {
-        level.run(Round::<X, F> {
+        level.run_dots(Round::<X, F> {
             x,
             d_input,
             to: rounded,
@@ -516,7 +524,11 @@ impl<F: Blocks> Stream<F> {
                 );
                 // Two sums, so that one does not wait for the other.
                 let dots = &mut dots[i % 2];
-                *dots = if F::FINE {
+                *dots = if F::FINE && S::WIDE {
+                    let at = m * width + element + i * X_GROUP;
+                    let of_x = self.x.low.at(0).cast::<i16>().wrapping_add(at);
+                    S::add_wide_dots(*dots, of_weight, of_x, both[0])
+                } else if F::FINE {
                     let of_x = [of_x.cast_const(), low.wrapping_add(i * X_GROUP)];
                     S::add_fine_dots(*dots, of_weight, of_x, both)
                 } else if F::SIGNED {
@@ -678,6 +690,11 @@ mod tests {
                         false => w.into(),
                     };
                     let allowed = if in_tiles { 1e-4 } else { 2e-6 };
+                    // And `x`, which need not be whole there.
+                    let x: Vec<f32> = match in_tiles {
+                        true => x.iter().map(|x| x * 1.013).collect(),
+                        false => x.clone(),
+                    };
                     let bias_given = flex(&bias, [columns]);
                     let x_given = flex(&x, [rows, width]);
                     let out = linear(x_given, blocks.clone(), Some(bias_given), format, level);
@@ -687,7 +704,7 @@ mod tests {
                             (&x[i / columns * width..], &weight[i % columns * width..]);
                         let products = || {
                             (x.iter().zip(weight).take(width))
-                                .map(|(&x, &w)| f64::from(x) * rounded(w))
+                                .map(|(&x, &w)| rounded(x) * rounded(w))
                         };
                         let expected = products().sum::<f64>() + f64::from(bias[i % columns]);
                         let size = products().map(f64::abs).sum::<f64>() + 1.0;

@@ -82,6 +82,19 @@ pub(super) trait Simd: Copy + 'static {
         x: [*const i8; 2],
         scales: [f32; 2],
     ) -> Self::Dots;
+    /// Whether elements of `x` beside eight-bit codes are whole numbers of 16 bits, and not two codes.
+    const WIDE: bool = false;
+
+    /// As `add_fine_dots`, on sets that are [`WIDE`](Self::WIDE), with one scale.
+    unsafe fn add_wide_dots(
+        _dots: Self::Dots,
+        _codes: *const u8,
+        _x: *const i16,
+        _scale: f32,
+    ) -> Self::Dots {
+        unreachable!("elements of x are two codes each")
+    }
+
     /// Takes off the products of eight elements of `a` and `b`.
     unsafe fn subtract_products(dots: Self::Dots, a: *const f32, b: *const f32) -> Self::Dots;
     unsafe fn sum_dots(dots: Self::Dots) -> f32;

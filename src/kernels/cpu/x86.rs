@@ -206,16 +206,22 @@ impl<const SET: u8> Simd for Avx512<SET> {
         x: [*const i8; 2],
         scales: [f32; 2],
     ) -> __m256 {
-        if SET < VNNI {
-            return Avx2::add_fine_dots(dots, codes, x, scales);
-        }
-        let codes = _mm256_loadu_si256(codes.cast());
-        let size = _mm256_abs_epi8(codes);
-        // No closure: it would be compiled without these instructions.
-        let high = dot_signed(size, codes, _mm256_loadu_si256(x[0].cast()));
-        let low = dot_signed(size, codes, _mm256_loadu_si256(x[1].cast()));
-        let high = _mm256_mullo_epi32(high, _mm256_set1_epi32(LOW.into()));
-        add_scaled(dots, _mm256_add_epi32(high, low), scales)
+        Avx2::add_fine_dots(dots, codes, x, scales)
+    }
+
+    const WIDE: bool = SET >= VNNI;
+
+    #[inline(always)]
+    unsafe fn add_wide_dots(dots: __m256, codes: *const u8, x: *const i16, scale: f32) -> __m256 {
+        let first = _mm256_cvtepi8_epi16(_mm_loadu_si128(codes.cast()));
+        let second = _mm256_cvtepi8_epi16(_mm_loadu_si128(codes.wrapping_add(16).cast()));
+        let (of_first, of_second) = (
+            _mm256_loadu_si256(x.cast()),
+            _mm256_loadu_si256(x.wrapping_add(16).cast()),
+        );
+        let fours = _mm256_dpwssd_epi32(_mm256_setzero_si256(), first, of_first);
+        let fours = _mm256_dpwssd_epi32(fours, second, of_second);
+        _mm256_fmadd_ps(_mm256_set1_ps(scale), _mm256_cvtepi32_ps(fours), dots)
     }
     #[inline(always)]
     unsafe fn subtract_products(dots: __m256, a: *const f32, b: *const f32) -> __m256 {

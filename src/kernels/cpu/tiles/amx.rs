@@ -6,7 +6,7 @@ use core::arch::asm;
 use core::arch::x86_64::__cpuid_count;
 use std::sync::OnceLock;
 
-use super::{Product, TILE_ROWS};
+use super::{PAIR, Product, TILE_ROWS};
 
 /// Whether the processor has tiles with products of bf16, and the system lets this process use them.
 pub(in crate::kernels::cpu) fn is_available() -> bool {
@@ -86,6 +86,9 @@ impl Product for Tiles {
     ) {
         const { assert!(R == 1 || R == 2) };
         if depth == 0 {
+            for row in 0..if ADD { 0 } else { R * TILE_ROWS } {
+                core::ptr::write_bytes(out.wrapping_add(row * stride), 0, PAIR);
+            }
             return;
         }
         let row = stride * size_of::<f32>();

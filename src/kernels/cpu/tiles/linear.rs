@@ -20,8 +20,29 @@ const PIECES_PER_THREAD: usize = 4;
 /// Rows of `x` that a piece has at least, so that packed columns are reused.
 const PIECE_ROWS: usize = 256;
 
-/// `x weight + bias` for any number of rows, by the processor's tiles where the level has them.
+/// Elements of `x` in tiles at a time: 32 MiB.
+const PACKED: usize = 16 << 20;
+
+/// `x weight + bias` for any number of rows.
 pub(in crate::kernels::cpu) fn multiply<X: Elem, W: Panels>(
+    x: &[X],
+    rows: usize,
+    weight: W,
+    bias: Option<&[f32]>,
+    out: Shared<X>,
+    level: Level,
+) {
+    let [d_input, d_output] = weight.shape();
+    let at_once = (PACKED / d_input.max(1)).max(PIECE_ROWS);
+    for first in (0..rows).step_by(at_once) {
+        let count = at_once.min(rows - first);
+        let x = &x[first * d_input..][..count * d_input];
+        let out = Shared(out.at(first * d_output));
+        multiply_rows(x, count, weight, bias, out, level);
+    }
+}
+
+fn multiply_rows<X: Elem, W: Panels>(
     x: &[X],
     rows: usize,
     weight: W,
