@@ -14,7 +14,7 @@ use super::linear::STREAM_ROWS;
 use super::packed::{Panels, multiply};
 use super::scratch::{LINE, Scratch};
 use super::simd::{Elem, Job, LOW, Level, Simd, by_dtype};
-use super::stream::over_columns;
+use super::stream::{PREFETCH_BYTES, over_columns};
 use super::tiles::{self, TILE, TILE_DEPTH, TILE_ROWS, round, transpose_pairs};
 use super::view::{Output, Shared, contiguous, to_f32};
 use crate::kernels::quantized::{BlockFormat, Blocks, CHUNK, ForBlocks, GROUPS, Unpacked, Vectors};
@@ -463,6 +463,10 @@ impl<F: Blocks> Stream<F> {
             let (mut element, mut at) = (0usize, row);
             // Whole chunks apart: their length is known when compiling.
             while self.weight.d_input - element >= CHUNK {
+                let bytes = CHUNK / F::LEN * F::BYTES;
+                for line in (0..bytes).step_by(64) {
+                    S::prefetch(at.wrapping_add(PREFETCH_BYTES).wrapping_add(line));
+                }
                 unpacked.fill::<F, Of<S>>(at, CHUNK);
                 self.add_chunk::<S, M>(&unpacked, element, CHUNK, &mut dots);
                 element += CHUNK;

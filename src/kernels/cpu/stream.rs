@@ -14,7 +14,7 @@ const PARALLEL_ELEMENTS: usize = 1 << 16;
 /// Elements of the weight that a thread streams at a time.
 const STREAM_ELEMENTS: usize = 1 << 15;
 /// How far ahead of its use a streamed weight is asked for.
-const PREFETCH_BYTES: usize = 2048;
+pub(super) const PREFETCH_BYTES: usize = 2048;
 
 /// Rows of the weight against all rows of `x`.
 struct Stream<W> {
