@@ -1,9 +1,10 @@
 //! A file that appears whole or not at all.
 
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, PersistError};
 
 /// Why a file was not written. Nothing is left behind.
 #[derive(Debug, thiserror::Error)]
@@ -53,13 +54,7 @@ pub(super) fn write_new_file<T, E: From<FileError>>(
 ) -> Result<T, E> {
     let mut file = UnfinishedFile::create(out)?;
     let written = write(&mut file)?;
-    let finish = || {
-        let file = file.file.into_inner()?;
-        file.as_file().sync_all()?;
-        file.persist_noclobber(out)?;
-        Ok(())
-    };
-    finish().map_err(FileError::at(out))?;
+    file.place(|file, out| file.persist_noclobber(out))?;
     Ok(written)
 }
 
@@ -97,10 +92,17 @@ impl UnfinishedFile {
     ///
     /// The rest cannot be written, or the file not be renamed.
     pub fn finish(self) -> Result<(), FileError> {
+        self.place(|file, out| file.persist(out))
+    }
+
+    fn place(
+        self,
+        place: impl FnOnce(NamedTempFile, &Path) -> Result<File, PersistError>,
+    ) -> Result<(), FileError> {
         let finish = || {
             let file = self.file.into_inner()?;
             file.as_file().sync_all()?;
-            file.persist(&self.out)?;
+            place(file, &self.out)?;
             Ok(())
         };
         finish().map_err(FileError::at(&self.out))

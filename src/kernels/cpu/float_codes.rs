@@ -4,7 +4,7 @@
 use super::quantized::{Of, Stored};
 use super::scratch::Scratch;
 use super::simd::{Elem, Job, Level, Simd};
-use super::stream::over_columns;
+use super::stream::{over_columns, write_sums};
 use super::view::Shared;
 use crate::kernels::quantized::{Blocks, CHUNK, Unpacked};
 
@@ -46,14 +46,8 @@ pub(super) fn stream<X: Elem, F: Blocks>(
             to: columns.end,
         });
     });
-    for row in 0..rows {
-        for column in 0..d_output {
-            let i = row * d_output + column;
-            let bias = bias.map_or(0.0, |bias| bias[column]);
-            // SAFETY: the area has `rows * d_output` elements, all written, and so has the output.
-            unsafe { out.at(i).write(X::narrow(*sums.at(i) + bias)) };
-        }
-    }
+    // SAFETY: the area has `rows * d_output` elements, all written.
+    unsafe { write_sums(sums, [rows, d_output], bias, out) };
 }
 
 impl<F: Blocks> Job for Stream<F> {

@@ -6,6 +6,7 @@
 // Kernels walk several short arrays of vectors at once, which reads best by index.
 #![allow(clippy::needless_range_loop)]
 
+mod activations;
 mod attention;
 mod dots;
 mod float_codes;

@@ -9,24 +9,19 @@ use burn::tensor::DType;
 use burn_flex::{FlexTensor, Layout};
 use rayon::prelude::*;
 
+use super::activations::Rounded;
 use super::float_codes;
 use super::linear::STREAM_ROWS;
 use super::packed::{Panels, multiply};
 use super::scratch::{LINE, Scratch};
-use super::simd::{Elem, Job, LOW, Level, Simd, by_dtype};
-use super::stream::{PREFETCH_BYTES, over_columns};
+use super::simd::{Elem, Job, Level, Simd, X_GROUP, by_dtype};
+use super::stream::{PREFETCH_BYTES, over_columns, write_sums};
 use super::tiles::{self, TILE, TILE_DEPTH, TILE_ROWS, round, transpose_pairs};
 use super::view::{Output, Shared, contiguous, to_f32};
 use crate::kernels::quantized::{BlockFormat, Blocks, CHUNK, ForBlocks, GROUPS, Unpacked, Vectors};
 
-/// Elements of `x` that share a scale in eight bits.
-const X_GROUP: usize = 32;
 /// Groups of `x` in a chunk.
 const X_GROUPS: usize = CHUNK / X_GROUP;
-/// The largest code of `x`.
-const X_CODES: f32 = 127.0;
-/// The largest of two codes of an element together.
-const FINE_CODES: f32 = X_CODES * LOW as f32 + X_CODES;
 /// Lanes of the widest panel.
 const WIDEST: usize = 48;
 
@@ -266,111 +261,6 @@ impl<S: Simd> Vectors for Of<S> {
     }
 }
 
-/// Rows of `x` in eight bits, or in fifteen.
-#[derive(Clone, Copy)]
-struct Rounded {
-    /// `[rows, d_input]` in whole chunks.
-    codes: Shared<i8>,
-    /// The second code of each element, where there are two; or all of it in 16 bits ([`Simd::WIDE`]).
-    low: Shared<i8>,
-    /// Of every group, `[rows, groups]` in whole chunks.
-    scales: Shared<f32>,
-    /// The sum of every 16 or 32 elements, as the weight is grouped.
-    sums: Shared<f32>,
-    /// Elements of a row, a multiple of a chunk.
-    width: usize,
-}
-
-/// Writes rows of `x`, each in codes with a scale for 32 elements.
-struct Round<'a, X, F> {
-    x: &'a [X],
-    d_input: usize,
-    to: Rounded,
-    format: PhantomData<F>,
-}
-
-impl<X: Elem, F: Blocks> Job for Round<'_, X, F> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let width = self.to.width;
-        for (row, x) in self.x.chunks_exact(self.d_input).enumerate() {
-            for group in 0..width / X_GROUP {
-                let mut values = [0f32; X_GROUP];
-                let from = (group * X_GROUP).min(self.d_input);
-                let to = (from + X_GROUP).min(self.d_input);
-                for (value, x) in values.iter_mut().zip(&x[from..to]) {
-                    *value = x.widen();
-                }
-                let mut largest = [0f32; 8];
-                // 0, and NaN where an element is infinite or NaN.
-                let mut nothing = [0f32; 8];
-                for part in values.as_chunks::<8>().0 {
-                    for lane in 0..8 {
-                        let value = part[lane].abs();
-                        nothing[lane] += value * 0.0;
-                        largest[lane] = match value > largest[lane] {
-                            true => value,
-                            false => largest[lane],
-                        };
-                    }
-                }
-                let largest = largest.iter().fold(0f32, |a, &b| a.max(b));
-                let scale = match F::FINE {
-                    true => largest / FINE_CODES,
-                    false => largest / X_CODES,
-                };
-                let factor = match scale > 0.0 && scale.recip() < f32::INFINITY {
-                    true => scale.recip(),
-                    false => 0.0,
-                };
-                // Adding 1.5 * 2^23 leaves a whole number in the lowest bits.
-                const WHOLE: f32 = 12_582_912.0;
-                let mut codes = [0i8; X_GROUP];
-                if F::FINE && S::WIDE {
-                    let mut wide = [0i16; X_GROUP];
-                    for (wide, value) in wide.iter_mut().zip(values) {
-                        *wide = (value * factor + WHOLE).to_bits() as i16;
-                    }
-                    let at = row * width + group * X_GROUP;
-                    let to = self.to.low.at(0).cast::<i16>().wrapping_add(at);
-                    to.cast::<[i16; X_GROUP]>().write(wide);
-                } else if F::FINE {
-                    let mut low = [0i8; X_GROUP];
-                    for i in 0..X_GROUP {
-                        let whole = (values[i] * factor + WHOLE) - WHOLE;
-                        let high = (whole / f32::from(LOW) + WHOLE) - WHOLE;
-                        codes[i] = (high + WHOLE).to_bits() as i8;
-                        low[i] = (whole - high * f32::from(LOW) + WHOLE).to_bits() as i8;
-                    }
-                    let at = row * width + group * X_GROUP;
-                    self.to.low.at(at).cast::<[i8; X_GROUP]>().write(low);
-                } else {
-                    for (code, value) in codes.iter_mut().zip(values) {
-                        *code = (value * factor + WHOLE).to_bits() as i8;
-                    }
-                }
-                self.to
-                    .codes
-                    .at(row * width + group * X_GROUP)
-                    .cast::<[i8; X_GROUP]>()
-                    .write(codes);
-                let scale = scale + nothing.iter().sum::<f32>();
-                self.to
-                    .scales
-                    .at(row * (width / X_GROUP) + group)
-                    .write(scale);
-                for (part, codes) in codes.chunks_exact(F::GROUP).enumerate() {
-                    let sum = (codes.iter()).fold(0i32, |sum, &code| sum.wrapping_add(code.into()));
-                    let at = row * (width / F::GROUP) + group * (X_GROUP / F::GROUP) + part;
-                    self.to.sums.at(at).write(scale * sum as f32);
-                }
-            }
-        }
-    }
-}
-
 /// `x weight + bias` for at most 8 `rows`.
 fn stream<X: Elem, F: Blocks>(
     x: &[X],
@@ -381,34 +271,14 @@ fn stream<X: Elem, F: Blocks>(
     level: Level,
 ) {
     let (d_input, d_output) = (weight.d_input, weight.d_output);
-    let width = d_input.next_multiple_of(CHUNK);
-    let scratch = Scratch::new([
-        rows * width / size_of::<f32>(),
-        usize::from(F::FINE) * rows * width / size_of::<f32>() * size_of::<i16>(),
-        rows * (width / X_GROUP),
-        rows * (width / F::GROUP),
-        rows * d_output,
-    ]);
-    let [codes, low, scales, sums, products] = scratch.areas;
-    let rounded = Rounded {
-        codes: Shared(codes.cast()),
-        low: Shared(low.cast()),
-        scales: Shared(scales),
-        sums: Shared(sums),
-        width,
-    };
-    if d_input > 0 {
-        level.run_dots(Round::<X, F> {
-            x,
-            d_input,
-            to: rounded,
-            format: PhantomData,
-        });
-    }
+    let [codes, scales, sums] = Rounded::<F>::lengths(rows, d_input);
+    let scratch = Scratch::new([codes, scales, sums, rows * d_output]);
+    let [codes, scales, sums, products] = scratch.areas;
+    let x = Rounded::<F>::new(x, d_input, [codes, scales, sums], level);
     let products = Shared(products);
     over_columns([d_input, d_output], |columns| {
         level.run_dots(Stream {
-            x: rounded,
+            x,
             rows,
             weight,
             out: products,
@@ -416,19 +286,13 @@ fn stream<X: Elem, F: Blocks>(
             to: columns.end,
         });
     });
-    for row in 0..rows {
-        for column in 0..d_output {
-            let i = row * d_output + column;
-            let bias = bias.map_or(0.0, |bias| bias[column]);
-            // SAFETY: the area has `rows * d_output` elements, all written, and so has the output.
-            unsafe { out.at(i).write(X::narrow(*products.at(i) + bias)) };
-        }
-    }
+    // SAFETY: the area has `rows * d_output` elements, all written.
+    unsafe { write_sums(products, [rows, d_output], bias, out) };
 }
 
 /// Rows of the weight against all rows of `x`.
 struct Stream<F> {
-    x: Rounded,
+    x: Rounded<F>,
     rows: usize,
     weight: Stored<F>,
     /// `[rows, d_output]`.
@@ -493,13 +357,6 @@ impl<F: Blocks> Stream<F> {
         len: usize,
         dots: &mut [[S::Dots; 2]; M],
     ) {
-        let Rounded {
-            codes,
-            low,
-            scales,
-            sums,
-            width,
-        } = self.x;
         let groups = CHUNK / F::GROUP;
         // What is subtracted for every unit of the sum of a group of `x`; 0 beyond the end.
         let mut lowered = [0f32; GROUPS];
@@ -513,36 +370,30 @@ impl<F: Blocks> Stream<F> {
             }
         }
         for (m, dots) in dots.iter_mut().enumerate().take(self.rows) {
-            let codes = codes.at(m * width + element);
-            let low = low.at(m * width + element);
-            let scales = scales.at(m * (width / X_GROUP) + element / X_GROUP);
+            let codes = self.x.codes(m, element);
+            let scales = self.x.scales(m, element);
             let scales = scales.cast::<[f32; X_GROUPS]>().read();
             for i in 0..len / X_GROUP {
                 let both = match F::GROUP {
                     X_GROUP => [unpacked.scales[i] * scales[i]; 2],
                     _ => [0, 1].map(|half| unpacked.scales[2 * i + half] * scales[i]),
                 };
-                let (of_weight, of_x) = (
-                    unpacked.codes.as_ptr().add(i * X_GROUP),
-                    codes.add(i * X_GROUP),
-                );
+                let of_weight = unpacked.codes.as_ptr().add(i * X_GROUP);
                 // Two sums, so that one does not wait for the other.
                 let dots = &mut dots[i % 2];
-                *dots = if F::FINE && S::WIDE {
-                    let at = m * width + element + i * X_GROUP;
-                    let of_x = self.x.low.at(0).cast::<i16>().wrapping_add(at);
-                    S::add_wide_dots(*dots, of_weight, of_x, both[0])
-                } else if F::FINE {
-                    let of_x = [of_x.cast_const(), low.wrapping_add(i * X_GROUP)];
-                    S::add_fine_dots(*dots, of_weight, of_x, both)
-                } else if F::SIGNED {
-                    S::add_dots::<true>(*dots, of_weight, of_x, both)
+                *dots = if F::FINE {
+                    let of_x = codes.wrapping_add(2 * i * X_GROUP);
+                    S::add_fine_dots(*dots, of_weight, of_x, both[0])
                 } else {
-                    S::add_dots::<false>(*dots, of_weight, of_x, both)
+                    let of_x = codes.wrapping_add(i * X_GROUP).cast();
+                    match F::SIGNED {
+                        true => S::add_dots::<true>(*dots, of_weight, of_x, both),
+                        false => S::add_dots::<false>(*dots, of_weight, of_x, both),
+                    }
                 };
             }
             if shifted {
-                let sums = sums.at(m * (width / F::GROUP) + element / F::GROUP);
+                let sums = self.x.sums(m, element);
                 for part in (0..groups).step_by(8) {
                     let (a, b) = (lowered.as_ptr().add(part), sums.add(part));
                     dots[0] = S::subtract_products(dots[0], a, b);
@@ -719,6 +570,28 @@ mod tests {
                         );
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_without_elements_are_the_bias() {
+        let bias = [1.0, 2.0, 3.0];
+        let data = TensorData::new(Vec::<u8>::new(), [3, 0]);
+        let blocks = Tensor::<2, Int>::from_data(data, (&Device::flex(), DType::U8));
+        let blocks: FlexTensor = blocks.try_into_primitive::<Flex>().unwrap();
+        for level in Level::available() {
+            for rows in [2, 40] {
+                // Leaves what is no zero in the memory that kernels work with.
+                let scratch = Scratch::new([1 << 16]);
+                // SAFETY: the area has so many elements.
+                unsafe { core::slice::from_raw_parts_mut(scratch.areas[0], 1 << 16).fill(7.0) };
+                drop(scratch);
+                let given = flex(&bias, [3]);
+                let x = flex(&[], [rows, 0]);
+                let out = linear(x, blocks.clone(), Some(given), BlockFormat::Q8_0, level);
+                let out: &[f32] = out.storage();
+                assert_eq!(out, bias.repeat(rows), "{level:?}, {rows} rows");
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Aligned working memory that a thread keeps from call to call.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
 /// One cache line, which is also the widest vector.
 #[derive(Clone, Copy)]
@@ -11,7 +11,7 @@ struct Line(#[allow(dead_code)] [f32; LINE]);
 pub(super) const LINE: usize = 16;
 
 thread_local! {
-    static KEPT: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+    static KEPT: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Working memory of this thread, which gets it back when this is dropped.
@@ -27,8 +27,8 @@ impl<const N: usize> Scratch<N> {
     pub(super) fn new(lengths: [usize; N]) -> Self {
         let lines = lengths.map(|length| length.div_ceil(LINE));
         let total = lines.iter().sum();
-        // Taken, not borrowed: should a thread come here twice, it works with fresh memory.
-        let mut memory = KEPT.take();
+        // Taken, not borrowed: a thread that comes here while it has some takes what it had the last time it did so.
+        let mut memory = KEPT.with_borrow_mut(Vec::pop).unwrap_or_default();
         if memory.len() < total {
             memory.clear();
             memory.resize(total, Line([0.0; LINE]));
@@ -45,6 +45,7 @@ impl<const N: usize> Scratch<N> {
 
 impl<const N: usize> Drop for Scratch<N> {
     fn drop(&mut self) {
-        KEPT.set(core::mem::take(&mut self.memory));
+        let memory = core::mem::take(&mut self.memory);
+        KEPT.with_borrow_mut(|kept| kept.push(memory));
     }
 }

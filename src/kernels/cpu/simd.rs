@@ -6,8 +6,14 @@ use crate::kernels::quantized::{Plain, Vectors};
 /// The variable that chooses an instruction set, for comparisons and tests.
 const VARIABLE: &str = "APB_CPU";
 
+/// Elements of `x` that share a scale beside codes.
+pub(super) const X_GROUP: usize = 32;
+/// The largest code of `x`.
+pub(super) const X_CODES: f32 = 127.0;
 /// What the first of two codes of an element counts beside the second.
 pub(super) const LOW: i16 = 255;
+/// The largest of two codes of an element together.
+pub(super) const FINE_CODES: f32 = X_CODES * LOW as f32 + X_CODES;
 
 /// Operations on a vector of `LANES` f32. Kernels are generic over this and compiled once for
 /// each implementation.
@@ -75,26 +81,26 @@ pub(super) trait Simd: Copy + 'static {
         x: *const i8,
         scales: [f32; 2],
     ) -> Self::Dots;
-    /// As `add_dots` with signed codes, and `x` of which each element is [`LOW`] times a code, and another.
+    /// Writes 32 elements of `x`, at most [`FINE_CODES`] large, to 64 bytes as `add_fine_dots` takes them.
+    #[inline(always)]
+    unsafe fn store_fine(dst: *mut u8, x: &[i16; X_GROUP]) {
+        // [`LOW`] times a code, and another, for products of bytes.
+        let mut codes = [[0i8; X_GROUP]; 2];
+        for (i, &x) in x.iter().enumerate() {
+            let x = i32::from(x);
+            let high = x.wrapping_add(x.signum() * i32::from(LOW / 2)) / i32::from(LOW);
+            codes[0][i] = high as i8;
+            codes[1][i] = x.wrapping_sub(high.wrapping_mul(LOW.into())) as i8;
+        }
+        dst.cast::<[[i8; X_GROUP]; 2]>().write(codes);
+    }
+    /// As `add_dots` with signed codes and one scale, and what `store_fine` wrote.
     unsafe fn add_fine_dots(
         dots: Self::Dots,
         codes: *const u8,
-        x: [*const i8; 2],
-        scales: [f32; 2],
+        x: *const u8,
+        scale: f32,
     ) -> Self::Dots;
-    /// Whether elements of `x` beside eight-bit codes are whole numbers of 16 bits, and not two codes.
-    const WIDE: bool = false;
-
-    /// As `add_fine_dots`, on sets that are [`WIDE`](Self::WIDE), with one scale.
-    unsafe fn add_wide_dots(
-        _dots: Self::Dots,
-        _codes: *const u8,
-        _x: *const i16,
-        _scale: f32,
-    ) -> Self::Dots {
-        unreachable!("elements of x are two codes each")
-    }
-
     /// Takes off the products of eight elements of `a` and `b`.
     unsafe fn subtract_products(dots: Self::Dots, a: *const f32, b: *const f32) -> Self::Dots;
     unsafe fn sum_dots(dots: Self::Dots) -> f32;
@@ -625,12 +631,12 @@ impl Simd for Portable {
     unsafe fn add_fine_dots(
         dots: [f32; 8],
         codes: *const u8,
-        [high, low]: [*const i8; 2],
-        scales: [f32; 2],
+        x: *const u8,
+        scale: f32,
     ) -> [f32; 8] {
-        let of_high = scales.map(|scale| scale * f32::from(LOW));
-        let dots = Self::add_dots::<true>(dots, codes, high, of_high);
-        Self::add_dots::<true>(dots, codes, low, scales)
+        let of_high = scale * f32::from(LOW);
+        let dots = Self::add_dots::<true>(dots, codes, x.cast(), [of_high; 2]);
+        Self::add_dots::<true>(dots, codes, x.add(X_GROUP).cast(), [scale; 2])
     }
     #[inline(always)]
     unsafe fn subtract_products(dots: [f32; 8], a: *const f32, b: *const f32) -> [f32; 8] {

@@ -61,12 +61,26 @@ pub(super) fn stream<X: Elem, W: Elem>(
                 to: columns.end,
             });
         });
-        for row in 0..rows {
-            for column in 0..d_output {
-                let i = row * d_output + column;
-                let bias = bias.map_or(0.0, |bias| bias[column]);
-                out.at(i).write(X::narrow(*sums.at(i) + bias));
-            }
+        write_sums(sums, [rows, d_output], bias, out);
+    }
+}
+
+/// Writes `[rows, d_output]` sums with the bias added.
+///
+/// # Safety
+///
+/// `sums` and `out` have so many elements.
+pub(super) unsafe fn write_sums<X: Elem>(
+    sums: Shared<f32>,
+    [rows, d_output]: [usize; 2],
+    bias: Option<&[f32]>,
+    out: Shared<X>,
+) {
+    for row in 0..rows {
+        for column in 0..d_output {
+            let i = row * d_output + column;
+            let bias = bias.map_or(0.0, |bias| bias[column]);
+            out.at(i).write(X::narrow(*sums.at(i) + bias));
         }
     }
 }

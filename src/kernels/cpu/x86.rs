@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::simd::{Elem, Job, LOW, Simd};
+use super::simd::{Elem, Job, LOW, Simd, X_GROUP};
 
 /// # Safety
 ///
@@ -200,25 +200,22 @@ impl<const SET: u8> Simd for Avx512<SET> {
         add_scaled(dots, fours, scales)
     }
     #[inline(always)]
-    unsafe fn add_fine_dots(
-        dots: __m256,
-        codes: *const u8,
-        x: [*const i8; 2],
-        scales: [f32; 2],
-    ) -> __m256 {
-        Avx2::add_fine_dots(dots, codes, x, scales)
+    unsafe fn store_fine(dst: *mut u8, x: &[i16; X_GROUP]) {
+        if SET < VNNI {
+            return Avx2::store_fine(dst, x);
+        }
+        // There are products of 16 bits.
+        dst.cast::<[i16; X_GROUP]>().write_unaligned(*x)
     }
-
-    const WIDE: bool = SET >= VNNI;
-
     #[inline(always)]
-    unsafe fn add_wide_dots(dots: __m256, codes: *const u8, x: *const i16, scale: f32) -> __m256 {
+    unsafe fn add_fine_dots(dots: __m256, codes: *const u8, x: *const u8, scale: f32) -> __m256 {
+        if SET < VNNI {
+            return Avx2::add_fine_dots(dots, codes, x, scale);
+        }
         let first = _mm256_cvtepi8_epi16(_mm_loadu_si128(codes.cast()));
         let second = _mm256_cvtepi8_epi16(_mm_loadu_si128(codes.wrapping_add(16).cast()));
-        let (of_first, of_second) = (
-            _mm256_loadu_si256(x.cast()),
-            _mm256_loadu_si256(x.wrapping_add(16).cast()),
-        );
+        let of_first = _mm256_loadu_si256(x.cast());
+        let of_second = _mm256_loadu_si256(x.wrapping_add(32).cast());
         let fours = _mm256_dpwssd_epi32(_mm256_setzero_si256(), first, of_first);
         let fours = _mm256_dpwssd_epi32(fours, second, of_second);
         _mm256_fmadd_ps(_mm256_set1_ps(scale), _mm256_cvtepi32_ps(fours), dots)
@@ -452,23 +449,19 @@ impl Simd for Avx2 {
         add_scaled(dots, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)), scales)
     }
     #[inline(always)]
-    unsafe fn add_fine_dots(
-        dots: __m256,
-        codes: *const u8,
-        [high, low]: [*const i8; 2],
-        scales: [f32; 2],
-    ) -> __m256 {
+    unsafe fn add_fine_dots(dots: __m256, codes: *const u8, x: *const u8, scale: f32) -> __m256 {
         let codes = _mm256_loadu_si256(codes.cast());
         let (high, low) = (
-            _mm256_loadu_si256(high.cast()),
-            _mm256_loadu_si256(low.cast()),
+            _mm256_loadu_si256(x.cast()),
+            _mm256_loadu_si256(x.wrapping_add(X_GROUP).cast()),
         );
         let size = _mm256_abs_epi8(codes);
         let high = _mm256_maddubs_epi16(size, _mm256_sign_epi8(high, codes));
         let low = _mm256_maddubs_epi16(size, _mm256_sign_epi8(low, codes));
         let high = _mm256_madd_epi16(high, _mm256_set1_epi16(LOW));
         let low = _mm256_madd_epi16(low, _mm256_set1_epi16(1));
-        add_scaled(dots, _mm256_add_epi32(high, low), scales)
+        let fours = _mm256_cvtepi32_ps(_mm256_add_epi32(high, low));
+        _mm256_fmadd_ps(_mm256_set1_ps(scale), fours, dots)
     }
     #[inline(always)]
     unsafe fn subtract_products(dots: __m256, a: *const f32, b: *const f32) -> __m256 {

@@ -19,7 +19,6 @@ const CACHED: usize = 384 << 10;
 const PIECES_PER_THREAD: usize = 4;
 /// Rows of `x` that a piece has at least, so that packed columns are reused.
 const PIECE_ROWS: usize = 256;
-
 /// Elements of `x` in tiles at a time: 32 MiB.
 const PACKED: usize = 16 << 20;
 
