@@ -8,7 +8,7 @@ use std::sync::Arc;
 use burn::store::burn_pack::{Error as PackError, Tensor as PackTensor};
 use burn::tensor::{DType, FloatDType, TensorData};
 
-use super::config::Quantization;
+use super::config::QuantizationConfig;
 use super::elements;
 use super::error::WeightsError;
 use super::grouped;
@@ -274,7 +274,7 @@ impl Checkpoint {
     /// # Errors
     ///
     /// [`WeightsError::Quantized`] for tensors that do not go together.
-    pub(super) fn resolve(self, quantization: &Quantization) -> Result<Self, WeightsError> {
+    pub(super) fn resolve(self, quantization: &QuantizationConfig) -> Result<Self, WeightsError> {
         let tensors = grouped::resolve(self.tensors, quantization)?;
         let resolved = Self::new(&self.path, tensors);
         Ok(Self {

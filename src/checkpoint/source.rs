@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::config::{ConfigError, Quantization};
+use super::config::{ConfigError, QuantizationConfig};
 use super::error::WeightsError;
 use super::listing::listing;
 use super::local::{LocalError, describe_folder, refuse_pointer};
@@ -289,7 +289,7 @@ impl ModelSource {
             Some(checkpoint) => Ok(checkpoint.clone()),
             None => {
                 let stored = Checkpoint::open(&self.path)?;
-                Ok(match Quantization::of_config(&self.config)? {
+                Ok(match QuantizationConfig::of_config(&self.config)? {
                     None => stored,
                     Some(quantization) => stored.resolve(&quantization)?,
                 })

@@ -22,7 +22,7 @@ use std::path::Path;
 use crate::model::DecoderConfig;
 
 pub use error::ConfigError;
-pub(super) use quantization::{Group, Quantization, Strategy};
+pub(super) use quantization::{Group, QuantizationConfig, Strategy};
 
 impl DecoderConfig {
     /// Reads a model's `config.json`.

@@ -15,7 +15,7 @@ const GROUP_SIZE: &str = "a multiple of 32, or -1 for whole rows";
 
 /// How weights are stored in codes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::checkpoint) enum Quantization {
+pub(in crate::checkpoint) enum QuantizationConfig {
     /// `qweight`, `qzeros`, `scales` and `g_idx`, packed along the input.
     Gptq {
         bits: u32,
@@ -59,7 +59,7 @@ pub(in crate::checkpoint) enum Strategy {
     Block([usize; 2]),
 }
 
-impl Quantization {
+impl QuantizationConfig {
     /// What the text of a `config.json` says; none where its weights are plain.
     ///
     /// # Errors
@@ -106,7 +106,7 @@ impl Quantization {
     }
 }
 
-fn gptq(fields: &Nested<'_>) -> Result<Quantization, ConfigError> {
+fn gptq(fields: &Nested<'_>) -> Result<QuantizationConfig, ConfigError> {
     let bits = match fields.whole("bits")? {
         Some(bits @ (4 | 8)) => bits as u32,
         _ => return Err(fields.unsupported("bits", BITS)),
@@ -124,7 +124,7 @@ fn gptq(fields: &Nested<'_>) -> Result<Quantization, ConfigError> {
     if !matches!(fields.text("pack_dtype")?, None | Some("int32")) {
         return Err(fields.unsupported("pack_dtype", "int32 is"));
     }
-    Ok(Quantization::Gptq {
+    Ok(QuantizationConfig::Gptq {
         ordered: fields.flag("desc_act")?.unwrap_or(false),
         bits,
         group_size: fields.group_size("group_size")?,
@@ -133,7 +133,7 @@ fn gptq(fields: &Nested<'_>) -> Result<Quantization, ConfigError> {
     })
 }
 
-fn awq(fields: &Nested<'_>) -> Result<Quantization, ConfigError> {
+fn awq(fields: &Nested<'_>) -> Result<QuantizationConfig, ConfigError> {
     let either = |names: [&'static str; 2]| match fields.get(names[0]) {
         Some(_) => names[0],
         None => names[1],
@@ -151,21 +151,21 @@ fn awq(fields: &Nested<'_>) -> Result<Quantization, ConfigError> {
     if fields.flag("zero_point")? == Some(false) {
         return Err(fields.unsupported("zero_point", "true is"));
     }
-    Ok(Quantization::Awq {
+    Ok(QuantizationConfig::Awq {
         group_size: fields.group_size(either(["group_size", "q_group_size"]))?,
     })
 }
 
-fn fp8(fields: &Nested<'_>) -> Result<Quantization, ConfigError> {
+fn fp8(fields: &Nested<'_>) -> Result<QuantizationConfig, ConfigError> {
     if !matches!(fields.text("fmt")?, None | Some("e4m3")) {
         return Err(fields.unsupported("fmt", "e4m3 is"));
     }
-    Ok(Quantization::Fp8 {
+    Ok(QuantizationConfig::Fp8 {
         block: fields.block("weight_block_size")?,
     })
 }
 
-fn compressed_tensors(fields: &Nested<'_>) -> Result<Quantization, ConfigError> {
+fn compressed_tensors(fields: &Nested<'_>) -> Result<QuantizationConfig, ConfigError> {
     const FORMATS: &str = "pack-quantized, int-quantized, float-quantized and naive-quantized are";
     const MIXED: &str = "mixed-precision";
     let known = |format: &str, mixed: bool| {
@@ -211,7 +211,7 @@ fn compressed_tensors(fields: &Nested<'_>) -> Result<Quantization, ConfigError> 
     }
     match found.is_empty() {
         true => Err(fields.unsupported("config_groups", "a group with weights is")),
-        false => Ok(Quantization::CompressedTensors { groups: found }),
+        false => Ok(QuantizationConfig::CompressedTensors { groups: found }),
     }
 }
 
@@ -381,8 +381,8 @@ mod tests {
 
     use super::*;
 
-    fn read(config: Value) -> Result<Option<Quantization>, ConfigError> {
-        Quantization::of_config(&json!({ "quantization_config": config }).to_string())
+    fn read(config: Value) -> Result<Option<QuantizationConfig>, ConfigError> {
+        QuantizationConfig::of_config(&json!({ "quantization_config": config }).to_string())
     }
 
     fn group(weights: Value) -> Value {
@@ -394,14 +394,14 @@ mod tests {
 
     #[test]
     fn what_programs_write_is_read() {
-        assert_eq!(Quantization::of_config("{}").unwrap(), None);
+        assert_eq!(QuantizationConfig::of_config("{}").unwrap(), None);
         assert_eq!(read(Value::Null).unwrap(), None);
         let gptq = json!({
             "bits": 4, "group_size": 128, "damp_percent": 0.01, "desc_act": true, "sym": true,
             "true_sequential": true, "model_name_or_path": null, "quant_method": "gptq",
         });
         let expected = |less_one| {
-            Some(Quantization::Gptq {
+            Some(QuantizationConfig::Gptq {
                 bits: 4,
                 group_size: Some(128),
                 symmetric: true,
@@ -417,7 +417,7 @@ mod tests {
             "bits": 4, "group_size": 64, "modules_to_not_convert": null, "quant_method": "awq",
             "version": "gemm", "zero_point": true,
         });
-        let expected = Quantization::Awq {
+        let expected = QuantizationConfig::Awq {
             group_size: Some(64),
         };
         assert_eq!(read(awq).unwrap(), Some(expected));
@@ -425,7 +425,7 @@ mod tests {
             "activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8",
             "weight_block_size": [128, 128],
         });
-        let expected = Quantization::Fp8 {
+        let expected = QuantizationConfig::Fp8 {
             block: Some([128, 128]),
         };
         assert_eq!(read(fp8).unwrap(), Some(expected));
@@ -434,7 +434,7 @@ mod tests {
             "num_bits": 4, "observer": "minmax", "strategy": "group", "symmetric": true,
             "type": "int",
         }));
-        let expected = Quantization::CompressedTensors {
+        let expected = QuantizationConfig::CompressedTensors {
             groups: vec![Group {
                 bits: 4,
                 float: false,

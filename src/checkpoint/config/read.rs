@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::error::{ConfigError, brief, unsupported, value_error};
 use super::family::{Biases, FAMILIES, Family};
 use super::fields::Fields;
-use super::quantization::Quantization;
+use super::quantization::QuantizationConfig;
 use super::{rope, window};
 use crate::model::{
     Architecture, DecoderConfig, MAX_CONTEXT, MAX_COUNT, MAX_HEAD_DIM, MAX_VOCAB_SIZE, MAX_WIDTH,
@@ -182,7 +182,7 @@ fn refuse_unsupported(
         Some(other) => return Err(unsupported("hidden_act", other, "silu is")),
     }
     // The weights stay as they are, or become floats.
-    Quantization::read(fields.raw)?;
+    QuantizationConfig::read(fields.raw)?;
     const REFUSED: [(&str, &str); 13] = [
         ("num_experts", "dense MLPs are"),
         ("num_local_experts", "dense MLPs are"),

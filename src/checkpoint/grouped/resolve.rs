@@ -7,7 +7,7 @@ use burn::tensor::FloatDType;
 
 use super::packing::{Packing, ZeroPacking, codes_of_word};
 use super::{Codes, GroupedTensor, Layout, Part, format};
-use crate::checkpoint::config::{Group, Quantization, Strategy};
+use crate::checkpoint::config::{Group, QuantizationConfig, Strategy};
 use crate::checkpoint::error::WeightsError;
 use crate::checkpoint::tensor::{Data, StoredType, TensorInfo};
 
@@ -40,7 +40,7 @@ const SCALED_PARTS: [&str; 12] = [
 /// [`WeightsError::Quantized`] for tensors that do not go together.
 pub(in crate::checkpoint) fn resolve(
     tensors: Tensors,
-    quantization: &Quantization,
+    quantization: &QuantizationConfig,
 ) -> Result<Tensors, WeightsError> {
     let by_name: HashMap<&str, usize> = tensors
         .iter()
@@ -67,16 +67,16 @@ pub(in crate::checkpoint) fn resolve(
             ));
         }
         let tensor = match quantization {
-            Quantization::Gptq {
+            QuantizationConfig::Gptq {
                 bits,
                 group_size,
                 symmetric,
                 less_one,
                 ordered,
             } => layer.gptq(*bits, *group_size, [*symmetric, *less_one, *ordered]),
-            Quantization::Awq { group_size } => layer.awq(*group_size),
-            Quantization::CompressedTensors { groups } => layer.compressed_tensors(groups),
-            Quantization::Fp8 { block } => layer.fp8(*block),
+            QuantizationConfig::Awq { group_size } => layer.awq(*group_size),
+            QuantizationConfig::CompressedTensors { groups } => layer.compressed_tensors(groups),
+            QuantizationConfig::Fp8 { block } => layer.fp8(*block),
         }?;
         taken.extend(parts.iter().filter_map(|part| layer.at(part)));
         let of_weight = TensorInfo {
@@ -99,7 +99,7 @@ pub(in crate::checkpoint) fn resolve(
 /// The layer whose codes a tensor is, and the names of all that belongs to them.
 fn weight<'a>(
     info: &'a TensorInfo,
-    quantization: &Quantization,
+    quantization: &QuantizationConfig,
 ) -> Option<(&'a str, &'static [&'static str])> {
     let plain = |types: &[&str]| {
         let stem = info.name.strip_suffix(".weight")?;
@@ -108,15 +108,17 @@ fn weight<'a>(
         stored.then_some((stem, &SCALED_PARTS[..]))
     };
     match quantization {
-        Quantization::Gptq { .. } | Quantization::Awq { .. } => {
+        QuantizationConfig::Gptq { .. } | QuantizationConfig::Awq { .. } => {
             let stem = info.name.strip_suffix(".qweight")?;
             Some((stem, &PACKED_PARTS))
         }
-        Quantization::CompressedTensors { .. } => match info.name.strip_suffix(".weight_packed") {
-            Some(stem) => Some((stem, &SCALED_PARTS)),
-            None => plain(&[I8, F8]),
-        },
-        Quantization::Fp8 { .. } => plain(&[F8]),
+        QuantizationConfig::CompressedTensors { .. } => {
+            match info.name.strip_suffix(".weight_packed") {
+                Some(stem) => Some((stem, &SCALED_PARTS)),
+                None => plain(&[I8, F8]),
+            }
+        }
+        QuantizationConfig::Fp8 { .. } => plain(&[F8]),
     }
 }
 
