@@ -749,6 +749,26 @@ fn doctor_and_completions() {
 }
 
 #[test]
+fn an_instruction_set_is_chosen_or_refused() {
+    let doctor = |word| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_apb"));
+        let command = command.args(["doctor", "--json"]).env("APB_CPU", word);
+        command.output().expect("apb starts")
+    };
+    let checks = json(&doctor("portable"));
+    let cpu = &checks["checks"].as_array().expect("a list")[1];
+    let found = cpu["found"].as_str().expect("text");
+    assert!(cpu["name"] == "cpu" && found.contains("portable"), "{cpu}");
+    let refused = doctor("avx1024");
+    assert_eq!(refused.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        text.contains("`avx1024`") && text.contains("portable"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_error() {
     let scene = Scene::new();
     let document = scene.file("document.txt", "text");
