@@ -3,8 +3,9 @@
 use core::ops::Range;
 
 use super::piece::{DOT_LANES, Piece};
-use super::scratch::Scratch;
+use super::scratch::{LINE, Scratch};
 use super::simd::{Elem, Job, Simd};
+use super::stream::PREFETCH_BYTES;
 
 /// Keys taken at a time: their scores, for all lanes, stay in the first level cache.
 const BLOCK_KEYS: usize = 256;
@@ -111,7 +112,8 @@ impl State {
         while start < keys.end {
             let count = BLOCK_KEYS.min(keys.end - start);
             let at = [piece.batch, piece.kv_head, start, 0];
-            self.score::<S, K, L>(lane, k.at(at), k.strides[2], count);
+            let values = (v.at(at), v.strides[2]);
+            self.score::<S, K, L>(lane, k.at(at), k.strides[2], count, values);
             let factor = self.weigh::<S, L>(lane, count);
             self.add_values::<S, K, L>(lane, v.at(at), v.strides[2], count, factor);
             start += count;
@@ -125,9 +127,22 @@ impl State {
         keys: *const E,
         stride: isize,
         count: usize,
+        (values, values_stride): (*const E, isize),
     ) {
+        let row = self.head_dim * size_of::<E>();
+        let ahead = PREFETCH_BYTES / row;
         let mut key = 0;
         while count - key >= 2 {
+            // The keys are next, and then the values, in short pieces that the processor reads ahead too late.
+            for next in key..key + 2 {
+                let at = |stride: isize, row: usize| (row as isize).wrapping_mul(stride);
+                let key = keys.wrapping_offset(at(stride, next + ahead));
+                let value = values.wrapping_offset(at(values_stride, next));
+                for line in (0..row).step_by(LINE * size_of::<f32>()) {
+                    S::prefetch(key.cast::<u8>().wrapping_add(line));
+                    S::prefetch(value.cast::<u8>().wrapping_add(line));
+                }
+            }
             self.score_keys::<S, E, L, 2>(lane, keys, stride, key);
             key += 2;
         }

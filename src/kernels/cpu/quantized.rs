@@ -251,7 +251,17 @@ impl<S: Simd> Vectors for Of<S> {
     }
 
     #[inline(always)]
-    unsafe fn look_up(values: &[i8; 16], codes: [u8; 16]) -> [u8; 16] {
+    unsafe fn halves(p: *const u8, apart: usize) -> [f32; 8] {
+        S::widen_halves(p, apart)
+    }
+
+    #[inline(always)]
+    unsafe fn nibbles(packed: [u8; 16]) -> [u8; 32] {
+        S::nibbles(packed)
+    }
+
+    #[inline(always)]
+    unsafe fn look_up(values: &[i8; 16], codes: [u8; 32]) -> [u8; 32] {
         S::look_up(values, codes)
     }
 
@@ -307,19 +317,20 @@ impl<F: Blocks> Job for Stream<F> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         match self.rows {
-            1 => self.all::<S, 1>(),
-            2..=4 => self.all::<S, 4>(),
-            _ => self.all::<S, 8>(),
+            // So many sums that none waits for the last.
+            1 => self.all::<S, 1, 4>(),
+            2..=4 => self.all::<S, 4, 2>(),
+            _ => self.all::<S, 8, 2>(),
         }
     }
 }
 
 impl<F: Blocks> Stream<F> {
     #[inline(always)]
-    unsafe fn all<S: Simd, const M: usize>(&self) {
+    unsafe fn all<S: Simd, const M: usize, const N: usize>(&self) {
         let mut unpacked = Unpacked::new();
         for column in self.from..self.to {
-            let mut dots = [[S::no_dots(); 2]; M];
+            let mut dots = [[S::no_dots(); N]; M];
             let row = self
                 .weight
                 .ptr
@@ -332,32 +343,35 @@ impl<F: Blocks> Stream<F> {
                     S::prefetch(at.wrapping_add(PREFETCH_BYTES).wrapping_add(line));
                 }
                 unpacked.fill::<F, Of<S>>(at, CHUNK);
-                self.add_chunk::<S, M>(&unpacked, element, CHUNK, &mut dots);
+                self.add_chunk::<S, M, N>(&unpacked, element, CHUNK, &mut dots);
                 element += CHUNK;
                 at = at.wrapping_add(CHUNK / F::LEN * F::BYTES);
             }
             if element < self.weight.d_input {
                 let len = self.weight.d_input - element;
                 unpacked.fill::<F, Of<S>>(at, len);
-                self.add_chunk::<S, M>(&unpacked, element, len, &mut dots);
+                self.add_chunk::<S, M, N>(&unpacked, element, len, &mut dots);
             }
-            for (m, [even, odd]) in dots.into_iter().enumerate().take(self.rows) {
+            for (m, dots) in dots.into_iter().enumerate().take(self.rows) {
                 let at = m * self.weight.d_output + column;
-                self.out.at(at).write(S::sum_dots(even) + S::sum_dots(odd));
+                let mut sum = 0.0;
+                for dots in dots {
+                    sum += S::sum_dots(dots);
+                }
+                self.out.at(at).write(sum);
             }
         }
     }
 
     /// The chunk of `len` elements at `element`.
     #[inline(always)]
-    unsafe fn add_chunk<S: Simd, const M: usize>(
+    unsafe fn add_chunk<S: Simd, const M: usize, const N: usize>(
         &self,
         unpacked: &Unpacked,
         element: usize,
         len: usize,
-        dots: &mut [[S::Dots; 2]; M],
+        dots: &mut [[S::Dots; N]; M],
     ) {
-        let groups = CHUNK / F::GROUP;
         // What is subtracted for every unit of the sum of a group of `x`; 0 beyond the end.
         let mut lowered = [0f32; GROUPS];
         let shifted = F::MINIMUMS || F::OFFSET > 0;
@@ -372,29 +386,38 @@ impl<F: Blocks> Stream<F> {
         for (m, dots) in dots.iter_mut().enumerate().take(self.rows) {
             let codes = self.x.codes(m, element);
             let scales = self.x.scales(m, element);
-            let scales = scales.cast::<[f32; X_GROUPS]>().read();
-            for i in 0..len / X_GROUP {
-                let both = match F::GROUP {
-                    X_GROUP => [unpacked.scales[i] * scales[i]; 2],
-                    _ => [0, 1].map(|half| unpacked.scales[2 * i + half] * scales[i]),
-                };
-                let of_weight = unpacked.codes.as_ptr().add(i * X_GROUP);
-                // Two sums, so that one does not wait for the other.
-                let dots = &mut dots[i % 2];
-                *dots = if F::FINE {
-                    let of_x = codes.wrapping_add(2 * i * X_GROUP);
-                    S::add_fine_dots(*dots, of_weight, of_x, both[0])
-                } else {
-                    let of_x = codes.wrapping_add(i * X_GROUP).cast();
-                    match F::SIGNED {
-                        true => S::add_dots::<true>(*dots, of_weight, of_x, both),
-                        false => S::add_dots::<false>(*dots, of_weight, of_x, both),
-                    }
+            let of_x = scales.cast::<[f32; X_GROUPS]>().read();
+            let halves = X_GROUP / F::GROUP;
+            let mut scales = [0f32; GROUPS];
+            for i in 0..halves * (len / X_GROUP) {
+                scales[i] = unpacked.scales[i] * of_x[i / halves];
+            }
+            let of_weight = unpacked.codes.as_ptr();
+            if F::FINE {
+                for i in 0..len / X_GROUP {
+                    let (of_weight, of_x) = (i * X_GROUP, 2 * i * X_GROUP);
+                    let of_weight = unpacked.codes.as_ptr().wrapping_add(of_weight);
+                    let dots = &mut dots[i % N];
+                    *dots = S::add_fine_dots(*dots, of_weight, codes.wrapping_add(of_x), scales[i]);
+                }
+                continue;
+            }
+            // Two groups at a time. Beside the last of an odd number is one whose scales are 0.
+            for i in 0..len.div_ceil(2 * X_GROUP) {
+                let of_weight = of_weight.wrapping_add(2 * i * X_GROUP);
+                let of_x = codes.wrapping_add(2 * i * X_GROUP).cast();
+                let scales = scales.as_ptr().wrapping_add(2 * i * halves);
+                let dots = &mut dots[i % N];
+                *dots = match (F::SIGNED, F::GROUP == X_GROUP) {
+                    (true, true) => S::add_dots::<true, false>(*dots, of_weight, of_x, scales),
+                    (true, false) => S::add_dots::<true, true>(*dots, of_weight, of_x, scales),
+                    (false, true) => S::add_dots::<false, false>(*dots, of_weight, of_x, scales),
+                    (false, false) => S::add_dots::<false, true>(*dots, of_weight, of_x, scales),
                 };
             }
             if shifted {
                 let sums = self.x.sums(m, element);
-                for part in (0..groups).step_by(8) {
+                for part in (0..CHUNK / F::GROUP).step_by(8) {
                     let (a, b) = (lowered.as_ptr().add(part), sums.add(part));
                     dots[0] = S::subtract_products(dots[0], a, b);
                 }

@@ -69,17 +69,17 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn select(m: Self::M, a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sum(v: Self::V) -> f32;
 
-    /// Eight sums of products of codes.
+    /// Sums of products of codes.
     type Dots: Copy;
 
     unsafe fn no_dots() -> Self::Dots;
-    /// Adds 32 codes times as many of `x`: with `SIGNED` they are `i8`, otherwise below 64. The first and the
-    /// second half are multiplied by the two scales; `x` has no -128.
-    unsafe fn add_dots<const SIGNED: bool>(
+    /// Adds 64 codes times as many of `x`: with `SIGNED` they are `i8`, otherwise below 64; `x` has no -128. Every 32
+    /// products are multiplied by one of two scales; with `HALVES` every 16 by one of four.
+    unsafe fn add_dots<const SIGNED: bool, const HALVES: bool>(
         dots: Self::Dots,
         codes: *const u8,
         x: *const i8,
-        scales: [f32; 2],
+        scales: *const f32,
     ) -> Self::Dots;
     /// Writes 32 elements of `x`, at most [`FINE_CODES`] large, to 64 bytes as `add_fine_dots` takes them.
     #[inline(always)]
@@ -94,7 +94,7 @@ pub(super) trait Simd: Copy + 'static {
         }
         dst.cast::<[[i8; X_GROUP]; 2]>().write(codes);
     }
-    /// As `add_dots` with signed codes and one scale, and what `store_fine` wrote.
+    /// Adds 32 signed codes times what `store_fine` wrote, and times the scale.
     unsafe fn add_fine_dots(
         dots: Self::Dots,
         codes: *const u8,
@@ -104,11 +104,15 @@ pub(super) trait Simd: Copy + 'static {
     /// Takes off the products of eight elements of `a` and `b`.
     unsafe fn subtract_products(dots: Self::Dots, a: *const f32, b: *const f32) -> Self::Dots;
     unsafe fn sum_dots(dots: Self::Dots) -> f32;
-    /// An f16 as f32.
+    /// [`Vectors::half`].
     unsafe fn widen_half(bits: u16) -> f32;
-    /// The values of codes below 16.
-    unsafe fn look_up(values: &[i8; 16], codes: [u8; 16]) -> [u8; 16];
-    /// Each bit, the lowest first, as a byte of all its bits.
+    /// [`Vectors::halves`].
+    unsafe fn widen_halves(p: *const u8, apart: usize) -> [f32; 8];
+    /// [`Vectors::nibbles`].
+    unsafe fn nibbles(packed: [u8; 16]) -> [u8; 32];
+    /// [`Vectors::look_up`].
+    unsafe fn look_up(values: &[i8; 16], codes: [u8; 32]) -> [u8; 32];
+    /// [`Vectors::spread`].
     unsafe fn spread(bits: u32) -> [u8; 32];
 
     /// Asks for a cache line that will be needed; any address will do.
@@ -606,37 +610,31 @@ impl Simd for Portable {
         [0.0; 8]
     }
     #[inline(always)]
-    unsafe fn add_dots<const SIGNED: bool>(
+    unsafe fn add_dots<const SIGNED: bool, const HALVES: bool>(
         mut dots: [f32; 8],
         codes: *const u8,
         x: *const i8,
-        scales: [f32; 2],
+        scales: *const f32,
     ) -> [f32; 8] {
-        let codes = codes.cast::<[u8; 32]>().read();
-        let x = x.cast::<[i8; 32]>().read();
-        for (i, dot) in dots.iter_mut().enumerate() {
-            let mut sum = 0i32;
-            for j in 4 * i..4 * i + 4 {
-                let code = match SIGNED {
-                    true => i32::from(codes[j] as i8),
-                    false => i32::from(codes[j]),
-                };
-                sum = sum.wrapping_add(code.wrapping_mul(x[j].into()));
-            }
-            *dot += scales[i / 4] * sum as f32;
+        for i in 0..4 {
+            let scale = scales.add(if HALVES { i } else { i / 2 }).read();
+            let (codes, x) = (codes.add(16 * i), x.add(16 * i));
+            let half = &mut dots[i % 2 * 4..][..4];
+            add_plain::<SIGNED>(half, codes, x, scale);
         }
         dots
     }
     #[inline(always)]
     unsafe fn add_fine_dots(
-        dots: [f32; 8],
+        mut dots: [f32; 8],
         codes: *const u8,
         x: *const u8,
         scale: f32,
     ) -> [f32; 8] {
         let of_high = scale * f32::from(LOW);
-        let dots = Self::add_dots::<true>(dots, codes, x.cast(), [of_high; 2]);
-        Self::add_dots::<true>(dots, codes, x.add(X_GROUP).cast(), [scale; 2])
+        add_plain::<true>(&mut dots, codes, x.cast(), of_high);
+        add_plain::<true>(&mut dots, codes, x.add(X_GROUP).cast(), scale);
+        dots
     }
     #[inline(always)]
     unsafe fn subtract_products(dots: [f32; 8], a: *const f32, b: *const f32) -> [f32; 8] {
@@ -651,11 +649,42 @@ impl Simd for Portable {
         Plain::half(bits)
     }
     #[inline(always)]
-    unsafe fn look_up(values: &[i8; 16], codes: [u8; 16]) -> [u8; 16] {
+    unsafe fn widen_halves(p: *const u8, apart: usize) -> [f32; 8] {
+        Plain::halves(p, apart)
+    }
+    #[inline(always)]
+    unsafe fn nibbles(packed: [u8; 16]) -> [u8; 32] {
+        Plain::nibbles(packed)
+    }
+    #[inline(always)]
+    unsafe fn look_up(values: &[i8; 16], codes: [u8; 32]) -> [u8; 32] {
         Plain::look_up(values, codes)
     }
     #[inline(always)]
     unsafe fn spread(bits: u32) -> [u8; 32] {
         Plain::spread(bits)
+    }
+}
+
+/// Adds to each of `dots` the sum of four codes times as many of `x`, times the scale.
+#[inline(always)]
+unsafe fn add_plain<const SIGNED: bool>(
+    dots: &mut [f32],
+    codes: *const u8,
+    x: *const i8,
+    scale: f32,
+) {
+    for (i, dot) in dots.iter_mut().enumerate() {
+        let codes = codes.add(4 * i).cast::<[u8; 4]>().read();
+        let x = x.add(4 * i).cast::<[i8; 4]>().read();
+        let mut sum = 0i32;
+        for (code, x) in codes.into_iter().zip(x) {
+            let code = match SIGNED {
+                true => i32::from(code as i8),
+                false => i32::from(code),
+            };
+            sum = sum.wrapping_add(code.wrapping_mul(x.into()));
+        }
+        *dot += scale * sum as f32;
     }
 }

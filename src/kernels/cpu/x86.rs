@@ -174,30 +174,48 @@ impl<const SET: u8> Simd for Avx512<SET> {
         Avx2::sum(halves)
     }
 
-    // Half the width: what is streamed waits for memory.
-    type Dots = __m256;
+    // Only with VNNI: `run_dots` takes AVX2 in its place otherwise.
+    type Dots = __m512;
 
     #[inline(always)]
-    unsafe fn no_dots() -> __m256 {
-        Avx2::no_dots()
+    unsafe fn no_dots() -> __m512 {
+        _mm512_setzero_ps()
     }
     #[inline(always)]
-    unsafe fn add_dots<const SIGNED: bool>(
-        dots: __m256,
+    unsafe fn add_dots<const SIGNED: bool, const HALVES: bool>(
+        dots: __m512,
         codes: *const u8,
         x: *const i8,
-        scales: [f32; 2],
-    ) -> __m256 {
+        scales: *const f32,
+    ) -> __m512 {
         if SET < VNNI {
-            return Avx2::add_dots::<SIGNED>(dots, codes, x, scales);
+            return plus(
+                dots,
+                Avx2::add_dots::<SIGNED, HALVES>(Avx2::no_dots(), codes, x, scales),
+            );
         }
-        let codes = _mm256_loadu_si256(codes.cast());
-        let x = _mm256_loadu_si256(x.cast());
+        let codes = _mm512_loadu_si512(codes.cast());
+        let x = _mm512_loadu_si512(x.cast());
+        let zero = _mm512_setzero_si512();
         let fours = match SIGNED {
-            true => dot_signed(_mm256_abs_epi8(codes), codes, x),
-            false => _mm256_dpbusd_epi32(_mm256_setzero_si256(), codes, x),
+            true => {
+                let x = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(codes), zero, x);
+                _mm512_dpbusd_epi32(zero, _mm512_abs_epi8(codes), x)
+            }
+            false => _mm512_dpbusd_epi32(zero, codes, x),
         };
-        add_scaled(dots, fours, scales)
+        let (scales, lanes) = match HALVES {
+            true => (
+                _mm_loadu_ps(scales),
+                _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3),
+            ),
+            false => (
+                _mm_castpd_ps(_mm_load_sd(scales.cast())),
+                _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1),
+            ),
+        };
+        let scales = _mm512_permutexvar_ps(lanes, _mm512_castps128_ps512(scales));
+        _mm512_fmadd_ps(scales, _mm512_cvtepi32_ps(fours), dots)
     }
     #[inline(always)]
     unsafe fn store_fine(dst: *mut u8, x: &[i16; X_GROUP]) {
@@ -208,32 +226,42 @@ impl<const SET: u8> Simd for Avx512<SET> {
         dst.cast::<[i16; X_GROUP]>().write_unaligned(*x)
     }
     #[inline(always)]
-    unsafe fn add_fine_dots(dots: __m256, codes: *const u8, x: *const u8, scale: f32) -> __m256 {
+    unsafe fn add_fine_dots(dots: __m512, codes: *const u8, x: *const u8, scale: f32) -> __m512 {
         if SET < VNNI {
-            return Avx2::add_fine_dots(dots, codes, x, scale);
+            return plus(dots, Avx2::add_fine_dots(Avx2::no_dots(), codes, x, scale));
         }
-        let first = _mm256_cvtepi8_epi16(_mm_loadu_si128(codes.cast()));
-        let second = _mm256_cvtepi8_epi16(_mm_loadu_si128(codes.wrapping_add(16).cast()));
-        let of_first = _mm256_loadu_si256(x.cast());
-        let of_second = _mm256_loadu_si256(x.wrapping_add(32).cast());
-        let fours = _mm256_dpwssd_epi32(_mm256_setzero_si256(), first, of_first);
-        let fours = _mm256_dpwssd_epi32(fours, second, of_second);
-        _mm256_fmadd_ps(_mm256_set1_ps(scale), _mm256_cvtepi32_ps(fours), dots)
+        let codes = _mm512_cvtepi8_epi16(_mm256_loadu_si256(codes.cast()));
+        let pairs =
+            _mm512_dpwssd_epi32(_mm512_setzero_si512(), codes, _mm512_loadu_si512(x.cast()));
+        _mm512_fmadd_ps(_mm512_set1_ps(scale), _mm512_cvtepi32_ps(pairs), dots)
     }
     #[inline(always)]
-    unsafe fn subtract_products(dots: __m256, a: *const f32, b: *const f32) -> __m256 {
-        Avx2::subtract_products(dots, a, b)
+    unsafe fn subtract_products(dots: __m512, a: *const f32, b: *const f32) -> __m512 {
+        plus(dots, Avx2::subtract_products(Avx2::no_dots(), a, b))
     }
     #[inline(always)]
-    unsafe fn sum_dots(dots: __m256) -> f32 {
-        Avx2::sum_dots(dots)
+    unsafe fn sum_dots(dots: __m512) -> f32 {
+        Self::sum(dots)
     }
     #[inline(always)]
     unsafe fn widen_half(bits: u16) -> f32 {
         Avx2::widen_half(bits)
     }
     #[inline(always)]
-    unsafe fn look_up(values: &[i8; 16], codes: [u8; 16]) -> [u8; 16] {
+    unsafe fn widen_halves(p: *const u8, apart: usize) -> [f32; 8] {
+        let places = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        let places = _mm256_mullo_epi32(places, _mm256_set1_epi32(apart as i32));
+        let halves = _mm256_cvtepi32_epi16(_mm256_i32gather_epi32::<1>(p.cast(), places));
+        let mut out = [0.0; 8];
+        _mm256_storeu_ps(out.as_mut_ptr(), _mm256_cvtph_ps(halves));
+        out
+    }
+    #[inline(always)]
+    unsafe fn nibbles(packed: [u8; 16]) -> [u8; 32] {
+        Avx2::nibbles(packed)
+    }
+    #[inline(always)]
+    unsafe fn look_up(values: &[i8; 16], codes: [u8; 32]) -> [u8; 32] {
         Avx2::look_up(values, codes)
     }
     #[inline(always)]
@@ -291,17 +319,10 @@ impl<const SET: u8> Simd for Avx512<SET> {
     }
 }
 
-/// Sums of four products of signed codes, whose sizes are given too, with `x`.
+/// Adds to the lower half.
 #[inline(always)]
-unsafe fn dot_signed(size: __m256i, codes: __m256i, x: __m256i) -> __m256i {
-    _mm256_dpbusd_epi32(_mm256_setzero_si256(), size, _mm256_sign_epi8(x, codes))
-}
-
-/// Adds sums of four products, the first and the second half times a scale each.
-#[inline(always)]
-unsafe fn add_scaled(dots: __m256, fours: __m256i, scales: [f32; 2]) -> __m256 {
-    let scales = _mm256_set_m128(_mm_set1_ps(scales[1]), _mm_set1_ps(scales[0]));
-    _mm256_fmadd_ps(scales, _mm256_cvtepi32_ps(fours), dots)
+unsafe fn plus(dots: __m512, lower: __m256) -> __m512 {
+    _mm512_add_ps(dots, _mm512_zextps256_ps512(lower))
 }
 
 #[derive(Clone, Copy)]
@@ -433,20 +454,32 @@ impl Simd for Avx2 {
         _mm256_setzero_ps()
     }
     #[inline(always)]
-    unsafe fn add_dots<const SIGNED: bool>(
-        dots: __m256,
+    unsafe fn add_dots<const SIGNED: bool, const HALVES: bool>(
+        mut dots: __m256,
         codes: *const u8,
         x: *const i8,
-        scales: [f32; 2],
+        scales: *const f32,
     ) -> __m256 {
-        let codes = _mm256_loadu_si256(codes.cast());
-        let x = _mm256_loadu_si256(x.cast());
-        // The first factor is unsigned; pairs are at most 2 x 128 x 127, below what saturates.
-        let pairs = match SIGNED {
-            true => _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes)),
-            false => _mm256_maddubs_epi16(codes, x),
-        };
-        add_scaled(dots, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)), scales)
+        for i in 0..2 {
+            let codes = _mm256_loadu_si256(codes.wrapping_add(32 * i).cast());
+            let x = _mm256_loadu_si256(x.wrapping_add(32 * i).cast());
+            // The first factor is unsigned; pairs are at most 2 x 128 x 127, below what saturates.
+            let pairs = match SIGNED {
+                true => _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes)),
+                false => _mm256_maddubs_epi16(codes, x),
+            };
+            let fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+            let scales = match HALVES {
+                true => {
+                    let scales = scales.wrapping_add(2 * i);
+                    let (first, second) = (*scales, *scales.wrapping_add(1));
+                    _mm256_set_m128(_mm_set1_ps(second), _mm_set1_ps(first))
+                }
+                false => _mm256_set1_ps(*scales.wrapping_add(i)),
+            };
+            dots = _mm256_fmadd_ps(scales, _mm256_cvtepi32_ps(fours), dots);
+        }
+        dots
     }
     #[inline(always)]
     unsafe fn add_fine_dots(dots: __m256, codes: *const u8, x: *const u8, scale: f32) -> __m256 {
@@ -476,11 +509,29 @@ impl Simd for Avx2 {
         _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits))))
     }
     #[inline(always)]
-    unsafe fn look_up(values: &[i8; 16], codes: [u8; 16]) -> [u8; 16] {
-        let values = _mm_loadu_si128(values.as_ptr().cast());
-        let codes = _mm_loadu_si128(codes.as_ptr().cast());
-        let mut out = [0; 16];
-        _mm_storeu_si128(out.as_mut_ptr().cast(), _mm_shuffle_epi8(values, codes));
+    unsafe fn widen_halves(p: *const u8, apart: usize) -> [f32; 8] {
+        let at = |i: usize| p.wrapping_add(i.wrapping_mul(apart)).cast::<i16>();
+        let [a, b, c, d, e, f, g, h] = core::array::from_fn(|i| at(i).read_unaligned());
+        let mut out = [0.0; 8];
+        let halves = _mm_setr_epi16(a, b, c, d, e, f, g, h);
+        _mm256_storeu_ps(out.as_mut_ptr(), _mm256_cvtph_ps(halves));
+        out
+    }
+    #[inline(always)]
+    unsafe fn nibbles(packed: [u8; 16]) -> [u8; 32] {
+        let packed = _mm_loadu_si128(packed.as_ptr().cast());
+        let both = _mm256_set_m128i(_mm_srli_epi16::<4>(packed), packed);
+        let mut out = [0; 32];
+        let codes = _mm256_and_si256(both, _mm256_set1_epi8(15));
+        _mm256_storeu_si256(out.as_mut_ptr().cast(), codes);
+        out
+    }
+    #[inline(always)]
+    unsafe fn look_up(values: &[i8; 16], codes: [u8; 32]) -> [u8; 32] {
+        let values = _mm256_broadcastsi128_si256(_mm_loadu_si128(values.as_ptr().cast()));
+        let codes = _mm256_loadu_si256(codes.as_ptr().cast());
+        let mut out = [0; 32];
+        _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm256_shuffle_epi8(values, codes));
         out
     }
     #[inline(always)]

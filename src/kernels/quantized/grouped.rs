@@ -128,19 +128,25 @@ impl<const LEN: usize> Blocks for Int4<LEN> {
     }
 
     #[inline(always)]
-    unsafe fn unpack<V: Vectors>(
-        block: *const u8,
-        codes: *mut u8,
-        scales: *mut f32,
-        minimums: *mut f32,
-    ) {
+    unsafe fn scales<V: Vectors>(block: *const u8, scales: *mut f32, minimums: *mut f32) {
         // SAFETY: as the caller's.
         unsafe {
             let head = head_at(block);
             let scale = f32::from_bits(head & SCALE);
             repeat::<LEN>(scales, scale);
             repeat::<LEN>(minimums, scale * (head & 0xff) as f32);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn codes<V: Vectors>(block: *const u8, codes: *mut u8) {
+        // SAFETY: as the caller's.
+        unsafe {
             let packed = block.add(HEAD);
+            if LEN == 32 {
+                let both = V::nibbles(packed.cast::<[u8; 16]>().read());
+                return codes.cast::<[u8; 32]>().write(both);
+            }
             for pair in 0..LEN / 2 / part(LEN) {
                 let (packed, codes) = (
                     packed.add(pair * part(LEN)),
@@ -168,10 +174,17 @@ impl<const LEN: usize> Blocks for Int8<LEN> {
     }
 
     #[inline(always)]
-    unsafe fn unpack<V: Vectors>(block: *const u8, codes: *mut u8, scales: *mut f32, _: *mut f32) {
+    unsafe fn scales<V: Vectors>(block: *const u8, scales: *mut f32, _: *mut f32) {
         // SAFETY: as the caller's.
         unsafe {
             repeat::<LEN>(scales, f32::from_bits(head_at(block)));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn codes<V: Vectors>(block: *const u8, codes: *mut u8) {
+        // SAFETY: as the caller's.
+        unsafe {
             let packed = block.add(HEAD).cast::<[u8; LEN]>().read();
             codes.cast::<[u8; LEN]>().write(packed);
         }
@@ -190,18 +203,20 @@ impl<const LEN: usize> Blocks for Int8Zero<LEN> {
     }
 
     #[inline(always)]
-    unsafe fn unpack<V: Vectors>(
-        block: *const u8,
-        codes: *mut u8,
-        scales: *mut f32,
-        minimums: *mut f32,
-    ) {
+    unsafe fn scales<V: Vectors>(block: *const u8, scales: *mut f32, minimums: *mut f32) {
         // SAFETY: as the caller's.
         unsafe {
             let head = head_at(block);
             let scale = f32::from_bits(head & SCALE);
             repeat::<LEN>(scales, scale);
             repeat::<LEN>(minimums, scale * f32::from((head & 0xff) as u8 as i8));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn codes<V: Vectors>(block: *const u8, codes: *mut u8) {
+        // SAFETY: as the caller's.
+        unsafe {
             let packed = block.add(HEAD).cast::<[u8; LEN]>().read();
             codes.cast::<[u8; LEN]>().write(packed);
         }
@@ -219,10 +234,17 @@ impl<const LEN: usize> Blocks for E4m3<LEN> {
     }
 
     #[inline(always)]
-    unsafe fn unpack<V: Vectors>(block: *const u8, codes: *mut u8, scales: *mut f32, _: *mut f32) {
+    unsafe fn scales<V: Vectors>(block: *const u8, scales: *mut f32, _: *mut f32) {
         // SAFETY: as the caller's.
         unsafe {
             repeat::<LEN>(scales, f32::from_bits(head_at(block)));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn codes<V: Vectors>(block: *const u8, codes: *mut u8) {
+        // SAFETY: as the caller's.
+        unsafe {
             let packed = block.add(HEAD).cast::<[u8; LEN]>().read();
             codes.cast::<[u8; LEN]>().write(packed);
         }

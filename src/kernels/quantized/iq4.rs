@@ -26,9 +26,8 @@ unsafe fn look_up<V: Vectors>(packed: *const u8, codes: *mut u8) {
     // SAFETY: as the caller's.
     unsafe {
         let packed = packed.cast::<[u8; GROUP / 2]>().read();
-        let codes = codes.cast::<[[u8; GROUP / 2]; 2]>();
-        let halves = [packed.map(|byte| byte & 15), packed.map(|byte| byte >> 4)];
-        codes.write(halves.map(|half| V::look_up(&VALUES, half)));
+        let found = V::look_up(&VALUES, V::nibbles(packed));
+        codes.cast::<[u8; GROUP]>().write(found);
     }
 }
 
@@ -39,10 +38,26 @@ impl Blocks for Nl {
     const HALVES: &'static [usize] = &[0];
 
     #[inline(always)]
-    unsafe fn unpack<V: Vectors>(block: *const u8, codes: *mut u8, scales: *mut f32, _: *mut f32) {
+    unsafe fn scales<V: Vectors>(block: *const u8, scales: *mut f32, _: *mut f32) {
         // SAFETY: as the caller's.
         unsafe {
             scales.write(half_at::<V>(block));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn scales_of_chunk<V: Vectors>(blocks: *const u8, scales: *mut f32, _: *mut f32) {
+        // SAFETY: as the caller's: eight blocks.
+        unsafe {
+            let values = V::halves(blocks, Self::BYTES);
+            scales.cast::<[f32; 8]>().write(values);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn codes<V: Vectors>(block: *const u8, codes: *mut u8) {
+        // SAFETY: as the caller's.
+        unsafe {
             look_up::<V>(block.add(2), codes);
         }
     }
@@ -55,7 +70,7 @@ impl Blocks for Xs {
     const HALVES: &'static [usize] = &[0];
 
     #[inline(always)]
-    unsafe fn unpack<V: Vectors>(block: *const u8, codes: *mut u8, scales: *mut f32, _: *mut f32) {
+    unsafe fn scales<V: Vectors>(block: *const u8, scales: *mut f32, _: *mut f32) {
         // SAFETY: as the caller's.
         unsafe {
             let scale = half_at::<V>(block);
@@ -66,9 +81,16 @@ impl Blocks for Xs {
                 let high = (high >> (2 * group) & 3) as u8;
                 let of_group = i32::from(low | high << 4) - 32;
                 scales.add(group).write(scale * of_group as f32);
-                let at = 8 + group * (GROUP / 2);
-                look_up::<V>(block.add(at), codes.add(group * GROUP));
             }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn codes<V: Vectors>(block: *const u8, codes: *mut u8) {
+        for group in 0..CHUNK / GROUP {
+            let at = 8 + group * (GROUP / 2);
+            // SAFETY: as the caller's.
+            unsafe { look_up::<V>(block.add(at), codes.add(group * GROUP)) };
         }
     }
 }

@@ -55,12 +55,7 @@ impl Blocks for Q2K {
     const HALVES: &'static [usize] = &[80, 82];
 
     #[inline(always)]
-    unsafe fn unpack<V: Vectors>(
-        block: *const u8,
-        codes: *mut u8,
-        scales: *mut f32,
-        minimums: *mut f32,
-    ) {
+    unsafe fn scales<V: Vectors>(block: *const u8, scales: *mut f32, minimums: *mut f32) {
         // SAFETY: as the caller's.
         unsafe {
             let (scale, minimum) = (half_at::<V>(block.add(80)), half_at::<V>(block.add(82)));
@@ -71,6 +66,13 @@ impl Blocks for Q2K {
                     .add(group)
                     .write(minimum * f32::from(of_group >> 4));
             }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn codes<V: Vectors>(block: *const u8, codes: *mut u8) {
+        // SAFETY: as the caller's.
+        unsafe {
             for side in 0..2 {
                 four_parts(block.add(16 + 32 * side), codes.add(128 * side));
             }
@@ -86,7 +88,7 @@ impl Blocks for Q3K {
     const HALVES: &'static [usize] = &[108];
 
     #[inline(always)]
-    unsafe fn unpack<V: Vectors>(block: *const u8, codes: *mut u8, scales: *mut f32, _: *mut f32) {
+    unsafe fn scales<V: Vectors>(block: *const u8, scales: *mut f32, _: *mut f32) {
         // SAFETY: as the caller's.
         unsafe {
             let scale = half_at::<V>(block.add(108));
@@ -104,6 +106,13 @@ impl Blocks for Q3K {
                     scales.add(4 * i + j).write(scale * of_group as f32);
                 }
             }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn codes<V: Vectors>(block: *const u8, codes: *mut u8) {
+        // SAFETY: as the caller's.
+        unsafe {
             // Through words of two bytes, as in `four_parts`.
             let third = block.cast::<[u16; 16]>().read_unaligned();
             for side in 0..2 {
@@ -159,15 +168,17 @@ impl Blocks for Q4K {
     const HALVES: &'static [usize] = &[0, 2];
 
     #[inline(always)]
-    unsafe fn unpack<V: Vectors>(
-        block: *const u8,
-        codes: *mut u8,
-        scales: *mut f32,
-        minimums: *mut f32,
-    ) {
+    unsafe fn scales<V: Vectors>(block: *const u8, scales: *mut f32, minimums: *mut f32) {
         // SAFETY: as the caller's.
         unsafe {
             six_bits::<V>(block, scales, minimums);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn codes<V: Vectors>(block: *const u8, codes: *mut u8) {
+        // SAFETY: as the caller's.
+        unsafe {
             for quarter in 0..4 {
                 let packed = block.add(16 + 32 * quarter).cast::<[u8; 32]>().read();
                 let codes = codes.add(64 * quarter);
@@ -187,15 +198,17 @@ impl Blocks for Q5K {
     const HALVES: &'static [usize] = &[0, 2];
 
     #[inline(always)]
-    unsafe fn unpack<V: Vectors>(
-        block: *const u8,
-        codes: *mut u8,
-        scales: *mut f32,
-        minimums: *mut f32,
-    ) {
+    unsafe fn scales<V: Vectors>(block: *const u8, scales: *mut f32, minimums: *mut f32) {
         // SAFETY: as the caller's.
         unsafe {
             six_bits::<V>(block, scales, minimums);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn codes<V: Vectors>(block: *const u8, codes: *mut u8) {
+        // SAFETY: as the caller's.
+        unsafe {
             let fifth = block.add(16).cast::<[u8; 32]>().read();
             for quarter in 0..4 {
                 let packed = block.add(48 + 32 * quarter).cast::<[u8; 32]>().read();
@@ -218,7 +231,7 @@ impl Blocks for Q6K {
     const HALVES: &'static [usize] = &[208];
 
     #[inline(always)]
-    unsafe fn unpack<V: Vectors>(block: *const u8, codes: *mut u8, scales: *mut f32, _: *mut f32) {
+    unsafe fn scales<V: Vectors>(block: *const u8, scales: *mut f32, _: *mut f32) {
         // SAFETY: as the caller's.
         unsafe {
             let scale = half_at::<V>(block.add(208));
@@ -226,6 +239,13 @@ impl Blocks for Q6K {
             for (group, of_group) in of_groups.into_iter().enumerate() {
                 scales.add(group).write(scale * f32::from(of_group));
             }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn codes<V: Vectors>(block: *const u8, codes: *mut u8) {
+        // SAFETY: as the caller's.
+        unsafe {
             for side in 0..2 {
                 let low = block.add(64 * side).cast::<[[u8; 32]; 2]>().read();
                 let high = block.add(128 + 32 * side).cast::<[u8; 32]>().read();
@@ -256,11 +276,18 @@ impl Blocks for Q8K {
     }
 
     #[inline(always)]
-    unsafe fn unpack<V: Vectors>(block: *const u8, codes: *mut u8, scales: *mut f32, _: *mut f32) {
+    unsafe fn scales<V: Vectors>(block: *const u8, scales: *mut f32, _: *mut f32) {
         // SAFETY: as the caller's.
         unsafe {
             let scale = f32::from_le_bytes(block.cast::<[u8; 4]>().read());
             scales.cast::<[f32; 8]>().write([scale; 8]);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn codes<V: Vectors>(block: *const u8, codes: *mut u8) {
+        // SAFETY: as the caller's.
+        unsafe {
             let packed = block.add(4).cast::<[u8; CHUNK]>();
             codes.cast::<[u8; CHUNK]>().write(packed.read());
         }

@@ -28,12 +28,26 @@ pub(crate) trait Vectors: Copy {
     /// The processor must have the instructions.
     unsafe fn half(bits: u16) -> f32;
 
+    /// Eight f16 as f32, so many bytes apart, the first at `p`.
+    ///
+    /// # Safety
+    ///
+    /// As [`half`](Self::half). Two bytes behind each f16 may be read as well.
+    unsafe fn halves(p: *const u8, apart: usize) -> [f32; 8];
+
+    /// The four lower bits of bytes, then the four upper ones.
+    ///
+    /// # Safety
+    ///
+    /// As [`half`](Self::half).
+    unsafe fn nibbles(packed: [u8; 16]) -> [u8; 32];
+
     /// The values of codes below 16.
     ///
     /// # Safety
     ///
     /// As [`half`](Self::half).
-    unsafe fn look_up(values: &[i8; 16], codes: [u8; 16]) -> [u8; 16];
+    unsafe fn look_up(values: &[i8; 16], codes: [u8; 32]) -> [u8; 32];
 
     /// Each bit, the lowest first, as a byte of all its bits.
     ///
@@ -54,7 +68,21 @@ impl Vectors for Plain {
     }
 
     #[inline(always)]
-    unsafe fn look_up(values: &[i8; 16], codes: [u8; 16]) -> [u8; 16] {
+    unsafe fn halves(p: *const u8, apart: usize) -> [f32; 8] {
+        // SAFETY: as the caller's.
+        core::array::from_fn(|i| unsafe { half_at::<Self>(p.add(i * apart)) })
+    }
+
+    #[inline(always)]
+    unsafe fn nibbles(packed: [u8; 16]) -> [u8; 32] {
+        core::array::from_fn(|i| match i < 16 {
+            true => packed[i] & 15,
+            false => packed[i - 16] >> 4,
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn look_up(values: &[i8; 16], codes: [u8; 32]) -> [u8; 32] {
         codes.map(|code| values[usize::from(code & 15)] as u8)
     }
 
@@ -100,19 +128,40 @@ pub(crate) trait Blocks: Copy + Send + Sync + 'static {
         Self::HALVES.iter().all(finite)
     }
 
-    /// Writes the codes of a block, in the order of its elements, the scales of its groups and, where the format
-    /// has them, the minimums.
+    /// Writes the codes of a block, in the order of its elements.
     ///
     /// # Safety
     ///
-    /// `block` has `BYTES` bytes, `codes` takes `LEN`, `scales` and `minimums` one value for every `GROUP` of them;
+    /// `block` has `BYTES` bytes, `codes` takes `LEN`; instructions of `V`.
+    unsafe fn codes<V: Vectors>(block: *const u8, codes: *mut u8);
+
+    /// Writes the scales of a block's groups and, where the format has them, the minimums.
+    ///
+    /// # Safety
+    ///
+    /// `block` has `BYTES` bytes, `scales` and `minimums` take one value for every `GROUP` of its elements;
     /// instructions of `V`.
-    unsafe fn unpack<V: Vectors>(
-        block: *const u8,
-        codes: *mut u8,
-        scales: *mut f32,
-        minimums: *mut f32,
-    );
+    unsafe fn scales<V: Vectors>(block: *const u8, scales: *mut f32, minimums: *mut f32);
+
+    /// [`scales`](Self::scales) of all blocks of a chunk.
+    ///
+    /// # Safety
+    ///
+    /// As there, for [`CHUNK`] elements.
+    #[inline(always)]
+    unsafe fn scales_of_chunk<V: Vectors>(blocks: *const u8, scales: *mut f32, minimums: *mut f32) {
+        for i in 0..CHUNK / Self::LEN {
+            let first = i * (Self::LEN / Self::GROUP);
+            // SAFETY: as the caller's.
+            unsafe {
+                Self::scales::<V>(
+                    blocks.add(i * Self::BYTES),
+                    scales.add(first),
+                    minimums.add(first),
+                );
+            }
+        }
+    }
 }
 
 /// Up to a chunk of unpacked elements.
@@ -138,16 +187,19 @@ impl Unpacked {
     /// `blocks` has whole blocks of `len` elements; instructions of `V`.
     #[inline(always)]
     pub(crate) unsafe fn fill<F: Blocks, V: Vectors>(&mut self, blocks: *const u8, len: usize) {
+        let (scales, minimums) = (self.scales.as_mut_ptr(), self.minimums.as_mut_ptr());
         let groups = F::LEN / F::GROUP;
-        for i in 0..len / F::LEN {
-            // SAFETY: `len` is at most a chunk, and the caller has its blocks.
-            unsafe {
-                F::unpack::<V>(
-                    blocks.add(i * F::BYTES),
-                    self.codes.as_mut_ptr().add(i * F::LEN),
-                    self.scales.as_mut_ptr().add(i * groups),
-                    self.minimums.as_mut_ptr().add(i * groups),
-                );
+        // SAFETY: `len` is at most a chunk, and the caller has its blocks.
+        unsafe {
+            if len == CHUNK {
+                F::scales_of_chunk::<V>(blocks, scales, minimums);
+            }
+            for i in 0..len / F::LEN {
+                let block = blocks.add(i * F::BYTES);
+                F::codes::<V>(block, self.codes.as_mut_ptr().add(i * F::LEN));
+                if len < CHUNK {
+                    F::scales::<V>(block, scales.add(i * groups), minimums.add(i * groups));
+                }
             }
         }
     }

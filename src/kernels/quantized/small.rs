@@ -23,9 +23,11 @@ const fn halves(minimum: bool) -> &'static [usize] {
     if minimum { &[0, 2] } else { &[0] }
 }
 
+/// The scale of a block, and the minimum where there is one.
+///
 /// # Safety
 ///
-/// As [`Blocks::unpack`].
+/// As [`Blocks::scales`].
 #[inline(always)]
 unsafe fn scale<V: Vectors, const MINIMUM: bool>(
     block: *const u8,
@@ -41,6 +43,28 @@ unsafe fn scale<V: Vectors, const MINIMUM: bool>(
     }
 }
 
+/// Those of a chunk of blocks of `bytes`.
+///
+/// # Safety
+///
+/// As [`Blocks::scales_of_chunk`].
+#[inline(always)]
+unsafe fn scales_of_chunk<V: Vectors, const MINIMUM: bool>(
+    blocks: *const u8,
+    bytes: usize,
+    scales: *mut f32,
+    minimums: *mut f32,
+) {
+    // SAFETY: as the caller's: eight blocks.
+    unsafe {
+        scales.cast::<[f32; 8]>().write(V::halves(blocks, bytes));
+        if MINIMUM {
+            let values = V::halves(blocks.add(2), bytes).map(|minimum| -minimum);
+            minimums.cast::<[f32; 8]>().write(values);
+        }
+    }
+}
+
 impl<const MINIMUM: bool> Blocks for Q4<MINIMUM> {
     const LEN: usize = 32;
     const BYTES: usize = head(MINIMUM) + 16;
@@ -49,20 +73,23 @@ impl<const MINIMUM: bool> Blocks for Q4<MINIMUM> {
     const HALVES: &'static [usize] = halves(MINIMUM);
 
     #[inline(always)]
-    unsafe fn unpack<V: Vectors>(
-        block: *const u8,
-        codes: *mut u8,
-        scales: *mut f32,
-        minimums: *mut f32,
-    ) {
+    unsafe fn scales<V: Vectors>(block: *const u8, scales: *mut f32, minimums: *mut f32) {
+        // SAFETY: as the caller's.
+        unsafe { scale::<V, MINIMUM>(block, scales, minimums) }
+    }
+
+    #[inline(always)]
+    unsafe fn scales_of_chunk<V: Vectors>(blocks: *const u8, scales: *mut f32, minimums: *mut f32) {
+        // SAFETY: as the caller's.
+        unsafe { scales_of_chunk::<V, MINIMUM>(blocks, Self::BYTES, scales, minimums) }
+    }
+
+    #[inline(always)]
+    unsafe fn codes<V: Vectors>(block: *const u8, codes: *mut u8) {
         // SAFETY: as the caller's.
         unsafe {
-            scale::<V, MINIMUM>(block, scales, minimums);
             let packed = block.add(head(MINIMUM)).cast::<[u8; 16]>().read();
-            for (i, byte) in packed.into_iter().enumerate() {
-                codes.add(i).write(byte & 15);
-                codes.add(16 + i).write(byte >> 4);
-            }
+            codes.cast::<[u8; 32]>().write(V::nibbles(packed));
         }
     }
 }
@@ -75,22 +102,27 @@ impl<const MINIMUM: bool> Blocks for Q5<MINIMUM> {
     const HALVES: &'static [usize] = halves(MINIMUM);
 
     #[inline(always)]
-    unsafe fn unpack<V: Vectors>(
-        block: *const u8,
-        codes: *mut u8,
-        scales: *mut f32,
-        minimums: *mut f32,
-    ) {
+    unsafe fn scales<V: Vectors>(block: *const u8, scales: *mut f32, minimums: *mut f32) {
+        // SAFETY: as the caller's.
+        unsafe { scale::<V, MINIMUM>(block, scales, minimums) }
+    }
+
+    #[inline(always)]
+    unsafe fn scales_of_chunk<V: Vectors>(blocks: *const u8, scales: *mut f32, minimums: *mut f32) {
+        // SAFETY: as the caller's.
+        unsafe { scales_of_chunk::<V, MINIMUM>(blocks, Self::BYTES, scales, minimums) }
+    }
+
+    #[inline(always)]
+    unsafe fn codes<V: Vectors>(block: *const u8, codes: *mut u8) {
         // SAFETY: as the caller's.
         unsafe {
-            scale::<V, MINIMUM>(block, scales, minimums);
             let fifth = block.add(head(MINIMUM));
-            let packed = fifth.add(4).cast::<[u8; 16]>().read();
+            let four = V::nibbles(fifth.add(4).cast::<[u8; 16]>().read());
             let fifth = fifth.cast::<[u8; 4]>().read();
             let bits = V::spread(u32::from_le_bytes(fifth));
-            for (i, byte) in packed.into_iter().enumerate() {
-                codes.add(i).write(byte & 15 | bits[i] & 16);
-                codes.add(16 + i).write(byte >> 4 | bits[16 + i] & 16);
+            for i in 0..32 {
+                codes.add(i).write(four[i] | bits[i] & 16);
             }
         }
     }
@@ -104,18 +136,23 @@ impl Blocks for Q8 {
     const HALVES: &'static [usize] = halves(false);
 
     #[inline(always)]
-    unsafe fn unpack<V: Vectors>(
-        block: *const u8,
-        codes: *mut u8,
-        scales: *mut f32,
-        minimums: *mut f32,
-    ) {
+    unsafe fn scales<V: Vectors>(block: *const u8, scales: *mut f32, minimums: *mut f32) {
+        // SAFETY: as the caller's.
+        unsafe { scale::<V, false>(block, scales, minimums) }
+    }
+
+    #[inline(always)]
+    unsafe fn scales_of_chunk<V: Vectors>(blocks: *const u8, scales: *mut f32, minimums: *mut f32) {
+        // SAFETY: as the caller's.
+        unsafe { scales_of_chunk::<V, false>(blocks, Self::BYTES, scales, minimums) }
+    }
+
+    #[inline(always)]
+    unsafe fn codes<V: Vectors>(block: *const u8, codes: *mut u8) {
         // SAFETY: as the caller's.
         unsafe {
-            scale::<V, false>(block, scales, minimums);
-            codes
-                .cast::<[u8; 32]>()
-                .write(block.add(2).cast::<[u8; 32]>().read());
+            let packed = block.add(2).cast::<[u8; 32]>().read();
+            codes.cast::<[u8; 32]>().write(packed);
         }
     }
 }
