@@ -194,7 +194,10 @@ impl<const SET: u8> Simd for Avx512<SET> {
                 Avx2::add_dots::<SIGNED, HALVES>(Avx2::no_dots(), codes, x, scales),
             );
         }
-        let codes = _mm512_loadu_si512(codes.cast());
+        // In the halves in which they were written just before: a load across two stores waits for both.
+        let first = _mm512_castsi256_si512(_mm256_loadu_si256(codes.cast()));
+        let second = _mm256_loadu_si256(codes.wrapping_add(32).cast());
+        let codes = _mm512_inserti64x4::<1>(first, second);
         let x = _mm512_loadu_si512(x.cast());
         let zero = _mm512_setzero_si512();
         let fours = match SIGNED {

@@ -164,7 +164,8 @@ pub(crate) trait Blocks: Copy + Send + Sync + 'static {
     }
 }
 
-/// Up to a chunk of unpacked elements.
+/// Up to a chunk of unpacked elements, in whole lines of the cache.
+#[repr(C, align(64))]
 pub(crate) struct Unpacked {
     pub codes: [u8; CHUNK],
     pub scales: [f32; GROUPS],
