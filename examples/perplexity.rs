@@ -17,13 +17,13 @@ use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 use burn_apb::LanguageModel;
 use burn_apb::checkpoint::LoadOptions;
 use burn_apb::kernels::simd_name;
-use burn_apb::model::{CausalLm, Decoder, KvCache};
+use burn_apb::model::{CausalLm, Decoder, KvCache, KvDType};
 
 /// The most rows whose logits exist at once.
 const LOGIT_ROWS: usize = 128;
 
 const USAGE: &str = "usage: perplexity MODEL [--tokens N] [--window N] [--rows N] [--dtype f32|f16|bf16] \
-                     [--kv-dtype f32|f16|bf16] [--dequantize] [--text FILE | --ids IDS.json]";
+                     [--kv-dtype f32|f16|bf16|q8_0] [--dequantize] [--text FILE | --ids IDS.json]";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let (mut tokens, mut window, mut rows) = (20_000, 1_024, 512);
@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             "--window" => window = number(&value()?)?,
             "--rows" => rows = number(&value()?)?,
             "--dtype" => dtype = float(&value()?)?,
-            "--kv-dtype" => kv_dtype = Some(float(&value()?)?),
+            "--kv-dtype" => kv_dtype = Some(cached(&value()?)?),
             "--dequantize" => dequantize = true,
             "--text" => text = Some(std::fs::read_to_string(value()?)?),
             "--ids" => ids = Some(std::fs::read_to_string(value()?)?),
@@ -56,12 +56,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let found = ids.len();
     let ids = ids.get(..tokens);
     let ids = ids.ok_or_else(|| format!("expected at least {tokens} tokens, found {found}"))?;
-    let kv_dtype = kv_dtype.unwrap_or_else(|| model.decoder.kv_dtype());
+    let kv_dtype = kv_dtype.unwrap_or_else(|| model.decoder.kv_dtype().into());
     let (scored, perplexity) = perplexity(&model.decoder, ids, window, rows, kv_dtype)?;
-    let name = |dtype| format!("{dtype:?}").to_lowercase();
+    let name = KvDType::name;
     let line = serde_json::json!({
         "program": "apb", "model": Path::new(&path).file_name().map(|name| name.to_string_lossy()),
-        "dtype": name(dtype), "kv_dtype": name(kv_dtype), "dequantized": dequantize, "window": window, "rows": rows,
+        "dtype": name(dtype.into()), "kv_dtype": name(kv_dtype), "dequantized": dequantize, "window": window, "rows": rows,
         "simd": simd_name().unwrap_or_default(), "scored": scored, "perplexity": perplexity,
     });
     println!("{line}");
@@ -82,6 +82,11 @@ fn float(name: &str) -> Result<FloatDType, String> {
     }
 }
 
+fn cached(name: &str) -> Result<KvDType, String> {
+    let found = KvDType::ALL.into_iter().find(|dtype| dtype.name() == name);
+    found.ok_or_else(|| format!("expected f32, f16, bf16 or q8_0, found {name}"))
+}
+
 /// The number of tokens that are scored, and their perplexity; keys and values are kept in `kv_dtype`, and a pass is of
 /// `rows` tokens.
 pub fn perplexity(
@@ -89,7 +94,7 @@ pub fn perplexity(
     ids: &[u32],
     window: usize,
     rows: usize,
-    kv_dtype: FloatDType,
+    kv_dtype: KvDType,
 ) -> Result<(usize, f64), Box<dyn Error>> {
     let windows = ids.len().checked_div(window).unwrap_or(0);
     if window < 3 || rows == 0 || windows == 0 {
@@ -100,7 +105,7 @@ pub fn perplexity(
         return Err(format!("token {id} is beyond the model's vocabulary").into());
     }
     let (device, rope) = (decoder.device(), decoder.rope(window));
-    let mut cache = KvCache::new(&decoder.config, 1, window, kv_dtype.into(), &device)?;
+    let mut cache = KvCache::new(&decoder.config, 1, window, kv_dtype, &device)?;
     let (mut scored, mut loss) = (0, 0.0);
     for (number, window) in ids.chunks_exact(window).enumerate() {
         cache.truncate(0);

@@ -8,6 +8,7 @@ use burn_apb::apb::{
     AnchorQuery, AnswerOptions, CompressorConfig, Method, PrefillConfig, RingLayout,
 };
 use burn_apb::checkpoint::LoadOptions;
+use burn_apb::model::KvDType;
 use burn_apb::ranks::{Environment, TransportKind};
 use burn_apb::text::chat_template::{RenderOptions, TemplateValue};
 use burn_apb::text::prompt::{PromptOptions, TemplateChoice};
@@ -31,7 +32,7 @@ pub struct Compute {
     /// Dtype of keys and values in the cache [default: as --dtype; bf16 in place of f32 beside weights that stay
     /// quantised]
     #[arg(long, value_enum, value_name = "DTYPE")]
-    kv_dtype: Option<DtypeName>,
+    kv_dtype: Option<KvDtypeName>,
     /// Make quantised weights floats of --dtype; on a CPU they otherwise stay as they are
     #[arg(long)]
     dequantize: bool,
@@ -480,6 +481,27 @@ impl From<DtypeName> for FloatDType {
     }
 }
 
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvDtypeName {
+    F32,
+    F16,
+    Bf16,
+    /// Eight bits an element and a scale for 32; on the CPU.
+    #[value(name = "q8_0")]
+    Q8,
+}
+
+impl From<KvDtypeName> for KvDType {
+    fn from(name: KvDtypeName) -> Self {
+        match name {
+            KvDtypeName::F32 => Self::F32,
+            KvDtypeName::F16 => Self::F16,
+            KvDtypeName::Bf16 => Self::BF16,
+            KvDtypeName::Q8 => Self::Q8_0,
+        }
+    }
+}
+
 impl Compute {
     /// The device asked for.
     pub fn device(&self) -> Result<Device, CliError> {
@@ -511,8 +533,8 @@ impl Compute {
     }
 
     /// The cache's dtype, where one is asked for.
-    pub fn kv_dtype(&self) -> Option<FloatDType> {
-        self.kv_dtype.map(FloatDType::from)
+    pub fn kv_dtype(&self) -> Option<KvDType> {
+        self.kv_dtype.map(KvDType::from)
     }
 
     /// Whether floats of quantised weights are asked for.

@@ -11,6 +11,7 @@ use burn_apb::apb::{AnswerError, SavedError, SessionError};
 use burn_apb::checkpoint::SourceError;
 use burn_apb::checkpoint::hub::HubError;
 use burn_apb::checkpoint::{ConvertError, FolderError, QuantizeError};
+use burn_apb::model::{CacheError, ForwardError};
 use burn_apb::ranks::RankError;
 
 /// The exit code of a process that ends because a rank failed.
@@ -216,7 +217,10 @@ impl From<SessionError> for CliError {
             SessionError::Empty { .. }
             | SessionError::TokenOutOfRange { .. }
             | SessionError::Plan(_)
-            | SessionError::Full(_) => Self::usage(error),
+            | SessionError::Full(_)
+            | SessionError::Forward(ForwardError::Cache(
+                CacheError::HeadDim { .. } | CacheError::Device { .. },
+            )) => Self::usage(error),
             SessionError::Rank(rank) => Self::from(rank.clone()),
             _ => Self::failed(error),
         }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use burn::tensor::FloatDType;
 use serde::{Deserialize, Serialize};
 
 use super::compressor::{CompressorError, CompressorSource};
@@ -15,7 +14,7 @@ use super::plan::PrefillPlan;
 use super::session::{Session, SessionConfig};
 use crate::ModelText;
 use crate::checkpoint::ModelSource;
-use crate::model::{AttentionShape, CausalLm};
+use crate::model::{AttentionShape, CausalLm, KvDType};
 use crate::ranks::{RankError, RankGroup};
 use crate::text::prompt::PromptOptions;
 use crate::text::sampler::SamplerConfig;
@@ -80,7 +79,7 @@ pub struct AnswerOptions {
     /// [`default_prefill_chunk`](super::default_prefill_chunk).
     pub chunk: Option<usize>,
     /// The dtype of keys and values in the cache; none: [`CausalLm::kv_dtype`].
-    pub kv_dtype: Option<FloatDType>,
+    pub kv_dtype: Option<KvDType>,
     /// Go on when prompt and answer are longer than the context the model was made for.
     pub allow_long: bool,
     /// Strategy, ranks and lengths.

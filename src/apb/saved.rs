@@ -2,7 +2,7 @@
 //!
 //! | in `rank-R-of-H.safetensors` | |
 //! |---|---|
-//! | `layers.{i}.key`, `layers.{i}.value` | `[batch, kv_heads, rows, head_dim]` of the rank's document rows, in the session's dtype |
+//! | `layers.{i}.key`, `layers.{i}.value` | `[batch, kv_heads, rows, head_dim]` of the rank's document rows, in the session's dtype; of q8_0, the bytes of their blocks |
 //! | metadata `session` | JSON: the model's fingerprint, the plan, dtype, RoPE's context, an id that all ranks share |
 //! | metadata `tokens` | the whole document's tokens, in decimal |
 //! | metadata `sha256` | of the tensors' bytes in the order of the file |
@@ -31,6 +31,7 @@ pub use save::{PreparedSave, SaveOptions};
 use super::plan::PrefillPlan;
 use super::session::{Prefilled, SessionConfig};
 use crate::hex::encode as hex;
+use crate::model::KvDType;
 
 /// What all files of a session agree on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,14 +64,15 @@ impl Agreed {
         prefilled: &Prefilled,
         model: &str,
         settings: SessionConfig,
-        [dtype, model_dtype]: [FloatDType; 2],
+        dtype: KvDType,
+        model_dtype: FloatDType,
     ) -> Self {
         let mut agreed = Self {
             format: FORMAT.into(),
             model: model.into(),
             plan: prefilled.plan.clone(),
             dtype: format!("{dtype:?}"),
-            model_dtype: (model_dtype != dtype).then(|| format!("{model_dtype:?}")),
+            model_dtype: (dtype != model_dtype.into()).then(|| format!("{model_dtype:?}")),
             context: settings.context(),
             id: String::new(),
         };

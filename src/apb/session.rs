@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::attention::QueryPass;
@@ -16,8 +16,8 @@ use super::plan::PrefillPlan;
 use super::prefill::Prefill;
 use crate::kernels;
 use crate::model::{
-    CacheError, CacheFull, CausalLm, ForwardError, HiddenRows, KvCache, LayerAttention,
-    forward_layers,
+    CacheError, CacheFull, CachedRows, CausalLm, ForwardError, HiddenRows, KvCache, KvDType,
+    LayerAttention, forward_layers,
 };
 use crate::ranks::RankGroup;
 
@@ -45,7 +45,7 @@ pub struct SessionConfig {
     pub chunk: Option<usize>,
     /// The dtype of the cache; none: [`CausalLm::kv_dtype`].
     #[serde(default)]
-    pub kv_dtype: Option<FloatDType>,
+    pub kv_dtype: Option<KvDType>,
     /// Tokens that the rotary frequencies are made for, where that is not the capacity.
     context: Option<usize>,
 }
@@ -89,14 +89,14 @@ impl SessionConfig {
     }
 
     /// The same with a cache of `dtype`.
-    pub fn with_kv_dtype(mut self, dtype: FloatDType) -> Self {
-        self.kv_dtype = Some(dtype);
+    pub fn with_kv_dtype(mut self, dtype: impl Into<KvDType>) -> Self {
+        self.kv_dtype = Some(dtype.into());
         self
     }
 
     /// The dtype of a cache for `model`.
-    pub(super) fn kv_dtype_of(&self, model: &dyn CausalLm) -> FloatDType {
-        self.kv_dtype.unwrap_or_else(|| model.kv_dtype())
+    pub(super) fn kv_dtype_of(&self, model: &dyn CausalLm) -> KvDType {
+        self.kv_dtype.unwrap_or_else(|| model.kv_dtype().into())
     }
 
     /// Rows of a pass on `device`.
@@ -168,7 +168,7 @@ impl Prefilled {
         &self,
         layer: usize,
         rows: Range<usize>,
-    ) -> Result<(Tensor<4>, Tensor<4>), CacheError> {
+    ) -> Result<CachedRows, CacheError> {
         self.shared
             .as_deref()
             .unwrap_or(&self.cache)
@@ -295,7 +295,7 @@ impl Session {
             false => 0,
         };
         let model = self.model.as_ref();
-        let dtype = self.settings.kv_dtype_of(model).into();
+        let dtype = self.settings.kv_dtype_of(model);
         let capacity = local + following;
         let cache = KvCache::new(model.shape(), 1, capacity, dtype, &model.device());
         let mut cache = cache.map_err(ForwardError::from)?;
@@ -322,7 +322,7 @@ impl Session {
     }
 
     /// The dtype of keys and values in the cache.
-    pub fn kv_dtype(&self) -> FloatDType {
+    pub fn kv_dtype(&self) -> KvDType {
         self.settings.kv_dtype_of(self.model.as_ref())
     }
 
@@ -467,7 +467,7 @@ impl Session {
             return Err(SessionError::SeveralProcesses);
         }
         let model = self.model.clone();
-        let dtype = self.settings.kv_dtype_of(model.as_ref()).into();
+        let dtype = self.settings.kv_dtype_of(model.as_ref());
         let prefilled = self.prefilled.as_mut().ok_or(SessionError::NoDocument)?;
         let tail = |rows: usize| {
             let tail = KvCache::new(model.shape(), 1, rows, dtype, &model.device());
@@ -484,8 +484,8 @@ impl Session {
                         break;
                     }
                     let rows = prefilled.cache.rows(layer, local..local + following);
-                    let (key, value) = rows.map_err(ForwardError::from)?;
-                    own.append(layer, key, value).map_err(ForwardError::from)?;
+                    let appended = rows.and_then(|rows| own.append_rows(layer, rows));
+                    appended.map_err(ForwardError::from)?;
                 }
                 let mut document = std::mem::replace(&mut prefilled.cache, own);
                 document.truncate(local);

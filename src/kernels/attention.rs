@@ -42,7 +42,10 @@ pub fn attention(
     v: Tensor<4>,
     regions: Regions,
 ) -> Result<AttentionOutput, KernelError> {
-    check(&q, &k, &v, regions)?;
+    check_shapes(OPERATION, q.dims(), k.dims(), v.dims(), regions)?;
+    check_float(OPERATION, "q", q.dtype())?;
+    check_float(OPERATION, "k", k.dtype())?;
+    check_dtype(OPERATION, "v", v.dtype(), "the dtype of k", &[k.dtype()])?;
     check_devices(OPERATION, &[&q.device(), &k.device(), &v.device()])?;
     let dtype = q.dtype();
     let on_autodiff = q.is_autodiff() || k.is_autodiff() || v.is_autodiff();
@@ -63,29 +66,31 @@ pub fn attention(
     })
 }
 
-fn check(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, regions: Regions) -> Result<(), KernelError> {
-    let [batch, heads, seq_q, head_dim] = q.dims();
-    let [_, kv_heads, seq_kv, _] = k.dims();
+/// Refuses queries, keys and values, in elements, that do not go together.
+pub(super) fn check_shapes(
+    operation: &'static str,
+    q: [usize; 4],
+    k: [usize; 4],
+    v: [usize; 4],
+    regions: Regions,
+) -> Result<(), KernelError> {
+    let [batch, heads, seq_q, head_dim] = q;
+    let [_, kv_heads, seq_kv, _] = k;
     let expected = [batch, kv_heads, seq_kv, head_dim];
-    for (argument, found) in [("k", k.dims()), ("v", v.dims())] {
+    for (argument, found) in [("k", k), ("v", v)] {
         if found != expected {
-            let expected = format!(
-                "[batch, kv_heads, seq_kv, head_dim] = {expected:?}, beside q {:?}",
-                q.dims()
-            );
-            return Err(KernelError::shape(OPERATION, argument, expected, &found));
+            let expected =
+                format!("[batch, kv_heads, seq_kv, head_dim] = {expected:?}, beside q {q:?}");
+            return Err(KernelError::shape(operation, argument, expected, &found));
         }
     }
     if head_dim == 0 {
         let expected = "a head_dim above 0".into();
-        return Err(KernelError::shape(OPERATION, "q", expected, &q.dims()));
+        return Err(KernelError::shape(operation, "q", expected, &q));
     }
     if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
         return Err(KernelError::Heads { heads, kv_heads });
     }
-    check_float(OPERATION, "q", q.dtype())?;
-    check_float(OPERATION, "k", k.dtype())?;
-    check_dtype(OPERATION, "v", v.dtype(), "the dtype of k", &[k.dtype()])?;
     regions.validate(seq_q, seq_kv)
 }
 

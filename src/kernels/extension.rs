@@ -58,6 +58,23 @@ pub trait Kernels: Backend {
         AttentionPrimitives { out, lse }
     }
 
+    /// See [`quantized_attention`](super::quantized_attention()).
+    #[fusion(default)]
+    fn quantized_attention(
+        q: FloatTensor<Self>,
+        k: IntTensor<Self>,
+        v: IntTensor<Self>,
+        regions: Regions,
+    ) -> AttentionPrimitives<Self> {
+        plain::quantized_attention::<Self>(q, k, v, regions)
+    }
+
+    /// See [`quantize_rows`](super::quantize_rows()).
+    #[fusion(default)]
+    fn quantize_rows(x: FloatTensor<Self>) -> IntTensor<Self> {
+        plain::quantize_rows::<Self>(x)
+    }
+
     /// See [`first_rows`](super::first_rows()).
     #[fusion(meta = first_rows_meta)]
     fn first_rows(x: FloatTensor<Self>, rows: usize) -> FloatTensor<Self> {

@@ -67,6 +67,7 @@ mod plain;
 #[doc(hidden)]
 pub mod portable;
 pub(crate) mod quantized;
+mod quantized_attention;
 mod quantized_linear;
 #[doc(hidden)]
 pub mod reference;
@@ -95,6 +96,8 @@ pub use merge::merge;
 pub use portable::table::describe as portable_table;
 pub use quantized::BlockFormat;
 pub(crate) use quantized::grouped as blocks;
+pub(crate) use quantized::q8_0;
+pub use quantized_attention::{quantize_rows, quantized_attention};
 pub(crate) use quantized_linear::check_quantized;
 pub use quantized_linear::{dequantize, quantized_linear, quantized_rows};
 pub use regions::Regions;

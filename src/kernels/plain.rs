@@ -8,8 +8,8 @@ use burn::backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata, get_or_init_device_settings};
 use burn::tensor::{DType, FloatDType, Shape, Slice, TensorData};
 
-use super::extension::Kernels;
-use super::{BlockFormat, Regions};
+use super::extension::{AttentionPrimitives, Kernels};
+use super::{BlockFormat, Regions, q8_0};
 
 /// Scores held at a time by [`attention`]: 64 MiB in f32.
 const SCORE_BUDGET: usize = 16 << 20;
@@ -199,6 +199,42 @@ pub(super) fn dequantize<B: Backend>(
     format.dequantize(bytes.as_bytes(), &mut values);
     let data = TensorData::new(values, [rows, width]);
     B::float_from_data(data.convert_dtype(dtype.into()), &device)
+}
+
+/// Rows as blocks of Q8_0.
+pub(super) fn quantize_rows<B: Backend>(x: FloatTensor<B>) -> IntTensor<B> {
+    let mut shape: Vec<usize> = x.shape().iter().copied().collect();
+    let device = x.device();
+    let data = burn::tensor::try_read_sync(B::float_into_data(x));
+    let values = data.and_then(Result::ok).map(|data| data.convert::<f32>());
+    let values = values.map_or_else(Vec::new, |data| data.iter::<f32>().collect());
+    let blocks = values.as_chunks::<32>().0;
+    let mut bytes = vec![[0u8; 34]; blocks.len()];
+    for (x, block) in blocks.iter().zip(&mut bytes) {
+        q8_0(x, block);
+    }
+    if let Some(last) = shape.last_mut() {
+        *last = BlockFormat::Q8_0.row_bytes(*last).unwrap_or(0);
+    }
+    B::int_from_data(TensorData::new(bytes.concat(), shape), &device)
+}
+
+/// Attention over what the blocks stand for, in the dtype of `q`.
+pub(super) fn quantized_attention<B: Kernels>(
+    q: FloatTensor<B>,
+    k: IntTensor<B>,
+    v: IntTensor<B>,
+    regions: Regions,
+) -> AttentionPrimitives<B> {
+    let dtype = float_dtype(q.dtype());
+    let head_dim = q.shape()[3];
+    let floats = |blocks: IntTensor<B>| {
+        let [batch, heads, rows, bytes] = blocks.shape().dims();
+        let blocks = B::int_reshape(blocks, Shape::new([batch * heads * rows, bytes]));
+        let floats = B::dequantize_blocks(blocks, BlockFormat::Q8_0, dtype);
+        B::float_reshape(floats, Shape::new([batch, heads, rows, head_dim]))
+    };
+    <B as Kernels>::attention(q, floats(k), floats(v), regions)
 }
 
 /// A tensor's data; nothing where the device fails, which it then says at the next operation too.

@@ -1,11 +1,15 @@
 //! The key/value cache: allocated once, written in place.
 
+use std::fmt;
 use std::ops::Range;
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, ExecutionError, FloatDType, Int, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
 
 use super::shape::AttentionShape;
-use crate::kernels::{first_rows, is_cpu};
+use crate::kernels::{
+    self, AttentionOutput, BlockFormat, KernelError, Regions, first_rows, is_cpu,
+};
 
 /// More rows were appended than the cache was made for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,12 +50,30 @@ pub enum CacheError {
         /// Those of the rows.
         found: [usize; 3],
     },
-    /// A dtype that keys and values are not kept in.
-    #[error("a key/value cache is of f32, f16 or bf16, not of {found:?}")]
-    DType {
+    /// Heads that are no whole blocks of a quantised dtype.
+    #[error(
+        "a key/value cache in {dtype} takes heads of a multiple of 32 elements, these have {head_dim}; use f32, f16 \
+         or bf16"
+    )]
+    HeadDim {
         /// What was asked for.
-        found: DType,
+        dtype: KvDType,
+        /// Elements of a head.
+        head_dim: usize,
     },
+    /// A quantised dtype on a device whose kernels have none.
+    #[error(
+        "a key/value cache in {dtype} is for the CPU, not for {device}; use f32, f16 or bf16 there"
+    )]
+    Device {
+        /// What was asked for.
+        dtype: KvDType,
+        /// The device.
+        device: String,
+    },
+    /// Rows that were not rounded.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
     /// The memory cannot be had.
     #[error(
         "a key/value cache of {tokens} tokens takes {} bytes, more than there are; use fewer tokens or more ranks",
@@ -83,12 +105,260 @@ pub enum CacheError {
     },
 }
 
+/// In what a cache keeps keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum KvDType {
+    /// Four bytes an element.
+    F32,
+    /// Two bytes an element.
+    F16,
+    /// Two bytes an element.
+    BF16,
+    /// Eight bits an element and a scale for 32 ([`BlockFormat::Q8_0`]); on the CPU, for heads of a multiple of 32
+    /// elements.
+    #[allow(non_camel_case_types)]
+    Q8_0,
+}
+
+impl KvDType {
+    /// Every one.
+    pub const ALL: [Self; 4] = [Self::F32, Self::F16, Self::BF16, Self::Q8_0];
+
+    /// The name as in [`Display`](fmt::Display): `f32`, `f16`, `bf16` or `q8_0`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::BF16 => "bf16",
+            Self::Q8_0 => "q8_0",
+        }
+    }
+
+    /// The dtype of the tensors, where they are floats.
+    pub(crate) fn float(self) -> Option<FloatDType> {
+        match self {
+            Self::F32 => Some(FloatDType::F32),
+            Self::F16 => Some(FloatDType::F16),
+            Self::BF16 => Some(FloatDType::BF16),
+            Self::Q8_0 => None,
+        }
+    }
+
+    /// What a row of `head_dim` elements lies in: values of so many bytes. None where it is no whole blocks.
+    pub(crate) fn row(self, head_dim: usize) -> Option<[usize; 2]> {
+        match self.float() {
+            Some(dtype) => Some([head_dim, DType::from(dtype).size()]),
+            None => BlockFormat::Q8_0.row_bytes(head_dim).map(|row| [row, 1]),
+        }
+    }
+}
+
+impl fmt::Display for KvDType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Types that a cache does not have are kept as f32.
+impl From<FloatDType> for KvDType {
+    fn from(dtype: FloatDType) -> Self {
+        match dtype {
+            FloatDType::F16 => Self::F16,
+            FloatDType::BF16 => Self::BF16,
+            _ => Self::F32,
+        }
+    }
+}
+
+/// Keys or values of a layer.
+#[derive(Debug, Clone)]
+enum Stored {
+    /// `[batch, kv_heads, rows, head_dim]`.
+    Float(Tensor<4>),
+    /// Blocks of [`BlockFormat::Q8_0`], `[batch, kv_heads, rows, row_bytes]`, `u8`.
+    Blocks(Tensor<4, Int>),
+}
+
+impl Stored {
+    fn zeros(shape: [usize; 4], dtype: KvDType, device: &Device) -> Self {
+        match dtype.float() {
+            Some(dtype) => Self::Float(Tensor::zeros(shape, (device, DType::from(dtype)))),
+            None => Self::Blocks(Tensor::zeros(shape, (device, DType::U8))),
+        }
+    }
+
+    fn dims(&self) -> [usize; 4] {
+        match self {
+            Self::Float(tensor) => tensor.dims(),
+            Self::Blocks(tensor) => tensor.dims(),
+        }
+    }
+
+    fn dtype(&self) -> KvDType {
+        match self {
+            Self::Float(tensor) => match tensor.dtype() {
+                DType::F16 => KvDType::F16,
+                DType::BF16 => KvDType::BF16,
+                _ => KvDType::F32,
+            },
+            Self::Blocks(_) => KvDType::Q8_0,
+        }
+    }
+
+    fn device(&self) -> Device {
+        match self {
+            Self::Float(tensor) => tensor.device(),
+            Self::Blocks(tensor) => tensor.device(),
+        }
+    }
+
+    /// `[batch, kv_heads, head_dim]`.
+    fn sizes(&self) -> [usize; 3] {
+        let [batch, kv_heads, _, row] = self.dims();
+        match self {
+            Self::Float(_) => [batch, kv_heads, row],
+            Self::Blocks(_) => [
+                batch,
+                kv_heads,
+                BlockFormat::Q8_0.row_elements(row).unwrap_or(0),
+            ],
+        }
+    }
+
+    /// As rows of `dtype`; what has it is left as it is.
+    fn to(self, dtype: KvDType) -> Result<Self, KernelError> {
+        Ok(match (self, dtype.float()) {
+            (Self::Float(rows), Some(dtype)) => Self::Float(rows.cast(dtype)),
+            (Self::Float(rows), None) => Self::Blocks(kernels::quantize_rows(rows)?),
+            (blocks, None) => blocks,
+            (blocks, Some(dtype)) => Self::Float(blocks.float()?.cast(dtype)),
+        })
+    }
+
+    /// As floats: those that blocks stand for in f32.
+    fn float(self) -> Result<Tensor<4>, KernelError> {
+        match self {
+            Self::Float(tensor) => Ok(tensor),
+            Self::Blocks(blocks) => {
+                let [batch, kv_heads, rows, row] = blocks.dims();
+                let flat = blocks.reshape([batch * kv_heads * rows, row]);
+                let floats = kernels::dequantize(flat, BlockFormat::Q8_0, FloatDType::F32)?;
+                let width = floats.dims()[1];
+                Ok(floats.reshape([batch, kv_heads, rows, width]))
+            }
+        }
+    }
+
+    /// A view of some rows.
+    fn slice(self, rows: Range<usize>) -> Self {
+        let [batch, kv_heads, _, row] = self.dims();
+        let range = [0..batch, 0..kv_heads, rows, 0..row];
+        match self {
+            Self::Float(tensor) => Self::Float(tensor.slice(range)),
+            Self::Blocks(tensor) => Self::Blocks(tensor.slice(range)),
+        }
+    }
+
+    /// A view of the first rows, without a copy wherever a device could do without.
+    fn first_rows(self, rows: usize) -> Result<Self, KernelError> {
+        match self {
+            Self::Float(tensor) => Ok(Self::Float(first_rows(tensor, rows)?)),
+            blocks => Ok(blocks.slice(0..rows)),
+        }
+    }
+
+    /// Writes rows of the same dtype in place, if this is the only reference.
+    fn write(self, at: Range<usize>, rows: Self) -> Self {
+        let [batch, kv_heads, _, row] = self.dims();
+        let range = [0..batch, 0..kv_heads, at, 0..row];
+        match (self, rows) {
+            (Self::Float(stored), Self::Float(rows)) => {
+                Self::Float(stored.slice_assign(range, rows))
+            }
+            (Self::Blocks(stored), Self::Blocks(rows)) => {
+                Self::Blocks(stored.slice_assign(range, rows))
+            }
+            (stored, _) => unreachable!("rows are made {} before they are written", stored.dtype()),
+        }
+    }
+}
+
+/// Keys and values of some rows of a layer, as the cache keeps them.
+#[derive(Debug, Clone)]
+pub struct CachedRows {
+    key: Stored,
+    value: Stored,
+}
+
+impl CachedRows {
+    /// What [`into_data`](Self::into_data) gave of rows in `dtype`.
+    pub(crate) fn from_data(data: [TensorData; 2], dtype: KvDType, device: &Device) -> Self {
+        let [key, value] = data.map(|data| match dtype.float() {
+            Some(dtype) => Stored::Float(Tensor::from_data(data, (device, DType::from(dtype)))),
+            None => Stored::Blocks(Tensor::from_data(data, (device, DType::U8))),
+        });
+        Self { key, value }
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.key.dims()[2]
+    }
+
+    /// Heads of keys and values.
+    pub fn kv_heads(&self) -> usize {
+        self.key.dims()[1]
+    }
+
+    /// In what they are kept.
+    pub fn dtype(&self) -> KvDType {
+        self.key.dtype()
+    }
+
+    /// Keys and values `[batch, kv_heads, rows, head_dim]`: as they are where they are floats, else what their codes
+    /// stand for, in f32.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError`] where the device has no such kernel.
+    pub fn floats(self) -> Result<(Tensor<4>, Tensor<4>), KernelError> {
+        Ok((self.key.float()?, self.value.float()?))
+    }
+
+    /// [`attention`](kernels::attention()) of queries `[batch, heads, seq_q, head_dim]` over these keys and values.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError`] when the queries or regions do not fit.
+    pub fn attend(
+        self,
+        query: Tensor<4>,
+        regions: Regions,
+    ) -> Result<AttentionOutput, KernelError> {
+        match (self.key, self.value) {
+            (Stored::Blocks(key), Stored::Blocks(value)) => {
+                kernels::quantized_attention(query, key, value, regions)
+            }
+            (key, value) => kernels::attention(query, key.float()?, value.float()?, regions),
+        }
+    }
+
+    /// Keys and values as they are kept: floats, or bytes of blocks.
+    pub(crate) fn into_data(self) -> Result<[TensorData; 2], ExecutionError> {
+        let data = |stored| match stored {
+            Stored::Float(tensor) => tensor.try_into_data(),
+            Stored::Blocks(tensor) => tensor.try_into_data(),
+        };
+        Ok([data(self.key)?, data(self.value)?])
+    }
+}
+
 /// Rotated keys and values of one layer.
 #[derive(Debug, Clone)]
 struct LayerCache {
-    /// `[batch, kv_heads, capacity, head_dim]`; absent only while it is written.
-    key: Option<Tensor<4>>,
-    value: Option<Tensor<4>>,
+    /// For `capacity` rows; absent only while it is written.
+    key: Option<Stored>,
+    value: Option<Stored>,
     len: usize,
 }
 
@@ -107,13 +377,13 @@ impl KvCache {
     ///
     /// # Errors
     ///
-    /// [`CacheError::DType`] for another dtype than f32, f16 and bf16; [`CacheError::Memory`] when the memory cannot
-    /// be had; looked for on the CPU, counted elsewhere.
+    /// [`CacheError::Memory`] when the memory cannot be had, which is looked for on the CPU and counted elsewhere;
+    /// [`CacheError::HeadDim`] and [`CacheError::Device`] where `dtype` does not fit.
     pub fn new(
         shape: impl Into<AttentionShape>,
         batch: usize,
         capacity: usize,
-        dtype: DType,
+        dtype: KvDType,
         device: &Device,
     ) -> Result<Self, CacheError> {
         let AttentionShape {
@@ -122,14 +392,17 @@ impl KvCache {
             head_dim,
             ..
         } = shape.into();
-        if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
-            return Err(CacheError::DType { found: dtype });
+        if dtype.float().is_none() && !is_cpu(device) {
+            let device = format!("{device:?}");
+            return Err(CacheError::Device { dtype, device });
         }
-        let shape = [batch, kv_heads, capacity, head_dim];
-        check_memory(layers, shape, dtype, device)?;
+        let row = dtype.row(head_dim);
+        let [row, size] = row.ok_or(CacheError::HeadDim { dtype, head_dim })?;
+        let shape = [batch, kv_heads, capacity, row];
+        check_memory(layers, shape, size, device)?;
         let layer = || LayerCache {
-            key: Some(Tensor::zeros(shape, (device, dtype))),
-            value: Some(Tensor::zeros(shape, (device, dtype))),
+            key: Some(Stored::zeros(shape, dtype, device)),
+            value: Some(Stored::zeros(shape, dtype, device)),
             len: 0,
         };
         Ok(Self {
@@ -143,11 +416,17 @@ impl KvCache {
         shape: impl Into<AttentionShape>,
         batch: usize,
         capacity: usize,
-        dtype: DType,
+        dtype: KvDType,
     ) -> usize {
         let shape = shape.into();
-        let layer = [batch, shape.kv_heads, capacity, shape.head_dim];
-        checked_bytes(shape.layers, layer, dtype).unwrap_or(usize::MAX)
+        // A row that is no whole blocks is as long as the next that is.
+        let head_dim = match dtype.float() {
+            Some(_) => shape.head_dim,
+            None => shape.head_dim.div_ceil(32).saturating_mul(32),
+        };
+        let [row, size] = dtype.row(head_dim).unwrap_or([usize::MAX, 1]);
+        let layer = [batch, shape.kv_heads, capacity, row];
+        checked_bytes(shape.layers, layer, size).unwrap_or(usize::MAX)
     }
 
     /// Tokens the cache has room for.
@@ -171,21 +450,21 @@ impl KvCache {
             return Ok(());
         }
         if let Some(stored) = self.layers.first().and_then(|layer| layer.key.as_ref()) {
-            let [batch, kv_heads, _, head_dim] = stored.dims();
-            let shape = [batch, kv_heads, capacity, head_dim];
-            check_memory(self.layers.len(), shape, stored.dtype(), &stored.device())?;
+            let [batch, kv_heads, _, row] = stored.dims();
+            let shape = [batch, kv_heads, capacity, row];
+            let size = stored.dtype().row(1).map_or(1, |[_, size]| size);
+            check_memory(self.layers.len(), shape, size, &stored.device())?;
         }
         for layer in &mut self.layers {
             let len = layer.len;
             for slot in [&mut layer.key, &mut layer.value] {
                 let Some(stored) = slot.take() else { continue };
-                let [batch, kv_heads, _, head_dim] = stored.dims();
-                let shape = [batch, kv_heads, capacity, head_dim];
-                let larger = Tensor::zeros(shape, (&stored.device(), stored.dtype()));
-                let held = [0..batch, 0..kv_heads, 0..len, 0..head_dim];
+                let [batch, kv_heads, _, row] = stored.dims();
+                let shape = [batch, kv_heads, capacity, row];
+                let larger = Stored::zeros(shape, stored.dtype(), &stored.device());
                 *slot = Some(match len {
                     0 => larger,
-                    _ => larger.slice_assign(held.clone(), stored.slice(held)),
+                    _ => larger.write(0..len, stored.slice(0..len)),
                 });
             }
         }
@@ -204,7 +483,7 @@ impl KvCache {
     }
 
     /// Appends keys and values `[batch, kv_heads, seq, head_dim]` to a layer, rounded to the cache's dtype, and
-    /// returns all that the layer then holds: `[batch, kv_heads, len, head_dim]` each.
+    /// returns all that the layer then holds. They are views, which must be gone before it is appended to again.
     ///
     /// # Errors
     ///
@@ -214,7 +493,17 @@ impl KvCache {
         layer: usize,
         key: Tensor<4>,
         value: Tensor<4>,
-    ) -> Result<(Tensor<4>, Tensor<4>), CacheError> {
+    ) -> Result<CachedRows, CacheError> {
+        let (key, value) = (Stored::Float(key), Stored::Float(value));
+        self.append_rows(layer, CachedRows { key, value })
+    }
+
+    /// [`append`](Self::append) of rows of another cache, or of a file.
+    pub(crate) fn append_rows(
+        &mut self,
+        layer: usize,
+        CachedRows { key, value }: CachedRows,
+    ) -> Result<CachedRows, CacheError> {
         let (capacity, layers) = (self.capacity, self.layers.len());
         let absent = CacheError::Layer { layer, layers };
         let layer = self.layers.get_mut(layer).ok_or(absent)?;
@@ -231,39 +520,36 @@ impl KvCache {
             }
             .into());
         }
-        for (slot, rows) in [(&layer.key, &key), (&layer.value, &value)] {
-            if let Some(stored) = slot {
-                same_rows(stored, rows)?;
+        let fitting = |slot: &Option<Stored>, rows: Stored| {
+            let stored = slot.as_ref().expect("a layer's cache is only absent below");
+            let (expected, found) = (stored.sizes(), rows.sizes());
+            match expected == found {
+                true => Ok(rows.to(stored.dtype())?),
+                false => Err(CacheError::Rows { expected, found }),
             }
-        }
-        // The only reference must be the one written to, or the backend copies the whole cache.
-        let write = |slot: &mut Option<Tensor<4>>, rows: Tensor<4>| {
-            let [batch, kv_heads, _, head_dim] = rows.dims();
-            let stored = slot.take().expect("a layer's cache is only absent here");
-            let rows = rows.cast(stored.dtype());
-            let stored =
-                stored.slice_assign([0..batch, 0..kv_heads, start..end, 0..head_dim], rows);
-            let held = first_rows(stored.clone(), end).expect("the rows fit the capacity");
-            *slot = Some(stored);
-            held
         };
-        let keys = write(&mut layer.key, key);
-        let values = write(&mut layer.value, value);
+        let key = fitting(&layer.key, key)?;
+        let value = fitting(&layer.value, value)?;
+        // The only reference must be the one written to, or the backend copies the whole cache.
+        let write = |slot: &mut Option<Stored>, rows: Stored| {
+            let stored = slot.take().expect("a layer's cache is only absent here");
+            let stored = stored.write(start..end, rows);
+            let held = stored.clone().first_rows(end);
+            *slot = Some(stored);
+            held.expect("the rows fit the capacity")
+        };
+        let key = write(&mut layer.key, key);
+        let value = write(&mut layer.value, value);
         layer.len = end;
-        Ok((keys, values))
+        Ok(CachedRows { key, value })
     }
 
-    /// Keys and values `[batch, kv_heads, rows, head_dim]` of some rows of a layer; views, which must
-    /// be gone before the layer is appended to again.
+    /// Keys and values of some rows of a layer; views, which must be gone before the layer is appended to again.
     ///
     /// # Errors
     ///
     /// [`CacheError`] when the cache has no such layer, or the layer no such rows.
-    pub fn rows(
-        &self,
-        layer: usize,
-        rows: Range<usize>,
-    ) -> Result<(Tensor<4>, Tensor<4>), CacheError> {
+    pub fn rows(&self, layer: usize, rows: Range<usize>) -> Result<CachedRows, CacheError> {
         let (index, layers) = (layer, self.layers.len());
         let absent = CacheError::Layer { layer, layers };
         let layer = self.layers.get(layer).ok_or(absent)?;
@@ -274,14 +560,16 @@ impl KvCache {
                 len: layer.len,
             });
         }
-        let view = |slot: &Option<Tensor<4>>| {
-            let stored = slot
-                .clone()
-                .expect("a layer's cache is only absent while it is written");
-            let [batch, kv_heads, _, head_dim] = stored.dims();
-            stored.slice([0..batch, 0..kv_heads, rows.clone(), 0..head_dim])
+        let view = |slot: &Option<Stored>| {
+            let stored = slot.clone();
+            stored
+                .expect("a layer's cache is only absent while it is written")
+                .slice(rows.clone())
         };
-        Ok((view(&layer.key), view(&layer.value)))
+        Ok(CachedRows {
+            key: view(&layer.key),
+            value: view(&layer.value),
+        })
     }
 
     /// Drops all rows from `len` on, in every layer.
@@ -292,10 +580,9 @@ impl KvCache {
     }
 }
 
-/// Bytes of keys and values `[batch, kv_heads, capacity, head_dim]` of all layers; none where they cannot be
-/// counted.
-fn checked_bytes(layers: usize, shape: [usize; 4], dtype: DType) -> Option<usize> {
-    let factors = [2, layers, dtype.size()].into_iter().chain(shape);
+/// Bytes of keys and values of all layers, tensors of values of `size` bytes; none where they cannot be counted.
+fn checked_bytes(layers: usize, shape: [usize; 4], size: usize) -> Option<usize> {
+    let factors = [2, layers, size].into_iter().chain(shape);
     factors.into_iter().try_fold(1, usize::checked_mul)
 }
 
@@ -303,10 +590,10 @@ fn checked_bytes(layers: usize, shape: [usize; 4], dtype: DType) -> Option<usize
 fn check_memory(
     layers: usize,
     shape: [usize; 4],
-    dtype: DType,
+    size: usize,
     device: &Device,
 ) -> Result<(), CacheError> {
-    let bytes = checked_bytes(layers, shape, dtype);
+    let bytes = checked_bytes(layers, shape, size);
     let fits = |bytes: &usize| {
         *bytes <= isize::MAX as usize
             && (!is_cpu(device) || Vec::<u8>::new().try_reserve_exact(*bytes).is_ok())
@@ -320,24 +607,15 @@ fn check_memory(
     }
 }
 
-/// Refuses rows of another batch, head count or head dimension than those that are stored.
-fn same_rows(stored: &Tensor<4>, rows: &Tensor<4>) -> Result<(), CacheError> {
-    let sizes = |tensor: &Tensor<4>| {
-        let [batch, kv_heads, _, head_dim] = tensor.dims();
-        [batch, kv_heads, head_dim]
-    };
-    let (expected, found) = (sizes(stored), sizes(rows));
-    match expected == found {
-        true => Ok(()),
-        false => Err(CacheError::Rows { expected, found }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::{Architecture, DecoderConfig};
     use burn::tensor::TensorData;
+
+    fn floats(rows: CachedRows) -> (Tensor<4>, Tensor<4>) {
+        rows.floats().unwrap()
+    }
 
     fn rows(from: f32, seq: usize, device: &Device) -> Tensor<4> {
         let values: Vec<f32> = (0..2 * seq * 2).map(|i| from + i as f32).collect();
@@ -348,7 +626,7 @@ mod tests {
     fn appends_in_order_truncates_and_refuses_overflow() {
         let device = Device::flex();
         let config = DecoderConfig::new(Architecture::Llama, 8, 8, 8, 2, 4, 2, 2);
-        let mut cache = KvCache::new(&config, 1, 5, DType::F32, &device).unwrap();
+        let mut cache = KvCache::new(&config, 1, 5, KvDType::F32, &device).unwrap();
         for layer in 0..2 {
             cache
                 .append(layer, rows(0.0, 3, &device), rows(100.0, 3, &device))
@@ -357,6 +635,7 @@ mod tests {
         assert_eq!(cache.len(), 3);
         let (keys, values) = cache
             .append(0, rows(50.0, 2, &device), rows(150.0, 2, &device))
+            .map(floats)
             .unwrap();
         let expected = Tensor::cat(vec![rows(0.0, 3, &device), rows(50.0, 2, &device)], 2);
         keys.into_data().assert_eq(&expected.into_data(), true);
@@ -377,6 +656,7 @@ mod tests {
         cache.truncate(3);
         let (keys, _) = cache
             .append(0, rows(70.0, 1, &device), rows(0.0, 1, &device))
+            .map(floats)
             .unwrap();
         let expected = Tensor::cat(vec![rows(0.0, 3, &device), rows(70.0, 1, &device)], 2);
         keys.into_data().assert_eq(&expected.into_data(), true);
@@ -386,6 +666,7 @@ mod tests {
         assert_eq!(cache.capacity(), 7);
         let (keys, values) = cache
             .append(0, rows(80.0, 4, &device), rows(90.0, 4, &device))
+            .map(floats)
             .unwrap();
         let expected = Tensor::cat(vec![rows(0.0, 3, &device), rows(80.0, 4, &device)], 2);
         keys.into_data().assert_eq(&expected.into_data(), true);
@@ -397,7 +678,7 @@ mod tests {
     fn a_cache_of_another_model_is_refused() {
         let device = Device::flex();
         let config = DecoderConfig::new(Architecture::Llama, 8, 8, 8, 1, 4, 2, 2);
-        let mut cache = KvCache::new(&config, 1, 5, DType::F32, &device).unwrap();
+        let mut cache = KvCache::new(&config, 1, 5, KvDType::F32, &device).unwrap();
         let row = || rows(0.0, 1, &device);
         let absent = CacheError::Layer {
             layer: 1,
@@ -418,18 +699,69 @@ mod tests {
     fn rows_are_rounded_to_the_dtype_of_the_cache() {
         let device = Device::flex();
         let config = DecoderConfig::new(Architecture::Llama, 8, 8, 8, 1, 4, 2, 2);
-        let mut cache = KvCache::new(&config, 1, 5, DType::BF16, &device).unwrap();
+        let mut cache = KvCache::new(&config, 1, 5, KvDType::BF16, &device).unwrap();
         let dims = rows(0.0, 2, &device).dims();
         let row = |value: f32| Tensor::<4>::full(dims, value, &device);
-        let (key, value) = cache.append(0, row(1.001), row(3.0)).unwrap();
+        let (key, value) = floats(cache.append(0, row(1.001), row(3.0)).unwrap());
         assert_eq!((key.dtype(), value.dtype()), (DType::BF16, DType::BF16));
         let rounded: Vec<f32> = key.cast(DType::F32).into_data().try_to_vec().unwrap();
         assert!(rounded.iter().all(|x| *x == 1.0), "{rounded:?}");
     }
 
     #[test]
+    fn rows_in_blocks_are_kept_to_eight_bits() {
+        let device = Device::flex();
+        let config = DecoderConfig::new(Architecture::Llama, 8, 8, 8, 1, 4, 2, 64);
+        let mut cache = KvCache::new(&config, 1, 5, KvDType::Q8_0, &device).unwrap();
+        let row = |seq: i64| {
+            let count = 2 * seq * 64;
+            let values = Tensor::<1, Int>::arange(0..count, &device).float();
+            values.reshape([1, 2, seq, 64]).sin()
+        };
+        let first = cache.append(0, row(3), row(3) * 2.0).unwrap();
+        assert_eq!((first.rows(), first.kv_heads()), (3, 2));
+        assert_eq!(first.dtype(), KvDType::Q8_0);
+        let blocks = first.clone().into_data().unwrap();
+        let (key, value) = floats(first);
+        // Half a step of the largest magnitude, and what the scale is off in f16.
+        for (found, given, most) in [(key, row(3), 1.0), (value, row(3) * 2.0, 2.0)] {
+            let error: f32 = (found - given).abs().max().into_scalar();
+            assert!(
+                error > 0.0 && error <= most * (0.5 / 127.0 + 6e-4),
+                "{error}"
+            );
+        }
+        // Rows of a file are kept as they are, and the room may grow beneath them.
+        cache.reserve(9).unwrap();
+        cache.truncate(0);
+        let rows = CachedRows::from_data(blocks.clone(), KvDType::Q8_0, &device);
+        let again = cache.append_rows(0, rows).unwrap().into_data().unwrap();
+        assert_eq!(again, blocks);
+        let held = cache.append(0, row(6), row(6)).unwrap();
+        let query = Tensor::<4>::ones([1, 4, 6, 64], &device);
+        let (keys, values) = floats(held.clone());
+        let own = held.attend(query.clone(), Regions::causal()).unwrap();
+        let same = kernels::attention(query, keys, values, Regions::causal()).unwrap();
+        let error: f32 = (own.out - same.out).abs().max().into_scalar();
+        assert!(error < 1e-2, "{error}");
+    }
+
+    #[test]
+    fn heads_of_no_whole_blocks_are_refused() {
+        let device = Device::flex();
+        let config = DecoderConfig::new(Architecture::Llama, 8, 8, 8, 1, 4, 2, 48);
+        let refused = KvCache::new(&config, 1, 5, KvDType::Q8_0, &device);
+        let (dtype, head_dim) = (KvDType::Q8_0, 48);
+        assert_eq!(
+            refused.unwrap_err(),
+            CacheError::HeadDim { dtype, head_dim }
+        );
+        assert_eq!(KvCache::bytes(&config, 1, 5, KvDType::Q8_0), 2 * 2 * 5 * 68);
+    }
+
+    #[test]
     fn bytes_of_smollm2_at_4096() {
         let config = DecoderConfig::new(Architecture::Llama, 49152, 576, 1536, 30, 9, 3, 64);
-        assert_eq!(KvCache::bytes(&config, 1, 4096, DType::F32), 188_743_680);
+        assert_eq!(KvCache::bytes(&config, 1, 4096, KvDType::F32), 188_743_680);
     }
 }

@@ -249,8 +249,8 @@ impl LayerAttention for Cached<'_> {
         let Projections {
             query, key, value, ..
         } = projections;
-        let (key, value) = self.cache.append(layer, key, value)?;
-        let attended = kernels::attention(query, key, value, Regions::causal())?;
+        let cached = self.cache.append(layer, key, value)?;
+        let attended = cached.attend(query, Regions::causal())?;
         self.attended = Some(join_heads(attended.out));
         Ok(())
     }

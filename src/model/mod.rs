@@ -9,7 +9,7 @@
 //! | `attention`, `mlp`, `norm`, `block` | the layers |
 //! | `decoder` | [`Decoder`] |
 //! | `causal_lm` | [`CausalLm`], the interface of a decoder, and [`forward_layers`], the loop over its layers |
-//! | `cache` | [`KvCache`] |
+//! | `cache` | [`KvCache`], in a [`KvDType`] |
 //! | `random` | decoders with random weights |
 
 mod attention;
@@ -28,7 +28,7 @@ mod shape;
 pub use attention::{Attention, Projections, join_heads};
 pub(crate) use attention::{linear, project};
 pub use block::Block;
-pub use cache::{CacheError, CacheFull, KvCache};
+pub use cache::{CacheError, CacheFull, CachedRows, KvCache, KvDType};
 pub use causal_lm::{CausalLm, HiddenRows, LayerAttention, LayerStep, forward_layers};
 pub use config::{Architecture, DecoderConfig};
 pub(crate) use config::{MAX_CONTEXT, MAX_COUNT, MAX_HEAD_DIM, MAX_VOCAB_SIZE, MAX_WIDTH};

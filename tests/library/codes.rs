@@ -10,7 +10,8 @@ use burn_apb::checkpoint::{
 use burn_apb::kernels::BlockFormat;
 use burn_apb::load_decoder;
 use burn_apb::model::{
-    CausalLm, Decoder, DecoderConfig, KvCache, Projection, QuantizedLinear, QuantizedLinearConfig,
+    CausalLm, Decoder, DecoderConfig, KvCache, KvDType, Projection, QuantizedLinear,
+    QuantizedLinearConfig,
 };
 use half::{bf16, f16};
 use rand::rngs::StdRng;
@@ -593,7 +594,7 @@ fn logits(decoder: &Decoder, passes: usize) -> Tensor<2> {
     let (device, ids) = (decoder.device(), (0..24).collect::<Vec<i32>>());
     let rope = decoder.rope(ids.len());
     let shape = decoder.shape();
-    let mut cache = KvCache::new(shape, 1, ids.len(), DType::F32, &device).expect("a cache");
+    let mut cache = KvCache::new(shape, 1, ids.len(), KvDType::F32, &device).expect("a cache");
     let mut rows = Vec::new();
     for ids in ids.chunks(passes) {
         let data = TensorData::new(ids.to_vec(), [1, ids.len()]);

@@ -26,7 +26,7 @@ mod several_questions;
 mod stream_and_cancel;
 
 use burn::nn::loss::CrossEntropyLossConfig;
-use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use burn_apb::LanguageModel;
 use burn_apb::apb::CancelToken;
 
@@ -125,7 +125,8 @@ fn perplexity_is_that_of_one_pass_a_window_however_rows_are_passed() {
     let expected = f64::from((losses[0] + losses[1]) / 2.0).exp();
     for rows in [1, 3, 16, 512] {
         let (scored, found) =
-            perplexity::perplexity(&decoder, &ids, 16, rows, FloatDType::F32).unwrap();
+            perplexity::perplexity(&decoder, &ids, 16, rows, burn_apb::model::KvDType::F32)
+                .unwrap();
         assert_eq!(scored, 14);
         assert!(
             (found / expected - 1.0).abs() < 1e-4,
@@ -138,7 +139,8 @@ fn perplexity_is_that_of_one_pass_a_window_however_rows_are_passed() {
         (&ids[..15], 16, 8, " 15 tokens"),
         (&[u32::MAX; 16], 16, 8, "token 4294967295"),
     ] {
-        let refused = perplexity::perplexity(&decoder, ids, window, rows, FloatDType::F32);
+        let refused =
+            perplexity::perplexity(&decoder, ids, window, rows, burn_apb::model::KvDType::F32);
         let refused = refused.unwrap_err().to_string();
         assert!(refused.contains(expected), "{refused}");
     }

@@ -6,16 +6,17 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
-use burn_apb::LanguageModel;
 use burn_apb::apb::{
     AnswerOptions, CompressorConfig, Document, Method, PrefillConfig, Session, SessionConfig,
     answer_with, compressor,
 };
-use burn_apb::checkpoint::LoadOptions;
+use burn_apb::checkpoint::{LoadOptions, ModelSource};
 use burn_apb::kernels::{self, BlockFormat};
 use burn_apb::model::{
-    CausalLm, Decoder, KvCache, Projection, QuantizedLinear, QuantizedLinearConfig, TokenEmbedding,
+    CausalLm, Decoder, DecoderConfig, KvCache, KvDType, Projection, QuantizedLinear,
+    QuantizedLinearConfig, TokenEmbedding,
 };
+use burn_apb::{LanguageModel, load_decoder};
 
 #[path = "../common/data.rs"]
 mod data;
@@ -36,7 +37,7 @@ fn ids(text: &str, model: &LanguageModel) -> Vec<u32> {
 }
 
 /// Log-probabilities `[tokens, vocab]`: `passes` rows at a time.
-fn log_probabilities(decoder: &Decoder, ids: &[u32], passes: usize, dtype: DType) -> Tensor<2> {
+fn log_probabilities(decoder: &Decoder, ids: &[u32], passes: usize, dtype: KvDType) -> Tensor<2> {
     let device = decoder.device();
     let rope = decoder.rope(ids.len());
     let mut cache = KvCache::new(decoder.shape(), 1, ids.len(), dtype, &device).expect("a cache");
@@ -84,19 +85,21 @@ fn a_model_in_codes_computes_as_its_floats_do() {
     assert!(codes.decoder.weight_bytes() * 5 < floats.decoder.weight_bytes());
 
     let ids = ids(DOCUMENT, &codes);
-    let expected = log_probabilities(&floats.decoder, &ids, ids.len(), DType::F32);
+    let expected = log_probabilities(&floats.decoder, &ids, ids.len(), KvDType::F32);
     // Many rows: the very elements that the codes stand for.
-    let many = log_probabilities(&codes.decoder, &ids, ids.len(), DType::F32);
+    let many = log_probabilities(&codes.decoder, &ids, ids.len(), KvDType::F32);
     let error: f32 = (many.clone() - expected.clone()).abs().max().into_scalar();
     let most = if in_tiles() { 0.5 } else { 1e-3 };
     assert!(error < most, "{error}");
     let apart = divergence(&expected, &many);
     assert!(apart < 2e-4, "{apart}");
-    // Few rows, which are rounded to eight bits; then keys and values too, to bf16.
+    // Few rows, which are rounded to eight bits; then keys and values too, to bf16 and to eight bits.
     for (passes, dtype, most) in [
-        (8, DType::F32, 1e-2),
-        (1, DType::F32, 1e-2),
-        (1, DType::BF16, 1e-2),
+        (8, KvDType::F32, 1e-2),
+        (1, KvDType::F32, 1e-2),
+        (1, KvDType::BF16, 1e-2),
+        (1, KvDType::Q8_0, 1e-2),
+        (40, KvDType::Q8_0, 1e-2),
     ] {
         let few = log_probabilities(&codes.decoder, &ids, passes, dtype);
         let found = divergence(&expected, &few);
@@ -223,18 +226,23 @@ fn every_method_computes_over_a_cache_of_another_dtype() {
 
 #[test]
 fn a_cache_of_another_dtype_answers_and_is_saved_in_it() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/llama-gqa");
-    let model = LanguageModel::load(folder, &Device::flex()).expect("a model");
+    // Its heads have 32 elements: one block.
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/qwen3-qknorm");
+    let source = ModelSource::open(folder).expect("a folder");
+    let config = DecoderConfig::from_json(source.config()).expect("a configuration");
+    let device = Device::flex();
+    let loaded = load_decoder(&source, &config, FloatDType::F32, &device, &mut |_| {});
+    let decoder: Arc<dyn CausalLm> = Arc::new(loaded.expect("a decoder").0);
     let document = Document::new((0..60).map(|i| i * 7 % 64).collect::<Vec<u32>>());
     let plan = PrefillConfig::default()
-        .plan(&document, &model.text.config)
+        .plan(&document, &config)
         .expect("a plan");
     let folder = tempfile::tempdir().expect("a folder");
     let mut lengths = Vec::new();
     let mut hidden = Vec::new();
-    for dtype in [FloatDType::F32, FloatDType::BF16, FloatDType::F16] {
+    for dtype in [KvDType::F32, KvDType::BF16, KvDType::F16, KvDType::Q8_0] {
         let settings = SessionConfig::new(80).with_kv_dtype(dtype);
-        let mut session = Session::new(model.decoder.clone(), settings);
+        let mut session = Session::new(decoder.clone(), settings);
         session
             .prefill_with(&document, &plan, None, &mut ())
             .expect("prefilled");
@@ -248,19 +256,26 @@ fn a_cache_of_another_dtype_answers_and_is_saved_in_it() {
         lengths.push(bytes.sum::<u64>());
         let rows = session.extend(&[1, 2, 3]).expect("rows");
         let opened = burn_apb::apb::SavedSession::open(&path).expect("opened");
-        let decoder: Arc<dyn CausalLm> = model.decoder.clone();
-        let mut again = opened.restore(decoder, 20).expect("restored");
+        let mut again = opened.restore(decoder.clone(), 20).expect("restored");
         assert_eq!(again.kv_dtype(), dtype);
         let of_restored = again.extend(&[1, 2, 3]).expect("rows");
         assert_eq!(rows.to_data(), of_restored.into_data(), "{dtype:?}");
+        session.rewind();
+        let mut fork = session.fork().expect("forked");
+        let of_fork = fork.extend(&[1, 2, 3]).expect("rows");
+        let error: f32 = (of_fork - rows.clone()).abs().max().into_scalar();
+        assert!(error < 2e-2, "{dtype:?}: {error}");
         hidden.push(rows);
     }
     assert!(
-        lengths[1] * 3 < lengths[0] * 2 && lengths[1].abs_diff(lengths[2]) < 64,
+        lengths[1] * 3 < lengths[0] * 2
+            && lengths[1].abs_diff(lengths[2]) < 64
+            && lengths[3] * 4 < lengths[1] * 3,
         "{lengths:?}"
     );
     for rows in &hidden[1..] {
-        let error: f32 = (rows.clone() - hidden[0].clone()).abs().max().into_scalar();
-        assert!(error > 0.0 && error < 0.05, "{error}");
+        let square = |rows: Tensor<3>| rows.square().mean().into_scalar::<f32>();
+        let error = square(rows.clone() - hidden[0].clone()) / square(hidden[0].clone());
+        assert!(error > 0.0 && error.sqrt() < 0.05, "{}", error.sqrt());
     }
 }

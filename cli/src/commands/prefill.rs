@@ -12,7 +12,7 @@ use burn_apb::apb::{
 };
 use burn_apb::checkpoint::ModelSource;
 use burn_apb::checkpoint::{LoadOptions, hub, local};
-use burn_apb::model::{CausalLm, Decoder, DecoderConfig, KvCache, RopeScaling};
+use burn_apb::model::{CausalLm, Decoder, DecoderConfig, KvCache, KvDType, RopeScaling};
 use burn_apb::ranks::{RankGroup, World};
 use burn_apb::{ModelText, load_decoder};
 use serde_json::{Value, json};
@@ -396,7 +396,7 @@ pub fn report(decoder: &Decoder, request: &Request, group: &RankGroup) -> Value 
     let kv_dtype = request
         .session
         .kv_dtype
-        .unwrap_or_else(|| decoder.kv_dtype());
+        .unwrap_or_else(|| decoder.kv_dtype().into());
     let memory = Memory {
         weights: decoder.weight_bytes(),
         dtype: decoder.dtype(),
@@ -417,7 +417,7 @@ pub struct Memory {
     /// Of activations.
     pub dtype: FloatDType,
     /// Of the cache.
-    pub kv_dtype: FloatDType,
+    pub kv_dtype: KvDType,
 }
 
 impl Memory {
@@ -437,7 +437,7 @@ impl Memory {
         let row = 3 * config.hidden_size + 2 * (q + 2 * kv) + q;
         // Gate, up and their product.
         let tile = rows.min(chunk) * 3 * config.intermediate_size;
-        let cache = KvCache::bytes(config, 1, cached, self.kv_dtype.into());
+        let cache = KvCache::bytes(config, 1, cached, self.kv_dtype);
         self.weights + (rows * row + tile) * size + cache
     }
 }

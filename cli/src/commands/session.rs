@@ -167,9 +167,9 @@ fn ask(args: &Ask, output: &Output) -> Result<(), CliError> {
     let (source, text) = prefill::open_model(&args.model, output)?;
     saved.check_model(&source.fingerprint()?)?;
     saved.check_dtype(args.compute.dtype())?;
-    let dtype = saved.dtype().unwrap_or(args.compute.dtype());
+    let dtype = saved.dtype().unwrap_or(args.compute.dtype().into());
     if let Some(asked) = args.compute.kv_dtype() {
-        saved.check_setting("kv-dtype", format!("{dtype:?}"), format!("{asked:?}"))?;
+        saved.check_setting("kv-dtype", dtype, asked)?;
     }
     let mut options = AnswerOptions {
         prompt: args.prompt.options()?,
@@ -199,7 +199,7 @@ fn ask(args: &Ask, output: &Output) -> Result<(), CliError> {
         "passing": plan.passing, "prefill_seconds": 0.0, "prefill_tokens_per_second": null,
         "query_seconds": completion.query_time.as_secs_f64(),
         "decode_tokens_per_second": completion.decode_tokens_per_second(),
-        "cache_bytes": KvCache::bytes(&text.config, 1, plan.tokens, dtype.into()),
+        "cache_bytes": KvCache::bytes(&text.config, 1, plan.tokens, dtype),
         "peak_bytes": memory::peak_bytes(),
     });
     let spelled = text.tokenizer.control_tokens_in(&args.query);

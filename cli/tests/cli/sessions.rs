@@ -133,3 +133,17 @@ fn every_question_of_a_chat_must_fit_the_context() {
     let (answers, errors) = asked(&["--allow-long"]);
     assert_eq!(answers, 3, "{errors}");
 }
+
+#[test]
+fn a_cache_in_eight_bits_takes_heads_of_whole_blocks() {
+    let scene = Scene::new();
+    // Heads of 16 elements.
+    let (model, document) = (
+        model(),
+        scene.file("day.txt", "It was a bright cold day.\n"),
+    );
+    let in_eight_bits = ["--kv-dtype", "q8_0"];
+    let taken = save(&scene, &model, &document, &in_eight_bits);
+    refused(&taken, 2, &["q8_0", "multiple of 32", "bf16"]);
+    assert!(!scene.path("saved").join("rank-0-of-1.safetensors").exists());
+}

@@ -8,7 +8,7 @@ use super::{AnchorHeads, LayerClock, MethodAttention, RankHeads};
 use crate::apb::error::SessionError;
 use crate::apb::layout::{AnchorSource, Layout, RankRows};
 use crate::apb::observer::Part;
-use crate::kernels::{Regions, attention};
+use crate::kernels::Regions;
 use crate::model::join_heads;
 use crate::ranks::RankGroup;
 
@@ -44,8 +44,8 @@ impl MethodAttention for Full {
         clock: &mut LayerClock,
     ) -> Result<Vec<Tensor<3>>, SessionError> {
         let attended = ranks.iter().map(|rank| {
-            let (query, key) = (rank.query.clone(), rank.key.clone());
-            let attended = attention(query, key, rank.value.clone(), Regions::causal())?;
+            let (query, cached) = (rank.query.clone(), rank.cached.clone());
+            let attended = cached.attend(query, Regions::causal())?;
             clock.mark(Part::Attention, Some(rank.rows.rank))?;
             Ok(join_heads(attended.out))
         });

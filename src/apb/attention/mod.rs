@@ -38,7 +38,8 @@ use super::error::SessionError;
 use super::layout::{Layout, RankRows};
 use super::passing::Selection;
 use super::plan::PrefillPlan;
-use crate::model::Projections;
+use crate::kernels::KernelError;
+use crate::model::{CachedRows, Projections};
 use crate::ranks::RankGroup;
 
 use clock::LayerClock;
@@ -52,10 +53,15 @@ struct RankHeads<'a> {
     rows: &'a RankRows,
     /// Queries of its `[anchor | local]` rows `[batch, heads, rows, head_dim]`.
     query: Tensor<4>,
-    /// Keys of its local rows `[batch, kv_heads, rows, head_dim]`; full attention: of all rows so far.
-    key: Tensor<4>,
-    /// Values of the same rows.
-    value: Tensor<4>,
+    /// Keys and values of its local rows; full attention: of all rows so far.
+    cached: CachedRows,
+}
+
+impl RankHeads<'_> {
+    /// Keys and values `[batch, kv_heads, rows, head_dim]` in floats, for methods that join or send them.
+    fn floats(&self) -> Result<(Tensor<4>, Tensor<4>), KernelError> {
+        self.cached.clone().floats()
+    }
 }
 
 /// Keys and values `[batch, kv_heads, l_a, head_dim]` of the anchor's rows.

@@ -261,8 +261,8 @@ mod tests {
     use crate::apb::compressor::Compressor;
     use crate::apb::config::{CompressorConfig, Document, Method, PrefillConfig};
     use crate::apb::plan::PrefillPlan;
-    use crate::model::{AttentionShape, KvCache, Rope, RopeConfig};
-    use burn::tensor::{DType, Distribution};
+    use crate::model::{AttentionShape, KvCache, KvDType, Rope, RopeConfig};
+    use burn::tensor::Distribution;
 
     const SHAPE: AttentionShape = AttentionShape {
         layers: 1,
@@ -304,7 +304,7 @@ mod tests {
     ) -> (Vec<Tensor<3>>, KvCache) {
         let device = hidden.device();
         let mut group = RankGroup::local(plan.ranks);
-        let mut cache = KvCache::new(SHAPE, 1, TOKENS + 8, DType::F32, &device).unwrap();
+        let mut cache = KvCache::new(SHAPE, 1, TOKENS + 8, KvDType::F32, &device).unwrap();
         let layout = passes(plan, group.ranks(), compressor, TOKENS).remove(0);
         let rows: Vec<HiddenRows> = (layout.ranks.iter())
             .map(|rows| {

@@ -169,21 +169,20 @@ impl LayerAttention for PrefillPass<'_> {
         let ranks: Vec<RankHeads<'_>> = ranks
             .map(|(rows, query)| {
                 let rows_of = self.cache.rows(layer, rows.cached.clone());
-                let (key, value) = rows_of.map_err(ForwardError::from)?;
+                let cached = rows_of.map_err(ForwardError::from)?;
                 Ok(RankHeads {
                     rows,
                     query,
-                    key,
-                    value,
+                    cached,
                 })
             })
             .collect::<Result<_, SessionError>>()?;
         let mut anchor = self.anchor.take();
-        if self.layout.anchor == AnchorSource::FirstBlock {
-            anchor = ranks.first().map(|first| AnchorHeads {
-                key: first.key.clone(),
-                value: first.value.clone(),
-            });
+        if self.layout.anchor == AnchorSource::FirstBlock
+            && let Some(first) = ranks.first()
+        {
+            let (key, value) = first.floats()?;
+            anchor = Some(AnchorHeads { key, value });
         }
         let attended = self
             .method

@@ -4,7 +4,7 @@ use burn::tensor::{DType, Device, Tensor};
 
 use crate::apb::cancel::CancelToken;
 use crate::apb::error::SessionError;
-use crate::kernels::{AttentionOutput, Regions, attention, merge, on_workers};
+use crate::kernels::{AttentionOutput, Regions, merge, on_workers};
 use crate::model::{ForwardError, KvCache, LayerAttention, Projections, join_heads};
 use crate::ranks::RankGroup;
 
@@ -61,8 +61,8 @@ impl<'a> QueryPass<'a> {
         } = projections;
         let document = |cache: &KvCache, query: Tensor<4>| -> Result<_, SessionError> {
             let rows = cache.rows(layer, 0..self.local);
-            let (keys, values) = rows.map_err(ForwardError::from)?;
-            Ok(attention(query, keys, values, Regions::full())?)
+            let rows = rows.map_err(ForwardError::from)?;
+            Ok(rows.attend(query, Regions::full())?)
         };
         if !self.group.owns_last() {
             return document(self.cache, query);
@@ -72,8 +72,8 @@ impl<'a> QueryPass<'a> {
             None => None,
         };
         let appended = self.cache.append(layer, key, value);
-        let (keys, values) = appended.map_err(ForwardError::from)?;
-        let own = attention(query, keys, values, Regions::causal())?;
+        let held = appended.map_err(ForwardError::from)?;
+        let own = held.attend(query, Regions::causal())?;
         match before {
             None => Ok(own),
             Some(before) => Ok(merge([before, in_f32(own)])?),

@@ -21,8 +21,7 @@ pub(super) fn attend_block(
 ) -> Result<Tensor<3>, SessionError> {
     match anchor.filter(|_| rank.rows.sees_anchor) {
         Some(anchor) => {
-            let local = (rank.key.clone(), rank.value.clone());
-            let attended = over_regions(rank.query.clone(), passing, anchor, local)?;
+            let attended = over_regions(rank.query.clone(), passing, anchor, rank.floats()?)?;
             Ok(join_heads(attended.out))
         }
         None => Ok(apart(rank, anchor)?),
@@ -75,12 +74,8 @@ fn apart(rank: &RankHeads<'_>, anchor: Option<&AnchorHeads>) -> Result<Tensor<3>
             .clone()
             .slice([0..batch, 0..heads, range, 0..head_dim])
     };
-    let local = attention(
-        query(split..rows),
-        rank.key.clone(),
-        rank.value.clone(),
-        Regions::causal(),
-    )?;
+    let local = rank.cached.clone();
+    let local = local.attend(query(split..rows), Regions::causal())?;
     match anchor.filter(|_| split > 0) {
         None => Ok(join_heads(local.out)),
         Some(anchor) => {

@@ -86,10 +86,11 @@ impl MethodAttention for Ring<'_> {
         let world = self.plan.ranks;
         let owner_at = |rank: usize, step: usize| (rank + world - step) % world;
         let first = group.ranks().start;
-        let mut held: Vec<Tensor<4>> = ranks
-            .iter()
-            .map(|rank| pack(rank.key.clone(), rank.value.clone()))
-            .collect();
+        let mut held = Vec::with_capacity(ranks.len());
+        for rank in ranks {
+            let (key, value) = rank.floats()?;
+            held.push(pack(key, value));
+        }
         let mut merged: Vec<Vec<Option<AttentionOutput>>> = ranks
             .iter()
             .map(|rank| rank.rows.local.iter().map(|_| None).collect())

@@ -6,7 +6,7 @@ use burn::tensor::{DType, Int, Tensor, TensorData};
 use super::{AnchorHeads, LayerClock, MethodAttention, RankHeads};
 use crate::apb::error::SessionError;
 use crate::apb::plan::PrefillPlan;
-use crate::kernels::{Regions, attention};
+use crate::kernels::{KernelError, Regions, attention};
 use crate::model::join_heads;
 use crate::ranks::RankGroup;
 
@@ -56,7 +56,12 @@ impl<'a> Ulysses<'a> {
     }
 
     /// What a rank sends to each rank: its rows of that rank's heads, `[batch, q + k + v, rows, head_dim]`.
-    fn outgoing(&self, rank: &RankHeads<'_>, share: &HeadShare) -> Vec<Tensor<4>> {
+    fn outgoing(
+        &self,
+        rank: &RankHeads<'_>,
+        share: &HeadShare,
+    ) -> Result<Vec<Tensor<4>>, KernelError> {
+        let (keys, values) = rank.floats()?;
         let select = |tensor: &Tensor<4>, heads: Vec<usize>| {
             let heads: Vec<i32> = heads.into_iter().map(|head| head as i32).collect();
             let count = heads.len();
@@ -66,7 +71,7 @@ impl<'a> Ulysses<'a> {
             );
             tensor.clone().select(1, heads)
         };
-        (0..self.plan.ranks)
+        let blocks = (0..self.plan.ranks)
             .map(|to| {
                 let [batch, _, rows, head_dim] = rank.query.dims();
                 let heads = to * share.heads..(to + 1) * share.heads;
@@ -77,11 +82,12 @@ impl<'a> Ulysses<'a> {
                 let kv_heads: Vec<usize> = share.kv_heads_of(to).collect();
                 // In one tensor with the queries, whose dtype rows of a cache need not have.
                 let dtype = query.dtype();
-                let key = select(&rank.key, kv_heads.clone()).cast(dtype);
-                let value = select(&rank.value, kv_heads).cast(dtype);
+                let key = select(&keys, kv_heads.clone()).cast(dtype);
+                let value = select(&values, kv_heads).cast(dtype);
                 Tensor::cat(vec![query, key, value], 1)
             })
-            .collect()
+            .collect();
+        Ok(blocks)
     }
 }
 
@@ -97,13 +103,13 @@ impl MethodAttention for Ulysses<'_> {
             return Ok(Vec::new());
         };
         let [batch, heads, _, head_dim] = first.query.dims();
-        let share = HeadShare::new(heads, first.key.dims()[1], self.plan.ranks);
+        let share = HeadShare::new(heads, first.cached.kv_heads(), self.plan.ranks);
         let width = share.heads + 2 * share.kv_heads;
 
         let by_rows = ranks
             .iter()
             .map(|rank| self.outgoing(rank, &share))
-            .collect();
+            .collect::<Result<_, _>>()?;
         let by_heads = group.all_to_all(by_rows, |from, _| {
             [batch, width, self.plan.owned_len(from), head_dim]
         })?;

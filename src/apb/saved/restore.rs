@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{Device, FloatDType, TensorData};
 use sha2::{Digest, Sha256};
 
 use super::error::SavedError;
@@ -13,7 +13,7 @@ use crate::apb::plan::PrefillPlan;
 use crate::apb::session::{Prefilled, Session, SessionConfig};
 use crate::checkpoint::Checkpoint;
 use crate::hex::encode as hex;
-use crate::model::{AttentionShape, CausalLm, KvCache};
+use crate::model::{AttentionShape, CachedRows, CausalLm, KvCache, KvDType};
 
 /// A session on disk, its headers read.
 #[derive(Debug)]
@@ -88,8 +88,8 @@ impl SavedSession {
     }
 
     /// What keys and values are stored as.
-    pub fn dtype(&self) -> Option<FloatDType> {
-        [FloatDType::F32, FloatDType::F16, FloatDType::BF16]
+    pub fn dtype(&self) -> Option<KvDType> {
+        KvDType::ALL
             .into_iter()
             .find(|dtype| format!("{dtype:?}") == self.agreed.dtype)
     }
@@ -171,7 +171,7 @@ impl SavedSession {
         let tokens = self.document.len();
         let (shape, device) = (model.shape(), model.device());
         let capacity = tokens.saturating_add(following);
-        let mut cache = KvCache::new(shape, 1, capacity, dtype.into(), &device)?;
+        let mut cache = KvCache::new(shape, 1, capacity, dtype, &device)?;
         for (rank, checkpoint) in self.ranks.iter().enumerate() {
             self.restore_rank(rank, checkpoint, shape, dtype, &device, &mut cache)?;
         }
@@ -194,7 +194,7 @@ impl SavedSession {
         rank: usize,
         checkpoint: &Checkpoint,
         model: AttentionShape,
-        dtype: FloatDType,
+        dtype: KvDType,
         device: &Device,
         cache: &mut KvCache,
     ) -> Result<(), SavedError> {
@@ -203,7 +203,9 @@ impl SavedSession {
             reason,
         };
         let rows = self.plan().owned_len(rank);
-        let shape = [1, model.kv_heads, rows, model.head_dim];
+        let row = dtype.row(model.head_dim);
+        let [row, _] = row.ok_or_else(|| damaged(format!("{dtype} for other heads")))?;
+        let shape = [1, model.kv_heads, rows, row];
         let mut hash = Sha256::new();
         for layer in 0..model.layers {
             let mut read = |what: &str| {
@@ -212,13 +214,19 @@ impl SavedSession {
                 if info.is_none_or(|info| info.shape != shape) {
                     return Err(damaged(format!("{name}: expected shape {shape:?}")));
                 }
-                hash.update(checkpoint.stored_bytes(&name).unwrap_or_default());
-                let data = checkpoint.read(&name, dtype)?;
-                Ok(Tensor::<4>::from_data(data, (device, dtype.into())))
+                let bytes = checkpoint.stored_bytes(&name).unwrap_or_default();
+                hash.update(bytes);
+                let Some(float) = dtype.float() else {
+                    if bytes.len() != shape.iter().product::<usize>() {
+                        return Err(damaged(format!("{name}: expected bytes")));
+                    }
+                    return Ok(TensorData::new(bytes.to_vec(), shape));
+                };
+                Ok(checkpoint.read(&name, float)?)
             };
-            let (key, value) = (read("key")?, read("value")?);
+            let rows = CachedRows::from_data([read("key")?, read("value")?], dtype, device);
             cache
-                .append(layer, key, value)
+                .append_rows(layer, rows)
                 .map_err(|full| damaged(full.to_string()))?;
         }
         let expected = checkpoint.metadata().get("sha256");

@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Bytes, DType, Tensor};
+use burn::tensor::TensorData;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -15,6 +15,7 @@ use super::{Agreed, Header};
 use crate::apb::session::{Prefilled, Session};
 use crate::checkpoint::{FileError, encode};
 use crate::hex::encode as hex;
+use crate::model::{CachedRows, KvDType};
 
 /// How a session is saved.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -89,8 +90,8 @@ impl Session {
         options: SaveOptions,
     ) -> Result<PreparedSave, SavedError> {
         let prefilled = self.prefilled.as_ref().ok_or(SavedError::NoDocument)?;
-        let dtypes = [self.kv_dtype(), self.model.dtype()];
-        let agreed = Agreed::of(prefilled, model, self.settings, dtypes);
+        let dtypes = (self.kv_dtype(), self.model.dtype());
+        let agreed = Agreed::of(prefilled, model, self.settings, dtypes.0, dtypes.1);
         options.check(folder)?;
         std::fs::create_dir_all(folder).map_err(FileError::at(folder))?;
         let mut prepared = PreparedSave {
@@ -128,37 +129,35 @@ impl Session {
             .collect();
         // Twice through the cache, so that no second copy of it is prefilled: the hash stands in front.
         let mut hash = Sha256::new();
-        let mut shape = [0; 4];
+        let (mut shape, mut byte_len) = ([0; 4], 0);
         for layer in 0..layers {
-            let (key, value) = prefilled.document_rows(layer, rows.clone())?;
-            shape = key.dims();
-            hash.update(&host_bytes(key)?[..]);
-            hash.update(&host_bytes(value)?[..]);
+            for data in host_data(prefilled.document_rows(layer, rows.clone())?)? {
+                shape = data.shape().dims();
+                byte_len = data.as_bytes().len() as u64;
+                hash.update(data.as_bytes());
+            }
         }
-        let dtype = DType::from(self.kv_dtype());
-        let byte_len = (shape.iter().product::<usize>() * dtype.size()) as u64;
+        // Blocks are bytes to safetensors.
+        let dtype = match self.kv_dtype() {
+            KvDType::Q8_0 => "U8",
+            _ => header.agreed.dtype.as_str(),
+        };
         let tokens: Vec<String> = prefilled.document.iter().map(u32::to_string).collect();
         let metadata = json!({
             "session": json!(header).to_string(),
             "tokens": tokens.join(" "),
             "sha256": hex(&hash.finalize()),
         });
-        let tensors = names.iter().map(|name| {
-            (
-                name.as_str(),
-                header.agreed.dtype.as_str(),
-                &shape[..],
-                byte_len,
-            )
-        });
+        let tensors = names
+            .iter()
+            .map(|name| (name.as_str(), dtype, &shape[..], byte_len));
         let (front, data) = encode(metadata, tensors);
         let failed = FileError::at(path);
         let mut file = BufWriter::new(File::create(path).map_err(failed)?);
         file.write_all(&front).map_err(failed)?;
         for layer in 0..layers {
-            let (key, value) = prefilled.document_rows(layer, rows.clone())?;
-            for tensor in [key, value] {
-                file.write_all(&host_bytes(tensor)?).map_err(failed)?;
+            for data in host_data(prefilled.document_rows(layer, rows.clone())?)? {
+                file.write_all(data.as_bytes()).map_err(failed)?;
             }
         }
         let file = file
@@ -242,9 +241,8 @@ impl Drop for PreparedSave {
 }
 
 /// A tensor's elements as they are stored.
-fn host_bytes(tensor: Tensor<4>) -> Result<Bytes, SavedError> {
-    let data = tensor.try_into_data().map_err(|e| SavedError::Device {
+fn host_data(rows: CachedRows) -> Result<[TensorData; 2], SavedError> {
+    rows.into_data().map_err(|e| SavedError::Device {
         reason: e.to_string(),
-    })?;
-    Ok(data.into_bytes())
+    })
 }

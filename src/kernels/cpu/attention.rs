@@ -50,11 +50,20 @@ fn attention_as<E: Elem, K: Elem>(
     regions: Regions,
     level: Level,
 ) -> AttentionPrimitives<Flex> {
-    let (q, k, v) = (
-        View::<E, 4>::new(&q),
-        View::<K, 4>::new(&k),
-        View::<K, 4>::new(&v),
-    );
+    let (q, k, v) = (View::new(&q), View::new(&k), View::new(&v));
+    solve_with::<E, K>(q, k, v, regions, level, &|piece, run| run(piece))
+}
+
+/// Solves a problem by running its pieces through `each`, which calls what it is given with the piece, or with parts of
+/// it.
+pub(super) fn solve_with<E: Elem, K: Elem>(
+    q: View<E, 4>,
+    k: View<K, 4>,
+    v: View<K, 4>,
+    regions: Regions,
+    level: Level,
+    each: &Each<'_, E, K>,
+) -> AttentionPrimitives<Flex> {
     let [batch, heads, seq_q, head_dim] = q.shape;
     let kv_heads = k.shape[1];
     let mut out = Output::<E>::new(batch * heads * seq_q * head_dim);
@@ -68,7 +77,7 @@ fn attention_as<E: Elem, K: Elem>(
         out: out.ptr(),
         lse: lse.ptr(),
     };
-    solve(&problem, level);
+    solve(&problem, level, each);
 
     let strides = [seq_q * heads * head_dim, head_dim, heads * head_dim, 1];
     let layout = Layout::new(
@@ -85,7 +94,10 @@ fn attention_as<E: Elem, K: Elem>(
     }
 }
 
-fn solve<E: Elem, K: Elem>(problem: &Problem<E, K>, level: Level) {
+/// What is done with a piece, and how one is run.
+type Each<'a, E, K> = dyn Fn(Piece<'_, E, K>, &(dyn Fn(Piece<'_, E, K>) + Sync)) + Sync + 'a;
+
+fn solve<E: Elem, K: Elem>(problem: &Problem<E, K>, level: Level, each: &Each<'_, E, K>) {
     let [batch, heads, seq_q, head_dim] = problem.q.shape;
     let [_, kv_heads, seq_kv, _] = problem.k.shape;
     if batch * heads * seq_q == 0 {
@@ -152,6 +164,15 @@ fn solve<E: Elem, K: Elem>(problem: &Problem<E, K>, level: Level) {
             start..seq_q.min(start + tile),
         )
     };
+    let run = |piece: Piece<'_, E, K>| {
+        if dots {
+            return level.run(Dots(piece));
+        }
+        let piece = &piece;
+        if !(in_tiles && level.run_tiles(InTiles(piece))) {
+            level.run(Panels(piece));
+        }
+    };
     let piece = |index: usize| {
         let (unit, split) = (index / splits, index % splits);
         let (batch, kv_head, rows) = place(unit);
@@ -166,13 +187,7 @@ fn solve<E: Elem, K: Elem>(problem: &Problem<E, K>, level: Level) {
             keys: start..seen.end.min(start + share),
             partial: (splits > 1).then(|| Shared(partials.at(index * partial_len))),
         };
-        if dots {
-            return level.run(Dots(piece));
-        }
-        let piece = &piece;
-        if !(in_tiles && level.run_tiles(InTiles(piece))) {
-            level.run(Panels(piece));
-        }
+        each(piece, &run);
     };
     let join = |unit: usize| {
         if splits > 1 {
@@ -222,25 +237,31 @@ unsafe fn merge<E: Elem, K: Elem>(
     for row in rows {
         for head in kv_head * problem.group..(kv_head + 1) * problem.group {
             let part = |split: usize| base.add(split * partial_len + lane * (head_dim + 2));
-            let mut top = f32::MIN;
-            for split in 0..splits {
-                top = top.max(*part(split).add(head_dim));
-            }
             // The first part collects the others.
-            let sums = core::slice::from_raw_parts_mut(part(0), head_dim + 2);
-            let weight = (sums[head_dim] - top).exp2();
-            let mut total = sums[head_dim + 1] * weight;
-            sums[..head_dim].iter_mut().for_each(|sum| *sum *= weight);
+            let sums = part(0);
             for split in 1..splits {
-                let other = core::slice::from_raw_parts(part(split), head_dim + 2);
-                let weight = (other[head_dim] - top).exp2();
-                total += other[head_dim + 1] * weight;
-                for (sum, x) in sums[..head_dim].iter_mut().zip(other) {
-                    *sum += x * weight;
-                }
+                merge_partial(sums, part(split), head_dim);
             }
-            problem.write(batch, head, row, sums.as_ptr(), top, total);
+            let (shift, total) = (*sums.add(head_dim), *sums.add(head_dim + 1));
+            problem.write(batch, head, row, sums, shift, total);
             lane += 1;
         }
     }
+}
+
+/// Adds to a lane's sums, shift and total those over other keys.
+///
+/// # Safety
+///
+/// Both have `head_dim + 2` floats as [`Piece::finish`] leaves them.
+pub(super) unsafe fn merge_partial(sums: *mut f32, other: *const f32, head_dim: usize) {
+    let sums = core::slice::from_raw_parts_mut(sums, head_dim + 2);
+    let other = core::slice::from_raw_parts(other, head_dim + 2);
+    let top = sums[head_dim].max(other[head_dim]);
+    let weights = [sums[head_dim], other[head_dim]].map(|shift| (shift - top).exp2());
+    for (sum, x) in sums[..head_dim].iter_mut().zip(other) {
+        *sum = *sum * weights[0] + x * weights[1];
+    }
+    sums[head_dim] = top;
+    sums[head_dim + 1] = sums[head_dim + 1] * weights[0] + other[head_dim + 1] * weights[1];
 }

@@ -11,6 +11,7 @@ mod attention;
 mod dots;
 mod float_codes;
 mod gather;
+mod kv_blocks;
 mod linear;
 mod packed;
 mod panels;
@@ -43,6 +44,19 @@ impl Kernels for Flex {
         regions: Regions,
     ) -> AttentionPrimitives<Self> {
         attention::attention(q, k, v, regions, Level::best())
+    }
+
+    fn quantized_attention(
+        q: FlexTensor,
+        k: FlexTensor,
+        v: FlexTensor,
+        regions: Regions,
+    ) -> AttentionPrimitives<Self> {
+        kv_blocks::attention(q, &k, &v, regions, Level::best())
+    }
+
+    fn quantize_rows(x: FlexTensor) -> FlexTensor {
+        kv_blocks::quantize(x, Level::best())
     }
 
     fn linear(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
@@ -132,12 +146,12 @@ pub fn simd_name() -> Result<&'static str, KernelError> {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{DType, Device, Distribution, Tensor};
+    use burn::tensor::{DType, Device, Distribution, Int, Tensor};
     use burn_flex::{Flex, FlexTensor};
 
     use super::simd::Level;
-    use super::{attention, linear, rows};
-    use crate::kernels::{Regions, reference};
+    use super::{attention, kv_blocks, linear, rows};
+    use crate::kernels::{BlockFormat, Regions, plain, reference};
 
     const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 
@@ -213,6 +227,54 @@ mod tests {
                         };
                         check_as(got.out, expected.out, rounded, &label);
                     }
+                }
+                // In blocks; the second is several parts long.
+                for (rows, keys, head_dim) in [(1, 90, 64), (3, 1300, 32), (40, 1300, 64)] {
+                    let q = random([2, 4, rows, head_dim], dtype);
+                    let [k, v] = [(); 2].map(|()| random([2, 2, keys, head_dim], DType::F32));
+                    let [k, v] = [k, v].map(|x| kv_blocks::quantize(primitive(&x), level));
+                    let regions = Regions {
+                        passing: 21,
+                        anchor: 11,
+                        causal: true,
+                    };
+                    let [q, k, v] = [primitive(&q), k, v];
+                    let (given, blocks) = (q.clone(), [k.clone(), v.clone()]);
+                    let expected = plain::quantized_attention::<Flex>(q, k, v, regions);
+                    let [k, v] = &blocks;
+                    let got = kv_blocks::attention(given, k, v, regions, level);
+                    let label = format!("{label} attention of {rows} rows over blocks");
+                    // Tiles take values in bf16.
+                    let rounded = match level.has_tiles() && dtype == DType::F32 && rows > 4 {
+                        true => DType::BF16,
+                        false => dtype,
+                    };
+                    let out = Tensor::<4>::from_primitive::<Flex>(expected.out);
+                    check_as(got.out, out, rounded, &label);
+                    let lse = Tensor::<3>::from_primitive::<Flex>(expected.lse);
+                    check_as(got.lse, lse, rounded, &label);
+                }
+                // Halves, signs, zeros and what is no number.
+                let mut values: Vec<f32> = (0..96).map(|i| (i as f32 - 40.0) * 0.5).collect();
+                values[0] = 127.0 * 0.5;
+                values[32..64].fill(0.0);
+                let whole = Tensor::<1>::from_floats(&values[..64], &Device::flex());
+                let whole = whole.reshape([1, 1, 2, 32]).cast(dtype);
+                let expected = plain::quantize_rows::<Flex>(primitive(&whole));
+                let got = kv_blocks::quantize(primitive(&whole), level);
+                let bytes = |blocks| Tensor::<4, Int>::from_primitive::<Flex>(blocks).into_data();
+                assert_eq!(bytes(got), bytes(expected), "{label} blocks");
+                for bad in [f32::NAN, f32::INFINITY] {
+                    values[95] = bad;
+                    let row = Tensor::<1>::from_floats(&values[64..], &Device::flex());
+                    let row = row.reshape([1, 1, 1, 32]).cast(dtype);
+                    let block = bytes(kv_blocks::quantize(primitive(&row), level));
+                    let block = block.as_bytes();
+                    assert_eq!(
+                        BlockFormat::Q8_0.first_not_finite(block),
+                        Some(0),
+                        "{label}"
+                    );
                 }
                 for (rows, d_input, d_output) in
                     [(1, 100, 90), (3, 70, 33), (7, 64, 9), (45, 70, 101)]

@@ -1,7 +1,8 @@
 //! Flex tensors as pointers and strides, and outputs as memory not yet written.
 
-use burn::tensor::{Bytes, Shape};
+use burn::tensor::{Bytes, Element, Shape};
 use burn_flex::{FlexTensor, Layout};
+use bytemuck::Pod;
 
 use super::simd::{Elem, by_dtype};
 
@@ -18,7 +19,7 @@ pub(super) struct View<E, const D: usize> {
 unsafe impl<E: Sync, const D: usize> Send for View<E, D> {}
 unsafe impl<E: Sync, const D: usize> Sync for View<E, D> {}
 
-impl<E: Elem, const D: usize> View<E, D> {
+impl<E: Element + Pod, const D: usize> View<E, D> {
     /// # Panics
     ///
     /// When rank or dtype differ, or the layout reaches outside the tensor's storage.
@@ -66,7 +67,7 @@ pub(super) struct Output<E> {
     len: usize,
 }
 
-impl<E: Elem> Output<E> {
+impl<E: Element + Pod> Output<E> {
     pub(super) fn new(len: usize) -> Self {
         Self {
             data: Vec::with_capacity(len),

@@ -11,6 +11,8 @@ mod small;
 
 use std::fmt;
 
+pub(crate) use small::{Q8, q8_0};
+
 use half::f16;
 
 /// Elements that kernels unpack at a time: one block of the large formats, eight of the small ones.

@@ -1,5 +1,7 @@
 //! ggml's blocks of 32 elements with a scale (`_0`), and with a scale and a minimum (`_1`).
 
+use half::f16;
+
 use super::{Blocks, Vectors, half_at};
 
 /// Four bits an element: the low halves of 16 bytes, then the high halves. With `MINIMUM` the second f16 is added.
@@ -21,6 +23,33 @@ const fn head(minimum: bool) -> usize {
 
 const fn halves(minimum: bool) -> &'static [usize] {
     if minimum { &[0, 2] } else { &[0] }
+}
+
+/// Rounds 32 elements to a block of [`Q8`] as ggml's reference does: the largest magnitude is 127, halves go away from
+/// 0. The scale is not finite where an element is not.
+#[inline(always)]
+pub(crate) fn q8_0(x: &[f32; Q8::LEN], out: &mut [u8; Q8::BYTES]) {
+    let mut largest = 0f32;
+    // 0, and NaN where an element is infinite or NaN.
+    let mut nothing = 0f32;
+    for x in x {
+        let magnitude = x.abs();
+        nothing += magnitude * 0.0;
+        largest = if magnitude > largest {
+            magnitude
+        } else {
+            largest
+        };
+    }
+    let scale = largest / 127.0;
+    let inverse = match scale.recip() {
+        inverse if inverse < f32::INFINITY => inverse,
+        _ => 0.0,
+    };
+    out[..2].copy_from_slice(&f16::from_f32(scale + nothing).to_le_bytes());
+    for (code, x) in out[2..].iter_mut().zip(x) {
+        *code = (x * inverse).round() as i8 as u8;
+    }
 }
 
 /// The scale of a block, and the minimum where there is one.

@@ -18,7 +18,9 @@ use burn_apb::apb::{
 };
 use burn_apb::checkpoint::{LoadOptions, ModelSource};
 use burn_apb::kernels::KernelError;
-use burn_apb::model::{AttentionShape, CausalLm, DecoderConfig, HiddenRows, KvCache, RopeConfig};
+use burn_apb::model::{
+    AttentionShape, CausalLm, DecoderConfig, HiddenRows, KvCache, KvDType, RopeConfig,
+};
 use burn_apb::ranks::RankGroup;
 use burn_apb::text::prompt::{PromptOptions, TemplateChoice};
 use burn_apb::text::sampler::{BanTokens, Sampler, SamplerConfig};
@@ -748,7 +750,7 @@ fn modules() -> Calls {
     let shape = AttentionShape { layers: 1, ..SHAPE };
     let random = Random::new(1);
     let cache = |capacity| {
-        let dtype = burn::tensor::DType::F32;
+        let dtype = KvDType::F32;
         KvCache::new(shape, 1, capacity, dtype, &device).expect("a cache")
     };
     let mut prefill = |layer, ranks: &[HiddenRows], ranks_of_group, capacity| {

@@ -3,8 +3,8 @@
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor};
 use burn_apb::kernels::{
     AttentionOutput, BlockFormat, Regions, RowChoice, add_rms_norm, attention, dequantize,
-    first_rows, gather_rows, linear, merge, on_workers, quantized_linear, quantized_rows, rms_norm,
-    rotate, select_rows, silu_mul, silu_scores,
+    first_rows, gather_rows, linear, merge, on_workers, quantize_rows, quantized_attention,
+    quantized_linear, quantized_rows, rms_norm, rotate, select_rows, silu_mul, silu_scores,
 };
 
 use super::{Calls, halves, ids, zeros};
@@ -12,6 +12,51 @@ use super::{Calls, halves, ids, zeros};
 /// Rows of blocks of zeros.
 fn blocks(rows: usize, bytes: usize) -> Tensor<2, Int> {
     Tensor::zeros([rows, bytes], (&Device::flex(), DType::U8))
+}
+
+fn keys_and_values(calls: &mut Calls) {
+    let name = "kernels::quantize_rows";
+    calls.refused(name, || quantize_rows(zeros([1, 2, 3, 33])));
+    for rows in [0, 1] {
+        calls.call(name, || quantize_rows(halves([1, 2, rows, 32])));
+        calls.call(name, || quantize_rows(zeros([1, 0, rows, 0])));
+    }
+    let name = "kernels::quantized_attention";
+    let blocks =
+        |shape: [usize; 4], dtype| Tensor::<4, Int>::zeros(shape, (&Device::flex(), dtype));
+    let good = || blocks([1, 2, 5, 34], DType::U8);
+    let query = || zeros([1, 4, 3, 32]);
+    let full = Regions::full();
+    for bad in [
+        blocks([1, 2, 5, 33], DType::U8),
+        blocks([1, 2, 5, 68], DType::U8),
+        blocks([1, 2, 4, 34], DType::U8),
+        blocks([1, 3, 5, 34], DType::U8),
+        blocks([1, 2, 5, 34], DType::I32),
+        blocks([1, 2, 5, 0], DType::U8),
+    ] {
+        calls.refused(name, || {
+            quantized_attention(query(), bad.clone(), good(), full)
+        });
+        calls.refused(name, || quantized_attention(query(), good(), bad, full));
+    }
+    calls.refused(name, || {
+        quantized_attention(zeros([1, 3, 3, 32]), good(), good(), full)
+    });
+    for rows in [0, 2, 60] {
+        let regions = Regions {
+            passing: 9,
+            anchor: 0,
+            causal: false,
+        };
+        calls.refused(name, || {
+            quantized_attention(halves([1, 4, rows, 32]), good(), good(), regions)
+        });
+        calls.call(name, || {
+            let none = || blocks([1, 2, 0, 34], DType::U8);
+            quantized_attention(halves([1, 4, rows, 32]), none(), none(), full)
+        });
+    }
 }
 
 fn quantized(calls: &mut Calls, format: BlockFormat) {
@@ -159,6 +204,7 @@ fn kernels() {
     calls.call(name, || linear(zeros([1, 0, 8]), zeros([8, 4]), None));
     calls.call(name, || linear(zeros([1, 3, 0]), zeros([0, 4]), None));
 
+    keys_and_values(&mut calls);
     for &format in BlockFormat::ALL {
         quantized(&mut calls, format);
     }

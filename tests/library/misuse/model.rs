@@ -1,11 +1,11 @@
 //! Configurations, rows and caches that do not belong together.
 
 use burn::tensor::{DType, Device, FloatDType, Tensor};
-use burn_apb::kernels::BlockFormat;
+use burn_apb::kernels::{BlockFormat, Regions};
 use burn_apb::model::{
     Architecture, Attention, AttentionShape, Block, CausalLm, DecoderConfig, HiddenRows, KvCache,
-    LayerAttention, Mlp, Projections, QuantizedLinear, QuantizedLinearConfig, Rope, RopeConfig,
-    RopeScaling, forward_layers, join_heads,
+    KvDType, LayerAttention, Mlp, Projections, QuantizedLinear, QuantizedLinearConfig, Rope,
+    RopeConfig, RopeScaling, forward_layers, join_heads,
 };
 
 use super::{Calls, halves, ids, zeros};
@@ -167,7 +167,7 @@ fn rows_and_caches() -> Calls {
         calls.refused("model::Decoder::forward", || {
             decoder.forward(ids([1, 3], id))
         });
-        let mut cache = KvCache::new(&config, 1, 8, DType::F32, &device).unwrap();
+        let mut cache = KvCache::new(&config, 1, 8, KvDType::F32, &device).unwrap();
         calls.refused("model::Decoder::forward_cached", || {
             decoder.forward_cached(ids([1, 3], id), &rope, &mut cache)
         });
@@ -196,24 +196,24 @@ fn rows_and_caches() -> Calls {
     };
     let few = AttentionShape { layers: 1, ..other };
     for shape in [other, few] {
-        let mut cache = KvCache::new(shape, 1, 8, DType::F32, &device).unwrap();
+        let mut cache = KvCache::new(shape, 1, 8, KvDType::F32, &device).unwrap();
         calls.refused(name, || {
             decoder.forward_cached(ids([1, 3], 0), &rope, &mut cache)
         });
     }
-    let mut cache = KvCache::new(&config, 1, 2, DType::F32, &device).unwrap();
+    let mut cache = KvCache::new(&config, 1, 2, KvDType::F32, &device).unwrap();
     calls.refused(name, || {
         decoder.forward_cached(ids([1, 3], 0), &rope, &mut cache)
     });
-    let mut cache = KvCache::new(&config, 1, 8, DType::F16, &device).unwrap();
+    let mut cache = KvCache::new(&config, 1, 8, KvDType::F16, &device).unwrap();
     calls.call(name, || {
         decoder.forward_cached(ids([1, 3], 0), &rope, &mut cache)
     });
-    let mut cache = KvCache::new(&config, 2, 8, DType::F32, &device).unwrap();
+    let mut cache = KvCache::new(&config, 2, 8, KvDType::F32, &device).unwrap();
     calls.refused(name, || {
         decoder.forward_cached(ids([1, 3], 0), &rope, &mut cache)
     });
-    let mut cache = KvCache::new(&config, 1, 8, DType::F32, &device).unwrap();
+    let mut cache = KvCache::new(&config, 1, 8, KvDType::F32, &device).unwrap();
     let wrong = Rope {
         inverse_frequencies: Vec::new(),
         attention_factor: f64::NAN,
@@ -348,21 +348,33 @@ fn rows_and_caches() -> Calls {
     let name = "model::KvCache::new";
     for capacity in [usize::MAX, usize::MAX / 2, 1 << 58] {
         calls.refused(name, || {
-            KvCache::new(&config, 1, capacity, DType::F32, &device)
+            KvCache::new(&config, 1, capacity, KvDType::F32, &device)
         });
         calls.refused(name, || {
-            KvCache::new(&config, capacity, 8, DType::F32, &device)
+            KvCache::new(&config, capacity, 8, KvDType::F32, &device)
         });
         calls.call("model::KvCache::bytes", || {
-            KvCache::bytes(&config, capacity, capacity, DType::F32)
+            KvCache::bytes(&config, capacity, capacity, KvDType::F32)
         });
     }
-    calls.call(name, || KvCache::new(&config, 0, 0, DType::F32, &device));
-    for dtype in [DType::F64, DType::Flex32, DType::I32] {
-        calls.refused(name, || KvCache::new(&config, 1, 8, dtype, &device));
+    calls.call(name, || KvCache::new(&config, 0, 0, KvDType::F32, &device));
+    // Heads of 8 elements are no whole blocks.
+    calls.refused(name, || KvCache::new(&config, 1, 8, KvDType::Q8_0, &device));
+    let mut rows = KvCache::new(&config, 1, 8, KvDType::F16, &device).unwrap();
+    let rows = rows
+        .append(0, zeros([1, 2, 3, 8]), zeros([1, 2, 3, 8]))
+        .unwrap();
+    for query in [
+        zeros([1, 3, 3, 8]),
+        zeros([1, 2, 3, 9]),
+        zeros([2, 2, 3, 8]),
+    ] {
+        calls.refused("model::CachedRows::attend", || {
+            rows.clone().attend(query, Regions::causal())
+        });
     }
     let name = "model::KvCache::reserve";
-    let mut cache = KvCache::new(&config, 1, 4, DType::F32, &device).unwrap();
+    let mut cache = KvCache::new(&config, 1, 4, KvDType::F32, &device).unwrap();
     calls.refused(name, || cache.reserve(usize::MAX));
     calls.refused(name, || cache.reserve(1 << 58));
     let name = "model::KvCache::append";

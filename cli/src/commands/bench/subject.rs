@@ -5,7 +5,7 @@ use std::sync::Arc;
 use burn::tensor::{DType, Device, FloatDType};
 use burn_apb::apb::Request;
 use burn_apb::checkpoint::{LoadOptions, ModelSource};
-use burn_apb::model::{Decoder, DecoderConfig};
+use burn_apb::model::{Decoder, DecoderConfig, KvDType};
 
 use super::prefill::Prefill;
 use crate::commands::prefill::Memory;
@@ -73,8 +73,8 @@ impl Subject {
                 weights,
                 dtype,
                 kv_dtype: args.compute.kv_dtype().unwrap_or(match (quantized, dtype) {
-                    (true, FloatDType::F32) => FloatDType::BF16,
-                    _ => dtype,
+                    (true, FloatDType::F32) => KvDType::BF16,
+                    _ => dtype.into(),
                 }),
             },
             options,

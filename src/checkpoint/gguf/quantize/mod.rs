@@ -14,7 +14,7 @@ use burn::tensor::{FloatDType, f16};
 use half::slice::HalfFloatSliceExt;
 
 use super::kind::GgmlType;
-use crate::kernels::BlockFormat;
+use crate::kernels::{self, BlockFormat};
 
 /// How elements are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +73,7 @@ impl Written {
             }
             Self::Q5_0 => blocks(x, out, small::q5_0),
             Self::Q5_1 => blocks(x, out, small::q5_1),
-            Self::Q8_0 => blocks(x, out, small::q8_0),
+            Self::Q8_0 => blocks(x, out, kernels::q8_0),
             Self::Q4K => blocks(x, out, k::q4_k),
             Self::Q5K => blocks(x, out, k::q5_k),
             Self::Q6K => blocks(x, out, k::q6_k),

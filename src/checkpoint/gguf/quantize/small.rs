@@ -9,17 +9,6 @@ fn put(value: f32, out: &mut [u8]) {
     out[..2].copy_from_slice(&f16::from_f32(value).to_le_bytes());
 }
 
-/// Eight bits: the largest magnitude is 127.
-pub(super) fn q8_0(x: &[f32; 32], out: &mut [u8; 34]) {
-    let scale = extreme(x).abs() / 127.0;
-    let inverse = inverse(scale);
-    put(scale, out);
-    for (code, x) in out[2..].iter_mut().zip(x) {
-        // Halves are rounded away from 0.
-        *code = (x * inverse).round() as i8 as u8;
-    }
-}
-
 /// Five bits: the largest magnitude is -16.
 pub(super) fn q5_0(x: &[f32; 32], out: &mut [u8; 22]) {
     let scale = extreme(x) / -16.0;
