@@ -176,6 +176,12 @@ pub trait Kernels: Backend {
         AddedPrimitives { sum, normed }
     }
 
+    /// The sum of tensors of one shape and dtype.
+    #[fusion(default)]
+    fn add(x: FloatTensor<Self>, y: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_add(x, y)
+    }
+
     /// See [`silu_mul`](super::silu_mul()).
     #[fusion(dtype = gate, shape = gate)]
     fn silu_mul(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {

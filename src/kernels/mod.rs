@@ -45,6 +45,7 @@
 //! f16 and bf16 are widened to f32 tile by tile; sums are always f32. The work is shared by rayon's
 //! threads; [`on_workers`] lets a whole forward pass start them once.
 
+mod add;
 mod attention;
 mod autodiff;
 mod cpu;
@@ -82,6 +83,7 @@ mod silu_scores;
 pub mod tensor_core;
 mod workers;
 
+pub(crate) use add::add;
 pub use attention::{AttentionOutput, attention};
 pub use cpu::simd_name;
 #[cfg(feature = "cuda")]

@@ -9,7 +9,7 @@ use super::config::DecoderConfig;
 use super::mlp::Mlp;
 use super::norm::{add_normalize, normalize, rms_norm};
 use super::rope::RopeTables;
-use crate::kernels::KernelError;
+use crate::kernels::{self, KernelError};
 
 /// Pre-norm attention and MLP with residual connections.
 #[derive(Module, Debug)]
@@ -73,6 +73,6 @@ impl Block {
             return Err(KernelError::shape("finish", "hidden", expected, &found));
         }
         let (hidden, normed) = add_normalize(&self.post_attention_layernorm, hidden, attended)?;
-        Ok(hidden + self.mlp.forward(normed)?)
+        Ok(kernels::add(hidden, self.mlp.forward(normed)?))
     }
 }

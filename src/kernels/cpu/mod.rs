@@ -113,6 +113,10 @@ impl Kernels for Flex {
         AddedPrimitives { sum, normed }
     }
 
+    fn add(x: FlexTensor, y: FlexTensor) -> FlexTensor {
+        rows::add(x, y, Level::best())
+    }
+
     fn silu_mul(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
         rows::silu_mul(gate, up, Level::best())
     }
@@ -306,8 +310,10 @@ mod tests {
                 let [x_given, y_given] = [&x, &y].map(primitive);
                 let got = rows::add_rms_norm(x_given, y_given, &primitive(&gamma), 1e-5, level);
                 let [got_sum, got] = got;
-                check(got_sum, sum, &format!("{label} sum"));
+                check(got_sum, sum.clone(), &format!("{label} sum before a norm"));
                 check(got, expected, &format!("{label} norm of a sum"));
+                let got = rows::add(primitive(&x), primitive(&y), level);
+                check(got, sum, &format!("{label} sum"));
                 let expected = reference::silu_mul(x.clone(), y.clone());
                 let got = rows::silu_mul(primitive(&x), primitive(&y), level);
                 check(got, expected, &format!("{label} gate"));

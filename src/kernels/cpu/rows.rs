@@ -162,69 +162,92 @@ impl<E: Elem> Job for RmsNorm<'_, E> {
 
 /// [`silu_mul`](crate::kernels::silu_mul()) on Flex, in the memory of `gate` where nothing else uses it.
 pub(super) fn silu_mul(gate: FlexTensor, up: FlexTensor, level: Level) -> FlexTensor {
-    by_dtype!(gate.dtype(), silu_mul_as(gate, up, level))
+    by_dtype!(gate.dtype(), gated(gate, up, level))
 }
 
-fn silu_mul_as<E: Elem>(gate: FlexTensor, up: FlexTensor, level: Level) -> FlexTensor {
-    let (mut gate, up) = (contiguous(gate), contiguous(up));
-    let shape = gate.layout().shape().clone();
+/// The sum of tensors of one shape and dtype, in the memory of `x` where nothing else uses it.
+pub(super) fn add(x: FlexTensor, y: FlexTensor, level: Level) -> FlexTensor {
+    by_dtype!(x.dtype(), added(x, y, level))
+}
+
+fn gated<E: Elem>(gate: FlexTensor, up: FlexTensor, level: Level) -> FlexTensor {
+    in_pairs::<E, false>(gate, up, level)
+}
+
+fn added<E: Elem>(x: FlexTensor, y: FlexTensor, level: Level) -> FlexTensor {
+    in_pairs::<E, true>(x, y, level)
+}
+
+fn in_pairs<E: Elem, const SUM: bool>(x: FlexTensor, y: FlexTensor, level: Level) -> FlexTensor {
+    let (mut x, y) = (contiguous(x), contiguous(y));
+    let shape = x.layout().shape().clone();
     let len = shape.num_elements();
-    let start = up.layout().start_offset();
-    let up = &up.storage::<E>()[start..start + len];
-    let start = gate.layout().start_offset();
-    let run = |gate: Shared<E>, out: Shared<E>| {
+    let start = y.layout().start_offset();
+    let y = &y.storage::<E>()[start..start + len];
+    let start = x.layout().start_offset();
+    let run = |x: Shared<E>, out: Shared<E>| {
         in_chunks(len, 1, |from, end| {
-            level.run(Gate {
-                gate: gate.at(from),
-                up: &up[from..end],
+            level.run(Pairs::<E, SUM> {
+                x: x.at(from),
+                y: &y[from..end],
                 out: out.at(from),
             });
         });
     };
-    if let Some(storage) = gate.try_storage_mut::<E>() {
-        let gate = Shared(storage[start..start + len].as_mut_ptr());
-        run(gate, gate);
+    if let Some(storage) = x.try_storage_mut::<E>() {
+        let x = Shared(storage[start..start + len].as_mut_ptr());
+        run(x, x);
     } else {
-        let src = &gate.storage::<E>()[start..start + len];
+        let src = &x.storage::<E>()[start..start + len];
         let mut out = Output::<E>::new(len);
         let to = out.ptr();
         run(Shared(src.as_ptr().cast_mut()), to);
         // SAFETY: every element was written.
         return unsafe { out.finish(Layout::contiguous(shape)) };
     }
-    gate
+    x
 }
 
-/// `out` may be `gate`.
-struct Gate<'a, E> {
-    gate: *const E,
-    up: &'a [E],
+/// `x + y` for a `SUM`, else `silu(x) * y`. `out` may be `x`.
+struct Pairs<'a, E, const SUM: bool> {
+    x: *const E,
+    y: &'a [E],
     out: *mut E,
 }
 
-impl<E: Elem> Job for Gate<'_, E> {
+impl<E: Elem, const SUM: bool> Pairs<'_, E, SUM> {
+    #[inline(always)]
+    unsafe fn of<S: Simd>(x: S::V, y: S::V) -> S::V {
+        match SUM {
+            true => S::add(x, y),
+            false => S::mul(silu::<S>(x), y),
+        }
+    }
+}
+
+impl<E: Elem, const SUM: bool> Job for Pairs<'_, E, SUM> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let len = self.up.len();
+        let len = self.y.len();
         let mut i = 0;
         while len - i >= S::LANES {
-            let gate = silu::<S>(E::load::<S>(self.gate.add(i)));
-            let up = E::load::<S>(self.up.as_ptr().add(i));
-            E::store::<S>(self.out.add(i), S::mul(gate, up));
+            let x = E::load::<S>(self.x.add(i));
+            let y = E::load::<S>(self.y.as_ptr().add(i));
+            E::store::<S>(self.out.add(i), Self::of::<S>(x, y));
             i += S::LANES;
         }
-        // The rest through a vector of its own, so that all elements are computed alike.
-        let mut rest = [0f32; 16];
+        // The rest through vectors of its own, so that all elements are computed alike.
+        let mut rest = [[0f32; 16]; 2];
         for (lane, i) in (i..len).enumerate() {
-            rest[lane] = (*self.gate.add(i)).widen();
+            rest[0][lane] = (*self.x.add(i)).widen();
+            rest[1][lane] = self.y[i].widen();
         }
-        let gate = silu::<S>(S::load(rest.as_ptr()));
-        S::store(rest.as_mut_ptr(), gate);
+        let of = Self::of::<S>(S::load(rest[0].as_ptr()), S::load(rest[1].as_ptr()));
+        S::store(rest[0].as_mut_ptr(), of);
         for (lane, i) in (i..len).enumerate() {
-            let x = E::narrow(rest[lane] * self.up[i].widen());
-            self.out.add(i).write(x);
+            self.out.add(i).write(E::narrow(rest[0][lane]));
         }
     }
 }
