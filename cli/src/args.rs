@@ -28,11 +28,11 @@ pub struct Compute {
     /// f32 on wgpu]
     #[arg(long, value_enum, value_name = "DTYPE")]
     dtype: Option<DtypeName>,
-    /// Dtype of keys and values in the cache [default: as --dtype; bf16 in place of f32 beside weights that stay
-    /// quantised]
+    /// Dtype of keys and values in the cache [default: as --dtype; on a CPU bf16 in place of f32 beside weights
+    /// that stay quantised]
     #[arg(long, value_enum, value_name = "DTYPE")]
     kv_dtype: Option<DtypeName>,
-    /// Make quantised weights floats of --dtype; on a CPU they otherwise stay as they are
+    /// Make quantised weights floats of --dtype; they otherwise stay as they are
     #[arg(long)]
     dequantize: bool,
 }
@@ -522,8 +522,7 @@ impl Compute {
 
     /// How weights are loaded.
     pub fn load_options(&self) -> LoadOptions {
-        let floats = self.dequantize || self.is_gpu();
-        LoadOptions::new(self.dtype()).with_dequantize(floats)
+        LoadOptions::new(self.dtype()).with_dequantize(self.dequantize)
     }
 
     /// Whether the device works through a queue of its own.

@@ -25,6 +25,7 @@
 //! | CUDA, linear layers | cuBLASLt, where it is found at run time: `cublaslt_version` says; `APB_PRODUCTS=burn` leaves them to Burn |
 //! | CubeCL runtimes (wgpu, CUDA) otherwise, attention, head_dim a multiple of 8 up to 256 | the portable kernel: `portable_table` prints its tiles |
 //! | CubeCL runtimes: norms, gate, rotation, scores, selection, gathering | one kernel each |
+//! | CubeCL runtimes: quantised weights | up to 8 rows: a kernel that reads codes once; more: dequantised, and the device's product; rows: a kernel |
 //! | CubeCL runtimes, everything else, with or without fusion | plain backend operations, attention in tiles of rows |
 //! | with autodiff | attention on the device's kernel, with a backward pass in tiles; the others by their references |
 //! | any other backend | the references |
@@ -86,7 +87,7 @@ pub use cpu::simd_name;
 #[cfg(feature = "cuda")]
 pub use cublaslt::version as cublaslt_version;
 pub use error::KernelError;
-pub(crate) use extension::{is_cpu, is_cuda};
+pub(crate) use extension::{has_kernels, is_cpu, is_cuda};
 pub use first_rows::first_rows;
 pub use gather_rows::gather_rows;
 pub use linear::linear;

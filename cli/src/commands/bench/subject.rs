@@ -73,7 +73,7 @@ impl Subject {
                 weights,
                 dtype,
                 kv_dtype: args.compute.kv_dtype().unwrap_or(match (quantized, dtype) {
-                    (true, FloatDType::F32) => FloatDType::BF16,
+                    (true, FloatDType::F32) if !args.compute.is_gpu() => FloatDType::BF16,
                     _ => dtype,
                 }),
             },
