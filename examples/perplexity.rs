@@ -56,12 +56,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let found = ids.len();
     let ids = ids.get(..tokens);
     let ids = ids.ok_or_else(|| format!("expected at least {tokens} tokens, found {found}"))?;
-    let kv_dtype = kv_dtype.unwrap_or_else(|| model.decoder.kv_dtype().into());
+    let kv_dtype = kv_dtype.unwrap_or_else(|| KvDType::of(model.decoder.kv_dtype()));
     let (scored, perplexity) = perplexity(&model.decoder, ids, window, rows, kv_dtype)?;
     let name = KvDType::name;
     let line = serde_json::json!({
         "program": "apb", "model": Path::new(&path).file_name().map(|name| name.to_string_lossy()),
-        "dtype": name(dtype.into()), "kv_dtype": name(kv_dtype), "dequantized": dequantize, "window": window, "rows": rows,
+        "dtype": name(KvDType::of(dtype)), "kv_dtype": name(kv_dtype), "dequantized": dequantize, "window": window, "rows": rows,
         "simd": simd_name().unwrap_or_default(), "scored": scored, "perplexity": perplexity,
     });
     println!("{line}");

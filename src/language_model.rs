@@ -9,7 +9,7 @@ use crate::checkpoint::{
     self, ConfigError, LoadOptions, LoadReport, Progress, WeightsError, module_path,
 };
 use crate::checkpoint::{ModelSource, SourceError};
-use crate::kernels::is_cpu;
+use crate::kernels::has_kernels;
 use crate::model::{Decoder, DecoderConfig};
 use crate::text::chat_template::{ChatTemplate, ChatTemplateError, ChatTemplates, RenderOptions};
 use crate::text::generation_config::{GenerationConfig, GenerationConfigError};
@@ -271,7 +271,7 @@ pub fn load_decoder(
     let options = options.into();
     let tensors = source.checkpoint()?;
     let (config, warning) = checkpoint::resolve_tying(&tensors, config, options.dtype)?;
-    let keeps = !options.dequantize && is_cpu(device) && !device.is_autodiff();
+    let keeps = !options.dequantize && has_kernels(device) && !device.is_autodiff();
     let decoder = match keeps {
         true => checkpoint::keep_quantized(config.init(device), &tensors),
         false => config.init(device),

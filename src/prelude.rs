@@ -17,7 +17,7 @@ pub use crate::apb::{
 pub use crate::checkpoint::{Checkpoint, LoadOptions, ModelSource};
 pub use crate::kernels::{AttentionOutput, KernelError, Regions};
 pub use crate::model::{
-    AttentionShape, CausalLm, Decoder, DecoderConfig, HiddenRows, KvCache, LayerAttention,
+    AttentionShape, CausalLm, Decoder, DecoderConfig, HiddenRows, KvCache, KvDType, LayerAttention,
     Projections,
 };
 pub use crate::ranks::{Environment, JoinOptions, RankError, RankGroup, TransportKind, World};

@@ -8,7 +8,7 @@ use burn_apb::apb::{
     AnchorQuery, AnswerOptions, CompressorConfig, Method, PrefillConfig, RingLayout,
 };
 use burn_apb::checkpoint::LoadOptions;
-use burn_apb::model::KvDType;
+use burn_apb::model::{DecoderConfig, KvDType};
 use burn_apb::ranks::{Environment, TransportKind};
 use burn_apb::text::chat_template::{RenderOptions, TemplateValue};
 use burn_apb::text::prompt::{PromptOptions, TemplateChoice};
@@ -29,11 +29,11 @@ pub struct Compute {
     /// f32 on wgpu]
     #[arg(long, value_enum, value_name = "DTYPE")]
     dtype: Option<DtypeName>,
-    /// Dtype of keys and values in the cache [default: as --dtype; bf16 in place of f32 beside weights that stay
-    /// quantised]
+    /// Dtype of keys and values in the cache [default: as --dtype; on a CPU bf16 in place of f32 beside weights
+    /// that stay quantised]
     #[arg(long, value_enum, value_name = "DTYPE")]
     kv_dtype: Option<KvDtypeName>,
-    /// Make quantised weights floats of --dtype; on a CPU they otherwise stay as they are
+    /// Make quantised weights floats of --dtype; they otherwise stay as they are
     #[arg(long)]
     dequantize: bool,
 }
@@ -537,6 +537,16 @@ impl Compute {
         self.kv_dtype.map(KvDType::from)
     }
 
+    /// Refuses a cache that the model's heads or the device do not have, before a weight is read.
+    pub fn check_kv_dtype(&self, config: &DecoderConfig, device: &Device) -> Result<(), CliError> {
+        match self.kv_dtype() {
+            Some(dtype) => dtype
+                .check(config.head_dim, device)
+                .map_err(CliError::usage),
+            None => Ok(()),
+        }
+    }
+
     /// Whether floats of quantised weights are asked for.
     pub fn dequantize(&self) -> bool {
         self.dequantize
@@ -544,8 +554,7 @@ impl Compute {
 
     /// How weights are loaded.
     pub fn load_options(&self) -> LoadOptions {
-        let floats = self.dequantize || self.is_gpu();
-        LoadOptions::new(self.dtype()).with_dequantize(floats)
+        LoadOptions::new(self.dtype()).with_dequantize(self.dequantize)
     }
 
     /// Whether the device works through a queue of its own.

@@ -72,7 +72,7 @@ impl Agreed {
             model: model.into(),
             plan: prefilled.plan.clone(),
             dtype: format!("{dtype:?}"),
-            model_dtype: (dtype != model_dtype.into()).then(|| format!("{model_dtype:?}")),
+            model_dtype: (dtype.float() != Some(model_dtype)).then(|| format!("{model_dtype:?}")),
             context: settings.context(),
             id: String::new(),
         };

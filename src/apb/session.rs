@@ -89,14 +89,15 @@ impl SessionConfig {
     }
 
     /// The same with a cache of `dtype`.
-    pub fn with_kv_dtype(mut self, dtype: impl Into<KvDType>) -> Self {
-        self.kv_dtype = Some(dtype.into());
+    pub fn with_kv_dtype(mut self, dtype: KvDType) -> Self {
+        self.kv_dtype = Some(dtype);
         self
     }
 
     /// The dtype of a cache for `model`.
     pub(super) fn kv_dtype_of(&self, model: &dyn CausalLm) -> KvDType {
-        self.kv_dtype.unwrap_or_else(|| model.kv_dtype().into())
+        let usual = || KvDType::of(model.kv_dtype());
+        self.kv_dtype.unwrap_or_else(usual)
     }
 
     /// Rows of a pass on `device`.

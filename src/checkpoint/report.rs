@@ -20,8 +20,8 @@ pub struct LoadOptions {
     /// Whether tensors that the module does not use, or that the index does not name, are an error
     /// in place of a warning.
     pub strict: bool,
-    /// Whether quantised weights become floats of `dtype` on a CPU too, where they otherwise stay in their codes.
-    /// On other devices, and on those with autodiff, they always do.
+    /// Whether quantised weights become floats of `dtype`, where they otherwise stay in their codes. On devices with
+    /// autodiff they always do.
     pub dequantize: bool,
 }
 

@@ -116,7 +116,7 @@ pub trait Kernels: Backend {
     }
 
     /// See [`dequantize`](super::dequantize()).
-    #[fusion(default)]
+    #[fusion(meta = dequantized_meta)]
     fn dequantize_blocks(
         blocks: IntTensor<Self>,
         format: BlockFormat,
@@ -126,7 +126,7 @@ pub trait Kernels: Backend {
     }
 
     /// See [`quantized_linear`](super::quantized_linear()), without bias.
-    #[fusion(default)]
+    #[fusion(dtype = x, shape = product_shape(x, blocks))]
     fn quantized_linear(
         x: FloatTensor<Self>,
         blocks: IntTensor<Self>,
@@ -136,7 +136,7 @@ pub trait Kernels: Backend {
     }
 
     /// See [`quantized_linear`](super::quantized_linear()), with bias.
-    #[fusion(default)]
+    #[fusion(dtype = x, shape = product_shape(x, blocks))]
     fn quantized_linear_bias(
         x: FloatTensor<Self>,
         blocks: IntTensor<Self>,
@@ -147,7 +147,7 @@ pub trait Kernels: Backend {
     }
 
     /// See [`quantized_rows`](super::quantized_rows()).
-    #[fusion(default)]
+    #[fusion(meta = named_meta)]
     fn quantized_rows(
         blocks: IntTensor<Self>,
         ids: IntTensor<Self>,
@@ -245,6 +245,36 @@ fn gathered_shape(keys: &Shape, rows: &Shape) -> Shape {
     Shape::new([2 * keys[0], keys[1], rows[2], keys[3]])
 }
 
+/// The rows of `x`, each as long as there are rows of blocks.
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+fn product_shape(x: &Shape, blocks: &Shape) -> Shape {
+    let mut shape = x.clone();
+    let last = shape.num_dims() - 1;
+    shape[last] = blocks[0];
+    shape
+}
+
+/// The output of [`Kernels::dequantize_blocks`].
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+fn dequantized_meta(blocks: &TensorSpec, format: &BlockFormat, dtype: &FloatDType) -> TensorSpec {
+    let [rows, row_bytes] = blocks.shape.dims();
+    let width = format.row_elements(row_bytes).unwrap_or(0);
+    TensorSpec::new(Shape::new([rows, width]), (*dtype).into())
+}
+
+/// The output of [`Kernels::quantized_rows`].
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+fn named_meta(
+    blocks: &TensorSpec,
+    ids: &TensorSpec,
+    format: &BlockFormat,
+    dtype: &FloatDType,
+) -> TensorSpec {
+    let mut named = dequantized_meta(blocks, format, dtype);
+    named.shape[0] = ids.shape[0];
+    named
+}
+
 /// The outputs of [`Kernels::attention`], for fusion to plan with.
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 fn attention_meta(
@@ -327,6 +357,52 @@ impl Kernels for burn_cubecl::CubeBackend {
     ) -> FloatTensor<Self> {
         let product = cublaslt::linear(&x, &weight, Some(&bias));
         product.unwrap_or_else(|| plain::product::<Self>(x, weight, Some(bias)))
+    }
+
+    fn dequantize_blocks(
+        blocks: IntTensor<Self>,
+        format: BlockFormat,
+        dtype: FloatDType,
+    ) -> FloatTensor<Self> {
+        match fused::quantized::launch::dequantize(&blocks, format, dtype.into()) {
+            Some(out) => out,
+            None => plain::dequantize::<Self>(blocks, format, dtype),
+        }
+    }
+
+    fn quantized_linear(
+        x: FloatTensor<Self>,
+        blocks: IntTensor<Self>,
+        format: BlockFormat,
+    ) -> FloatTensor<Self> {
+        match fused::quantized::launch::linear(&x, &blocks, None, format) {
+            Some(out) => out,
+            None => plain::quantized_linear::<Self>(x, blocks, None, format),
+        }
+    }
+
+    fn quantized_linear_bias(
+        x: FloatTensor<Self>,
+        blocks: IntTensor<Self>,
+        bias: FloatTensor<Self>,
+        format: BlockFormat,
+    ) -> FloatTensor<Self> {
+        match fused::quantized::launch::linear(&x, &blocks, Some(&bias), format) {
+            Some(out) => out,
+            None => plain::quantized_linear::<Self>(x, blocks, Some(bias), format),
+        }
+    }
+
+    fn quantized_rows(
+        blocks: IntTensor<Self>,
+        ids: IntTensor<Self>,
+        format: BlockFormat,
+        dtype: FloatDType,
+    ) -> FloatTensor<Self> {
+        match fused::quantized::launch::rows(&blocks, &ids, format, dtype.into()) {
+            Some(out) => out,
+            None => plain::quantized_rows::<Self>(blocks, ids, format, dtype),
+        }
     }
 
     fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
@@ -429,6 +505,22 @@ pub(crate) fn is_cuda(device: &Device) -> bool {
     }
 }
 
+/// Whether the operations are implemented on the device.
+pub(crate) fn has_kernels(device: &Device) -> bool {
+    implemented(without_autodiff(device.as_dispatch()))
+}
+
+fn implemented(device: &DispatchDevice) -> bool {
+    match device {
+        DispatchDevice::Flex(_) => true,
+        #[cfg(any(feature = "wgpu", feature = "cuda"))]
+        DispatchDevice::Cube(_) => true,
+        // More variants exist when another crate of the build turns on more backends.
+        #[allow(unreachable_patterns)]
+        _ => false,
+    }
+}
+
 /// Refuses devices that the extension is not implemented for, and tensors on different devices.
 pub(super) fn check_devices(
     operation: &'static str,
@@ -437,15 +529,7 @@ pub(super) fn check_devices(
     let mut first = None;
     for device in devices {
         let device = without_autodiff(device.as_dispatch());
-        let implemented = match device {
-            DispatchDevice::Flex(_) => true,
-            #[cfg(any(feature = "wgpu", feature = "cuda"))]
-            DispatchDevice::Cube(_) => true,
-            // More variants exist when another crate of the build turns on more backends.
-            #[allow(unreachable_patterns)]
-            _ => false,
-        };
-        if !implemented {
+        if !implemented(device) {
             let device = format!("{device:?}");
             return Err(KernelError::Backend { operation, device });
         }

@@ -3,6 +3,7 @@
 //! | operation | function | plain-tensor reference |
 //! |---|---|---|
 //! | attention over `[passing \| anchor \| local]` keys, with its normaliser | [`attention()`] | [`reference::attention`] |
+//! | the same over keys and values in eight bits | [`quantized_attention()`], which [`quantize_rows()`] makes | [`dequantize()`], and [`reference::attention`] |
 //! | one attention out of parts | [`merge()`] | plain tensors already |
 //! | what a cache holds so far, as a view | [`first_rows()`] | a slice |
 //! | linear layer on weights as stored | [`linear()`] | [`reference::linear`] |
@@ -25,6 +26,7 @@
 //! | CUDA, linear layers | cuBLASLt, where it is found at run time: `cublaslt_version` says; `APB_PRODUCTS=burn` leaves them to Burn |
 //! | CubeCL runtimes (wgpu, CUDA) otherwise, attention, head_dim a multiple of 8 up to 256 | the portable kernel: `portable_table` prints its tiles |
 //! | CubeCL runtimes: norms, gate, rotation, scores, selection, gathering | one kernel each |
+//! | CubeCL runtimes: quantised weights | up to 8 rows: a kernel that reads codes once; more: dequantised, and the device's product; rows: a kernel |
 //! | CubeCL runtimes, everything else, with or without fusion | plain backend operations, attention in tiles of rows |
 //! | with autodiff | attention on the device's kernel, with a backward pass in tiles; the others by their references |
 //! | any other backend | the references |
@@ -36,13 +38,14 @@
 //! | attention | up to 8 rows x heads of a group | dot products; each key and value read once a group |
 //! | attention | more | panels of rows x heads, transposed; key/value tiles shared by the group |
 //! | attention | few tiles for the threads | as above, keys split over threads, parts merged |
+//! | attention over eight bits | any | as above, 512 keys of a head at a time made floats before |
 //! | linear | up to 8 rows, weight stored `[d_output, d_input]` | row dot products, weight read once |
 //! | linear | more rows, weight stored `[d_output, d_input]` | packed panels of the weight |
 //! | quantised linear | up to 8 rows | dot products of codes with `x` in eight bits, blocks read once |
 //! | quantised linear | more rows | packed panels of what the codes stand for |
 //! | linear | weight stored otherwise | Burn's matrix product |
 //!
-//! f16 and bf16 are widened to f32 tile by tile; sums are always f32. The work is shared by rayon's
+//! f16 and bf16 are widened to f32 tile by tile, except where AMX multiplies bf16; sums are always f32. The work is shared by rayon's
 //! threads; [`on_workers`] lets a whole forward pass start them once.
 
 mod add;
@@ -89,7 +92,7 @@ pub use cpu::simd_name;
 #[cfg(feature = "cuda")]
 pub use cublaslt::version as cublaslt_version;
 pub use error::KernelError;
-pub(crate) use extension::{is_cpu, is_cuda};
+pub(crate) use extension::{has_kernels, is_cpu, is_cuda};
 pub use first_rows::first_rows;
 pub use gather_rows::gather_rows;
 pub use linear::linear;

@@ -71,7 +71,7 @@ pub enum CacheError {
         /// The device.
         device: String,
     },
-    /// Rows that were not rounded.
+    /// A kernel refused the rows.
     #[error(transparent)]
     Kernel(#[from] KernelError),
     /// The memory cannot be had.
@@ -107,6 +107,7 @@ pub enum CacheError {
 
 /// In what a cache keeps keys and values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum KvDType {
     /// Four bytes an element.
     F32,
@@ -123,6 +124,32 @@ pub enum KvDType {
 impl KvDType {
     /// Every one.
     pub const ALL: [Self; 4] = [Self::F32, Self::F16, Self::BF16, Self::Q8_0];
+
+    /// That of rows in `dtype`; f32 for types that a cache does not have.
+    pub fn of(dtype: FloatDType) -> Self {
+        match dtype {
+            FloatDType::F16 => Self::F16,
+            FloatDType::BF16 => Self::BF16,
+            _ => Self::F32,
+        }
+    }
+
+    /// Whether a cache on `device` may have it, for heads of `head_dim` elements.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::HeadDim`] and [`CacheError::Device`].
+    pub fn check(self, head_dim: usize, device: &Device) -> Result<(), CacheError> {
+        let dtype = self;
+        if dtype.float().is_none() && !is_cpu(device) {
+            let device = format!("{device:?}");
+            return Err(CacheError::Device { dtype, device });
+        }
+        match dtype.row(head_dim) {
+            Some(_) => Ok(()),
+            None => Err(CacheError::HeadDim { dtype, head_dim }),
+        }
+    }
 
     /// The name as in [`Display`](fmt::Display): `f32`, `f16`, `bf16` or `q8_0`.
     pub fn name(self) -> &'static str {
@@ -156,17 +183,6 @@ impl KvDType {
 impl fmt::Display for KvDType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
-    }
-}
-
-/// Types that a cache does not have are kept as f32.
-impl From<FloatDType> for KvDType {
-    fn from(dtype: FloatDType) -> Self {
-        match dtype {
-            FloatDType::F16 => Self::F16,
-            FloatDType::BF16 => Self::BF16,
-            _ => Self::F32,
-        }
     }
 }
 
@@ -231,18 +247,18 @@ impl Stored {
             (Self::Float(rows), Some(dtype)) => Self::Float(rows.cast(dtype)),
             (Self::Float(rows), None) => Self::Blocks(kernels::quantize_rows(rows)?),
             (blocks, None) => blocks,
-            (blocks, Some(dtype)) => Self::Float(blocks.float()?.cast(dtype)),
+            (blocks, Some(dtype)) => Self::Float(blocks.float(dtype)?),
         })
     }
 
-    /// As floats: those that blocks stand for in f32.
-    fn float(self) -> Result<Tensor<4>, KernelError> {
+    /// As floats: what is not is made `dtype`.
+    fn float(self, dtype: FloatDType) -> Result<Tensor<4>, KernelError> {
         match self {
             Self::Float(tensor) => Ok(tensor),
             Self::Blocks(blocks) => {
                 let [batch, kv_heads, rows, row] = blocks.dims();
                 let flat = blocks.reshape([batch * kv_heads * rows, row]);
-                let floats = kernels::dequantize(flat, BlockFormat::Q8_0, FloatDType::F32)?;
+                let floats = kernels::dequantize(flat, BlockFormat::Q8_0, dtype)?;
                 let width = floats.dims()[1];
                 Ok(floats.reshape([batch, kv_heads, rows, width]))
             }
@@ -316,13 +332,13 @@ impl CachedRows {
     }
 
     /// Keys and values `[batch, kv_heads, rows, head_dim]`: as they are where they are floats, else what their codes
-    /// stand for, in f32.
+    /// stand for, rounded to `dtype`.
     ///
     /// # Errors
     ///
-    /// [`KernelError`] where the device has no such kernel.
-    pub fn floats(self) -> Result<(Tensor<4>, Tensor<4>), KernelError> {
-        Ok((self.key.float()?, self.value.float()?))
+    /// [`KernelError`] for a `dtype` other than f32, f16 and bf16.
+    pub fn floats(self, dtype: FloatDType) -> Result<(Tensor<4>, Tensor<4>), KernelError> {
+        Ok((self.key.float(dtype)?, self.value.float(dtype)?))
     }
 
     /// [`attention`](kernels::attention()) of queries `[batch, heads, seq_q, head_dim]` over these keys and values.
@@ -339,7 +355,10 @@ impl CachedRows {
             (Stored::Blocks(key), Stored::Blocks(value)) => {
                 kernels::quantized_attention(query, key, value, regions)
             }
-            (key, value) => kernels::attention(query, key.float()?, value.float()?, regions),
+            (key, value) => {
+                let (key, value) = Self { key, value }.floats(FloatDType::F32)?;
+                kernels::attention(query, key, value, regions)
+            }
         }
     }
 
@@ -392,10 +411,7 @@ impl KvCache {
             head_dim,
             ..
         } = shape.into();
-        if dtype.float().is_none() && !is_cpu(device) {
-            let device = format!("{device:?}");
-            return Err(CacheError::Device { dtype, device });
-        }
+        dtype.check(head_dim, device)?;
         let row = dtype.row(head_dim);
         let [row, size] = row.ok_or(CacheError::HeadDim { dtype, head_dim })?;
         let shape = [batch, kv_heads, capacity, row];
@@ -614,7 +630,7 @@ mod tests {
     use burn::tensor::TensorData;
 
     fn floats(rows: CachedRows) -> (Tensor<4>, Tensor<4>) {
-        rows.floats().unwrap()
+        rows.floats(FloatDType::F32).unwrap()
     }
 
     fn rows(from: f32, seq: usize, device: &Device) -> Tensor<4> {

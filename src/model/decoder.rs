@@ -280,13 +280,13 @@ impl CausalLm for Decoder {
         }
     }
 
-    /// bf16 beside quantised weights, whose rounding is coarser.
+    /// On a CPU bf16 beside quantised weights, whose rounding is coarser. Not every other device has bf16.
     fn kv_dtype(&self) -> FloatDType {
         let quantized = self
             .layers
             .first()
             .is_some_and(|block| block.is_quantized());
-        match (quantized, self.dtype()) {
+        match (quantized && is_cpu(&self.device()), self.dtype()) {
             (true, FloatDType::F32) => FloatDType::BF16,
             (_, dtype) => dtype,
         }

@@ -5,7 +5,7 @@ use burn::module::{
     Param, ParamId,
 };
 use burn::nn::{Embedding, Linear};
-use burn::tensor::{DType, Device, FloatDType, Int, Shape, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Int, Shape, Tensor, TensorData};
 
 use crate::kernels::{self, BlockFormat, KernelError};
 
@@ -79,7 +79,10 @@ impl QuantizedLinearConfig {
             KernelError::shape("QuantizedLinear", "weight", expected, &[d_output, d_input])
         })?;
         let shape = [d_output, row_bytes];
-        let zeros = move |device: &Device, _| Tensor::zeros(shape, (device, DType::U8));
+        // From data: not every device has kernels over bytes.
+        let zeros = move |device: &Device, _| {
+            Tensor::from_data(TensorData::zeros::<u8, _>(shape), (device, DType::U8))
+        };
         let id = ParamId::new();
         let blocks = Param::uninitialized(id, zeros, device.clone(), false, Shape::new(shape));
         let bias = move |device: &Device, _| Tensor::zeros([d_output], device);

@@ -7,6 +7,7 @@ mod keys;
 mod noise;
 mod places;
 mod properties;
+mod quantized;
 mod refusals;
 mod selection;
 mod tensors;

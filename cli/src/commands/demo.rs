@@ -54,6 +54,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
         model: fetched.path.clone(),
     };
     let (source, text) = prefill::open_model(&model, output)?;
+    args.compute.check_kv_dtype(&text.config, &device)?;
 
     let start = DOCUMENT.find(TITLE).unwrap_or(0);
     let document = first_tokens(&text.tokenizer, &DOCUMENT[start..], args.tokens)?;

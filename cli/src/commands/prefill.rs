@@ -202,6 +202,8 @@ fn prepare(
     let document = read_text(&reading.document, "document")?;
     let text = read_model_text(source, output)?;
     complete(&mut options, &text)?;
+    let compute = &reading.compute;
+    compute.check_kv_dtype(&text.config, &compute.device()?)?;
     let request = Request::new(&text, &document, question, &options)?;
     request.check_heads(&text.config, source)?;
     if let Some(note) = request.plan.note() {
@@ -396,7 +398,7 @@ pub fn report(decoder: &Decoder, request: &Request, group: &RankGroup) -> Value 
     let kv_dtype = request
         .session
         .kv_dtype
-        .unwrap_or_else(|| decoder.kv_dtype().into());
+        .unwrap_or_else(|| KvDType::of(decoder.kv_dtype()));
     let memory = Memory {
         weights: decoder.weight_bytes(),
         dtype: decoder.dtype(),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use burn_apb::ModelText;
 use burn_apb::apb::{AnchorQuery, AnswerOptions, PrefillPlan, Reply, SaveOptions, SavedSession};
-use burn_apb::model::KvCache;
+use burn_apb::model::{KvCache, KvDType};
 use serde_json::json;
 
 use crate::args::{Compute, Model, Prompt, Reading, Sampling, Strategy};
@@ -167,7 +167,8 @@ fn ask(args: &Ask, output: &Output) -> Result<(), CliError> {
     let (source, text) = prefill::open_model(&args.model, output)?;
     saved.check_model(&source.fingerprint()?)?;
     saved.check_dtype(args.compute.dtype())?;
-    let dtype = saved.dtype().unwrap_or(args.compute.dtype().into());
+    let dtype = saved.dtype();
+    let dtype = dtype.unwrap_or(KvDType::of(args.compute.dtype()));
     if let Some(asked) = args.compute.kv_dtype() {
         saved.check_setting("kv-dtype", dtype, asked)?;
     }

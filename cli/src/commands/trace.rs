@@ -204,6 +204,7 @@ fn prepare(args: &Args) -> Result<Prepared, CliError> {
     }
     let chunk = args.chunk.get();
     let mut request = Request::from_tokens(document, plan, case.query, case.generate, chunk);
+    args.compute.check_kv_dtype(&config, &device)?;
     request.session.kv_dtype = args.compute.kv_dtype();
     request.check_heads(&config, &source)?;
     Ok(Prepared {

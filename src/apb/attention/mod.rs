@@ -30,7 +30,7 @@ mod ulysses;
 
 use std::ops::Range;
 
-use burn::tensor::Tensor;
+use burn::tensor::{FloatDType, Tensor};
 
 use super::compressor::Compressor;
 use super::config::Method;
@@ -58,9 +58,10 @@ struct RankHeads<'a> {
 }
 
 impl RankHeads<'_> {
-    /// Keys and values `[batch, kv_heads, rows, head_dim]` in floats, for methods that join or send them.
+    /// Keys and values `[batch, kv_heads, rows, head_dim]` in floats, for methods that join or send them: codes of eight
+    /// bits as bf16, which is as short as floats of a cache are.
     fn floats(&self) -> Result<(Tensor<4>, Tensor<4>), KernelError> {
-        self.cached.clone().floats()
+        self.cached.clone().floats(FloatDType::BF16)
     }
 }
 

@@ -13,6 +13,7 @@ use crate::apb::plan::PrefillPlan;
 use crate::apb::session::{Prefilled, Session, SessionConfig};
 use crate::checkpoint::Checkpoint;
 use crate::hex::encode as hex;
+use crate::kernels::BlockFormat;
 use crate::model::{AttentionShape, CachedRows, CausalLm, KvCache, KvDType};
 
 /// A session on disk, its headers read.
@@ -217,8 +218,13 @@ impl SavedSession {
                 let bytes = checkpoint.stored_bytes(&name).unwrap_or_default();
                 hash.update(bytes);
                 let Some(float) = dtype.float() else {
-                    if bytes.len() != shape.iter().product::<usize>() {
-                        return Err(damaged(format!("{name}: expected bytes")));
+                    let found = info.map_or(String::new(), |info| info.stored.to_string());
+                    if found != "U8" {
+                        return Err(damaged(format!("{name}: expected U8, found {found}")));
+                    }
+                    if let Some(block) = BlockFormat::Q8_0.first_not_finite(bytes) {
+                        let reason = format!("{name}: the scale of block {block} is not finite");
+                        return Err(damaged(reason));
                     }
                     return Ok(TensorData::new(bytes.to_vec(), shape));
                 };

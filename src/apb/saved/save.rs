@@ -90,8 +90,8 @@ impl Session {
         options: SaveOptions,
     ) -> Result<PreparedSave, SavedError> {
         let prefilled = self.prefilled.as_ref().ok_or(SavedError::NoDocument)?;
-        let dtypes = (self.kv_dtype(), self.model.dtype());
-        let agreed = Agreed::of(prefilled, model, self.settings, dtypes.0, dtypes.1);
+        let (dtype, model_dtype) = (self.kv_dtype(), self.model.dtype());
+        let agreed = Agreed::of(prefilled, model, self.settings, dtype, model_dtype);
         options.check(folder)?;
         std::fs::create_dir_all(folder).map_err(FileError::at(folder))?;
         let mut prepared = PreparedSave {
@@ -240,7 +240,7 @@ impl Drop for PreparedSave {
     }
 }
 
-/// A tensor's elements as they are stored.
+/// Keys and values of rows as they are stored.
 fn host_data(rows: CachedRows) -> Result<[TensorData; 2], SavedError> {
     rows.into_data().map_err(|e| SavedError::Device {
         reason: e.to_string(),

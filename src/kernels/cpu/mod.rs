@@ -235,8 +235,14 @@ mod tests {
                 // In blocks; the second is several parts long.
                 for (rows, keys, head_dim) in [(1, 90, 64), (3, 1300, 32), (40, 1300, 64)] {
                     let q = random([2, 4, rows, head_dim], dtype);
-                    let [k, v] = [(); 2].map(|()| random([2, 2, keys, head_dim], DType::F32));
-                    let [k, v] = [k, v].map(|x| kv_blocks::quantize(primitive(&x), level));
+                    // As rows of a cache, which has room behind them.
+                    let room = [2, 2, keys + 5, head_dim];
+                    let [k, v] = [(); 2].map(|()| random(room, DType::F32)).map(|x| {
+                        let blocks = kv_blocks::quantize(primitive(&x), level);
+                        let blocks = Tensor::<4, Int>::from_primitive::<Flex>(blocks);
+                        let held = blocks.narrow(2, 0, keys);
+                        held.try_into_primitive::<Flex>().unwrap()
+                    });
                     let regions = Regions {
                         passing: 21,
                         anchor: 11,

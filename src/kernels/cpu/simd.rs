@@ -439,7 +439,7 @@ impl Level {
             // SAFETY: as in `run`.
             #[cfg(target_arch = "x86_64")]
             Set::Amx | Set::Avx512Vnni => unsafe { super::x86::avx512_vnni(job) },
-            // AVX-512 alone adds nothing: dots are half its width.
+            // Without VNNI AVX-512 has no dots of its own.
             #[cfg(target_arch = "x86_64")]
             Set::Avx512 => unsafe { super::x86::avx2(job) },
             _ => self.run(job),

@@ -174,7 +174,7 @@ impl<const SET: u8> Simd for Avx512<SET> {
         Avx2::sum(halves)
     }
 
-    // Only with VNNI: `run_dots` takes AVX2 in its place otherwise.
+    // `run_dots` takes AVX2 where there is no VNNI: the branches for that only make this whole.
     type Dots = __m512;
 
     #[inline(always)]
@@ -213,7 +213,7 @@ impl<const SET: u8> Simd for Avx512<SET> {
                 _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3),
             ),
             false => (
-                _mm_castpd_ps(_mm_load_sd(scales.cast())),
+                _mm_castpd_ps(_mm_set_sd(scales.cast::<f64>().read_unaligned())),
                 _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1),
             ),
         };

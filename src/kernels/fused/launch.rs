@@ -18,17 +18,17 @@ use crate::kernels::RowChoice;
 /// Units of the cube that serves a head, where the device allows as many; a power of two.
 const SELECT_UNITS: u32 = 1024;
 
-fn empty(like: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
+pub(super) fn empty(like: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
     empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape, dtype)
 }
 
-fn address(tensors: &[&CubeTensor]) -> AddressType {
+pub(super) fn address(tensors: &[&CubeTensor]) -> AddressType {
     let types = tensors.iter().map(|tensor| tensor.required_address_type());
     types.max().unwrap_or_default()
 }
 
 /// Cubes and units for one unit a piece of work.
-fn units(client: &cubecl::client::Client, work: usize) -> (CubeCount, CubeDim) {
+pub(super) fn units(client: &cubecl::client::Client, work: usize) -> (CubeCount, CubeDim) {
     let dim = CubeDim::new(client, work);
     (calculate_cube_count_elemwise(client, work, dim), dim)
 }

@@ -9,11 +9,13 @@
 //! | [`silu_scores`] | `silu` and the second product of a retaining head | `silu(hidden)` is never written |
 //! | [`select_rows`] | max pooling; the highest rows of each head | scores stay on the device; ties are decided |
 //! | [`gather_rows`] | chosen keys and values into the packed block | one launch, no expanded indices |
-//! | `launch` | all of these on a device's tensors | |
+//! | [`quantized`] | products with, and rows of, weights that stay quantised | codes are read once, floats of them never written |
+//! | `launch` | all but the last on a device's tensors | |
 
 pub mod gather_rows;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 pub mod launch;
+pub mod quantized;
 pub mod rms_norm;
 pub mod rotate;
 pub mod select_rows;

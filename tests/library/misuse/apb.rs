@@ -460,7 +460,7 @@ fn sessions() -> Calls {
         ),
         (
             "apb::SessionConfig::with_kv_dtype",
-            SessionConfig::new(64).with_kv_dtype(FloatDType::F64),
+            SessionConfig::new(64).with_kv_dtype(KvDType::of(FloatDType::F64)),
         ),
         (
             "apb::SessionConfig::with_limit",

@@ -51,6 +51,7 @@ impl Subject {
             let config = DecoderConfig::from_json(source.config()).map_err(CliError::usage)?;
             (Some(source), config)
         };
+        args.compute.check_kv_dtype(&config, &device)?;
         let options = args.compute.load_options();
         let dtype = options.dtype;
         let (weights, quantized) = match &source {
@@ -73,8 +74,8 @@ impl Subject {
                 weights,
                 dtype,
                 kv_dtype: args.compute.kv_dtype().unwrap_or(match (quantized, dtype) {
-                    (true, FloatDType::F32) => KvDType::BF16,
-                    _ => dtype.into(),
+                    (true, FloatDType::F32) if !args.compute.is_gpu() => KvDType::BF16,
+                    _ => KvDType::of(dtype),
                 }),
             },
             options,
