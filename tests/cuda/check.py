@@ -19,7 +19,6 @@ import numpy as np
 
 import cases
 import fused
-import quantized
 import simulate
 from toolchain import Toolchain
 
@@ -205,7 +204,6 @@ def main():
 
         passed &= simulate_all(ptxsim, facts, sources, options.binary, options.case)
         passed &= fused.check(Run.kernels, [cases.Elements(dtype) for dtype in ("bf16", "f16")])
-        passed &= quantized.check(Run.kernels, options.folder, cases.Elements("bf16"))
     print("all checks passed" if passed else "FAILED")
     sys.exit(not passed)
 

@@ -8,7 +8,6 @@
 mod compiler;
 mod emit;
 mod emit_fused;
-mod emit_quantized;
 mod plan;
 
 use std::error::Error;
@@ -20,8 +19,6 @@ fn emit_all(folder: &Path, filter: &str) -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(folder)?;
     let mut emitted = emit::emit(filter)?;
     emitted.extend(emit_fused::emit(filter)?);
-    emitted.extend(emit_quantized::emit(filter)?);
-    emit_quantized::write_blocks(folder)?;
     for kernel in &emitted {
         std::fs::write(folder.join(format!("{}.cu", kernel.name)), &kernel.code)?;
     }
