@@ -304,3 +304,62 @@ fn a_cache_of_another_dtype_answers_and_is_saved_in_it() {
         assert!(error > 0.0 && error < most(dtype), "{dtype}: {error}");
     }
 }
+
+/// What is done to the bytes of a file.
+type Damage<'a> = dyn Fn(&mut Vec<u8>) + 'a;
+
+#[test]
+fn blocks_of_a_saved_session_are_checked() {
+    let (decoder, config) = decoder_of_32();
+    let document = Document::new((0..40).map(|i| i * 7 % 64).collect::<Vec<u32>>());
+    let plan = PrefillConfig::default().plan(&document, &config);
+    let settings = SessionConfig::new(60).with_kv_dtype(KvDType::Q8_0);
+    let mut session = Session::new(decoder.clone(), settings);
+    let prefilled = session.prefill_with(&document, &plan.expect("a plan"), None, &mut ());
+    prefilled.expect("prefilled");
+    let folder = tempfile::tempdir().expect("a folder");
+    let saved = session.save(folder.path(), "model", Default::default());
+    saved.expect("saved");
+    let file = folder.path().join("rank-0-of-1.safetensors");
+    let whole = std::fs::read(&file).expect("read");
+    let header = u64::from_le_bytes(*whole.first_chunk().expect("a length")) as usize;
+
+    let refused = |damage: &Damage<'_>, decoder: &Arc<dyn CausalLm>| {
+        let mut bytes = whole.clone();
+        damage(&mut bytes);
+        std::fs::write(&file, bytes).expect("written");
+        let restored = burn_apb::apb::SavedSession::open(folder.path())
+            .and_then(|saved| saved.restore(decoder.clone(), 10));
+        restored.err().map(|error| error.to_string())
+    };
+    assert_eq!(refused(&|_| (), &decoder), None);
+    let infinite = |bytes: &mut Vec<u8>| {
+        bytes[8 + header..][..2].copy_from_slice(&[0, 0x7c]);
+    };
+    let signed = |bytes: &mut Vec<u8>| {
+        let at = bytes.windows(4).position(|four| four == b"\"U8\"");
+        bytes[at.expect("a type") + 1] = b'I';
+    };
+    let changed = |bytes: &mut Vec<u8>| {
+        *bytes.last_mut().expect("a byte") ^= 1;
+    };
+    let cases: [(&Damage<'_>, &str); 3] = [
+        (
+            &infinite,
+            "layers.0.key: the scale of block 0 is not finite",
+        ),
+        (&signed, "layers.0.key: expected U8, found I8"),
+        (&changed, "not those that were written"),
+    ];
+    for (damage, expected) in cases {
+        let found = refused(damage, &decoder);
+        let found = found.expect("refused");
+        assert!(found.contains(expected), "{found}");
+    }
+    // Heads of 16 elements are no whole blocks.
+    let other = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/llama-gqa");
+    let other = LanguageModel::load(other, &Device::flex()).expect("a model");
+    let other: Arc<dyn CausalLm> = other.decoder;
+    let found = refused(&|_| (), &other).expect("refused");
+    assert!(found.contains("multiple of 32"), "{found}");
+}

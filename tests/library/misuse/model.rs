@@ -358,6 +358,19 @@ fn rows_and_caches() -> Calls {
         });
     }
     calls.call(name, || KvCache::new(&config, 0, 0, KvDType::F32, &device));
+    let wide = AttentionShape {
+        layers: 1,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 32,
+    };
+    for head_dim in [0, 8, 31, usize::MAX] {
+        calls.call("model::KvDType::check", || {
+            KvDType::F16.check(head_dim, &device)
+        });
+    }
+    calls.refused("model::KvDType::check", || KvDType::Q8_0.check(48, &device));
+    calls.call("model::KvDType::of", || KvDType::of(FloatDType::F64));
     // Heads of 8 elements are no whole blocks.
     calls.refused(name, || KvCache::new(&config, 1, 8, KvDType::Q8_0, &device));
     let mut rows = KvCache::new(&config, 1, 8, KvDType::F16, &device).unwrap();
@@ -371,6 +384,21 @@ fn rows_and_caches() -> Calls {
     ] {
         calls.refused("model::CachedRows::attend", || {
             rows.clone().attend(query, Regions::causal())
+        });
+    }
+    let mut blocks = KvCache::new(wide, 1, 8, KvDType::Q8_0, &device).unwrap();
+    let blocks = blocks.append(0, zeros([1, 2, 3, 32]), zeros([1, 2, 3, 32]));
+    let blocks = blocks.unwrap();
+    calls.refused("model::CachedRows::floats", || {
+        blocks.clone().floats(FloatDType::F64)
+    });
+    for query in [
+        zeros([1, 3, 3, 32]),
+        zeros([1, 2, 3, 33]),
+        zeros([2, 2, 3, 32]),
+    ] {
+        calls.refused("model::CachedRows::attend", || {
+            blocks.clone().attend(query, Regions::causal())
         });
     }
     let name = "model::KvCache::reserve";

@@ -71,7 +71,7 @@ pub enum Scaling {
 
 impl Layout {
     /// Elements of a block.
-    pub fn len(self) -> usize {
+    pub fn elements(self) -> usize {
         self.format.block_len()
     }
 
@@ -82,7 +82,7 @@ impl Layout {
 
     /// Pieces of a block.
     pub fn pieces(self) -> usize {
-        self.len() / PIECE
+        self.elements() / PIECE
     }
 
     /// Bytes in front of the codes.
@@ -201,7 +201,7 @@ mod tests {
                 elements.extend(first + layout.gap()..first + layout.gap() + 16);
             }
             elements.sort_unstable();
-            assert_eq!(elements, Vec::from_iter(0..layout.len()), "{format}");
+            assert_eq!(elements, Vec::from_iter(0..layout.elements()), "{format}");
         }
     }
 }
