@@ -1,4 +1,4 @@
-//! The sum of two tensors, which Burn has as well: on a CPU by vectors, and shared by the threads.
+//! The residual sum. Burn's own adds f16 and bf16 one element after another on a CPU, on one thread.
 
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;

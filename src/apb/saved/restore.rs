@@ -205,7 +205,7 @@ impl SavedSession {
         };
         let rows = self.plan().owned_len(rank);
         let row = dtype.row(model.head_dim);
-        let [row, _] = row.ok_or_else(|| damaged(format!("{dtype} for other heads")))?;
+        let row = row.ok_or_else(|| damaged(format!("{dtype} for other heads")))?;
         let shape = [1, model.kv_heads, rows, row];
         let mut hash = Sha256::new();
         for layer in 0..model.layers {

@@ -1,7 +1,9 @@
 //! Keys and values in blocks of Q8_0: how they are written, and attention over them, which has a part of them at a time
 //! in floats.
 
+use burn::tensor::DType;
 use burn_flex::{Flex, FlexTensor};
+use half::{bf16, f16};
 
 use super::attention::{merge_partial, solve_with};
 use super::piece::{DOT_LANES, Piece, Problem};
@@ -75,9 +77,6 @@ pub(super) fn attention(
     regions: Regions,
     level: Level,
 ) -> AttentionPrimitives<Flex> {
-    use burn::tensor::DType;
-    use half::{bf16, f16};
-
     let [_, heads, seq_q, _] = q.layout().shape().dims::<4>();
     let kv_heads = k.layout().shape()[1];
     let few = seq_q * (heads / kv_heads) <= DOT_LANES;

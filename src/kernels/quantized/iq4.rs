@@ -38,23 +38,6 @@ impl Blocks for Nl {
     const HALVES: &'static [usize] = &[0];
 
     #[inline(always)]
-    unsafe fn scales<V: Vectors>(block: *const u8, scales: *mut f32, _: *mut f32) {
-        // SAFETY: as the caller's.
-        unsafe {
-            scales.write(half_at::<V>(block));
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn scales_of_chunk<V: Vectors>(blocks: *const u8, scales: *mut f32, _: *mut f32) {
-        // SAFETY: as the caller's: eight blocks.
-        unsafe {
-            let values = V::halves(blocks, Self::BYTES);
-            scales.cast::<[f32; 8]>().write(values);
-        }
-    }
-
-    #[inline(always)]
     unsafe fn codes<V: Vectors>(block: *const u8, codes: *mut u8) {
         // SAFETY: as the caller's.
         unsafe {

@@ -137,13 +137,24 @@ pub(crate) trait Blocks: Copy + Send + Sync + 'static {
     /// `block` has `BYTES` bytes, `codes` takes `LEN`; instructions of `V`.
     unsafe fn codes<V: Vectors>(block: *const u8, codes: *mut u8);
 
-    /// Writes the scales of a block's groups and, where the format has them, the minimums.
+    /// Writes the scales of a block's groups and, where the format has them, the minimums. Unless stated otherwise a
+    /// block is one group: an f16 in front is its scale, and behind that another, negated, its minimum.
     ///
     /// # Safety
     ///
     /// `block` has `BYTES` bytes, `scales` and `minimums` take one value for every `GROUP` of its elements;
     /// instructions of `V`.
-    unsafe fn scales<V: Vectors>(block: *const u8, scales: *mut f32, minimums: *mut f32);
+    #[inline(always)]
+    unsafe fn scales<V: Vectors>(block: *const u8, scales: *mut f32, minimums: *mut f32) {
+        const { assert!(Self::LEN == Self::GROUP) };
+        // SAFETY: as the caller's.
+        unsafe {
+            scales.write(half_at::<V>(block));
+            if Self::MINIMUMS {
+                minimums.write(-half_at::<V>(block.add(2)));
+            }
+        }
+    }
 
     /// [`scales`](Self::scales) of all blocks of a chunk.
     ///
@@ -152,15 +163,22 @@ pub(crate) trait Blocks: Copy + Send + Sync + 'static {
     /// As there, for [`CHUNK`] elements.
     #[inline(always)]
     unsafe fn scales_of_chunk<V: Vectors>(blocks: *const u8, scales: *mut f32, minimums: *mut f32) {
-        for i in 0..CHUNK / Self::LEN {
-            let first = i * (Self::LEN / Self::GROUP);
-            // SAFETY: as the caller's.
-            unsafe {
-                Self::scales::<V>(
-                    blocks.add(i * Self::BYTES),
-                    scales.add(first),
-                    minimums.add(first),
-                );
+        // SAFETY: as the caller's; of blocks of one group a chunk has eight.
+        unsafe {
+            if Self::LEN == 32 && !Self::HALVES.is_empty() {
+                scales
+                    .cast::<[f32; 8]>()
+                    .write(V::halves(blocks, Self::BYTES));
+                if Self::MINIMUMS {
+                    let values = V::halves(blocks.add(2), Self::BYTES).map(|half| -half);
+                    minimums.cast::<[f32; 8]>().write(values);
+                }
+                return;
+            }
+            for i in 0..CHUNK / Self::LEN {
+                let first = i * (Self::LEN / Self::GROUP);
+                let block = blocks.add(i * Self::BYTES);
+                Self::scales::<V>(block, scales.add(first), minimums.add(first));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::{Blocks, Vectors, half_at};
+use super::{Blocks, Vectors};
 
 /// Four bits an element: the low halves of 16 bytes, then the high halves. With `MINIMUM` the second f16 is added.
 #[derive(Clone, Copy)]
@@ -52,66 +52,12 @@ pub(crate) fn q8_0(x: &[f32; Q8::LEN], out: &mut [u8; Q8::BYTES]) {
     }
 }
 
-/// The scale of a block, and the minimum where there is one.
-///
-/// # Safety
-///
-/// As [`Blocks::scales`].
-#[inline(always)]
-unsafe fn scale<V: Vectors, const MINIMUM: bool>(
-    block: *const u8,
-    scales: *mut f32,
-    minimums: *mut f32,
-) {
-    // SAFETY: as the caller's.
-    unsafe {
-        scales.write(half_at::<V>(block));
-        if MINIMUM {
-            minimums.write(-half_at::<V>(block.add(2)));
-        }
-    }
-}
-
-/// Those of a chunk of blocks of `bytes`.
-///
-/// # Safety
-///
-/// As [`Blocks::scales_of_chunk`].
-#[inline(always)]
-unsafe fn scales_of_chunk<V: Vectors, const MINIMUM: bool>(
-    blocks: *const u8,
-    bytes: usize,
-    scales: *mut f32,
-    minimums: *mut f32,
-) {
-    // SAFETY: as the caller's: eight blocks.
-    unsafe {
-        scales.cast::<[f32; 8]>().write(V::halves(blocks, bytes));
-        if MINIMUM {
-            let values = V::halves(blocks.add(2), bytes).map(|minimum| -minimum);
-            minimums.cast::<[f32; 8]>().write(values);
-        }
-    }
-}
-
 impl<const MINIMUM: bool> Blocks for Q4<MINIMUM> {
     const LEN: usize = 32;
     const BYTES: usize = head(MINIMUM) + 16;
     const MINIMUMS: bool = MINIMUM;
     const OFFSET: u8 = if MINIMUM { 0 } else { 8 };
     const HALVES: &'static [usize] = halves(MINIMUM);
-
-    #[inline(always)]
-    unsafe fn scales<V: Vectors>(block: *const u8, scales: *mut f32, minimums: *mut f32) {
-        // SAFETY: as the caller's.
-        unsafe { scale::<V, MINIMUM>(block, scales, minimums) }
-    }
-
-    #[inline(always)]
-    unsafe fn scales_of_chunk<V: Vectors>(blocks: *const u8, scales: *mut f32, minimums: *mut f32) {
-        // SAFETY: as the caller's.
-        unsafe { scales_of_chunk::<V, MINIMUM>(blocks, Self::BYTES, scales, minimums) }
-    }
 
     #[inline(always)]
     unsafe fn codes<V: Vectors>(block: *const u8, codes: *mut u8) {
@@ -129,18 +75,6 @@ impl<const MINIMUM: bool> Blocks for Q5<MINIMUM> {
     const MINIMUMS: bool = MINIMUM;
     const OFFSET: u8 = if MINIMUM { 0 } else { 16 };
     const HALVES: &'static [usize] = halves(MINIMUM);
-
-    #[inline(always)]
-    unsafe fn scales<V: Vectors>(block: *const u8, scales: *mut f32, minimums: *mut f32) {
-        // SAFETY: as the caller's.
-        unsafe { scale::<V, MINIMUM>(block, scales, minimums) }
-    }
-
-    #[inline(always)]
-    unsafe fn scales_of_chunk<V: Vectors>(blocks: *const u8, scales: *mut f32, minimums: *mut f32) {
-        // SAFETY: as the caller's.
-        unsafe { scales_of_chunk::<V, MINIMUM>(blocks, Self::BYTES, scales, minimums) }
-    }
 
     #[inline(always)]
     unsafe fn codes<V: Vectors>(block: *const u8, codes: *mut u8) {
@@ -163,18 +97,6 @@ impl Blocks for Q8 {
     const SIGNED: bool = true;
     const FINE: bool = true;
     const HALVES: &'static [usize] = halves(false);
-
-    #[inline(always)]
-    unsafe fn scales<V: Vectors>(block: *const u8, scales: *mut f32, minimums: *mut f32) {
-        // SAFETY: as the caller's.
-        unsafe { scale::<V, false>(block, scales, minimums) }
-    }
-
-    #[inline(always)]
-    unsafe fn scales_of_chunk<V: Vectors>(blocks: *const u8, scales: *mut f32, minimums: *mut f32) {
-        // SAFETY: as the caller's.
-        unsafe { scales_of_chunk::<V, false>(blocks, Self::BYTES, scales, minimums) }
-    }
 
     #[inline(always)]
     unsafe fn codes<V: Vectors>(block: *const u8, codes: *mut u8) {

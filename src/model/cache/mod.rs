@@ -1,15 +1,22 @@
 //! The key/value cache: allocated once, written in place.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `dtype` | [`KvDType`], in what keys and values are kept |
+//! | `rows` | [`CachedRows`], keys and values of some rows: floats, or blocks of codes |
 
-use std::fmt;
+mod dtype;
+mod rows;
+
 use std::ops::Range;
 
-use burn::tensor::{DType, Device, ExecutionError, FloatDType, Int, Tensor, TensorData};
-use serde::{Deserialize, Serialize};
+use burn::tensor::{Device, Tensor};
 
 use super::shape::AttentionShape;
-use crate::kernels::{
-    self, AttentionOutput, BlockFormat, KernelError, Regions, first_rows, is_cpu,
-};
+use crate::kernels::{KernelError, is_cpu};
+pub use dtype::KvDType;
+pub use rows::CachedRows;
+use rows::Stored;
 
 /// More rows were appended than the cache was made for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -105,273 +112,6 @@ pub enum CacheError {
     },
 }
 
-/// In what a cache keeps keys and values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum KvDType {
-    /// Four bytes an element.
-    F32,
-    /// Two bytes an element.
-    F16,
-    /// Two bytes an element.
-    BF16,
-    /// Eight bits an element and a scale for 32 ([`BlockFormat::Q8_0`]); on the CPU, for heads of a multiple of 32
-    /// elements.
-    #[allow(non_camel_case_types)]
-    Q8_0,
-}
-
-impl KvDType {
-    /// Every one.
-    pub const ALL: [Self; 4] = [Self::F32, Self::F16, Self::BF16, Self::Q8_0];
-
-    /// That of rows in `dtype`; f32 for types that a cache does not have.
-    pub fn of(dtype: FloatDType) -> Self {
-        match dtype {
-            FloatDType::F16 => Self::F16,
-            FloatDType::BF16 => Self::BF16,
-            _ => Self::F32,
-        }
-    }
-
-    /// Whether a cache on `device` may have it, for heads of `head_dim` elements.
-    ///
-    /// # Errors
-    ///
-    /// [`CacheError::HeadDim`] and [`CacheError::Device`].
-    pub fn check(self, head_dim: usize, device: &Device) -> Result<(), CacheError> {
-        let dtype = self;
-        if dtype.float().is_none() && !is_cpu(device) {
-            let device = format!("{device:?}");
-            return Err(CacheError::Device { dtype, device });
-        }
-        match dtype.row(head_dim) {
-            Some(_) => Ok(()),
-            None => Err(CacheError::HeadDim { dtype, head_dim }),
-        }
-    }
-
-    /// The name as in [`Display`](fmt::Display): `f32`, `f16`, `bf16` or `q8_0`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::BF16 => "bf16",
-            Self::Q8_0 => "q8_0",
-        }
-    }
-
-    /// The dtype of the tensors, where they are floats.
-    pub(crate) fn float(self) -> Option<FloatDType> {
-        match self {
-            Self::F32 => Some(FloatDType::F32),
-            Self::F16 => Some(FloatDType::F16),
-            Self::BF16 => Some(FloatDType::BF16),
-            Self::Q8_0 => None,
-        }
-    }
-
-    /// What a row of `head_dim` elements lies in: values of so many bytes. None where it is no whole blocks.
-    pub(crate) fn row(self, head_dim: usize) -> Option<[usize; 2]> {
-        match self.float() {
-            Some(dtype) => Some([head_dim, DType::from(dtype).size()]),
-            None => BlockFormat::Q8_0.row_bytes(head_dim).map(|row| [row, 1]),
-        }
-    }
-}
-
-impl fmt::Display for KvDType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// Keys or values of a layer.
-#[derive(Debug, Clone)]
-enum Stored {
-    /// `[batch, kv_heads, rows, head_dim]`.
-    Float(Tensor<4>),
-    /// Blocks of [`BlockFormat::Q8_0`], `[batch, kv_heads, rows, row_bytes]`, `u8`.
-    Blocks(Tensor<4, Int>),
-}
-
-impl Stored {
-    fn zeros(shape: [usize; 4], dtype: KvDType, device: &Device) -> Self {
-        match dtype.float() {
-            Some(dtype) => Self::Float(Tensor::zeros(shape, (device, DType::from(dtype)))),
-            None => Self::Blocks(Tensor::zeros(shape, (device, DType::U8))),
-        }
-    }
-
-    fn dims(&self) -> [usize; 4] {
-        match self {
-            Self::Float(tensor) => tensor.dims(),
-            Self::Blocks(tensor) => tensor.dims(),
-        }
-    }
-
-    fn dtype(&self) -> KvDType {
-        match self {
-            Self::Float(tensor) => match tensor.dtype() {
-                DType::F16 => KvDType::F16,
-                DType::BF16 => KvDType::BF16,
-                _ => KvDType::F32,
-            },
-            Self::Blocks(_) => KvDType::Q8_0,
-        }
-    }
-
-    fn device(&self) -> Device {
-        match self {
-            Self::Float(tensor) => tensor.device(),
-            Self::Blocks(tensor) => tensor.device(),
-        }
-    }
-
-    /// `[batch, kv_heads, head_dim]`.
-    fn sizes(&self) -> [usize; 3] {
-        let [batch, kv_heads, _, row] = self.dims();
-        match self {
-            Self::Float(_) => [batch, kv_heads, row],
-            Self::Blocks(_) => [
-                batch,
-                kv_heads,
-                BlockFormat::Q8_0.row_elements(row).unwrap_or(0),
-            ],
-        }
-    }
-
-    /// As rows of `dtype`; what has it is left as it is.
-    fn to(self, dtype: KvDType) -> Result<Self, KernelError> {
-        Ok(match (self, dtype.float()) {
-            (Self::Float(rows), Some(dtype)) => Self::Float(rows.cast(dtype)),
-            (Self::Float(rows), None) => Self::Blocks(kernels::quantize_rows(rows)?),
-            (blocks, None) => blocks,
-            (blocks, Some(dtype)) => Self::Float(blocks.float(dtype)?),
-        })
-    }
-
-    /// As floats: what is not is made `dtype`.
-    fn float(self, dtype: FloatDType) -> Result<Tensor<4>, KernelError> {
-        match self {
-            Self::Float(tensor) => Ok(tensor),
-            Self::Blocks(blocks) => {
-                let [batch, kv_heads, rows, row] = blocks.dims();
-                let flat = blocks.reshape([batch * kv_heads * rows, row]);
-                let floats = kernels::dequantize(flat, BlockFormat::Q8_0, dtype)?;
-                let width = floats.dims()[1];
-                Ok(floats.reshape([batch, kv_heads, rows, width]))
-            }
-        }
-    }
-
-    /// A view of some rows.
-    fn slice(self, rows: Range<usize>) -> Self {
-        let [batch, kv_heads, _, row] = self.dims();
-        let range = [0..batch, 0..kv_heads, rows, 0..row];
-        match self {
-            Self::Float(tensor) => Self::Float(tensor.slice(range)),
-            Self::Blocks(tensor) => Self::Blocks(tensor.slice(range)),
-        }
-    }
-
-    /// A view of the first rows, without a copy wherever a device could do without.
-    fn first_rows(self, rows: usize) -> Result<Self, KernelError> {
-        match self {
-            Self::Float(tensor) => Ok(Self::Float(first_rows(tensor, rows)?)),
-            blocks => Ok(blocks.slice(0..rows)),
-        }
-    }
-
-    /// Writes rows of the same dtype in place, if this is the only reference.
-    fn write(self, at: Range<usize>, rows: Self) -> Self {
-        let [batch, kv_heads, _, row] = self.dims();
-        let range = [0..batch, 0..kv_heads, at, 0..row];
-        match (self, rows) {
-            (Self::Float(stored), Self::Float(rows)) => {
-                Self::Float(stored.slice_assign(range, rows))
-            }
-            (Self::Blocks(stored), Self::Blocks(rows)) => {
-                Self::Blocks(stored.slice_assign(range, rows))
-            }
-            (stored, _) => unreachable!("rows are made {} before they are written", stored.dtype()),
-        }
-    }
-}
-
-/// Keys and values of some rows of a layer, as the cache keeps them.
-#[derive(Debug, Clone)]
-pub struct CachedRows {
-    key: Stored,
-    value: Stored,
-}
-
-impl CachedRows {
-    /// What [`into_data`](Self::into_data) gave of rows in `dtype`.
-    pub(crate) fn from_data(data: [TensorData; 2], dtype: KvDType, device: &Device) -> Self {
-        let [key, value] = data.map(|data| match dtype.float() {
-            Some(dtype) => Stored::Float(Tensor::from_data(data, (device, DType::from(dtype)))),
-            None => Stored::Blocks(Tensor::from_data(data, (device, DType::U8))),
-        });
-        Self { key, value }
-    }
-
-    /// Number of rows.
-    pub fn rows(&self) -> usize {
-        self.key.dims()[2]
-    }
-
-    /// Heads of keys and values.
-    pub fn kv_heads(&self) -> usize {
-        self.key.dims()[1]
-    }
-
-    /// In what they are kept.
-    pub fn dtype(&self) -> KvDType {
-        self.key.dtype()
-    }
-
-    /// Keys and values `[batch, kv_heads, rows, head_dim]`: as they are where they are floats, else what their codes
-    /// stand for, rounded to `dtype`.
-    ///
-    /// # Errors
-    ///
-    /// [`KernelError`] for a `dtype` other than f32, f16 and bf16.
-    pub fn floats(self, dtype: FloatDType) -> Result<(Tensor<4>, Tensor<4>), KernelError> {
-        Ok((self.key.float(dtype)?, self.value.float(dtype)?))
-    }
-
-    /// [`attention`](kernels::attention()) of queries `[batch, heads, seq_q, head_dim]` over these keys and values.
-    ///
-    /// # Errors
-    ///
-    /// [`KernelError`] when the queries or regions do not fit.
-    pub fn attend(
-        self,
-        query: Tensor<4>,
-        regions: Regions,
-    ) -> Result<AttentionOutput, KernelError> {
-        match (self.key, self.value) {
-            (Stored::Blocks(key), Stored::Blocks(value)) => {
-                kernels::quantized_attention(query, key, value, regions)
-            }
-            (key, value) => {
-                let (key, value) = Self { key, value }.floats(FloatDType::F32)?;
-                kernels::attention(query, key, value, regions)
-            }
-        }
-    }
-
-    /// Keys and values as they are kept: floats, or bytes of blocks.
-    pub(crate) fn into_data(self) -> Result<[TensorData; 2], ExecutionError> {
-        let data = |stored| match stored {
-            Stored::Float(tensor) => tensor.try_into_data(),
-            Stored::Blocks(tensor) => tensor.try_into_data(),
-        };
-        Ok([data(self.key)?, data(self.value)?])
-    }
-}
-
 /// Rotated keys and values of one layer.
 #[derive(Debug, Clone)]
 struct LayerCache {
@@ -411,11 +151,9 @@ impl KvCache {
             head_dim,
             ..
         } = shape.into();
-        dtype.check(head_dim, device)?;
-        let row = dtype.row(head_dim);
-        let [row, size] = row.ok_or(CacheError::HeadDim { dtype, head_dim })?;
+        let row = dtype.row_on(head_dim, device)?;
         let shape = [batch, kv_heads, capacity, row];
-        check_memory(layers, shape, size, device)?;
+        check_memory(layers, shape, dtype, device)?;
         let layer = || LayerCache {
             key: Some(Stored::zeros(shape, dtype, device)),
             value: Some(Stored::zeros(shape, dtype, device)),
@@ -440,9 +178,9 @@ impl KvCache {
             Some(_) => shape.head_dim,
             None => shape.head_dim.div_ceil(32).saturating_mul(32),
         };
-        let [row, size] = dtype.row(head_dim).unwrap_or([usize::MAX, 1]);
+        let row = dtype.row(head_dim).unwrap_or(usize::MAX);
         let layer = [batch, shape.kv_heads, capacity, row];
-        checked_bytes(shape.layers, layer, size).unwrap_or(usize::MAX)
+        checked_bytes(shape.layers, layer, dtype).unwrap_or(usize::MAX)
     }
 
     /// Tokens the cache has room for.
@@ -468,8 +206,7 @@ impl KvCache {
         if let Some(stored) = self.layers.first().and_then(|layer| layer.key.as_ref()) {
             let [batch, kv_heads, _, row] = stored.dims();
             let shape = [batch, kv_heads, capacity, row];
-            let size = stored.dtype().row(1).map_or(1, |[_, size]| size);
-            check_memory(self.layers.len(), shape, size, &stored.device())?;
+            check_memory(self.layers.len(), shape, stored.dtype(), &stored.device())?;
         }
         for layer in &mut self.layers {
             let len = layer.len;
@@ -537,7 +274,9 @@ impl KvCache {
             .into());
         }
         let fitting = |slot: &Option<Stored>, rows: Stored| {
-            let stored = slot.as_ref().expect("a layer's cache is only absent below");
+            let stored = slot
+                .as_ref()
+                .expect("a layer's cache is only absent while it is written");
             let (expected, found) = (stored.sizes(), rows.sizes());
             match expected == found {
                 true => Ok(rows.to(stored.dtype())?),
@@ -548,7 +287,9 @@ impl KvCache {
         let value = fitting(&layer.value, value)?;
         // The only reference must be the one written to, or the backend copies the whole cache.
         let write = |slot: &mut Option<Stored>, rows: Stored| {
-            let stored = slot.take().expect("a layer's cache is only absent here");
+            let stored = slot
+                .take()
+                .expect("a layer's cache is only absent while it is written");
             let stored = stored.write(start..end, rows);
             let held = stored.clone().first_rows(end);
             *slot = Some(stored);
@@ -596,9 +337,9 @@ impl KvCache {
     }
 }
 
-/// Bytes of keys and values of all layers, tensors of values of `size` bytes; none where they cannot be counted.
-fn checked_bytes(layers: usize, shape: [usize; 4], size: usize) -> Option<usize> {
-    let factors = [2, layers, size].into_iter().chain(shape);
+/// Bytes of keys and values of all layers, tensors of `shape`; none where they cannot be counted.
+fn checked_bytes(layers: usize, shape: [usize; 4], dtype: KvDType) -> Option<usize> {
+    let factors = [2, layers, dtype.value_bytes()].into_iter().chain(shape);
     factors.into_iter().try_fold(1, usize::checked_mul)
 }
 
@@ -606,10 +347,10 @@ fn checked_bytes(layers: usize, shape: [usize; 4], size: usize) -> Option<usize>
 fn check_memory(
     layers: usize,
     shape: [usize; 4],
-    size: usize,
+    dtype: KvDType,
     device: &Device,
 ) -> Result<(), CacheError> {
-    let bytes = checked_bytes(layers, shape, size);
+    let bytes = checked_bytes(layers, shape, dtype);
     let fits = |bytes: &usize| {
         *bytes <= isize::MAX as usize
             && (!is_cpu(device) || Vec::<u8>::new().try_reserve_exact(*bytes).is_ok())
@@ -626,8 +367,9 @@ fn check_memory(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::{self, Regions};
     use crate::model::{Architecture, DecoderConfig};
-    use burn::tensor::TensorData;
+    use burn::tensor::{DType, FloatDType, Int, TensorData};
 
     fn floats(rows: CachedRows) -> (Tensor<4>, Tensor<4>) {
         rows.floats(FloatDType::F32).unwrap()
