@@ -25,6 +25,7 @@
 //! | prefill a document, ask, stream, fork, save | [`LanguageModel::prefill`], [`apb::DocumentSession`] |
 //! | split the document over ranks | [`apb::PrefillConfig`] |
 //! | cancel | [`apb::CancelToken`] |
+//! | predict time and memory of a prefill | [`plan::Planner`] |
 //! | the same in tokens; intermediate results | [`apb::Session`], [`apb::Observer`] |
 //! | run ranks in several processes | [`ranks::World`], [`apb::answer_over`] (feature `mpi` or `nccl`) |
 //! | train retaining heads for a model | `training::HeadsTrainer` (feature `train`) |
@@ -38,6 +39,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `training` | retaining heads, trained with Burn's learner |
+//! | [`plan`] | time and memory of a prefill, from a configuration alone |
 //! | [`apb`] | the method: attention over ranks, sessions, answers |
 //! | [`LanguageModel`] | a decoder with its text side |
 //! | [`checkpoint`] | weights and configurations from files, the hub, conversion |
@@ -58,6 +60,7 @@ pub mod hex;
 pub mod kernels;
 mod language_model;
 pub mod model;
+pub mod plan;
 pub mod prelude;
 pub mod ranks;
 pub mod text;

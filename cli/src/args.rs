@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use burn::tensor::{Device, FloatDType};
 use burn_apb::ModelText;
 use burn_apb::apb::{
-    AnchorQuery, AnswerOptions, CompressorConfig, Method, PrefillConfig, RingLayout,
+    AnchorQuery, AnswerOptions, CompressorConfig, Method, PrefillConfig, RingLayout, SessionConfig,
 };
 use burn_apb::checkpoint::LoadOptions;
 use burn_apb::model::{DecoderConfig, KvDType};
@@ -90,7 +90,7 @@ pub struct Processes {
 }
 
 /// Ranks where a strategy that needs several is asked for without a number.
-const DEFAULT_RANKS: usize = 4;
+pub const DEFAULT_RANKS: usize = 4;
 
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CompressorName {
@@ -560,6 +560,23 @@ impl Compute {
     /// Whether the device works through a queue of its own.
     pub fn is_gpu(&self) -> bool {
         self.device != DeviceName::Cpu
+    }
+
+    /// Sizes of a session: its chunk and the dtype of its cache.
+    pub fn session(&self, chunk: Option<usize>) -> SessionConfig {
+        let mut session = SessionConfig::new(0);
+        session.chunk = chunk;
+        session.kv_dtype = self.kv_dtype();
+        session
+    }
+
+    /// Bytes of the GPU's memory that are free, where that can be asked.
+    pub fn free_bytes(&self) -> Option<u64> {
+        #[cfg(feature = "cuda")]
+        if let DeviceName::Cuda(index) = self.device {
+            return crate::cuda::free_bytes(index.unwrap_or(0));
+        }
+        None
     }
 
     /// The device's name as it is written on the command line.

@@ -53,6 +53,15 @@ pub fn missing() -> Option<String> {
     (!lines.is_empty()).then(|| lines.join("; "))
 }
 
+/// Bytes of a GPU's memory that are free; none where the driver does not say.
+pub fn free_bytes(index: usize) -> Option<u64> {
+    // The primary context, which CubeCL uses, too.
+    let context = cudarc::driver::CudaContext::new(index).ok()?;
+    context.bind_to_thread().ok()?;
+    let (free, _) = cudarc::driver::result::mem_get_info().ok()?;
+    Some(free as u64)
+}
+
 /// The folder of the headers, where the runtime looks for them.
 fn headers() -> Option<PathBuf> {
     let include = cubecl::cuda::install::cuda_path()?.join("include");

@@ -28,6 +28,8 @@ pub enum Kind {
     Environment = 3,
     /// A rank failed.
     Rank = RANK_FAILED as isize,
+    /// The memory does not suffice.
+    Memory = 5,
 }
 
 /// An error of a command, with its exit code.
@@ -55,6 +57,11 @@ impl CliError {
         Self::new(Kind::Environment, source)
     }
 
+    /// What is asked for does not fit the memory.
+    pub fn memory(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::new(Kind::Memory, source)
+    }
+
     fn new(kind: Kind, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self {
             kind,
@@ -74,6 +81,7 @@ impl CliError {
             1 => Kind::Failed,
             2 => Kind::Usage,
             3 => Kind::Environment,
+            5 => Kind::Memory,
             _ => Kind::Rank,
         };
         Self {
@@ -231,7 +239,9 @@ impl From<RankError> for CliError {
     /// Wrong numbers of processes or variables are usage errors; a missing library is one of the environment.
     fn from(error: RankError) -> Self {
         match &error {
-            RankError::Uneven { .. } | RankError::Environment { .. } => Self::usage(error),
+            RankError::Uneven { .. }
+            | RankError::NoSuchRank { .. }
+            | RankError::Environment { .. } => Self::usage(error),
             RankError::Unavailable { .. } => Self::environment(error),
             _ => Self::rank(error),
         }

@@ -1,6 +1,7 @@
 //! The `apb` command line: one file a command, words as in the library.
 
 mod args;
+mod charts;
 mod commands;
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -8,15 +9,17 @@ mod error;
 mod interrupt;
 mod memory;
 mod output;
+mod predict;
 mod processes;
 mod terminate;
+mod variant;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    bench, chat, completions, convert, convert_heads, demo, doctor, fetch, generate, launch,
+    bench, chat, completions, convert, convert_heads, demo, doctor, fetch, generate, launch, plan,
     session, trace, train_heads,
 };
 use crate::error::CliError;
@@ -25,7 +28,8 @@ use crate::output::Output;
 /// Long prompts, answered fast: Llama and Qwen models on Burn
 ///
 /// Exit codes: 0 done, 1 the task failed, 2 the command or a file it was given cannot be used,
-/// 3 a device, a library or the network is missing, 4 a rank failed.
+/// 3 a device, a library or the network is missing, 4 a rank failed,
+/// 5 the memory does not suffice.
 #[derive(Parser)]
 #[command(name = "apb", version, propagate_version = true)]
 struct Cli {
@@ -53,6 +57,7 @@ enum Command {
     Trace(trace::Args),
     #[command(subcommand)]
     Bench(bench::Command),
+    Plan(plan::Args),
     Launch(launch::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
@@ -94,6 +99,7 @@ fn run(command: &Command, output: &Output) -> Result<(), CliError> {
         Command::Session(command) => session::run(command, output),
         Command::Trace(args) => trace::run(args, output),
         Command::Bench(command) => bench::run(command, output),
+        Command::Plan(args) => plan::run(args, output),
         Command::Launch(args) => launch::run(args),
         Command::Doctor(args) => doctor::run(args, output),
         Command::Completions(args) => completions::run(args),

@@ -2,10 +2,58 @@
 
 /// Peak resident memory in bytes since the start or the last [`reset_peak`]; Linux only.
 pub fn peak_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib * 1024)
+    field("/proc/self/status", "VmHWM:")
+}
+
+/// Resident memory in bytes now; Linux only.
+pub fn resident_bytes() -> Option<u64> {
+    field("/proc/self/status", "VmRSS:")
+}
+
+/// Bytes that the system can still give: available memory and swap, less where the process's control group has a limit;
+/// Linux only.
+pub fn available_bytes() -> Option<u64> {
+    let free = field("/proc/meminfo", "MemAvailable:")?
+        .saturating_add(field("/proc/meminfo", "SwapFree:").unwrap_or(0));
+    Some(group_bytes().map_or(free, |left| left.min(free)))
+}
+
+/// Bytes left in the control group (cgroup v2); none where it has no limit.
+fn group_bytes() -> Option<u64> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let mut folder = std::path::PathBuf::from("/sys/fs/cgroup");
+    folder.push(path.trim_start_matches('/'));
+    let mut least = None;
+    // A group is also held to the limits of those that it is in.
+    while folder.starts_with("/sys/fs/cgroup") {
+        let number = |name: &str| -> Option<u64> {
+            let text = std::fs::read_to_string(folder.join(name)).ok()?;
+            text.trim().parse().ok()
+        };
+        if let (Some(limit), Some(used)) = (number("memory.max"), number("memory.current")) {
+            // Pages of files are given back when they are needed.
+            let files = field_of(&folder.join("memory.stat"), "inactive_file").unwrap_or(0);
+            let left = limit.saturating_sub(used.saturating_sub(files));
+            least = Some(least.map_or(left, |least: u64| least.min(left)));
+        }
+        if !folder.pop() {
+            break;
+        }
+    }
+    least
+}
+
+/// A line `NAME: N kB` of a file of `/proc`, in bytes.
+fn field(path: &str, name: &str) -> Option<u64> {
+    Some(field_of(std::path::Path::new(path), name)?.saturating_mul(1024))
+}
+
+/// The number behind a name that begins a line.
+fn field_of(path: &std::path::Path, name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    line.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Resets the peak; where the system refuses, the peak stays that of the process.

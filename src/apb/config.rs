@@ -169,7 +169,49 @@ pub struct Document {
     pub anchor_query: Vec<u32>,
 }
 
+/// Lengths of a [`Document`], in tokens: all that a plan asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DocumentLengths {
+    /// All that is prefilled.
+    pub tokens: usize,
+    /// What stands before the document's own text.
+    pub prefix: usize,
+    /// The query in the anchor.
+    pub anchor_query: usize,
+}
+
+impl DocumentLengths {
+    /// Tokens without a prefix or an anchor query.
+    pub fn new(tokens: usize) -> Self {
+        Self {
+            tokens,
+            ..Self::default()
+        }
+    }
+
+    /// The same with `prefix` tokens before the document's own text.
+    pub fn with_prefix(mut self, prefix: usize) -> Self {
+        self.prefix = prefix;
+        self
+    }
+
+    /// The same with a query of `tokens` tokens for the anchor.
+    pub fn with_anchor_query(mut self, tokens: usize) -> Self {
+        self.anchor_query = tokens;
+        self
+    }
+}
+
 impl Document {
+    /// Its lengths.
+    pub fn lengths(&self) -> DocumentLengths {
+        DocumentLengths {
+            tokens: self.tokens.len(),
+            prefix: self.prefix,
+            anchor_query: self.anchor_query.len(),
+        }
+    }
+
     /// Tokens without a prefix or an anchor query.
     pub fn new(tokens: impl Into<Vec<u32>>) -> Self {
         Self {

@@ -105,6 +105,15 @@ impl Layout {
         }
     }
 
+    /// The same rows, but every rank that attends to the anchor computes its rows, as ranks with a device of their own
+    /// do: for measuring one rank's time.
+    pub fn with_own_anchors(mut self, plan: &PrefillPlan) -> Self {
+        for rows in self.ranks.iter_mut().filter(|rows| rows.sees_anchor) {
+            rows.anchor = plan.anchor;
+        }
+        self
+    }
+
     /// Rows of the document that this process owns.
     pub fn local_len(&self) -> usize {
         self.ranks.iter().map(RankRows::local_len).sum()
@@ -175,6 +184,20 @@ mod tests {
             (AnchorSource::Rows(0), vec![(7, true)])
         );
         assert_eq!(anchors(0..1, false), (AnchorSource::None, vec![(0, false)]));
+    }
+
+    #[test]
+    fn every_rank_can_compute_the_anchor() {
+        let anchors = |plan: &PrefillPlan| {
+            let layout = Layout::new(plan, 0..4, false).with_own_anchors(plan);
+            let rows = layout.ranks.iter().map(|rows| rows.anchor);
+            (layout.anchor, rows.collect::<Vec<_>>())
+        };
+        let apb = plan(Method::Apb, 4, &document());
+        assert_eq!(anchors(&apb), (AnchorSource::Rows(1), vec![0, 7, 7, 7]));
+        let star = plan(Method::Star, 4, &document());
+        let first = AnchorSource::FirstBlock;
+        assert_eq!(anchors(&star), (first, vec![0, 10, 10, 10]));
     }
 
     #[test]

@@ -35,11 +35,14 @@ mod saved;
 mod session;
 
 pub use answer::{Answer, Reply, answer, answer_over, answer_request, answer_with, ask};
+pub(crate) use attention::ulysses_share;
 pub use attention::{
     AnchorHeads, ApbAttention, ApbAttentionConfig, PrefillPass, QueryPass, passes,
 };
 pub use cancel::CancelToken;
-pub use config::{CompressorConfig, Document, Method, PrefillConfig, RingLayout, UnknownName};
+pub use config::{
+    CompressorConfig, Document, DocumentLengths, Method, PrefillConfig, RingLayout, UnknownName,
+};
 #[cfg(feature = "tokio")]
 pub use document_session::AnswerPieces;
 pub use document_session::{AnswerStream, Ask, DocumentSession, PrefillBuilder, PrefillProgress};

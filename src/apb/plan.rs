@@ -9,7 +9,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::compressor::{Compressor, CompressorError};
-use super::config::{CompressorConfig, Document, Method, PrefillConfig, RingLayout};
+use super::config::{
+    CompressorConfig, Document, DocumentLengths, Method, PrefillConfig, RingLayout,
+};
 use crate::model::AttentionShape;
 
 /// Part of a block that the anchor takes by default: `l_a = l_b / 4`, as in the paper's settings.
@@ -156,7 +158,20 @@ impl PrefillConfig {
         document: &Document,
         shape: impl Into<AttentionShape>,
     ) -> Result<PrefillPlan, PlanError> {
-        let tokens = document.tokens.len();
+        self.plan_lengths(&document.lengths(), shape)
+    }
+
+    /// The same for a document of which only the lengths are known.
+    ///
+    /// # Errors
+    ///
+    /// As [`plan`](Self::plan).
+    pub fn plan_lengths(
+        &self,
+        document: &DocumentLengths,
+        shape: impl Into<AttentionShape>,
+    ) -> Result<PrefillPlan, PlanError> {
+        let tokens = document.tokens;
         if tokens == 0 {
             return Err(PlanError::EmptyDocument);
         }
@@ -184,9 +199,11 @@ impl PrefillConfig {
             Method::Full | Method::Ring | Method::Ulysses => {}
             Method::Star => plan.anchor = plan.block(),
             Method::Apb => {
-                let query = document.anchor_query.len();
+                let query = document.anchor_query;
                 let (anchor, passing) = default_lengths(plan.block(), document.prefix, query);
-                plan.anchor = self.anchor.unwrap_or(anchor.min(tokens + query));
+                plan.anchor = self
+                    .anchor
+                    .unwrap_or(anchor.min(tokens.saturating_add(query)));
                 plan.anchor_query = document.prefix..document.prefix.saturating_add(query);
                 plan.passing = self
                     .passing
@@ -315,7 +332,11 @@ impl PrefillPlan {
         };
         let split = |ranks: usize| self.method != Method::Ulysses || heads.is_multiple_of(ranks);
         // No more ranks than tokens can work, so a wild number costs no wild search.
-        let nearest = || nearest(self.ranks, self.tokens, |n| n == 1 || (rows(n) && split(n)));
+        let most = match self.method {
+            Method::Ulysses => self.tokens.min(heads),
+            _ => self.tokens,
+        };
+        let nearest = || nearest(self.ranks, most, |n| n == 1 || (rows(n) && split(n)));
         if !split(self.ranks) {
             return Err(PlanError::UlyssesHeads {
                 ranks: self.ranks,
@@ -361,7 +382,7 @@ impl PrefillPlan {
                 anchor,
                 needed: anchor - query,
                 tokens: self.tokens,
-                nearest: self.tokens + query,
+                nearest: self.tokens.saturating_add(query),
             });
         }
         for rank in 0..self.ranks - 1 {

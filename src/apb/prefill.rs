@@ -23,6 +23,8 @@ pub(super) struct Prefill<'a> {
     pub compressor: Option<&'a dyn Compressor>,
     /// Rows of a pass of full attention, and of a tile of the MLP.
     pub chunk: usize,
+    /// Whether every rank computes the anchor's rows.
+    pub own_anchors: bool,
     pub group: &'a mut RankGroup,
     pub cache: &'a mut KvCache,
 }
@@ -37,7 +39,10 @@ impl Prefill<'_> {
         let ranks = self.group.ranks();
         let mut done = 0;
         let cancel = observer.cancel_token();
-        for layout in passes(self.plan, ranks, self.compressor, self.chunk) {
+        for mut layout in passes(self.plan, ranks, self.compressor, self.chunk) {
+            if self.own_anchors {
+                layout = layout.with_own_anchors(self.plan);
+            }
             self.pass(&layout, done, &cancel, observer)?;
             done += layout.tokens;
         }

@@ -46,6 +46,10 @@ pub struct SessionConfig {
     /// The dtype of the cache; none: [`CausalLm::kv_dtype`].
     #[serde(default)]
     pub kv_dtype: Option<KvDType>,
+    /// Whether every rank computes the anchor's rows, as ranks with a device of their own do; else a process computes
+    /// them once for all ranks that it drives. The results are the same: it is for measuring a rank's time.
+    #[serde(default)]
+    pub own_anchors: bool,
     /// Tokens that the rotary frequencies are made for, where that is not the capacity.
     context: Option<usize>,
 }
@@ -58,6 +62,7 @@ impl SessionConfig {
             limit: capacity,
             chunk: None,
             kv_dtype: None,
+            own_anchors: false,
             context: None,
         }
     }
@@ -307,6 +312,7 @@ impl Session {
             document,
             compressor,
             chunk: self.settings.chunk_on(&model.device()),
+            own_anchors: self.settings.own_anchors,
             group: &mut self.group,
             cache: &mut cache,
         }

@@ -16,6 +16,14 @@ pub enum RankError {
         /// Processes that drive them.
         processes: usize,
     },
+    /// A rank that a group does not have.
+    #[error("there is no rank {rank} of {ranks}; ranks count from 0")]
+    NoSuchRank {
+        /// The rank asked for.
+        rank: usize,
+        /// All ranks.
+        ranks: usize,
+    },
     /// Processes that live did not enter a collective in time.
     #[error(
         "{} did not take part in the {at} within {:.1} s: alive, but {doing}; a slow rank may need a \

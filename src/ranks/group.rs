@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use burn::tensor::{DType, Tensor};
 
+use super::alone::Alone;
 use super::{Local, Operation, RankError, Step, Ticket, Transport};
 
 /// The ranks of a computation, those of them that this process drives, and the transport to the others.
@@ -52,6 +53,28 @@ impl RankGroup {
             });
         }
         Ok(Self::over(world_size, transport))
+    }
+
+    /// The `rank`-th of `world_size` ranks by itself: every other rank sends zeros, at once. Its time and memory are
+    /// those of a rank with a device of its own, without the network's; its results mean nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`RankError::NoSuchRank`] unless `rank` is less than `world_size`.
+    pub fn alone(rank: usize, world_size: usize) -> Result<Self, RankError> {
+        match rank < world_size {
+            true => Ok(Self::over(
+                world_size,
+                Box::new(Alone {
+                    rank,
+                    ranks: world_size,
+                }),
+            )),
+            false => Err(RankError::NoSuchRank {
+                rank,
+                ranks: world_size,
+            }),
+        }
     }
 
     fn over(world_size: usize, transport: Box<dyn Transport>) -> Self {

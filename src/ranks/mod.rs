@@ -9,6 +9,7 @@
 //! | transport | ranks are |
 //! |---|---|
 //! | [`Local`] | all in this process, driven one after the other |
+//! | [`RankGroup::alone`] | one here, the others absent: they send zeros, so that one rank can be measured |
 //! | [`threads()`] | driven by threads of this process |
 //! | MPI (feature `mpi`) | driven by the processes that mpirun, srun or `apb launch` started: [`World`] |
 //! | NCCL (feature `nccl`) | driven by processes with a GPU each, started by any of those or by torchrun |
@@ -25,6 +26,7 @@
     )
 )]
 
+mod alone;
 mod environment;
 mod error;
 mod group;

@@ -6,6 +6,7 @@ mod examples;
 mod misuse;
 mod module;
 mod quantized;
+mod ranks;
 mod session;
 
 use std::collections::HashMap;

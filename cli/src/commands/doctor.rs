@@ -136,15 +136,9 @@ fn cpu() -> Check {
 }
 
 fn memory() -> Check {
-    let available = std::fs::read_to_string("/proc/meminfo")
-        .ok()
-        .and_then(|text| {
-            let line = text.lines().find(|l| l.starts_with("MemAvailable:"))?;
-            line.split_whitespace().nth(1)?.parse::<f64>().ok()
-        });
-    match available {
-        Some(kib) => {
-            let found = format!("{:.1} GiB available", kib / f64::from(1 << 20));
+    match crate::memory::available_bytes() {
+        Some(bytes) => {
+            let found = format!("{:.1} GiB available", bytes as f64 / (1u64 << 30) as f64);
             Check::ok("memory", found)
         }
         None => Check::missing("memory", "this system does not report it", ""),

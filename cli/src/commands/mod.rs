@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod fetch;
 pub mod generate;
 pub mod launch;
+pub mod plan;
 pub mod prefill;
 pub mod session;
 pub mod trace;

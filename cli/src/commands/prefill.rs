@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use crate::args::{Compute, Model, Reading, Strategy};
 use crate::error::CliError;
 use crate::output::{Output, Progress};
-use crate::{interrupt, memory, processes};
+use crate::{interrupt, memory, predict, processes};
 
 /// Largest document that is read, in bytes: about a hundred million tokens.
 const MAX_DOCUMENT_BYTES: u64 = 1 << 29;
@@ -88,6 +88,8 @@ pub fn run<T>(
         group = world.group(request.plan.ranks)?;
     }
     let request = Request::broadcast(request, &mut group)?;
+    let fits = fits(&reading, &source, &request, &group);
+    processes::agree(world, fits)?;
 
     let decoder = load_weights(&source, reading.load_options(), &device, output);
     let decoder = processes::agree(world, decoder)?;
@@ -114,6 +116,18 @@ pub fn run<T>(
             .map(|(options, text)| First { text, options }),
     })
     .map(Some)
+}
+
+/// Refuses what the memory does not hold.
+fn fits(
+    reading: &Reading,
+    source: &ModelSource,
+    request: &Request,
+    group: &RankGroup,
+) -> Result<(), CliError> {
+    let config = DecoderConfig::from_json(source.config()).map_err(CliError::usage)?;
+    let (options, compute) = (reading.load_options(), &reading.compute);
+    predict::check_fits(source, &config, options, request, group.ranks(), compute)
 }
 
 /// How many ranks a strategy has; several processes drive one each, where nothing else is asked for.

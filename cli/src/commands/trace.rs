@@ -22,7 +22,7 @@ use crate::args::{Compute, Processes};
 use crate::commands::prefill::{self, Facts};
 use crate::error::CliError;
 use crate::output::Output;
-use crate::processes;
+use crate::{predict, processes};
 
 /// Largest case file that is read, in bytes: a million tokens in JSON are about 8 MB.
 const MAX_CASE_BYTES: u64 = 64 << 20;
@@ -241,6 +241,9 @@ fn trace(args: &Args, world: &mut World, output: &Output) -> Result<(), CliError
     }
     let group = world.group(plan.ranks);
     let group = group.map_err(|error| CliError::from(error).known())?;
+    let load = args.compute.load_options();
+    let fits = predict::check_fits(source, config, load, request, group.ranks(), &args.compute);
+    processes::agree(world, fits)?;
     let loaded = prefill::load_weights(source, args.compute.load_options(), device, output);
     let decoder = processes::agree(world, loaded)?;
     let mut trace = Trace {

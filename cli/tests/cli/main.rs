@@ -730,6 +730,172 @@ fn bench_measures_methods_beside_each_other() {
     }
 }
 
+/// Ranks with anchors of their own, each method by rank, one rank by itself, and a chart.
+#[test]
+fn bench_times_ranks_as_on_devices_of_their_own() {
+    let scene = Scene::new();
+    let model = model();
+    let model = model.to_str().expect("UTF-8");
+    let document = bright_day(&scene);
+    let document = document.to_str().expect("UTF-8");
+    let chart = scene.path("chart.svg");
+    let common = [
+        "bench",
+        "prefill",
+        "--json",
+        "--tokens",
+        "600",
+        "--runs",
+        "1",
+        "--decode",
+        "0",
+        "--ranks",
+        "2",
+        "--anchor",
+        "60",
+        "--passing",
+        "10",
+        "--model",
+        model,
+        "--document",
+        document,
+    ];
+    let methods = "star,apb-random,ring,ring-contiguous,ulysses";
+    let more = [
+        "--methods",
+        methods,
+        "--chart",
+        chart.to_str().expect("UTF-8"),
+    ];
+    let result = json(&scene.apb(&[&common[..], &more].concat()));
+    let rows = result["rows"].as_array().expect("rows");
+    assert_eq!(rows.len(), 5);
+    for row in rows {
+        let seconds = |name: &str| row[name].as_f64().expect(name);
+        assert_eq!(
+            row["rank_seconds"].as_array().expect("ranks").len(),
+            2,
+            "{row}"
+        );
+        assert!(seconds("critical_seconds") > 0.0, "{row}");
+        assert!(
+            seconds("critical_seconds") < seconds("timed_seconds"),
+            "{row}"
+        );
+        assert!(
+            seconds("predicted_bytes") > 0.0 && seconds("share_of_product") > 0.0,
+            "{row}"
+        );
+    }
+    assert_eq!(rows[3]["method"], "ring-contiguous");
+    let svg = std::fs::read_to_string(&chart).expect("the chart");
+    assert!(
+        svg.starts_with("<svg") && svg.contains("ring-contiguous"),
+        "{svg}"
+    );
+
+    let alone =
+        json(&scene.apb(&[&common[..], &["--methods", "apb", "--only-rank", "1"]].concat()));
+    let row = &alone["rows"][0];
+    assert_eq!(alone["only_rank"], 1);
+    assert_eq!(
+        row["rank_seconds"].as_array().expect("one").len(),
+        1,
+        "{row}"
+    );
+    assert_eq!(row["decode_tokens_per_second"], Value::Null);
+    for (flags, names) in [
+        (&["--methods", "apb", "--only-rank", "2"][..], "2 ranks"),
+        (&["--bandwidth", "0"], "positive number"),
+        (&["--methods", "ring-star"], "ring-contiguous"),
+    ] {
+        let refused = scene.apb(&[&common[..], flags].concat());
+        assert_eq!(refused.status.code(), Some(2), "{flags:?}");
+        assert!(stderr(&refused).contains(names), "{}", stderr(&refused));
+    }
+}
+
+#[test]
+fn plan_predicts_recommends_and_refuses() {
+    let scene = Scene::new();
+    let model = model();
+    let config = model.join("config.json");
+    let config = config.to_str().expect("UTF-8");
+    let plan = |more: &[&str]| scene.apb(&[&["plan", "--model", config], more].concat());
+    let found = json(&plan(&[
+        "--json", "--tokens", "4000", "--ranks", "2", "--device", "h100",
+    ]));
+    for method in ["full", "ring", "ring-contiguous", "ulysses", "star", "apb"] {
+        let method = &found["methods"][method];
+        assert_eq!(method["fits"], true, "{method}");
+        let parts = method["parts"].as_object().expect("parts");
+        let sum: f64 = parts.values().filter_map(Value::as_f64).sum();
+        let total = method["prefill_seconds"].as_f64().expect("seconds");
+        assert!((sum - total).abs() < 1e-9 * total, "{method}");
+    }
+    assert!(found["recommended"]["reason"].is_string());
+    assert!(found["max_tokens"].as_u64() > Some(4000));
+
+    // Measured with random weights of the shape, in a few seconds at most.
+    let here = json(&plan(&["--json", "--tokens", "600", "--ranks", "2"]));
+    assert_eq!(here["device"], "measured");
+    assert!(here["methods"]["apb"]["prefill_seconds"].as_f64() > Some(0.0));
+
+    let small = ["--tokens", "1000000", "--device", "h100", "--memory", "0.5"];
+    let refused = plan(&small);
+    assert_eq!(refused.status.code(), Some(5), "{}", stderr(&refused));
+    for (flags, names) in [
+        (&["--tokens", "0"][..], "the least is 1"),
+        (&["--tokens", "9", "--device", "h1000"], "did you mean h100"),
+        (&["--tokens", "9", "--memory", "nan"], "--memory is NaN"),
+    ] {
+        let refused = plan(flags);
+        assert_eq!(refused.status.code(), Some(2), "{flags:?}");
+        assert!(stderr(&refused).contains(names), "{}", stderr(&refused));
+    }
+}
+
+/// A cache of terabytes is refused before a weight is read.
+#[test]
+fn what_does_not_fit_the_memory_is_refused() {
+    let scene = Scene::new();
+    let document = bright_day(&scene);
+    let model = model();
+    let config = std::fs::read_to_string(model.join("config.json")).expect("the configuration");
+    let mut config: Value = serde_json::from_str(&config).expect("JSON");
+    config["num_hidden_layers"] = 4096.into();
+    config["num_attention_heads"] = 4096.into();
+    config["num_key_value_heads"] = 4096.into();
+    config["head_dim"] = 1024.into();
+    let folder = scene.path("large");
+    std::fs::create_dir(&folder).expect("a folder");
+    for file in std::fs::read_dir(&model).expect("the model") {
+        let file = file.expect("an entry");
+        std::fs::copy(file.path(), folder.join(file.file_name())).expect("a copy");
+    }
+    std::fs::write(folder.join("config.json"), config.to_string()).expect("a file");
+    let generate = [
+        "generate",
+        "--query",
+        "Why?",
+        "--model",
+        folder.to_str().expect("UTF-8"),
+        "--document",
+        document.to_str().expect("UTF-8"),
+        "--chunk",
+        "1000000",
+        "--max-tokens",
+        "1",
+    ];
+    let refused = scene.apb(&generate);
+    let text = stderr(&refused);
+    assert_eq!(refused.status.code(), Some(5), "{text}");
+    assert!(
+        text.contains("GiB free") && text.contains("apb plan"),
+        "{text}"
+    );
+}
+
 #[test]
 fn doctor_and_completions() {
     let scene = Scene::new();

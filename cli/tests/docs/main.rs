@@ -29,7 +29,7 @@ const DOCUMENTS: [(&str, usize); 9] = [
     ("README.md", 8),
     ("docs/checks.md", 2),
     ("docs/embedding.md", 0),
-    ("docs/formats.md", 10),
+    ("docs/formats.md", 11),
     ("docs/methods.md", 5),
     ("docs/several-processes.md", 0),
     ("docs/training-heads.md", 4),

@@ -46,6 +46,7 @@ use clock::LayerClock;
 pub use module::{ApbAttention, ApbAttentionConfig};
 pub use pass::PrefillPass;
 pub use query::QueryPass;
+pub(crate) use ulysses::ulysses_share;
 
 /// What one rank attends with in one layer.
 struct RankHeads<'a> {

@@ -5,6 +5,7 @@ use burn::tensor::{DType, Tensor};
 
 use super::{AnchorHeads, LayerClock, MethodAttention, RankHeads};
 use crate::apb::error::SessionError;
+use crate::apb::observer::Part;
 use crate::apb::passing::{pack, unpack};
 use crate::apb::plan::PrefillPlan;
 use crate::kernels::{AttentionOutput, KernelError, Regions, attention, merge};
@@ -90,6 +91,7 @@ impl MethodAttention for Ring<'_> {
         for rank in ranks {
             let (key, value) = rank.floats()?;
             held.push(pack(key, value));
+            clock.mark(Part::Attention, Some(rank.rows.rank))?;
         }
         let mut merged: Vec<Vec<Option<AttentionOutput>>> = ranks
             .iter()
@@ -108,18 +110,22 @@ impl MethodAttention for Ring<'_> {
             for ((rank, block), merged) in ranks.iter().zip(held).zip(&mut merged) {
                 clock.poll()?;
                 self.attend_to(rank, owner_at(rank.rows.rank, step), block, merged)?;
+                clock.mark(Part::Attention, Some(rank.rows.rank))?;
             }
             held = match next {
                 Some(next) => group.finish_shift(next)?,
                 None => Vec::new(),
             };
+            clock.mark(Part::Exchange, None)?;
         }
         let joined = merged.into_iter().zip(ranks).map(|(chunks, rank)| {
             let dtype = rank.query.dtype();
             let chunks = chunks.into_iter().flatten();
             let joined = chunks.map(|chunk| join_heads(chunk.out.cast(dtype)));
-            Tensor::cat(joined.collect(), 1)
+            let joined = Tensor::cat(joined.collect(), 1);
+            clock.mark(Part::Attention, Some(rank.rows.rank))?;
+            Ok(joined)
         });
-        Ok(joined.collect())
+        joined.collect()
     }
 }

@@ -5,6 +5,7 @@ use burn::tensor::{DType, Int, Tensor, TensorData};
 
 use super::{AnchorHeads, LayerClock, MethodAttention, RankHeads};
 use crate::apb::error::SessionError;
+use crate::apb::observer::Part;
 use crate::apb::plan::PrefillPlan;
 use crate::kernels::{KernelError, Regions, attention};
 use crate::model::join_heads;
@@ -48,6 +49,12 @@ impl HeadShare {
         let step = self.heads / self.kv_heads;
         (0..self.kv_heads).map(move |i| (first + i * step) / self.group)
     }
+}
+
+/// Query heads and KV heads that each of `ranks` ranks attends for.
+pub(crate) fn ulysses_share(heads: usize, kv_heads: usize, ranks: usize) -> (usize, usize) {
+    let share = HeadShare::new(heads.max(1), kv_heads.clamp(1, heads.max(1)), ranks.max(1));
+    (share.heads, share.kv_heads)
 }
 
 impl<'a> Ulysses<'a> {
@@ -106,16 +113,19 @@ impl MethodAttention for Ulysses<'_> {
         let share = HeadShare::new(heads, first.cached.kv_heads(), self.plan.ranks);
         let width = share.heads + 2 * share.kv_heads;
 
-        let by_rows = ranks
-            .iter()
-            .map(|rank| self.outgoing(rank, &share))
-            .collect::<Result<_, _>>()?;
+        let mut by_rows = Vec::with_capacity(ranks.len());
+        for rank in ranks {
+            by_rows.push(self.outgoing(rank, &share)?);
+            clock.mark(Part::Attention, Some(rank.rows.rank))?;
+        }
         let by_heads = group.all_to_all(by_rows, |from, _| {
             [batch, width, self.plan.owned_len(from), head_dim]
         })?;
 
+        clock.mark(Part::Exchange, None)?;
+
         let mut attended = Vec::with_capacity(ranks.len());
-        for blocks in by_heads {
+        for (rank, blocks) in ranks.iter().zip(by_heads) {
             clock.poll()?;
             let all = Tensor::cat(blocks, 2);
             let tokens = all.dims()[2];
@@ -132,14 +142,18 @@ impl MethodAttention for Ulysses<'_> {
                     .slice([0..batch, 0..share.heads, rows, 0..head_dim])
             });
             attended.push(pieces.collect());
+            clock.mark(Part::Attention, Some(rank.rows.rank))?;
         }
         let back = group.all_to_all(attended, |_, to| {
             [batch, share.heads, self.plan.owned_len(to), head_dim]
         })?;
-        Ok(back
-            .into_iter()
-            .map(|heads| join_heads(Tensor::cat(heads, 1)))
-            .collect())
+        clock.mark(Part::Exchange, None)?;
+        let joined = ranks.iter().zip(back).map(|(rank, heads)| {
+            let joined = join_heads(Tensor::cat(heads, 1));
+            clock.mark(Part::Attention, Some(rank.rows.rank))?;
+            Ok(joined)
+        });
+        joined.collect()
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::download::Fetching;
 use super::error::HubError;
 use super::http::{Client, Limits};
-use super::list::{CONFIG, list, with_retries};
+use super::list::{CONFIG, list, read_config, with_retries};
 use super::names::is_file;
 use super::settings::{Settings, Token};
 use super::spec::Spec;
@@ -166,6 +166,32 @@ impl Hub {
                 }
                 None => Err(error),
             },
+        }
+    }
+
+    /// The text of a model's `config.json`, and nothing else of the model: of the hub, or of the cache where the hub
+    /// cannot be reached or no request may be sent to it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::resolve`], and [`HubError::Answer`] for a file that is no text or longer than any configuration.
+    pub fn config(&self, spec: &Spec) -> Result<String, HubError> {
+        let cached = || {
+            let root = self.0.cache.as_deref()?;
+            let store = Store::new(root, spec, self.0.symlinks);
+            let commit = store.commit_of(&spec.revision)?;
+            std::fs::read_to_string(store.snapshot(&commit).join(CONFIG)).ok()
+        };
+        if self.0.offline {
+            return cached().ok_or_else(|| HubError::NotCached {
+                id: spec.to_string(),
+                path: self.0.cache.clone().unwrap_or_default(),
+            });
+        }
+        let client = self.asking(self.0.answer)?;
+        match with_retries(|| read_config(&client, spec)) {
+            Err(error) if cache_serves(&error) => cached().ok_or(error),
+            read => read,
         }
     }
 

@@ -12,6 +12,7 @@ use super::names::{is_file, shown};
 use super::spec::Spec;
 use super::store::is_full_commit;
 use crate::checkpoint::local::is_commit;
+use crate::checkpoint::source::MAX_CONFIG_LEN;
 
 /// The longest list of files that is read, in bytes.
 const MAX_LIST_LEN: u64 = 64 << 20;
@@ -102,6 +103,34 @@ fn described_commit(client: &Client, spec: &Spec) -> Result<String, HubError> {
         let found = "no such header, and no list of files that names it";
         client.wrong_header(CONFIG, COMMIT, expected, found)
     })
+}
+
+/// Requests a model's configuration.
+pub(super) fn read_config(client: &Client, spec: &Spec) -> Result<String, HubError> {
+    let id = spec.to_string();
+    let reply = client.get(
+        &client.file_url(&spec.id, &spec.revision, CONFIG),
+        0,
+        CONFIG,
+    )?;
+    check_status(&reply, client, &id)?;
+    let mut bytes = Vec::new();
+    reply
+        .into_reader()
+        .take(MAX_CONFIG_LEN + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| client.broke_off(CONFIG, &error))?;
+    let wrong = |found: &str| HubError::Answer {
+        endpoint: client.endpoint(),
+        id: id.clone(),
+        message: format!("a {CONFIG} {found}"),
+        status: None,
+        retry_after: None,
+    };
+    if bytes.len() as u64 > MAX_CONFIG_LEN {
+        return Err(wrong(&format!("of more than {MAX_CONFIG_LEN} bytes")));
+    }
+    String::from_utf8(bytes).map_err(|_| wrong("that is not UTF-8"))
 }
 
 /// Repeats a request, up to [`RETRIES`] times, while it fails for a passing reason.

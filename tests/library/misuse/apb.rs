@@ -11,10 +11,10 @@ use burn_apb::apb::heads::{
 };
 use burn_apb::apb::{
     AnchorHeads, Answer, AnswerError, AnswerOptions, ApbAttention, ApbAttentionConfig, AskOptions,
-    CancelToken, CompressorConfig, Document, Layout, Method, PrefillConfig, PrefillPass,
-    PrefillPlan, QueryPass, Request, RingLayout, SaveOptions, SavedSession, Selection, Session,
-    SessionConfig, SessionError, TokenLogprobs, answer, answer_over, answer_request, answer_with,
-    ask, default_prefill_chunk, discard_unfinished, passes,
+    CancelToken, CompressorConfig, Document, DocumentLengths, Layout, Method, PrefillConfig,
+    PrefillPass, PrefillPlan, QueryPass, Request, RingLayout, SaveOptions, SavedSession, Selection,
+    Session, SessionConfig, SessionError, TokenLogprobs, answer, answer_over, answer_request,
+    answer_with, ask, default_prefill_chunk, discard_unfinished, passes,
 };
 use burn_apb::checkpoint::{LoadOptions, ModelSource};
 use burn_apb::kernels::KernelError;
@@ -279,6 +279,22 @@ fn plans() -> Calls {
             .with_ring_layout(RingLayout::Contiguous)
             .plan(&document(3), SHAPE)
     });
+    let lengths = calls.call("apb::DocumentLengths::new", || {
+        DocumentLengths::new(usize::MAX)
+    });
+    let lengths = lengths.expect("lengths");
+    calls.call("apb::DocumentLengths::with_prefix", || {
+        lengths.with_prefix(usize::MAX)
+    });
+    calls.call("apb::DocumentLengths::with_anchor_query", || {
+        lengths.with_anchor_query(usize::MAX)
+    });
+    calls.call("apb::PrefillConfig::plan_lengths", || {
+        let lengths = lengths
+            .with_prefix(usize::MAX)
+            .with_anchor_query(usize::MAX);
+        config().plan_lengths(&lengths, SHAPE)
+    });
     calls.call(name, || {
         let nothing = AttentionShape {
             layers: 0,
@@ -296,6 +312,9 @@ fn plans() -> Calls {
         calls.call("apb::Layout::new", || Layout::new(&plan, rank..rank, true));
         calls.call("apb::Layout::new", || {
             Layout::new(&plan, rank - 1..rank, false)
+        });
+        calls.call("apb::Layout::with_own_anchors", || {
+            Layout::new(&plan, rank - 1..rank, false).with_own_anchors(&plan)
         });
     }
     let full = PrefillConfig::default().plan(&document(60), SHAPE);

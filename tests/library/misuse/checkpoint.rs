@@ -160,6 +160,10 @@ fn checkpoint() {
     calls.refused("checkpoint::hub::Hub::with_offline", || {
         nowhere().with_offline(true).resolve(&spec, &mut |_| ())
     });
+    calls.refused("checkpoint::hub::Hub::config", || nowhere().config(&spec));
+    calls.refused("checkpoint::hub::Hub::config", || {
+        nowhere().with_offline(true).config(&spec)
+    });
     for endpoint in ["", "no address", "ftp://x", "http://", "file:///etc"] {
         calls.refused("checkpoint::hub::Hub::with_endpoint", || {
             nowhere()

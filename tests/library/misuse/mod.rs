@@ -7,6 +7,7 @@ mod apb;
 mod checkpoint;
 mod kernels;
 mod model;
+mod plan;
 mod ranks;
 mod text;
 #[cfg(feature = "train")]

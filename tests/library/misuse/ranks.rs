@@ -27,6 +27,9 @@ fn ranks() {
     for ranks in [0, usize::MAX] {
         calls.call("ranks::RankGroup::local", || RankGroup::local(ranks));
     }
+    for (rank, ranks) in [(0, 0), (2, 2), (usize::MAX, usize::MAX)] {
+        calls.refused("ranks::RankGroup::alone", || RankGroup::alone(rank, ranks));
+    }
     calls.call("ranks::threads", || threads(0, Duration::MAX).len());
     let mut group = RankGroup::local(2);
     for process in [0, 1, usize::MAX] {

@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{DType, Device, FloatDType};
+use burn::tensor::{DType, Device};
 use burn_apb::apb::Request;
 use burn_apb::checkpoint::{LoadOptions, ModelSource};
-use burn_apb::model::{Decoder, DecoderConfig, KvDType};
+use burn_apb::model::{Decoder, DecoderConfig};
+use burn_apb::plan::MemoryConfig;
 
 use super::prefill::Prefill;
 use crate::commands::prefill::Memory;
 use crate::commands::{demo, prefill};
 use crate::error::CliError;
-use crate::memory;
 use crate::output::Output;
+use crate::{memory, predict};
 
 /// Tokens of the query where tokens are random.
 const RANDOM_QUERY: usize = 32;
@@ -28,7 +29,8 @@ pub struct Subject {
     /// What takes memory.
     pub memory: Memory,
     options: LoadOptions,
-    gpu: bool,
+    /// Whether the device works through a queue of its own.
+    pub gpu: bool,
 }
 
 /// What the first process reads.
@@ -73,14 +75,26 @@ impl Subject {
             memory: Memory {
                 weights,
                 dtype,
-                kv_dtype: args.compute.kv_dtype().unwrap_or(match (quantized, dtype) {
-                    (true, FloatDType::F32) if !args.compute.is_gpu() => KvDType::BF16,
-                    _ => KvDType::of(dtype),
+                kv_dtype: args.compute.kv_dtype().unwrap_or_else(|| {
+                    predict::usual_kv_dtype(quantized, dtype, args.compute.is_gpu())
                 }),
             },
             options,
             gpu: args.compute.is_gpu(),
         })
+    }
+
+    /// What takes memory in a measurement; `program`: bytes of the process before weights are loaded.
+    pub fn memory_config(&self, request: &Request, args: &Prefill, program: u64) -> MemoryConfig {
+        MemoryConfig {
+            weights: self.memory.weights as u64,
+            dtype: self.memory.dtype,
+            kv_dtype: self.memory.kv_dtype,
+            chunk: request.session.chunk_on(&self.device),
+            following: args.decode,
+            program,
+            threads: predict::threads(self.gpu),
+        }
     }
 
     /// The model's fingerprint; none of random weights.

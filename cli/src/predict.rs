@@ -1,0 +1,153 @@
+//! Predictions of time and memory for this machine, and refusals of what would not fit it.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use burn::tensor::FloatDType;
+use burn_apb::apb::{Method, PrefillPlan, Request, RingLayout, SessionConfig};
+use burn_apb::checkpoint::{LoadOptions, ModelSource};
+use burn_apb::model::{Decoder, DecoderConfig, KvDType};
+use burn_apb::plan::{Hardware, MemoryConfig, MemoryParts, Planner, Program, Rates, measure};
+
+use crate::args::Compute;
+use crate::error::CliError;
+use crate::output::Output;
+use crate::{interrupt, memory};
+
+/// A GiB, for people.
+pub const GIB: f64 = (1u64 << 30) as f64;
+
+/// Rates of a machine whose memory alone is asked about.
+const UNMEASURED: Rates = Rates {
+    projections: 1.0,
+    scores: 1.0,
+    attention: 1.0,
+    mlp: 1.0,
+    exchange: None,
+    exchange_seconds: 0.0,
+    row_seconds: 0.0,
+    layer_seconds: 0.0,
+    selection_row_seconds: 0.0,
+    program: Program::ThisCrate,
+};
+
+/// This machine.
+pub fn here(rates: Option<Rates>) -> Hardware {
+    Hardware {
+        name: "measured".into(),
+        source: "measured on this machine".into(),
+        memory_bytes: memory::available_bytes(),
+        usable: 1.0,
+        rates: rates.unwrap_or(UNMEASURED),
+    }
+}
+
+/// Measures this machine's rates with a model.
+pub fn rates(
+    decoder: Arc<Decoder>,
+    config: &DecoderConfig,
+    session: SessionConfig,
+    output: &Output,
+) -> Result<Rates, CliError> {
+    output.note("note: measures this machine's rates, some seconds");
+    interrupt::listen();
+    let model: Arc<dyn burn_apb::model::CausalLm> = decoder;
+    Ok(measure(&model, config, session, interrupt::token())?)
+}
+
+/// A method's name, with the layout of a contiguous ring.
+pub fn name(method: Method, layout: RingLayout) -> &'static str {
+    match (method, layout) {
+        (Method::Ring, RingLayout::Contiguous) => "ring-contiguous",
+        (method, _) => method.name(),
+    }
+}
+
+/// Threads that compute on the CPU; 0 on a GPU.
+pub fn threads(gpu: bool) -> usize {
+    match gpu {
+        true => 0,
+        false => std::thread::available_parallelism().map_or(1, usize::from),
+    }
+}
+
+/// The cache's dtype where none is asked for.
+pub fn usual_kv_dtype(quantized: bool, dtype: FloatDType, gpu: bool) -> KvDType {
+    match (quantized, dtype) {
+        (true, FloatDType::F32) if !gpu => KvDType::BF16,
+        _ => KvDType::of(dtype),
+    }
+}
+
+/// Refuses a request whose memory this machine does not have, before a weight is read.
+pub fn check_fits(
+    source: &ModelSource,
+    config: &DecoderConfig,
+    options: LoadOptions,
+    request: &Request,
+    ranks: Range<usize>,
+    compute: &Compute,
+) -> Result<(), CliError> {
+    let checkpoint = source.checkpoint()?;
+    let weights = checkpoint.loaded_bytes(options);
+    let floats = checkpoint.loaded_bytes(options.with_dequantize(true));
+    let gpu = compute.is_gpu();
+    let usual = || usual_kv_dtype(weights != floats, options.dtype, gpu);
+    let memory = MemoryConfig {
+        weights,
+        dtype: options.dtype,
+        kv_dtype: request.session.kv_dtype.unwrap_or_else(usual),
+        chunk: request.session.chunk_on(&compute.device()?),
+        following: (request.session.capacity).saturating_sub(request.plan.tokens),
+        program: 0,
+        threads: threads(gpu),
+    };
+    check_memory(config, memory, &request.plan, ranks, compute)
+}
+
+/// Refuses a prefill of `ranks` in this process whose memory this machine does not have.
+pub fn check_memory(
+    config: &DecoderConfig,
+    memory: MemoryConfig,
+    plan: &PrefillPlan,
+    ranks: Range<usize>,
+    compute: &Compute,
+) -> Result<(), CliError> {
+    let Some(available) = available_bytes(compute) else {
+        return Ok(());
+    };
+    let planner = Planner::new(config.clone(), here(None)).with_memory(memory);
+    let needed = planner.memory_of(plan, ranks);
+    match needed.total() <= available {
+        true => Ok(()),
+        false => Err(too_large(&needed, available, compute)),
+    }
+}
+
+/// Bytes that the device can still give, where that is known.
+fn available_bytes(compute: &Compute) -> Option<u64> {
+    match compute.is_gpu() {
+        true => compute.free_bytes(),
+        false => memory::available_bytes(),
+    }
+}
+
+fn too_large(needed: &MemoryParts, available: u64, compute: &Compute) -> CliError {
+    let gib = |bytes: u64| bytes as f64 / GIB;
+    let smaller = match needed.weights > available {
+        true => "use a smaller or a quantised model",
+        false => {
+            "use a shorter document, --kv-dtype bf16 or q8_0, a smaller --chunk or more processes; `apb plan` says what fits"
+        }
+    };
+    CliError::memory(format!(
+        "this takes {:.2} GiB ({:.2} of weights, {:.2} of keys and values, {:.2} of activations), and {} has {:.2} GiB \
+         free; {smaller}",
+        gib(needed.total()),
+        gib(needed.weights),
+        gib(needed.cache),
+        gib(needed.activations.saturating_add(needed.exchange)),
+        compute.device_name(),
+        gib(available)
+    ))
+}
