@@ -359,6 +359,8 @@ fn once(
     args: &Prefill,
     subject: &Subject,
 ) -> Result<Measured, CliError> {
+    // What earlier prefills have freed is not this one's.
+    memory::give_back();
     memory::reset_peak();
     let mut group = match args.only_rank {
         Some(rank) => RankGroup::alone(rank, ranks)?,
