@@ -7,7 +7,7 @@ use burn::tensor::FloatDType;
 use burn_apb::apb::{Method, PrefillPlan, Request, RingLayout, SessionConfig};
 use burn_apb::checkpoint::{LoadOptions, ModelSource};
 use burn_apb::model::{Decoder, DecoderConfig, KvDType};
-use burn_apb::plan::{Hardware, MemoryConfig, MemoryParts, Planner, Program, Rates, measure};
+use burn_apb::plan::{Hardware, MemoryConfig, MemoryParts, Program, Rates, Work, measure};
 
 use crate::args::Compute;
 use crate::error::CliError;
@@ -17,28 +17,14 @@ use crate::{interrupt, memory};
 /// A GiB, for people.
 pub const GIB: f64 = (1u64 << 30) as f64;
 
-/// Rates of a machine whose memory alone is asked about.
-const UNMEASURED: Rates = Rates {
-    projections: 1.0,
-    scores: 1.0,
-    attention: 1.0,
-    mlp: 1.0,
-    exchange: None,
-    exchange_seconds: 0.0,
-    row_seconds: 0.0,
-    layer_seconds: 0.0,
-    selection_row_seconds: 0.0,
-    program: Program::ThisCrate,
-};
-
-/// This machine.
-pub fn here(rates: Option<Rates>) -> Hardware {
+/// This machine, with rates that were measured on it.
+pub fn here(rates: Rates) -> Hardware {
     Hardware {
         name: "measured".into(),
         source: "measured on this machine".into(),
         memory_bytes: memory::available_bytes(),
         usable: 1.0,
-        rates: rates.unwrap_or(UNMEASURED),
+        rates,
     }
 }
 
@@ -116,12 +102,20 @@ pub fn check_memory(
     let Some(available) = available_bytes(compute) else {
         return Ok(());
     };
-    let planner = Planner::new(config.clone(), here(None)).with_memory(memory);
-    let needed = planner.memory_of(plan, ranks);
+    let needed = memory.predict(plan, config, ranks, Program::ThisCrate);
     match needed.total() <= available {
         true => Ok(()),
         false => Err(too_large(&needed, available, compute)),
     }
+}
+
+/// Bytes that a rank receives at most in a prefill.
+pub fn received_bytes(memory: MemoryConfig, plan: &PrefillPlan, config: &DecoderConfig) -> f64 {
+    let value = memory.exchanged_bytes();
+    let bytes = |rank| Work::of(plan, config, rank, value, Program::ThisCrate).exchange_bytes;
+    let most = (0..plan.ranks).map(bytes).fold(0.0, f64::max);
+    // The last layer ends with its keys and values.
+    most * config.num_hidden_layers.saturating_sub(1) as f64
 }
 
 /// Bytes that the device can still give, where that is known.

@@ -89,6 +89,14 @@ struct Sizes<'a> {
 }
 
 impl MemoryConfig {
+    /// Bytes of an element of keys or values where they are joined or sent: codes of eight bits are bf16 there.
+    pub fn exchanged_bytes(&self) -> f64 {
+        match self.kv_dtype {
+            KvDType::F32 => 4.0,
+            _ => 2.0,
+        }
+    }
+
     /// The peak of a process that drives `ranks` of `plan`.
     pub fn predict(
         &self,
@@ -132,10 +140,7 @@ impl<'a> Sizes<'a> {
     ) -> Self {
         let width = |heads: usize| heads as f64 * config.head_dim as f64;
         let value = DType::from(memory.dtype).size() as f64;
-        let cached = match memory.kv_dtype {
-            KvDType::F32 => 4.0,
-            _ => 2.0,
-        };
+        let cached = memory.exchanged_bytes();
         let chunk = match program {
             Program::Published => f64::INFINITY,
             Program::ThisCrate => memory.chunk.max(1) as f64,

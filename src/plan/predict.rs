@@ -114,10 +114,7 @@ impl Planner {
     pub fn predict_ranks(&self, plan: &PrefillPlan, ranks: Range<usize>) -> Prediction {
         let rates = &self.hardware.rates;
         let layers = self.config.num_hidden_layers;
-        let value_bytes = match self.memory.kv_dtype {
-            KvDType::F32 => 4.0,
-            _ => 2.0,
-        };
+        let value_bytes = self.memory.exchanged_bytes();
         let work = |rank| Work::of(plan, &self.config, rank, value_bytes, rates.program);
         let critical = outer(ranks.clone())
             .map(|rank| (rank, work(rank)))
@@ -132,7 +129,7 @@ impl Planner {
             plan: plan.clone(),
             critical_rank,
             parts,
-            exchange_bytes: (work.exchange_bytes * layers as f64) as u64,
+            exchange_bytes: (work.exchange_bytes * rates.whole_layers(layers)) as u64,
             memory,
             fits: self.fits(&memory),
         }

@@ -80,12 +80,17 @@ impl PartSeconds {
 }
 
 impl Rates {
+    /// Layers of `layers` that are computed to their end.
+    pub(super) fn whole_layers(&self, layers: usize) -> f64 {
+        match self.program {
+            Program::Published => layers as f64,
+            Program::ThisCrate => layers.saturating_sub(1) as f64,
+        }
+    }
+
     /// Seconds of a prefill of `layers` layers with `work` in each.
     pub fn seconds(&self, work: &Work, layers: usize) -> PartSeconds {
-        let whole = match self.program {
-            Program::Published => layers,
-            Program::ThisCrate => layers.saturating_sub(1),
-        } as f64;
+        let whole = self.whole_layers(layers);
         let rest = layers as f64 - whole;
         let last = work.keys_and_values();
         let over = |of: fn(&Work) -> f64, rate: f64| (of(work) * whole + of(&last) * rest) / rate;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::predict::{Planner, Prediction};
-use crate::apb::{DocumentLengths, Method, PrefillConfig, RingLayout};
+use crate::apb::{DocumentLengths, Method, PlanError, PrefillConfig, RingLayout};
 
 /// How much longer an exact method, or one with fewer ranks, may take and still be recommended.
 const AS_FAST: f64 = 1.25;
@@ -29,7 +29,7 @@ impl Planner {
         &self,
         settings: &PrefillConfig,
         document: &DocumentLengths,
-    ) -> Vec<(PrefillConfig, Result<Prediction, crate::apb::PlanError>)> {
+    ) -> Vec<(PrefillConfig, Result<Prediction, PlanError>)> {
         let of = |method: Method, layout: RingLayout| PrefillConfig {
             method,
             ring_layout: layout,

@@ -146,7 +146,7 @@ fn attention_is_counted_as_it_is_computed() {
     }
 }
 
-/// What a rank receives is what its group counts: see also the measured bytes in tests/library.
+/// What a rank receives in the layers that are computed to their end; tests/library compares with what a group counts.
 #[test]
 fn an_exchange_is_counted_in_its_dtype() {
     let planner = planner("h100");
@@ -158,11 +158,11 @@ fn an_exchange_is_counted_in_its_dtype() {
     let kv_row = 2 * 8 * 128 * 2;
     assert_eq!(bytes(Method::Full), 0);
     assert_eq!(bytes(Method::Star), 0);
-    assert_eq!(bytes(Method::Ring), (32 * 7 * 8 * K * kv_row) as u64);
-    assert_eq!(bytes(Method::Apb), (32 * 7 * K * kv_row) as u64);
+    assert_eq!(bytes(Method::Ring), (31 * 7 * 8 * K * kv_row) as u64);
+    assert_eq!(bytes(Method::Apb), (31 * 7 * K * kv_row) as u64);
     // Four query heads, a KV head of all rows of the others; 28 heads of its own rows back.
     let ulysses = 7 * 8 * K * (4 + 2) * 128 * 2 + 8 * K * 28 * 128 * 2;
-    assert_eq!(bytes(Method::Ulysses), 32 * ulysses as u64);
+    assert_eq!(bytes(Method::Ulysses), 31 * ulysses as u64);
 }
 
 #[test]

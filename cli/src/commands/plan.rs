@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::args::{self, DtypeName, KvDtypeName};
 use crate::commands::prefill;
 use crate::error::CliError;
+use crate::memory;
 use crate::output::Output;
 use crate::predict::{self, GIB};
 
@@ -30,8 +31,8 @@ const VOCABULARY_ENTRY: u64 = 420;
 
 /// Predict time and memory of every method, and recommend one
 ///
-/// From the model's configuration alone: no weight is read, and of a model on the hub only its configuration is
-/// fetched. Every rank has a device of its own. Exit code 5: the document does not fit.
+/// From the model's configuration alone; of a model on the hub nothing else is fetched. This machine is measured with the
+/// model where it is here and fits, else with random weights of a few layers. Every rank has a device of its own. Exit code 5: the document does not fit.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// A config.json, a folder with one, a GGUF file or a hub id (org/name[@revision])
@@ -194,21 +195,21 @@ impl Args {
         })
     }
 
-    /// This machine, measured with the model, or with random weights of a few of its layers.
+    /// This machine, measured with the model where it is here and fits, or with random weights of a few of its layers.
     fn measured(&self, subject: &Subject, output: &Output) -> Result<Hardware, CliError> {
         let device = burn::tensor::Device::flex();
         let dtype = self.dtype(true);
+        // Asked before the model takes some of it.
+        let memory_bytes = memory::available_bytes();
+        let (weights, _) = subject.weights(dtype)?;
+        let fits = memory_bytes.is_none_or(|free| weights < free / 2);
         let (decoder, config) = match &subject.source {
-            Some(source) => {
+            Some(source) if fits => {
                 let decoder = prefill::load_weights(source, dtype, &device, output)?;
                 (decoder, subject.config.clone())
             }
-            None => {
-                let config = DecoderConfig {
-                    num_hidden_layers: subject.config.num_hidden_layers.min(MEASURED_LAYERS),
-                    vocab_size: subject.config.vocab_size.min(MEASURED_VOCABULARY),
-                    ..subject.config.clone()
-                };
+            _ => {
+                let config = few_layers(&subject.config, dtype, memory_bytes)?;
                 (Arc::new(config.init_random(dtype, &device)), config)
             }
         };
@@ -216,8 +217,33 @@ impl Args {
         session.chunk = Some(self.chunk(true));
         session.kv_dtype = self.kv_dtype.map(KvDType::from);
         let rates = predict::rates(decoder, &config, session, output)?;
-        Ok(predict::here(Some(rates)))
+        Ok(Hardware {
+            memory_bytes,
+            ..predict::here(rates)
+        })
     }
+}
+
+/// A few layers of a model, as many as fit half of the free memory; two at least, as the last is not computed to its end.
+fn few_layers(
+    config: &DecoderConfig,
+    dtype: FloatDType,
+    free: Option<u64>,
+) -> Result<DecoderConfig, CliError> {
+    let size = burn::tensor::DType::from(dtype).size() as u64;
+    let few = |layers: usize| DecoderConfig {
+        num_hidden_layers: config.num_hidden_layers.min(layers),
+        vocab_size: config.vocab_size.min(MEASURED_VOCABULARY),
+        ..config.clone()
+    };
+    let bytes = |few: &DecoderConfig| (few.num_parameters() as u64).saturating_mul(size);
+    let fits = |few: &DecoderConfig| free.is_none_or(|free| bytes(few) < free / 2);
+    (2..=MEASURED_LAYERS).rev().map(few).find(fits).ok_or_else(|| {
+        CliError::memory(format!(
+            "two layers of this model take {:.2} GiB, more than half of what is free here; name a device with --device",
+            bytes(&few(2)) as f64 / GIB
+        ))
+    })
 }
 
 impl Subject {

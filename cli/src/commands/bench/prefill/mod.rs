@@ -10,7 +10,7 @@ use std::sync::Arc;
 use burn_apb::apb::{Document, Method, Observer, Request};
 use burn_apb::kernels::on_workers;
 use burn_apb::model::Decoder;
-use burn_apb::plan::{Planner, Rates};
+use burn_apb::plan::Rates;
 use burn_apb::ranks::{RankGroup, World};
 use serde_json::{Value, json};
 
@@ -398,10 +398,9 @@ fn once(
         (false, None) => None,
         (true, None) => Some(0.0),
         (_, Some(gigabytes)) => {
-            let planner = Planner::new(subject.config.clone(), predict::here(None));
-            let planner = planner.with_memory(subject.memory_config(&request, args, 0));
-            let bytes = planner.predict_plan(&request.plan).exchange_bytes;
-            Some(bytes as f64 / (gigabytes * 1e9))
+            let memory = subject.memory_config(&request, args, 0);
+            let bytes = predict::received_bytes(memory, &request.plan, &subject.config);
+            Some(bytes / (gigabytes * 1e9))
         }
     };
     Ok(Measured {

@@ -85,8 +85,7 @@ impl Row {
         let chunk = request.session.chunk_on(&subject.device);
         let tile = chunk.min(plan.tokens);
         let cached = plan.tokens + args.decode;
-        let planner = Planner::new(config.clone(), predict::here(rates))
-            .with_memory(subject.memory_config(request, args, program));
+        let memory = subject.memory_config(request, args, program);
         let driven = match args.only_rank {
             Some(rank) => rank..rank + 1,
             None => 0..plan.ranks,
@@ -102,8 +101,12 @@ impl Row {
             times: Times::default(),
             decode_rates: Vec::new(),
             needed_bytes: subject.memory.needed_bytes(config, tile, tile, cached),
-            predicted_bytes: planner.memory_of(plan, driven.clone()).total(),
-            predicted: rates.map(|_| planner.predict_ranks(plan, driven)),
+            predicted_bytes: (memory.predict(plan, config, driven.clone(), Program::ThisCrate))
+                .total(),
+            predicted: rates.map(|rates| {
+                let planner = Planner::new(config.clone(), predict::here(rates));
+                planner.with_memory(memory).predict_ranks(plan, driven)
+            }),
             critical_flops: critical_flops.fold(0.0, f64::max),
             peak_bytes: None,
             processes: Vec::new(),
