@@ -26,6 +26,8 @@
 //! | split the document over ranks | [`apb::PrefillConfig`] |
 //! | cancel | [`apb::CancelToken`] |
 //! | predict time and memory of a prefill | [`plan::Planner`] |
+//! | measure how far a method moves a model's answers | [`eval`] |
+//! | samples of RULER, InfiniteBench and needle tests | [`tasks`] |
 //! | the same in tokens; intermediate results | [`apb::Session`], [`apb::Observer`] |
 //! | run ranks in several processes | [`ranks::World`], [`apb::answer_over`] (feature `mpi` or `nccl`) |
 //! | train retaining heads for a model | `training::HeadsTrainer` (feature `train`) |
@@ -39,6 +41,8 @@
 //! | module | holds |
 //! |---|---|
 //! | `training` | retaining heads, trained with Burn's learner |
+//! | [`eval`] | agreement with full attention, and statistics of scores |
+//! | [`tasks`] | samples of long-document benchmarks, from text alone |
 //! | [`plan`] | time and memory of a prefill, from a configuration alone |
 //! | [`apb`] | the method: attention over ranks, sessions, answers |
 //! | [`LanguageModel`] | a decoder with its text side |
@@ -55,6 +59,7 @@
 
 pub mod apb;
 pub mod checkpoint;
+pub mod eval;
 #[doc(hidden)]
 pub mod hex;
 pub mod kernels;
@@ -63,6 +68,7 @@ pub mod model;
 pub mod plan;
 pub mod prelude;
 pub mod ranks;
+pub mod tasks;
 pub mod text;
 #[cfg(feature = "train")]
 pub mod training;

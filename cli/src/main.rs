@@ -19,8 +19,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    bench, chat, completions, convert, convert_heads, demo, doctor, fetch, generate, launch, plan,
-    session, trace, train_heads,
+    bench, chat, completions, convert, convert_heads, demo, doctor, eval, fetch, generate, launch,
+    plan, session, trace, train_heads,
 };
 use crate::error::CliError;
 use crate::output::Output;
@@ -58,6 +58,8 @@ enum Command {
     #[command(subcommand)]
     Bench(bench::Command),
     Plan(plan::Args),
+    #[command(subcommand)]
+    Eval(Box<eval::Command>),
     Launch(launch::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
@@ -100,6 +102,7 @@ fn run(command: &Command, output: &Output) -> Result<(), CliError> {
         Command::Trace(args) => trace::run(args, output),
         Command::Bench(command) => bench::run(command, output),
         Command::Plan(args) => plan::run(args, output),
+        Command::Eval(command) => eval::run(command, output),
         Command::Launch(args) => launch::run(args),
         Command::Doctor(args) => doctor::run(args, output),
         Command::Completions(args) => completions::run(args),

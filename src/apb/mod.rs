@@ -21,6 +21,7 @@ mod config;
 mod context;
 mod document_session;
 mod error;
+mod forced;
 mod generate;
 pub mod heads;
 mod host;

@@ -182,6 +182,18 @@ pub trait Kernels: Backend {
         Self::float_add(x, y)
     }
 
+    /// Two parts of [`merge`](super::merge()): `out` in f32, `other_out` in any dtype.
+    #[fusion(default)]
+    fn merge(
+        out: FloatTensor<Self>,
+        lse: FloatTensor<Self>,
+        other_out: FloatTensor<Self>,
+        other_lse: FloatTensor<Self>,
+    ) -> AttentionPrimitives<Self> {
+        let (out, lse) = plain::merge::<Self>((out, lse), (other_out, other_lse));
+        AttentionPrimitives { out, lse }
+    }
+
     /// See [`silu_mul`](super::silu_mul()).
     #[fusion(dtype = gate, shape = gate)]
     fn silu_mul(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {

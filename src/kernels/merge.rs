@@ -1,7 +1,10 @@
 //! One attention out of parts of it.
 
+use burn::backend::Dispatch;
 use burn::tensor::{DType, Tensor};
 
+use super::error::check_float;
+use super::extension::{Kernels, check_devices};
 use super::{AttentionOutput, KernelError};
 
 /// Merges attention over disjoint sets of keys into attention over all of them, in f32.
@@ -26,50 +29,42 @@ pub fn merge(
         return Err(KernelError::shape("merge", "parts", expected, &[0]));
     };
     let (dtype, shape) = (first.out.dtype(), first.out.dims());
-    let mut merged = in_f32(first, shape)?;
+    check(&first, shape)?;
+    let (mut out, mut lse) = (first.out.cast(DType::F32), first.lse.cast(DType::F32));
     for part in parts {
-        merged = merge_two(merged, in_f32(part, shape)?);
+        check(&part, shape)?;
+        check_devices(
+            "merge",
+            &[&out.device(), &part.out.device(), &part.lse.device()],
+        )?;
+        let merged = Dispatch::merge(
+            out.into_dispatch(),
+            lse.into_dispatch(),
+            part.out.into_dispatch(),
+            part.lse.cast(DType::F32).into_dispatch(),
+        );
+        out = Tensor::from_dispatch(merged.out);
+        lse = Tensor::from_dispatch(merged.lse);
     }
     Ok(AttentionOutput {
-        out: merged.out.cast(dtype),
-        lse: merged.lse,
+        out: out.cast(dtype),
+        lse,
     })
 }
 
-/// A part in f32, which must have the shape of the first.
-fn in_f32(part: AttentionOutput, shape: [usize; 4]) -> Result<AttentionOutput, KernelError> {
-    let AttentionOutput { out, lse } = part;
+/// Refuses a part that has not the shape and device of the first.
+fn check(part: &AttentionOutput, shape: [usize; 4]) -> Result<(), KernelError> {
     for (argument, expected, found) in [
-        ("out", &shape[..], &out.dims()[..]),
-        ("lse", &shape[..3], &lse.dims()),
+        ("out", &shape[..], &part.out.dims()[..]),
+        ("lse", &shape[..3], &part.lse.dims()),
     ] {
         if expected != found {
             let expected = format!("{expected:?}, as the first part");
             return Err(KernelError::shape("merge", argument, expected, found));
         }
     }
-    Ok(AttentionOutput {
-        out: out.cast(DType::F32),
-        lse: lse.cast(DType::F32),
-    })
-}
-
-/// Pairwise, so that no more than two parts are alive at once.
-fn merge_two(a: AttentionOutput, b: AttentionOutput) -> AttentionOutput {
-    let top = a.lse.clone().max_pair(b.lse.clone());
-    // -inf minus -inf is NaN: where neither part has keys, shift by a finite number instead.
-    let shift = top.clone().clamp_min(f32::MIN);
-    let weight_a = (a.lse - shift.clone()).exp();
-    let weight_b = (b.lse - shift.clone()).exp();
-    let total = weight_a.clone() + weight_b.clone();
-    // At least one weight is 1 wherever there are keys, so this changes only rows without any.
-    let divisor = total.clone().clamp_min(f32::MIN_POSITIVE);
-    let share =
-        |out: Tensor<4>, weight: Tensor<3>| out * (weight / divisor.clone()).unsqueeze_dim(3);
-    AttentionOutput {
-        out: share(a.out, weight_a) + share(b.out, weight_b),
-        lse: shift + total.log(),
-    }
+    check_float("merge", "out", part.out.dtype())?;
+    check_float("merge", "lse", part.lse.dtype())
 }
 
 #[cfg(test)]

@@ -295,6 +295,34 @@ pub(super) fn rms_norm<B: Backend>(
     B::float_cast(B::float_mul(scaled, gamma), dtype)
 }
 
+/// Attention over the keys of two parts, in f32.
+pub(super) fn merge<B: Backend>(
+    (a, a_lse): (FloatTensor<B>, FloatTensor<B>),
+    (b, b_lse): (FloatTensor<B>, FloatTensor<B>),
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    // The larger of both: where neither part has keys, the shift is a finite number, since -inf minus -inf is NaN.
+    let below = B::float_lower(
+        a_lse.clone(),
+        b_lse.clone(),
+        get_or_init_device_settings::<B>(&a_lse.device()).bool_dtype,
+    );
+    let largest = B::float_mask_where(a_lse.clone(), below, b_lse.clone());
+    let shift = B::float_clamp_min(largest, f32::MIN.into());
+    let weight = |lse| B::float_exp(B::float_sub(lse, shift.clone()));
+    let (a_weight, b_weight) = (weight(a_lse), weight(b_lse));
+    let total = B::float_add(a_weight.clone(), b_weight.clone());
+    // At least one weight is 1 wherever there are keys, so this changes only rows without any.
+    let divisor = B::float_clamp_min(total.clone(), f32::MIN_POSITIVE.into());
+    let [batch, heads, rows] = total.shape().dims();
+    let share = |out, weight| {
+        let share = B::float_div(weight, divisor.clone());
+        let share = B::float_reshape(share, Shape::new([batch, heads, rows, 1]));
+        B::float_mul(wide::<B>(out), share)
+    };
+    let out = B::float_add(share(a, a_weight), share(b, b_weight));
+    (out, B::float_add(shift, B::float_log(total)))
+}
+
 /// `silu(gate) * up` in f32.
 pub(super) fn silu_mul<B: Backend>(gate: FloatTensor<B>, up: FloatTensor<B>) -> FloatTensor<B> {
     let dtype = float_dtype(gate.dtype());

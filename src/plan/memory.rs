@@ -62,9 +62,10 @@ impl MemoryParts {
 }
 
 /// Bytes of a thread's panels and running sums; of the calling thread's packed matrix, and of what the allocator keeps
-/// between tensors of other sizes (measured).
+/// between tensors of other sizes, in part by the size of an element (measured).
 const THREAD_BYTES: u64 = 1 << 20;
-const KEPT_BYTES: u64 = 32 << 20;
+const KEPT_BYTES: u64 = 16 << 20;
+const KEPT_BYTES_OF_ELEMENT: u64 = 4 << 20;
 /// The part that a GPU's memory pools add, measured with this crate on one, and what its driver takes.
 const POOL: f64 = 0.08;
 const DRIVER_BYTES: u64 = 1 << 29;
@@ -117,7 +118,11 @@ impl MemoryConfig {
                 let held = (self.weights.saturating_add(cache)) as f64 + activations + exchange;
                 DRIVER_BYTES.saturating_add((held * POOL) as u64)
             }
-            threads => KEPT_BYTES.saturating_add(THREAD_BYTES.saturating_mul(threads as u64)),
+            threads => {
+                let element = DType::from(self.dtype).size() as u64;
+                let kept = KEPT_BYTES + KEPT_BYTES_OF_ELEMENT * element;
+                kept.saturating_add(THREAD_BYTES.saturating_mul(threads as u64))
+            }
         };
         MemoryParts {
             weights: self.weights,

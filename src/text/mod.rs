@@ -10,6 +10,7 @@
 //! | [`sampler`] | [`Sampler`](sampler::Sampler): a row of logits to the next token, by [`LogitsProcessor`](sampler::LogitsProcessor)s and a draw |
 //! | [`stop`] | [`StopToken`](stop::StopToken) and [`StopTexts`](stop::StopTexts): where an answer ends |
 //! | [`text_stream`] | [`TextStream`](text_stream::TextStream): tokens to pieces of text as they come |
+//! | `sentences` | where the sentences of a text begin |
 //! | `json` | JSON as Python reads it, for the files above |
 
 pub mod chat_template;
@@ -17,6 +18,7 @@ pub mod generation_config;
 pub(crate) mod json;
 pub mod prompt;
 pub mod sampler;
+pub(crate) mod sentences;
 pub mod stop;
 pub mod text_stream;
 pub mod tokenizer;

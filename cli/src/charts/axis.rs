@@ -35,15 +35,18 @@ pub enum Unit {
     /// Plain numbers.
     #[default]
     Number,
+    /// A share of 1, in percent.
+    Percent,
     /// Seconds, as s, ms or µs.
     Seconds,
 }
 
 impl Unit {
-    /// A value, with the digits that distinguish it from one that is `step` away.
+    /// A value, with the digits that tell it from one that is `step` away.
     pub(super) fn write(self, value: f64, step: f64) -> String {
         match self {
             Self::Number => number(value, step),
+            Self::Percent => format!("{}%", number(value * 100.0, step * 100.0)),
             Self::Seconds => seconds(value, value, step),
         }
     }
@@ -59,7 +62,7 @@ fn seconds(value: f64, largest: f64, step: f64) -> String {
     format!("{} {unit}", number(value * factor, step * factor))
 }
 
-/// A number with the digits that distinguish it from one that is `step` away.
+/// A number with the digits that tell it from one that is `step` away.
 fn number(value: f64, step: f64) -> String {
     if value != 0.0 && (value.abs() < 1e-4 || value.abs() >= 1e6) {
         return format!("{value:.1e}").replace(".0e", "e");

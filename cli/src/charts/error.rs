@@ -93,18 +93,24 @@ pub(super) fn check_count(name: &str, expected: usize, found: usize) -> Result<(
 /// What values are allowed.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Allowed {
+    /// Any number within [`LARGEST`].
+    Finite,
     /// Those from 0.
     NotNegative,
     /// Those above 0.
     Positive,
+    /// Those from 0 to 1.
+    Share,
 }
 
 impl Allowed {
     /// Refuses a value that is not one of these.
     pub(super) fn check(self, name: &str, index: usize, found: f64) -> Result<(), ChartError> {
         let (holds, expected) = match self {
+            Self::Finite => (true, "a number up to 1e15"),
             Self::NotNegative => (found >= 0.0, "a number from 0 to 1e15"),
             Self::Positive => (found > 0.0, "a number above 0, up to 1e15"),
+            Self::Share => ((0.0..=1.0).contains(&found), "a number from 0 to 1"),
         };
         // A NaN is not within the largest magnitude either.
         if holds && found.abs() <= LARGEST {

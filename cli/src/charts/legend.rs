@@ -23,6 +23,8 @@ pub(super) enum Sign {
     Line(RGBColor, Mark),
     /// A dashed line.
     Dashed(RGBColor),
+    /// A mark with a white middle.
+    Ring(RGBColor, Mark),
 }
 
 struct Entry {
@@ -82,5 +84,6 @@ fn draw_sign(canvas: &Canvas, sign: Sign, (x, y): Point) -> Result<(), ChartErro
             canvas.mark(mark, middle, color)
         }
         Sign::Dashed(color) => canvas.dashed(&line, stroke(color, 2)),
+        Sign::Ring(color, mark) => canvas.ring(mark, middle, color),
     }
 }

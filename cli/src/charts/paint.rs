@@ -29,6 +29,7 @@ const GAP: i32 = 5;
 
 pub(super) const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
 pub(super) const GRID: RGBColor = RGBColor(0xDD, 0xDD, 0xDD);
+pub(super) const GREY: RGBColor = RGBColor(0x77, 0x77, 0x77);
 
 /// Colours that readers with colour blindness can tell apart (Okabe and Ito, "Color Universal
 /// Design", 2008), in an order that puts the ones that are pale on white last.
@@ -194,6 +195,12 @@ impl Canvas<'_> {
     pub(super) fn mark(&self, mark: Mark, at: Point, color: RGBColor) -> Result<(), ChartError> {
         self.shape(mark, at, 6, WHITE)?;
         self.shape(mark, at, 5, color)
+    }
+
+    /// A mark with a white middle.
+    pub(super) fn ring(&self, mark: Mark, at: Point, color: RGBColor) -> Result<(), ChartError> {
+        self.mark(mark, at, color)?;
+        self.shape(mark, at, 3, WHITE)
     }
 
     fn shape(&self, mark: Mark, at: Point, r: i32, color: RGBColor) -> Result<(), ChartError> {

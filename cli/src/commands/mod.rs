@@ -7,6 +7,7 @@ pub mod convert;
 pub mod convert_heads;
 pub mod demo;
 pub mod doctor;
+pub mod eval;
 pub mod fetch;
 pub mod generate;
 pub mod launch;

@@ -2,6 +2,7 @@
 
 #[path = "../../../tests/common/data.rs"]
 mod data;
+mod eval;
 mod prompt;
 mod sessions;
 

@@ -25,10 +25,11 @@ use markdown::{Fence, anchors, fences, links};
 use scene::Scene;
 
 /// Documents with commands: those that run some, and how many at least.
-const DOCUMENTS: [(&str, usize); 9] = [
+const DOCUMENTS: [(&str, usize); 10] = [
     ("README.md", 8),
     ("docs/checks.md", 2),
     ("docs/embedding.md", 0),
+    ("docs/evaluation.md", 2),
     ("docs/formats.md", 11),
     ("docs/methods.md", 5),
     ("docs/several-processes.md", 0),
@@ -141,6 +142,11 @@ fn commands_of_checks() {
 #[test]
 fn commands_of_embedding() {
     follow("docs/embedding.md");
+}
+
+#[test]
+fn commands_of_evaluation() {
+    follow("docs/evaluation.md");
 }
 
 #[test]

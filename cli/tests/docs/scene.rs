@@ -64,6 +64,7 @@ impl Scene {
                 "The board decided to buy a boiler.\n".repeat(40),
             ),
             ("samples.jsonl", samples),
+            ("questions.txt", "What was decided?\nWho decided?\n".into()),
             ("book.txt", book),
             ("template.jinja", TEMPLATE.into()),
         ] {

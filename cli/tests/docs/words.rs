@@ -8,7 +8,7 @@ use crate::scene::Scene;
 /// Programs that a line may run besides `apb`, `cargo` and the scripts of this repository.
 const OTHERS: [&str; 6] = ["cd", "export", "mpirun", "srun", "tail", "torchrun"];
 /// Commands of `apb` that have commands of their own.
-const GROUPS: [&str; 2] = ["bench", "session"];
+const GROUPS: [&str; 3] = ["bench", "eval", "session"];
 
 /// Checks every command of a line.
 pub fn check(line: &str, repository: &Path, scene: &Scene) -> Result<(), String> {

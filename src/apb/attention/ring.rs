@@ -63,12 +63,14 @@ impl<'a> Ring<'a> {
                     Regions::full()
                 };
                 let part = attention(query, head(&keys), head(&values), regions)?;
-                // Sums stay f32 until the last block has been seen.
-                let part = AttentionOutput {
-                    out: part.out.cast(DType::F32),
-                    lse: part.lse,
-                };
-                *merged = Some(merge(merged.take().into_iter().chain([part]))?);
+                *merged = Some(match merged.take() {
+                    Some(before) => merge([before, part])?,
+                    // Sums stay f32 until the last block has been seen.
+                    None => AttentionOutput {
+                        out: part.out.cast(DType::F32),
+                        lse: part.lse,
+                    },
+                });
             }
             start = end;
         }

@@ -117,6 +117,16 @@ impl Kernels for Flex {
         rows::add(x, y, Level::best())
     }
 
+    fn merge(
+        out: FlexTensor,
+        lse: FlexTensor,
+        other_out: FlexTensor,
+        other_lse: FlexTensor,
+    ) -> AttentionPrimitives<Self> {
+        let [out, lse] = rows::merge([out, lse], [other_out, other_lse], Level::best());
+        AttentionPrimitives { out, lse }
+    }
+
     fn silu_mul(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
         rows::silu_mul(gate, up, Level::best())
     }
@@ -212,6 +222,33 @@ mod tests {
                     let label = format!("{label} attention of {rows} rows of {head_dim}");
                     check(got.out, expected.out, &label);
                     check(got.lse, expected.lse, &label);
+                }
+                for (rows, head_dim) in [(1, 64), (300, 80), (7, 20)] {
+                    let [out, other] =
+                        [DType::F32, dtype].map(|dtype| random([2, 3, rows, head_dim], dtype));
+                    // Rows of which one part, or neither, has keys.
+                    let [lse, other_lse] = [3, 5].map(|each| {
+                        let lse = random([2, 3, rows], DType::F32) * 20.0;
+                        let places = Tensor::<1, Int>::arange(0..6 * rows as i64, &Device::flex());
+                        let none = places
+                            .remainder_scalar(each)
+                            .equal_scalar(0)
+                            .reshape([2, 3, rows]);
+                        lse.mask_fill(none, f32::NEG_INFINITY)
+                    });
+                    let part = |out: &Tensor<4>, lse: &Tensor<3>| (primitive(out), primitive(lse));
+                    let (expected, expected_lse) =
+                        plain::merge::<Flex>(part(&out, &lse), part(&other, &other_lse));
+                    let [got, got_lse] = rows::merge(
+                        [primitive(&out), primitive(&lse)],
+                        [primitive(&other), primitive(&other_lse)],
+                        level,
+                    );
+                    let label = format!("{label} merge of {rows} rows of {head_dim}");
+                    let visible = |lse| Tensor::<3>::from_primitive::<Flex>(lse).clamp_min(-1e30);
+                    let got_lse = visible(got_lse).try_into_primitive::<Flex>().unwrap();
+                    check(got, Tensor::<4>::from_primitive::<Flex>(expected), &label);
+                    check(got_lse, visible(expected_lse), &label);
                 }
                 // Keys and values of a cache in another dtype.
                 for kv_dtype in DTYPES.into_iter().filter(|_| dtype == DType::F32) {

@@ -208,6 +208,121 @@ fn in_pairs<E: Elem, const SUM: bool>(x: FlexTensor, y: FlexTensor, level: Level
     x
 }
 
+/// [`merge`](crate::kernels::merge()) of two parts on Flex: the first's values in f32, and in its memory where nothing
+/// else uses it.
+pub(super) fn merge(
+    [out, lse]: [FlexTensor; 2],
+    [other, other_lse]: [FlexTensor; 2],
+    level: Level,
+) -> [FlexTensor; 2] {
+    let [lse, other_lse] = [lse, other_lse].map(contiguous);
+    let shape = lse.layout().shape().clone();
+    let rows = shape.num_elements();
+    let start = lse.layout().start_offset();
+    let lses = &lse.storage::<f32>()[start..start + rows];
+    let start = other_lse.layout().start_offset();
+    let others = &other_lse.storage::<f32>()[start..start + rows];
+    let merged: Vec<(f32, f32, f32)> = (lses.iter().zip(others))
+        .map(|(&a, &b)| shares(a, b))
+        .collect();
+    let mut lse = Output::<f32>::new(rows);
+    let to = lse.ptr();
+    for (row, (_, _, lse)) in merged.iter().enumerate() {
+        // SAFETY: there are as many elements as rows.
+        unsafe { to.at(row).write(*lse) };
+    }
+    // SAFETY: every element was written.
+    let lse = unsafe { lse.finish(Layout::contiguous(shape)) };
+    [
+        by_dtype!(other.dtype(), weighted(out, other, &merged, level)),
+        lse,
+    ]
+}
+
+/// The weights of two parts in their sum, and the logarithm of the sum's normaliser. Neither counts where neither has
+/// keys.
+fn shares(a: f32, b: f32) -> (f32, f32, f32) {
+    let shift = a.max(b).max(f32::MIN);
+    let [a, b] = [a, b].map(|lse| (lse - shift).exp());
+    let total = a + b;
+    let divisor = total.max(f32::MIN_POSITIVE);
+    (a / divisor, b / divisor, shift + total.ln())
+}
+
+/// Sums of rows by weights.
+fn weighted<E: Elem>(
+    out: FlexTensor,
+    other: FlexTensor,
+    weights: &[(f32, f32, f32)],
+    level: Level,
+) -> FlexTensor {
+    let (mut out, other) = (contiguous(out), contiguous(other));
+    let shape = out.layout().shape().clone();
+    let len = shape.num_elements();
+    let width = len / weights.len().max(1);
+    let start = other.layout().start_offset();
+    let other = &other.storage::<E>()[start..start + len];
+    let start = out.layout().start_offset();
+    let run = |x: Shared<f32>, to: Shared<f32>| {
+        in_chunks(weights.len(), width, |from, end| {
+            level.run(Weighted::<E> {
+                x: x.at(from * width),
+                y: &other[from * width..end * width],
+                weights: &weights[from..end],
+                width,
+                out: to.at(from * width),
+            });
+        });
+    };
+    if let Some(storage) = out.try_storage_mut::<f32>() {
+        let x = Shared(storage[start..start + len].as_mut_ptr());
+        run(x, x);
+        return out;
+    }
+    let x = &out.storage::<f32>()[start..start + len];
+    let mut sums = Output::<f32>::new(len);
+    let to = sums.ptr();
+    run(Shared(x.as_ptr().cast_mut()), to);
+    // SAFETY: every element was written.
+    unsafe { sums.finish(Layout::contiguous(shape)) }
+}
+
+/// `x * weight + y * weight`, row by row. `out` may be `x`.
+struct Weighted<'a, E> {
+    x: *const f32,
+    y: &'a [E],
+    weights: &'a [(f32, f32, f32)],
+    width: usize,
+    out: *mut f32,
+}
+
+impl<E: Elem> Job for Weighted<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let width = self.width;
+        let whole = width - width % S::LANES;
+        for (row, (a, b, _)) in self.weights.iter().enumerate() {
+            let x = self.x.add(row * width);
+            let y = self.y.as_ptr().add(row * width);
+            let out = self.out.add(row * width);
+            let (by_a, by_b) = (S::splat(*a), S::splat(*b));
+            let mut i = 0;
+            while i < whole {
+                let sum = S::mul(S::load(x.add(i)), by_a);
+                let sum = S::fma(E::load::<S>(y.add(i)), by_b, sum);
+                S::store(out.add(i), sum);
+                i += S::LANES;
+            }
+            for i in whole..width {
+                let sum = *x.add(i) * a + (*y.add(i)).widen() * b;
+                out.add(i).write(sum);
+            }
+        }
+    }
+}
+
 /// `x + y` for a `SUM`, else `silu(x) * y`. `out` may be `x`.
 struct Pairs<'a, E, const SUM: bool> {
     x: *const E,

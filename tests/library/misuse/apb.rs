@@ -444,6 +444,12 @@ fn sessions() -> Calls {
             session.broadcast_tokens(ids)
         });
         calls.refused("apb::Session::follow", || session.follow(ids, 2));
+        let cancel = CancelToken::new();
+        for (question, answer) in [(ids, &[1][..]), (&[1], ids)] {
+            calls.refused("apb::Session::answer_logits", || {
+                session.answer_logits(question, answer, &cancel, |_, _| {})
+            });
+        }
     }
     let mut session = new(64);
     session.prefill(&[1, 2, 3], go_on).expect("a prefill");

@@ -9,6 +9,7 @@ mod kernels;
 mod model;
 mod plan;
 mod ranks;
+mod tasks;
 mod text;
 #[cfg(feature = "train")]
 mod training;

@@ -5,7 +5,7 @@ use std::ops::{Range, RangeInclusive};
 use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
 
-use super::sentences;
+use crate::text::sentences;
 use crate::text::tokenizer::TokenizerError;
 use crate::training::data::error::DataError;
 

@@ -15,7 +15,6 @@ mod facts;
 mod key_value;
 mod needles;
 mod quote;
-mod sentences;
 mod words;
 
 pub use document::CountTokens;

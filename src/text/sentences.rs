@@ -12,7 +12,7 @@ const ABBREVIATIONS: &str = "Mr Mrs Ms Dr St Prof Rev Gen Col Capt Lt Sgt Hon Es
 /// A sentence ends with a full stop, a question or an exclamation mark, with quotes or brackets after
 /// it, where white space and no small letter follows; with such a mark of Chinese or Japanese at
 /// once; and with a blank line.
-pub(super) fn starts(text: &str) -> Vec<usize> {
+pub(crate) fn starts(text: &str) -> Vec<usize> {
     let mut starts: Vec<usize> = Vec::new();
     // Before the character: a full stop, a wide one of East Asia, white space and the lines in it.
     let (mut stop, mut wide, mut space, mut lines) = (false, false, false, 0);

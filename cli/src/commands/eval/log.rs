@@ -1,0 +1,282 @@
+//! Results on disk, a line of JSON for each case.
+//!
+//! The first line says what all results depend on. A file whose first line says something else is refused. A last
+//! line that a killed process left unfinished is cut off; a case that a line holds is not computed again.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::error::CliError;
+
+/// Most bytes of a file of results that is read.
+const MOST_BYTES: u64 = 1 << 30;
+
+/// Results by case.
+#[derive(Debug)]
+pub struct Log {
+    /// Fields that name a case.
+    names: &'static [&'static str],
+    rows: HashMap<String, Value>,
+    file: Option<(PathBuf, File)>,
+}
+
+impl Log {
+    /// Opens or makes a file of results; without a path they are kept in memory. `names` are the fields that name a
+    /// case.
+    pub fn open(
+        path: Option<&Path>,
+        header: Map<String, Value>,
+        names: &'static [&'static str],
+    ) -> Result<Self, CliError> {
+        let mut log = Self {
+            names,
+            rows: HashMap::new(),
+            file: None,
+        };
+        let Some(path) = path else {
+            return Ok(log);
+        };
+        let failed = |error: std::io::Error| {
+            CliError::usage(format!("cannot open {}: {error}", path.display()))
+        };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(failed)?;
+        if !file.metadata().map_err(failed)?.is_file() {
+            return Err(CliError::usage(format!(
+                "{} is no regular file; results are read again when a run goes on",
+                path.display()
+            )));
+        }
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(CliError::usage(format!(
+                    "another process writes {}; wait for it, or give another --out",
+                    path.display()
+                )));
+            }
+            Err(TryLockError::Error(error)) => {
+                tracing::warn!("{} cannot be locked: {error}", path.display());
+            }
+        }
+        let text = read(path, &mut file)?;
+        let complete = text.rfind('\n').map_or(0, |end| end + 1);
+        log.read(path, &text[..complete], &header)?;
+        file.set_len(complete as u64).map_err(failed)?;
+        file.seek(SeekFrom::End(0)).map_err(failed)?;
+        log.file = Some((path.to_owned(), file));
+        if complete == 0 {
+            log.write(&Value::Object(header))?;
+        }
+        Ok(log)
+    }
+
+    /// Reads the lines of a file.
+    fn read(
+        &mut self,
+        path: &Path,
+        text: &str,
+        header: &Map<String, Value>,
+    ) -> Result<(), CliError> {
+        let wrong = |number: usize, what: String| {
+            CliError::usage(format!(
+                "{}: line {number}: {what}; give another --out, or mend the file",
+                path.display()
+            ))
+        };
+        let mut lines = (1..).zip(text.lines());
+        let Some((_, first)) = lines.next() else {
+            return Ok(());
+        };
+        let found: Map<String, Value> = serde_json::from_str(first)
+            .ok()
+            .filter(|found: &Map<String, Value>| found.contains_key("eval"))
+            .ok_or_else(|| wrong(1, "expected the settings of an evaluation".into()))?;
+        if let Some(difference) = difference(header, &found) {
+            return Err(wrong(
+                1,
+                format!("its results are of other settings: {difference}"),
+            ));
+        }
+        for (number, line) in lines {
+            let row: Value = serde_json::from_str(line)
+                .map_err(|error| wrong(number, format!("no line of JSON: {error}")))?;
+            if !row.is_object() {
+                return Err(wrong(number, "expected a JSON object".into()));
+            }
+            self.rows.insert(self.key(&row), row);
+        }
+        Ok(())
+    }
+
+    /// The result of a case, whose fields are `case`.
+    pub fn find(&self, case: &Value) -> Option<&Value> {
+        self.rows.get(&self.key(case))
+    }
+
+    /// Adds a result, which has a case's fields.
+    pub fn push(&mut self, row: Value) -> Result<(), CliError> {
+        self.write(&row)?;
+        self.rows.insert(self.key(&row), row);
+        Ok(())
+    }
+
+    /// Writes a line in one call, which a full disk may leave unfinished: it is then cut off when the file is next
+    /// opened.
+    fn write(&mut self, row: &Value) -> Result<(), CliError> {
+        let Some((path, file)) = &mut self.file else {
+            return Ok(());
+        };
+        file.write_all(format!("{row}\n").as_bytes())
+            .map_err(|error| {
+                CliError::failed(format!(
+                    "cannot write {}: {error}; what it holds is kept",
+                    path.display()
+                ))
+            })
+    }
+
+    fn key(&self, row: &Value) -> String {
+        let fields = self.names.iter().map(|name| row[*name].to_string());
+        fields.collect::<Vec<_>>().join(" ")
+    }
+}
+
+fn read(path: &Path, file: &mut File) -> Result<String, CliError> {
+    let mut bytes = Vec::new();
+    file.take(MOST_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| CliError::usage(format!("cannot read {}: {error}", path.display())))?;
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(CliError::usage(format!(
+            "{} is larger than {MOST_BYTES} bytes, which no file of results is",
+            path.display()
+        )));
+    }
+    // An unfinished last line may end within a character.
+    let complete = bytes.iter().rposition(|byte| *byte == b'\n');
+    bytes.truncate(complete.map_or(0, |end| end + 1));
+    String::from_utf8(bytes).map_err(|error| {
+        CliError::usage(format!(
+            "{} is not UTF-8 at byte {}; it is no file of results",
+            path.display(),
+            error.utf8_error().valid_up_to()
+        ))
+    })
+}
+
+/// The first setting that differs.
+fn difference(asked: &Map<String, Value>, found: &Map<String, Value>) -> Option<String> {
+    let names = asked.keys().chain(found.keys());
+    for name in names {
+        let [asked, found] = [asked, found].map(|settings| settings.get(name));
+        let [asked, found] = [asked, found].map(|value| value.unwrap_or(&Value::Null));
+        if asked != found {
+            return Some(format!("{name} is {found} there and {asked} here"));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const NAMES: &[&str] = &["task", "index"];
+
+    fn header(seed: u64) -> Map<String, Value> {
+        let Value::Object(header) = json!({ "eval": "test", "seed": seed }) else {
+            unreachable!("an object");
+        };
+        header
+    }
+
+    fn case(index: usize) -> Value {
+        json!({ "task": "a", "index": index })
+    }
+
+    fn row(index: usize, score: f64) -> Value {
+        json!({ "task": "a", "index": index, "score": score })
+    }
+
+    #[test]
+    fn a_run_goes_on_after_an_unfinished_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("results.jsonl");
+        let mut log = Log::open(Some(&path), header(1), NAMES).unwrap();
+        log.push(row(0, 0.5)).unwrap();
+        log.push(row(1, 1.0)).unwrap();
+        drop(log);
+        let whole = std::fs::read(&path).unwrap();
+        // However the last line was cut, the one before it is kept and the file ends with it.
+        let ends: Vec<usize> = (0..whole.len()).filter(|&at| whole[at] == b'\n').collect();
+        for end in ends[1] + 1..whole.len() {
+            std::fs::write(&path, &whole[..end]).unwrap();
+            let mut log = Log::open(Some(&path), header(1), NAMES).unwrap();
+            assert_eq!(log.find(&case(0)).unwrap()["score"], 0.5);
+            assert!(log.find(&case(1)).is_none());
+            log.push(row(1, 1.0)).unwrap();
+            drop(log);
+            assert_eq!(std::fs::read(&path).unwrap(), whole);
+        }
+        // A header that was cut is written anew.
+        for end in 0..ends[0] {
+            std::fs::write(&path, &whole[..end]).unwrap();
+            drop(Log::open(Some(&path), header(1), NAMES).unwrap());
+            assert_eq!(std::fs::read(&path).unwrap(), whole[..=ends[0]]);
+        }
+    }
+
+    #[test]
+    fn other_settings_and_other_files_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("results.jsonl");
+        drop(Log::open(Some(&path), header(1), NAMES).unwrap());
+        let error = Log::open(Some(&path), header(2), NAMES)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("seed is 1 there and 2 here"), "{error}");
+        for (content, expected) in [
+            ("notes\n", "line 1"),
+            ("{\"a\":1}\n", "line 1"),
+            ("\u{fffd}\n", "line 1"),
+            ("{\"eval\":\"test\",\"seed\":1}\nnotes\n", "line 2"),
+            ("{\"eval\":\"test\",\"seed\":1}\n3\n", "line 2"),
+        ] {
+            std::fs::write(&path, content).unwrap();
+            let error = Log::open(Some(&path), header(1), NAMES)
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(expected), "{content}: {error}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
+        }
+        std::fs::write(&path, b"\xff\xfe\n").unwrap();
+        let error = Log::open(Some(&path), header(1), NAMES)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("not UTF-8"), "{error}");
+    }
+
+    #[test]
+    fn a_file_has_one_writer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("results.jsonl");
+        let first = Log::open(Some(&path), header(1), NAMES).unwrap();
+        let error = Log::open(Some(&path), header(1), NAMES)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("another process"), "{error}");
+        drop(first);
+        Log::open(Some(&path), header(1), NAMES).unwrap();
+    }
+}

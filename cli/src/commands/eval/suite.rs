@@ -1,0 +1,717 @@
+//! Parts of a run of scored tasks.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+use burn_apb::apb::Method;
+use burn_apb::tasks::infinitebench::{self, InfiniteBenchTask};
+use burn_apb::tasks::infinitebench_generated::{
+    self as generated, Generated, GeneratedConfig, GeneratedTask, PromptLength,
+};
+use burn_apb::tasks::longbench;
+use burn_apb::tasks::niah::{self, NiahConfig};
+use burn_apb::tasks::ruler::{self, Needs, QuestionSet, RulerConfig, RulerTask, Sources};
+use burn_apb::tasks::{CountTokens, Haystack, TaskError, TaskSample};
+use serde_json::{Map, Value};
+
+use super::flags::{Flags, at_least_one, text_or_shipped};
+use super::subject::Subject;
+use crate::commands::prefill::{hash_of, read_text};
+use crate::error::CliError;
+use crate::output::Output;
+use crate::variant::Variant;
+
+/// Methods where none are named.
+const USUAL: [Method; 3] = [Method::Full, Method::Star, Method::Apb];
+
+/// Lengths and samples of what is generated, where none are asked for.
+const GENERATED_TOKENS: [usize; 2] = [1000, 2000];
+const GENERATED_SAMPLES: usize = 50;
+
+/// The score of an answer beside what is right.
+type Score<'a> = Box<dyn Fn(&str, &[String]) -> f64 + 'a>;
+
+/// Samples of one task, length and depth.
+pub struct Part<'a> {
+    pub task: String,
+    /// Tokens of prompt and answer, where they were asked for.
+    pub tokens: Option<usize>,
+    /// Depth of the needle, from 0 to 1, where it was asked for.
+    pub depth: Option<f64>,
+    pub samples: usize,
+    /// The order in which they are answered, where it is not their own: those of one document together.
+    pub order: Option<Vec<usize>>,
+    /// The sample of a place; its own index says which it is in its file.
+    pub make: Box<dyn Fn(usize) -> Result<TaskSample, CliError> + 'a>,
+    /// Kinds of the sample, by which results are shown, too.
+    pub labels: Box<dyn Fn(usize) -> Vec<String> + 'a>,
+    pub score: Score<'a>,
+}
+
+/// What is done with the parts.
+pub type Work<'w> = dyn FnMut(&[Part<'_>]) -> Result<(), CliError> + 'w;
+
+/// A run of scored tasks.
+pub trait Suite {
+    /// Its name.
+    fn name(&self) -> &'static str;
+
+    fn flags(&self) -> &Flags;
+
+    /// What is compared.
+    fn methods(&self) -> &Methods;
+
+    /// Adds to what results depend on.
+    fn add_to_header(&self, header: &mut Map<String, Value>) -> Result<(), CliError>;
+
+    /// Makes the parts and works on them.
+    fn with_parts(
+        &self,
+        subject: &Subject,
+        output: &Output,
+        work: &mut Work<'_>,
+    ) -> Result<(), CliError>;
+}
+
+/// What is compared.
+#[derive(clap::Args, Debug, Clone)]
+pub struct Methods {
+    /// Methods to compare on the same samples; differences are from the first [default: full,star,apb]
+    #[arg(
+        long,
+        value_name = "METHOD,..",
+        value_delimiter = ',',
+        conflicts_with = "method"
+    )]
+    pub methods: Vec<Variant>,
+}
+
+impl Methods {
+    /// The settings that they stand for.
+    pub fn settings(&self, flags: &Flags) -> Result<Vec<super::flags::Setting>, CliError> {
+        flags.settings(&self.methods, &USUAL)
+    }
+}
+
+/// Needles at given depths of a text
+///
+/// Needle and wording are those of RULER's niah_single_2.
+#[derive(clap::Args, Debug)]
+pub struct Niah {
+    #[command(flatten)]
+    flags: Flags,
+    #[command(flatten)]
+    methods: Methods,
+    /// Lengths of prompt and answer together, in tokens
+    #[arg(
+        long,
+        value_name = "N,..",
+        value_delimiter = ',',
+        default_value = "1000,2000"
+    )]
+    tokens: Vec<usize>,
+    /// Depths of the needle, in percent of the text
+    #[arg(
+        long,
+        value_name = "PERCENT,..",
+        value_delimiter = ',',
+        default_value = "0,25,50,75,100"
+    )]
+    depths: Vec<f64>,
+    /// Samples of each length and depth
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    samples: usize,
+    /// The text around the needles, UTF-8 [default: the text that ships with apb, Newton's Opticks]
+    #[arg(long, value_name = "FILE")]
+    haystack: Option<PathBuf>,
+}
+
+/// The 13 tasks of RULER, with their published parameters, wording and scoring
+///
+/// niah_single_1, niah_multikey_2 and 3, vt, cwe and fwe need no text. The tasks over essays take --haystack. qa_1 and
+/// qa_2 ask the questions of SQuAD and HotpotQA, whose files are yours.
+#[derive(clap::Args, Debug)]
+pub struct Ruler {
+    #[command(flatten)]
+    flags: Flags,
+    #[command(flatten)]
+    methods: Methods,
+    /// Tasks [default: all whose files are given]
+    #[arg(long, value_name = "TASK,..", value_delimiter = ',')]
+    tasks: Vec<RulerTask>,
+    /// Lengths of prompt and answer together, in tokens
+    #[arg(
+        long,
+        value_name = "N,..",
+        value_delimiter = ',',
+        default_value = "1000,2000"
+    )]
+    tokens: Vec<usize>,
+    /// Samples of each task and length
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    samples: usize,
+    /// The text around the needles, UTF-8 [default: the text that ships with apb, Newton's Opticks, in place of the
+    /// essays of the published benchmark]
+    #[arg(long, value_name = "FILE")]
+    haystack: Option<PathBuf>,
+    /// qa_1: the JSON file of SQuAD 2.0, its development set for instance
+    #[arg(long, value_name = "FILE")]
+    squad: Option<PathBuf>,
+    /// qa_2: the JSON file of HotpotQA, its development set with distractors for instance
+    #[arg(long, value_name = "FILE")]
+    hotpotqa: Option<PathBuf>,
+}
+
+/// The tasks of InfiniteBench: generated at any length, or from the published files
+///
+/// passkey, number_string, kv_retrieval and math_find are generated; all twelve are read from the published files, whose
+/// prompts are cut in the middle where they are too long, as the benchmark does.
+#[derive(clap::Args, Debug)]
+pub struct InfiniteBench {
+    #[command(flatten)]
+    flags: Flags,
+    #[command(flatten)]
+    methods: Methods,
+    /// Tasks [default: those that are generated; with --data those whose files are there]
+    #[arg(long, value_name = "TASK,..", value_delimiter = ',')]
+    tasks: Vec<InfiniteBenchTask>,
+    /// Folder of the published files, TASK.jsonl each
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    #[command(flatten)]
+    size: Size,
+}
+
+/// LongBench v2: questions with four choices about long texts, from the published file
+///
+/// Prompts are cut in the middle where they are too long, as the benchmark does.
+#[derive(clap::Args, Debug)]
+pub struct LongBench {
+    #[command(flatten)]
+    flags: Flags,
+    #[command(flatten)]
+    methods: Methods,
+    /// The published file, data.json
+    #[arg(long, value_name = "FILE")]
+    data: PathBuf,
+    #[command(flatten)]
+    size: Size,
+}
+
+/// How many samples, and how long.
+#[derive(clap::Args, Debug)]
+struct Size {
+    /// Lengths of prompt and answer together, in tokens [default: 1000,2000; of published files the model's context]
+    #[arg(long, value_name = "N,..", value_delimiter = ',')]
+    tokens: Vec<usize>,
+    /// The first so many samples of each task and length [default: 50; of published files all]
+    #[arg(long, value_name = "N")]
+    samples: Option<usize>,
+    /// Tokens of an answer at most, where the published number is more
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<usize>,
+}
+
+impl Suite for Niah {
+    fn name(&self) -> &'static str {
+        "niah"
+    }
+
+    fn flags(&self) -> &Flags {
+        &self.flags
+    }
+
+    fn methods(&self) -> &Methods {
+        &self.methods
+    }
+
+    fn add_to_header(&self, header: &mut Map<String, Value>) -> Result<(), CliError> {
+        let (_, name) = text_or_shipped(self.haystack.as_deref(), "haystack")?;
+        header.insert("haystack".into(), name.into());
+        Ok(())
+    }
+
+    fn with_parts(
+        &self,
+        subject: &Subject,
+        output: &Output,
+        work: &mut Work<'_>,
+    ) -> Result<(), CliError> {
+        at_least_one("--samples", self.samples)?;
+        let haystack = haystack(self.haystack.as_deref(), output)?;
+        let count = |text: &str| subject.count(text);
+        let count: &CountTokens<'_> = &count;
+        let around = subject.around(&self.flags)?;
+        let mut parts = Vec::new();
+        for &tokens in distinct("--tokens", &self.tokens)? {
+            for &percent in distinct("--depths", &self.depths)? {
+                let depth = percent / 100.0;
+                let config = NiahConfig {
+                    tokens: tokens.saturating_sub(around),
+                    depth,
+                    seed: self.flags.seed(),
+                };
+                let samples = niah::Niah::new(config, &haystack, count);
+                let samples = samples.map_err(|error| refused(error, around))?;
+                parts.push(Part {
+                    task: "niah".into(),
+                    tokens: Some(tokens),
+                    depth: Some(depth),
+                    samples: self.samples,
+                    order: None,
+                    make: Box::new(move |index| {
+                        let sample = samples.sample(index);
+                        sample.map_err(|error| refused(error, around))
+                    }),
+                    labels: no_labels(),
+                    score: Box::new(niah::score_needle),
+                });
+            }
+        }
+        work(&parts)
+    }
+}
+
+impl Ruler {
+    /// The tasks asked for, or all whose files are given.
+    fn tasks(&self) -> Result<Vec<RulerTask>, CliError> {
+        if !self.tasks.is_empty() {
+            return Ok(distinct("--tasks", &self.tasks)?.to_vec());
+        }
+        let given = |task: &RulerTask| match task.needs() {
+            Needs::Squad => self.squad.is_some(),
+            Needs::HotpotQa => self.hotpotqa.is_some(),
+            _ => true,
+        };
+        Ok(RulerTask::ALL.into_iter().filter(given).collect())
+    }
+}
+
+impl Suite for Ruler {
+    fn name(&self) -> &'static str {
+        "ruler"
+    }
+
+    fn flags(&self) -> &Flags {
+        &self.flags
+    }
+
+    fn methods(&self) -> &Methods {
+        &self.methods
+    }
+
+    fn add_to_header(&self, header: &mut Map<String, Value>) -> Result<(), CliError> {
+        let (_, name) = text_or_shipped(self.haystack.as_deref(), "haystack")?;
+        header.insert("haystack".into(), name.into());
+        for (name, path) in [("squad", &self.squad), ("hotpotqa", &self.hotpotqa)] {
+            let hash = path.as_deref().map(hash_of).transpose()?;
+            header.insert(name.into(), hash.into());
+        }
+        Ok(())
+    }
+
+    fn with_parts(
+        &self,
+        subject: &Subject,
+        output: &Output,
+        work: &mut Work<'_>,
+    ) -> Result<(), CliError> {
+        at_least_one("--samples", self.samples)?;
+        let tasks = self.tasks()?;
+        let needs_text = tasks.iter().any(|task| task.needs() == Needs::Text);
+        let haystack = match needs_text {
+            true => Some(haystack(self.haystack.as_deref(), output)?),
+            false => None,
+        };
+        let squad = questions(self.squad.as_deref(), QuestionSet::squad)?;
+        let hotpotqa = questions(self.hotpotqa.as_deref(), QuestionSet::hotpotqa)?;
+        let sources = Sources {
+            text: haystack.as_ref(),
+            squad: squad.as_ref(),
+            hotpotqa: hotpotqa.as_ref(),
+        };
+        let count = |text: &str| subject.count(text);
+        let count: &CountTokens<'_> = &count;
+        let around = subject.around(&self.flags)?;
+        let mut parts = Vec::new();
+        for &tokens in distinct("--tokens", &self.tokens)? {
+            for &task in &tasks {
+                let config = RulerConfig {
+                    task,
+                    tokens: tokens.saturating_sub(around),
+                    seed: self.flags.seed(),
+                };
+                let samples = ruler::Ruler::new(config, sources, count);
+                let samples = samples.map_err(|error| refused(error, around))?;
+                parts.push(Part {
+                    task: task.name().into(),
+                    tokens: Some(tokens),
+                    depth: None,
+                    samples: samples.samples().unwrap_or(usize::MAX).min(self.samples),
+                    order: None,
+                    make: Box::new(move |index| {
+                        let sample = samples.sample(index);
+                        sample.map_err(|error| refused(error, around))
+                    }),
+                    labels: no_labels(),
+                    score: Box::new(move |answer, references| {
+                        ruler::score(task, answer, references)
+                    }),
+                });
+            }
+        }
+        work(&parts)
+    }
+}
+
+impl Size {
+    fn check(&self) -> Result<(), CliError> {
+        at_least_one("--samples", self.samples.unwrap_or(1))?;
+        at_least_one("--max-tokens", self.max_tokens.unwrap_or(1))?;
+        distinct("--tokens", &self.tokens).map(|_| ())
+    }
+
+    /// The parts of samples that were read: one for each length.
+    fn parts<'a>(
+        &self,
+        flags: &'a Flags,
+        subject: &'a Subject,
+        task: &'static str,
+        samples: &'a [Read],
+        score: fn(&'static str, &str, &[String]) -> f64,
+    ) -> Result<Vec<Part<'a>>, CliError> {
+        let around = subject.around(flags)?;
+        let lengths: Vec<Option<usize>> = match self.tokens.is_empty() {
+            true => vec![None],
+            false => self.tokens.iter().copied().map(Some).collect(),
+        };
+        let most = self.max_tokens.unwrap_or(usize::MAX);
+        let part = |tokens: Option<usize>| Part {
+            task: task.into(),
+            tokens,
+            depth: None,
+            samples: samples.len(),
+            order: Some(by_document(samples)),
+            make: Box::new(move |index| {
+                let limit = subject.limit(tokens);
+                fitted(subject, &samples[index].sample, limit, around, most)
+            }),
+            labels: Box::new(|index| samples[index].labels.clone()),
+            score: Box::new(move |answer, references| score(task, answer, references)),
+        };
+        Ok(lengths.into_iter().map(part).collect())
+    }
+}
+
+/// A sample of a published file, and what tables are made by.
+struct Read {
+    sample: TaskSample,
+    labels: Vec<String>,
+}
+
+/// A sample whose prompt and answer have at most `limit` tokens, cut in the middle of its document.
+fn fitted(
+    subject: &Subject,
+    sample: &TaskSample,
+    limit: usize,
+    around: usize,
+    most: usize,
+) -> Result<TaskSample, CliError> {
+    // Between document, question and answer tokens may be other than apart.
+    const JOINTS: usize = 4;
+    let answer = sample.tokens_to_generate.min(most);
+    let count = |text: &str| subject.count(text).map_err(CliError::failed);
+    let others =
+        count(&sample.question)? + count(&sample.answer_prefix)? + around + answer + JOINTS;
+    if others >= limit {
+        return Err(CliError::usage(format!(
+            "{}: sample {}: question and answer take {others} of {limit} tokens; ask for more --tokens, or fewer \
+             --max-tokens than {answer}",
+            sample.task, sample.index
+        )));
+    }
+    Ok(TaskSample {
+        document: subject.cut_middle(&sample.document, limit - others)?,
+        tokens_to_generate: answer,
+        ..sample.clone()
+    })
+}
+
+/// The samples' places, those of one document behind each other.
+fn by_document(samples: &[Read]) -> Vec<usize> {
+    let mut groups: HashMap<&str, usize> = HashMap::new();
+    let mut order: Vec<(usize, usize)> = Vec::new();
+    for (place, read) in samples.iter().enumerate() {
+        let next = groups.len();
+        let group = *groups.entry(&read.sample.document).or_insert(next);
+        order.push((group, place));
+    }
+    order.sort_unstable();
+    order.into_iter().map(|(_, place)| place).collect()
+}
+
+fn open(path: &Path) -> Result<BufReader<File>, CliError> {
+    let file = File::open(path);
+    let file =
+        file.map_err(|error| CliError::usage(format!("cannot read {}: {error}", path.display())))?;
+    Ok(BufReader::new(file))
+}
+
+impl InfiniteBench {
+    /// The published files of the tasks.
+    fn files(&self, folder: &Path) -> Result<Vec<(InfiniteBenchTask, PathBuf)>, CliError> {
+        let file = |task: InfiniteBenchTask| (task, folder.join(format!("{task}.jsonl")));
+        let all: Vec<_> = match self.tasks.is_empty() {
+            true => InfiniteBenchTask::ALL.into_iter().map(file).collect(),
+            false => {
+                let asked = distinct("--tasks", &self.tasks)?;
+                return Ok(asked.iter().copied().map(file).collect());
+            }
+        };
+        let there: Vec<_> = all.into_iter().filter(|(_, path)| path.exists()).collect();
+        match there.is_empty() {
+            true => Err(CliError::usage(format!(
+                "{}: expected published files such as passkey.jsonl, found none",
+                folder.display()
+            ))),
+            false => Ok(there),
+        }
+    }
+
+    /// The tasks that are generated.
+    fn generated(&self) -> Result<Vec<GeneratedTask>, CliError> {
+        let generated = |task: &InfiniteBenchTask| {
+            task.name().parse::<GeneratedTask>().map_err(|_| {
+                CliError::usage(format!(
+                    "{task} is not generated; give the folder of its published file with --data"
+                ))
+            })
+        };
+        match self.tasks.is_empty() {
+            true => Ok(GeneratedTask::ALL.to_vec()),
+            false => distinct("--tasks", &self.tasks)?
+                .iter()
+                .map(generated)
+                .collect(),
+        }
+    }
+}
+
+impl Suite for InfiniteBench {
+    fn name(&self) -> &'static str {
+        "infinitebench"
+    }
+
+    fn flags(&self) -> &Flags {
+        &self.flags
+    }
+
+    fn methods(&self) -> &Methods {
+        &self.methods
+    }
+
+    fn add_to_header(&self, header: &mut Map<String, Value>) -> Result<(), CliError> {
+        let data = self.data.as_ref().map(|path| path.display().to_string());
+        header.insert("data".into(), data.into());
+        header.insert("max_tokens".into(), self.size.max_tokens.into());
+        Ok(())
+    }
+
+    fn with_parts(
+        &self,
+        subject: &Subject,
+        _: &Output,
+        work: &mut Work<'_>,
+    ) -> Result<(), CliError> {
+        self.size.check()?;
+        if let Some(folder) = &self.data {
+            let mut all = Vec::new();
+            for (task, path) in self.files(folder)? {
+                let samples = infinitebench::read(task, open(&path)?);
+                let samples = samples.take(self.size.samples.unwrap_or(usize::MAX));
+                let samples: Result<Vec<TaskSample>, _> = samples.collect();
+                let samples = samples
+                    .map_err(|error| CliError::usage(format!("{}: {error}", path.display())))?;
+                let samples = samples.into_iter().map(|sample| Read {
+                    sample,
+                    labels: Vec::new(),
+                });
+                all.push((task, samples.collect::<Vec<Read>>()));
+            }
+            let mut parts = Vec::new();
+            for (task, samples) in &all {
+                let score = |task: &'static str, answer: &str, references: &[String]| {
+                    let task = task.parse::<InfiniteBenchTask>();
+                    task.map_or(0.0, |task| infinitebench::score(task, answer, references))
+                };
+                let task = task.name();
+                parts.extend(
+                    self.size
+                        .parts(&self.flags, subject, task, samples, score)?,
+                );
+            }
+            return work(&parts);
+        }
+        let tasks = self.generated()?;
+        let count = |text: &str| subject.count(text);
+        let count: &CountTokens<'_> = &count;
+        let around = subject.around(&self.flags)?;
+        let lengths = match self.size.tokens.is_empty() {
+            true => &GENERATED_TOKENS[..],
+            false => &self.size.tokens,
+        };
+        let most = self.size.max_tokens.unwrap_or(usize::MAX);
+        let mut parts = Vec::new();
+        for &tokens in lengths {
+            for &task in &tasks {
+                let config = GeneratedConfig {
+                    task,
+                    length: PromptLength::Tokens(tokens.saturating_sub(around)),
+                    seed: self.flags.seed(),
+                };
+                let samples = Generated::new(config, count);
+                let samples = samples.map_err(|error| refused(error, around))?;
+                parts.push(Part {
+                    task: task.name().into(),
+                    tokens: Some(tokens),
+                    depth: None,
+                    samples: self.size.samples.unwrap_or(GENERATED_SAMPLES),
+                    order: None,
+                    make: Box::new(move |index| {
+                        let sample = samples.sample(index);
+                        let sample = sample.map_err(|error| refused(error, around))?;
+                        let tokens_to_generate = sample.tokens_to_generate.min(most);
+                        Ok(TaskSample {
+                            tokens_to_generate,
+                            ..sample
+                        })
+                    }),
+                    labels: no_labels(),
+                    score: Box::new(move |answer, references| {
+                        generated::score(task, answer, references)
+                    }),
+                });
+            }
+        }
+        work(&parts)
+    }
+}
+
+impl Suite for LongBench {
+    fn name(&self) -> &'static str {
+        "longbench"
+    }
+
+    fn flags(&self) -> &Flags {
+        &self.flags
+    }
+
+    fn methods(&self) -> &Methods {
+        &self.methods
+    }
+
+    fn add_to_header(&self, header: &mut Map<String, Value>) -> Result<(), CliError> {
+        header.insert("data".into(), self.data.display().to_string().into());
+        header.insert("max_tokens".into(), self.size.max_tokens.into());
+        Ok(())
+    }
+
+    fn with_parts(
+        &self,
+        subject: &Subject,
+        _: &Output,
+        work: &mut Work<'_>,
+    ) -> Result<(), CliError> {
+        self.size.check()?;
+        let samples = longbench::read(open(&self.data)?);
+        let samples = samples.take(self.size.samples.unwrap_or(usize::MAX));
+        let samples: Result<Vec<_>, _> = samples.collect();
+        let samples = samples
+            .map_err(|error| CliError::usage(format!("{}: {error}", self.data.display())))?;
+        let samples = samples.into_iter().map(|read| Read {
+            labels: vec![
+                read.difficulty.to_string(),
+                read.length.to_string(),
+                read.domain,
+            ],
+            sample: read.sample,
+        });
+        let samples: Vec<Read> = samples.collect();
+        let score = |_: &'static str, answer: &str, references: &[String]| {
+            longbench::score(answer, references)
+        };
+        let task = longbench::NAME;
+        work(
+            &self
+                .size
+                .parts(&self.flags, subject, task, &samples, score)?,
+        )
+    }
+}
+
+/// Samples that no table is made by.
+fn no_labels() -> Box<dyn Fn(usize) -> Vec<String>> {
+    Box::new(|_| Vec::new())
+}
+
+/// A list without repetitions.
+fn distinct<'l, T: PartialEq + std::fmt::Debug>(
+    flag: &str,
+    list: &'l [T],
+) -> Result<&'l [T], CliError> {
+    let twice = list
+        .iter()
+        .enumerate()
+        .find(|(place, value)| list[..*place].contains(value));
+    match twice {
+        Some((_, value)) => Err(CliError::usage(format!("{flag} names {value:?} twice"))),
+        None => Ok(list),
+    }
+}
+
+fn haystack(path: Option<&Path>, output: &Output) -> Result<Haystack, CliError> {
+    let (text, _) = text_or_shipped(path, "haystack")?;
+    if path.is_none() {
+        output.note(
+            "note: needles are hidden in the text that ships with apb, Newton's Opticks; --haystack takes another",
+        );
+    }
+    Haystack::new(&text).map_err(CliError::usage)
+}
+
+fn questions(
+    path: Option<&Path>,
+    read: fn(&str) -> Result<QuestionSet, TaskError>,
+) -> Result<Option<QuestionSet>, CliError> {
+    let Some(path) = path else {
+        return Ok(None);
+    };
+    let json = read_text(path, "question file")?;
+    match read(&json) {
+        Ok(set) => Ok(Some(set)),
+        Err(error) => Err(CliError::usage(format!("{}: {error}", path.display()))),
+    }
+}
+
+/// An error of making a sample; lengths of the prompt are without what the template adds.
+fn refused(error: TaskError, around: usize) -> CliError {
+    match error {
+        TaskError::TooShort {
+            task,
+            tokens,
+            needed,
+        } => CliError::usage(TaskError::TooShort {
+            task,
+            tokens: tokens.saturating_add(around),
+            needed: needed.saturating_add(around),
+        }),
+        TaskError::TooLong { task, tokens, most } => CliError::usage(TaskError::TooLong {
+            task,
+            tokens: tokens.saturating_add(around),
+            most: most.saturating_add(around),
+        }),
+        error => CliError::usage(error),
+    }
+}
