@@ -235,6 +235,98 @@ fn prompts_are_as_long_as_asked_for() {
     }
 }
 
+#[test]
+fn published_files_are_read_and_cut() {
+    let scene = Scene::new();
+    let long = "The pass key is far away. ".repeat(200);
+    let mut passkey = String::new();
+    for (key, context) in [
+        ("12345", &long),
+        ("67890", &"Short. ".to_owned()),
+        ("11111", &long),
+    ] {
+        let sample = serde_json::json!({ "id": 1, "context": context, "input": "What is it?", "answer": [key], "options": [] });
+        passkey += &format!("{sample}\n");
+    }
+    std::fs::create_dir(scene.path("data")).expect("made");
+    scene.file("data/passkey.jsonl", &passkey);
+    let args = [
+        "--data",
+        "data",
+        "--tokens",
+        "900",
+        "--ranks",
+        "2",
+        "--methods",
+        "full,star",
+        "--out",
+        "i.jsonl",
+    ];
+    let summary = json(&eval(&scene, "infinitebench", &args));
+    assert_eq!(summary["cells"][0]["samples"], 3);
+    let found = rows(&scene.path("i.jsonl"));
+    assert_eq!(by_case(&found).len(), 3 * 2);
+    for row in &found {
+        let length = row["prompt_tokens"].as_u64().expect("a length");
+        let short = row["index"] == 1;
+        assert!(length <= 900 - 6 && (short || length > 850), "{row}");
+        // The two with one text are answered together.
+        let shared = row["index"] == 2;
+        assert_eq!(row["prefill_seconds"].is_null(), shared, "{row}");
+    }
+    // Fewer samples are cases of the same file.
+    json(&eval(
+        &scene,
+        "infinitebench",
+        &[&args[..], &["--samples", "2"]].concat(),
+    ));
+    assert_eq!(rows(&scene.path("i.jsonl")).len(), 3 * 2);
+
+    let sample = |letter: &str, difficulty: &str| {
+        serde_json::json!({
+            "_id": letter, "domain": "Prose", "sub_domain": "Rivers", "difficulty": difficulty, "length": "short",
+            "question": "Which?", "choice_A": "a", "choice_B": "b", "choice_C": "c", "choice_D": "d",
+            "answer": letter, "context": "A river.",
+        })
+    };
+    let data = serde_json::json!([
+        sample("A", "easy"),
+        sample("B", "hard"),
+        sample("C", "hard")
+    ]);
+    scene.file("data.json", data.to_string());
+    let args = [
+        "--data",
+        "data.json",
+        "--ranks",
+        "2",
+        "--methods",
+        "full",
+        "--max-tokens",
+        "8",
+    ];
+    let summary = json(&eval(&scene, "longbench", &args));
+    let samples = |task: &str| {
+        let cells = summary["cells"].as_array().expect("a list");
+        let cell = cells.iter().find(|cell| cell["task"] == task);
+        cell.unwrap_or_else(|| panic!("no {task}: {summary}"))["samples"].clone()
+    };
+    assert_eq!(samples("longbench_v2"), 3);
+    assert_eq!(samples("longbench_v2, hard"), 2);
+    assert_eq!(samples("longbench_v2, Prose"), 3);
+    assert_eq!(summary["averages"][0]["samples"], 3);
+
+    scene.file("data/passkey.jsonl", &passkey[..passkey.len() - 9]);
+    let cut = eval(&scene, "infinitebench", &["--data", "data", "--ranks", "2"]);
+    refused(&cut, 2, &["passkey.jsonl", "line 3"]);
+    let none = eval(&scene, "infinitebench", &["--data", ".", "--ranks", "2"]);
+    refused(&none, 2, &["passkey.jsonl"]);
+    let tasks = ["--tasks", "code_run"];
+    refused(&eval(&scene, "infinitebench", &tasks), 2, &["--data"]);
+    let few = ["--data", "data.json", "--tokens", "60"];
+    refused(&eval(&scene, "longbench", &few), 2, &["--max-tokens"]);
+}
+
 const ASKED: [&str; 6] = [
     "--document",
     "book.txt",

@@ -24,7 +24,7 @@ use crate::output::{self, Output};
 use crate::variant::Variant;
 
 /// The fields that name a case.
-pub const NAMES: &[&str] = &["tokens", "index", "method"];
+pub const NAMES: &[&str] = &["tokens", "index", "method", "heads"];
 
 /// Bytes of the reference's distributions that are held at once.
 const REFERENCE_BYTES: usize = 256 << 20;
@@ -119,8 +119,8 @@ pub struct Comparison<'a> {
 }
 
 /// The fields that name a case.
-fn case(tokens: Option<usize>, index: usize, method: &str) -> Value {
-    json!({ "tokens": tokens, "index": index, "method": method })
+fn case(tokens: Option<usize>, index: usize, setting: &Setting) -> Value {
+    json!({ "tokens": tokens, "index": index, "method": setting.name, "heads": setting.heads })
 }
 
 /// Full attention's answer to a question.
@@ -193,8 +193,8 @@ impl Comparison<'_> {
         output: &Output,
     ) -> Result<Option<Arc<Decoder>>, CliError> {
         let is_open = |length: &Length<'_>, index: usize, log: &Log| {
-            let mut names = self.settings.iter().map(|setting| &setting.name);
-            names.any(|name| log.find(&case(length.tokens, index, name)).is_none())
+            let mut settings = self.settings.iter();
+            settings.any(|setting| log.find(&case(length.tokens, index, setting)).is_none())
         };
         let mut open: Vec<(&Length<'_>, Vec<usize>)> = Vec::new();
         for length in lengths {
@@ -292,7 +292,7 @@ impl Comparison<'_> {
         let token = interrupt::token();
         for reference in references {
             step();
-            let mut row = case(length.tokens, reference.index, &setting.name);
+            let mut row = case(length.tokens, reference.index, setting);
             if log.find(&row).is_some() {
                 continue;
             }
@@ -336,7 +336,7 @@ impl Comparison<'_> {
     /// The results of a setting at a length, in the order of the questions.
     pub fn rows(&self, length: &Length<'_>, setting: &Setting, log: &Log) -> Vec<Value> {
         let indices = 0..self.questions.len();
-        let rows = indices.filter_map(|index| log.find(&case(length.tokens, index, &setting.name)));
+        let rows = indices.filter_map(|index| log.find(&case(length.tokens, index, setting)));
         rows.cloned().collect()
     }
 }

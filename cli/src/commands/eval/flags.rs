@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use burn_apb::apb::{AnswerOptions, Method};
+use burn_apb::apb::{AnswerOptions, CompressorConfig, Method};
 use burn_apb::text::sampler::SamplerConfig;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -41,6 +41,26 @@ pub struct Flags {
 pub struct Setting {
     pub name: String,
     pub strategy: Strategy,
+    /// SHA-256 of the retaining heads, where it has some: other heads are another setting.
+    pub heads: Option<String>,
+}
+
+impl Setting {
+    /// Refuses a strategy that cannot be used.
+    pub fn new(name: String, strategy: Strategy) -> Result<Self, CliError> {
+        let config = strategy.config()?;
+        let heads = match config.compressor {
+            CompressorConfig::Retaining { heads } if config.method == Method::Apb => {
+                Some(hash_of(&heads)?)
+            }
+            _ => None,
+        };
+        Ok(Self {
+            name,
+            strategy,
+            heads,
+        })
+    }
 }
 
 impl Flags {
@@ -61,9 +81,7 @@ impl Flags {
             if settings.iter().any(|setting| setting.name == name) {
                 return Err(CliError::usage(format!("--methods names {name} twice")));
             }
-            let strategy = method.of(&self.strategy);
-            strategy.config()?;
-            settings.push(Setting { name, strategy });
+            settings.push(Setting::new(name, method.of(&self.strategy))?);
         }
         Ok(settings)
     }
@@ -92,7 +110,7 @@ impl Flags {
         self.strategy.seed.unwrap_or_default()
     }
 
-    /// What results depend on beside the case and the method's name; a file of results begins with it.
+    /// What results depend on beside the case, the method's name and its heads; a file of results begins with it.
     pub fn header(&self, eval: &str, fingerprint: String) -> Result<Map<String, Value>, CliError> {
         let Self {
             prompt,
@@ -101,7 +119,6 @@ impl Flags {
             compute,
             ..
         } = self;
-        let heads = strategy.heads.as_deref().map(hash_of).transpose()?;
         let template = prompt.chat_template.as_deref().map(hash_of).transpose()?;
         let variables: Vec<String> = (prompt.template_var.iter())
             .map(|(name, value)| format!("{name}={value:?}"))
@@ -112,7 +129,7 @@ impl Flags {
             "kv_dtype": compute.kv_dtype().map(|dtype| format!("{dtype:?}")),
             "dequantize": compute.dequantize(), "chunk": strategy.chunk,
             "ranks": strategy.ranks, "ring_layout": strategy.ring_layout.name(), "anchor": strategy.anchor,
-            "passing": strategy.passing, "heads": heads, "seed": self.seed(),
+            "passing": strategy.passing, "seed": self.seed(),
             "anchor_query": anchor.anchor_query, "no_anchor_query": anchor.no_anchor_query,
             "system": prompt.system, "chat_template": template, "template": prompt.template, "raw": prompt.raw,
             "template_var": variables, "answer_prefix": prompt.answer_prefix,

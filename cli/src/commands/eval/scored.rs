@@ -19,7 +19,7 @@ use crate::interrupt;
 use crate::output::Output;
 
 /// The fields that name a case.
-const NAMES: &[&str] = &["task", "tokens", "depth", "index", "method"];
+const NAMES: &[&str] = &["task", "tokens", "depth", "index", "method", "heads"];
 
 /// Runs a suite.
 pub fn run(suite: &impl Suite, output: &Output) -> Result<(), CliError> {
@@ -54,9 +54,10 @@ struct Run<'a> {
 }
 
 /// The fields that name a case.
-fn case(part: &Part<'_>, index: usize, method: &str) -> Value {
+fn case(part: &Part<'_>, index: usize, setting: &Setting) -> Value {
     json!({
-        "task": part.task, "tokens": part.tokens, "depth": part.depth, "index": index, "method": method,
+        "task": part.task, "tokens": part.tokens, "depth": part.depth, "index": index,
+        "method": setting.name, "heads": setting.heads,
     })
 }
 
@@ -133,8 +134,8 @@ impl Run<'_> {
     /// Computes what the log does not hold.
     fn run(&self, log: &mut Log, output: &Output) -> Result<(), CliError> {
         let open = |part: &Part<'_>, index: usize, log: &Log| {
-            let mut names = self.settings.iter().map(|setting| &setting.name);
-            names.any(|name| log.find(&case(part, index, name)).is_none())
+            let mut settings = self.settings.iter();
+            settings.any(|setting| log.find(&case(part, index, setting)).is_none())
         };
         let mut queues: Vec<Queue<'_>> = Vec::new();
         for part in self.parts {
@@ -188,7 +189,7 @@ impl Run<'_> {
         for setting in self.settings {
             let mut prefilled = Prefilled::default();
             for sample in group {
-                let mut row = case(part, sample.index, &setting.name);
+                let mut row = case(part, sample.index, setting);
                 if log.find(&row).is_some() {
                     continue;
                 }
@@ -229,8 +230,10 @@ impl Run<'_> {
         let mut rows = Vec::new();
         for part in self.parts {
             for index in 0..part.samples {
-                let names = self.settings.iter().map(|setting| &setting.name);
-                rows.extend(names.filter_map(|name| log.find(&case(part, index, name)).cloned()));
+                let settings = self.settings.iter();
+                rows.extend(
+                    settings.filter_map(|setting| log.find(&case(part, index, setting)).cloned()),
+                );
             }
         }
         rows

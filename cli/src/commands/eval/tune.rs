@@ -222,10 +222,8 @@ impl Args {
                 let mut strategy = usual.strategy.clone();
                 strategy.anchor = Some(anchor);
                 strategy.passing = Some(passing);
-                settings.push(Setting {
-                    name: format!("anchor {anchor}, passing {passing}"),
-                    strategy,
-                });
+                let name = format!("anchor {anchor}, passing {passing}");
+                settings.push(Setting::new(name, strategy)?);
             }
         }
         Ok(settings)
