@@ -89,6 +89,38 @@ pub enum TaskError {
         /// How many samples there are.
         samples: usize,
     },
+    /// An invalid range of document lengths.
+    #[error(
+        "expected an ascending range of document lengths from {fewest} tokens on, found {start} to {end}"
+    )]
+    Lengths {
+        /// The least length.
+        fewest: usize,
+        /// Start of the range.
+        start: usize,
+        /// Its end.
+        end: usize,
+    },
+    /// The text is shorter than the documents to be made from it.
+    #[error(
+        "the text has {tokens} tokens, but {needed} are needed for the longest document; give a longer text, or ask for shorter documents"
+    )]
+    TextTooShort {
+        /// How many tokens the text has.
+        tokens: usize,
+        /// The tokens of the longest document.
+        needed: usize,
+    },
+    /// No document was found in which the question has a single answer.
+    #[error(
+        "sample {index}: no document of {tokens} tokens could be made that answers a question in one way only; give another text, or ask for longer documents"
+    )]
+    NotMade {
+        /// The sample, from zero.
+        index: usize,
+        /// The length of its document.
+        tokens: usize,
+    },
     /// The text contains every key or value that was drawn.
     #[error(
         "{task}: sample {index} has no single answer, because the text contains every key or value drawn for it; give another text"

@@ -1,4 +1,4 @@
-//! Tasks that measure how well a model answers questions about long documents.
+//! Tasks about long documents: those that measure how well a model answers, and those that retaining heads learn from.
 //!
 //! | module | holds |
 //! |---|---|
@@ -7,6 +7,7 @@
 //! | [`infinitebench_generated`] | the retrieval and search tasks of InfiniteBench that are generated |
 //! | [`infinitebench`] | the published files of InfiniteBench |
 //! | [`longbench`] | the published file of LongBench v2 |
+//! | `synthesize` | [`Synthesizer`]: samples to train on, from any text |
 //!
 //! Every sample has a document and a question apart, so that the document can be prefilled before the
 //! question is known. A generated sample depends on the text, the configuration and its index alone, not on the
@@ -28,13 +29,15 @@ mod random;
 pub mod ruler;
 mod sample;
 mod search;
+mod synthesize;
 #[cfg(test)]
 mod testing;
 mod words;
 
 pub use error::TaskError;
 pub use haystack::Haystack;
-pub use sample::TaskSample;
+pub use sample::{TaskSample, TextSample};
+pub use synthesize::{SynthesisConfig, Synthesizer, TaskKind};
 
 /// Why tokens cannot be counted.
 pub type CountError = Box<dyn std::error::Error + Send + Sync>;

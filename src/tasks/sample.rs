@@ -1,4 +1,4 @@
-//! A sample of a task.
+//! A sample of a task, and one to train on.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +20,7 @@ pub struct TaskSample {
     pub answer_prefix: String,
     /// What a right answer contains: all of it, or one of it, as the scoring of the task says.
     pub references: Vec<String>,
-    /// The tokens of the prompt and of the answer: never more than asked for.
+    /// The tokens of the prompt and of the answer: never more than asked for. 0 where they were not counted.
     pub tokens: usize,
     /// The tokens of the answer among them.
     pub tokens_to_generate: usize,
@@ -40,4 +40,15 @@ impl TaskSample {
         .map(String::as_str)
         .concat()
     }
+}
+
+/// A document, a question about it, and the answer that a model should give.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TextSample {
+    /// The text that the question is about.
+    pub document: String,
+    /// The question.
+    pub question: String,
+    /// The answer.
+    pub answer: String,
 }

@@ -150,9 +150,9 @@ impl<'m> Collector<'m> {
             let ids = self.model.tokenizer.encode(text, false)?;
             Ok(ids.len())
         };
-        let synthesizer = Synthesizer::new(text, config, &count)?;
+        let synthesizer = Synthesizer::new(text, config, &count).map_err(DataError::from)?;
         for index in 0..synthesizer.len() {
-            let (text, kind) = synthesizer.sample(index)?;
+            let (text, kind) = synthesizer.sample(index).map_err(DataError::from)?;
             let sample = self
                 .tokens(&text)
                 .map_err(|source| CollectError::Made { index, source })?;

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::report::{Problem, ProblemKind};
-use crate::text::tokenizer::TokenizerError;
+use crate::tasks::TaskError;
 
 /// Why samples cannot be read or made.
 #[derive(Debug, thiserror::Error)]
@@ -62,41 +62,9 @@ pub enum DataError {
         /// How many samples there are.
         samples: usize,
     },
-    /// An invalid range of document lengths.
-    #[error(
-        "expected an ascending range of document lengths from {fewest} tokens on, found {start} to {end}"
-    )]
-    Lengths {
-        /// The least length.
-        fewest: usize,
-        /// Start of the range.
-        start: usize,
-        /// Its end.
-        end: usize,
-    },
-    /// The text is shorter than the documents to be made from it.
-    #[error(
-        "the text has {tokens} tokens, but {needed} are needed for the longest document; give a longer text, or ask for shorter documents"
-    )]
-    TextTooShort {
-        /// How many tokens the text has.
-        tokens: usize,
-        /// The tokens of the longest document.
-        needed: usize,
-    },
-    /// No document was found in which the question has a single answer.
-    #[error(
-        "sample {index}: no document of {tokens} tokens could be made that answers a question in one way only; give another text, or ask for longer documents"
-    )]
-    NotMade {
-        /// The sample, from zero.
-        index: usize,
-        /// The length of its document.
-        tokens: usize,
-    },
-    /// The tokens of the text cannot be counted.
+    /// A sample cannot be made from a text.
     #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
+    Task(#[from] TaskError),
 }
 
 fn unusable(skipped: usize, first: &Option<Problem>) -> String {

@@ -3,8 +3,8 @@
 //! shorter is a greeting, or a question in two paragraphs.
 
 use super::report::ProblemKind;
-use super::sample::TextSample;
 use super::split::{SHORTEST_DOCUMENT, split_at_markers, split_by_paragraphs};
+use crate::tasks::TextSample;
 
 mod record;
 

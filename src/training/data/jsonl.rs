@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use super::error::DataError;
 use super::formats;
 use super::report::{DataReport, MAX_PROBLEMS, Problem, ProblemKind};
-use super::sample::TextSample;
 use super::scan::{Content, Entry, scan};
+use crate::tasks::TextSample;
 
 /// The most bytes of a line, or of an element of an array: some 16 million tokens. One line at a time is
 /// in memory.

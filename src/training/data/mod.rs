@@ -10,13 +10,10 @@ mod error;
 mod formats;
 mod jsonl;
 mod report;
-mod sample;
 mod scan;
 mod split;
-mod synthesize;
 
+pub use crate::tasks::{SynthesisConfig, Synthesizer, TaskKind, TextSample};
 pub use error::DataError;
 pub use jsonl::SampleFile;
 pub use report::{DataReport, Problem, ProblemKind};
-pub use sample::TextSample;
-pub use synthesize::{CountTokens, SynthesisConfig, Synthesizer, TaskKind};

@@ -14,7 +14,7 @@ use burn_apb::tasks::infinitebench_generated::{
 use burn_apb::tasks::longbench;
 use burn_apb::tasks::niah::{self, Niah, NiahConfig};
 use burn_apb::tasks::ruler::{self, QuestionSet, Ruler, RulerConfig, RulerTask, Sources};
-use burn_apb::tasks::{CountError, Haystack};
+use burn_apb::tasks::{CountError, Haystack, SynthesisConfig, Synthesizer};
 
 use super::{Calls, small};
 
@@ -84,6 +84,7 @@ fn tasks() {
         }
     }
     samples(&mut calls, &haystack);
+    synthesis(&mut calls);
     for answer in ["", "\u{0}", "12345", "\u{1f600} (A)", &"9".repeat(5000)] {
         for references in [vec![], vec![String::new()], vec!["9".repeat(400)]] {
             calls.call("tasks::niah::score_needle", || {
@@ -111,6 +112,31 @@ fn tasks() {
         calls.call("tasks::longbench::chosen", || longbench::chosen(answer));
     }
     calls.finish(&["tasks"], &[]);
+}
+
+/// Samples to train on.
+fn synthesis(calls: &mut Calls) {
+    #[expect(clippy::reversed_empty_ranges, reason = "wrong arguments")]
+    for tokens in [0..=0, 9..=2, 0..=usize::MAX, 300..=400] {
+        for samples in [0, 1, usize::MAX] {
+            let config = || SynthesisConfig::new(samples, tokens.clone()).with_seed(u64::MAX);
+            calls.refused("tasks::Synthesizer::new", || {
+                Synthesizer::new("a short text", config(), &words).map(|_| ())
+            });
+        }
+    }
+    calls.tried.extend([
+        "tasks::SynthesisConfig::new",
+        "tasks::SynthesisConfig::with_seed",
+    ]);
+    let long = "The river is long, and it is cold in the winter. ".repeat(500);
+    let synthesizer = Synthesizer::new(&long, SynthesisConfig::new(1, 300..=400), &words);
+    let Ok(synthesizer) = synthesizer else {
+        panic!("no synthesizer");
+    };
+    calls.refused("tasks::Synthesizer::sample", || {
+        synthesizer.sample(usize::MAX).map(|_| ())
+    });
 }
 
 /// Samples of any index.

@@ -7,13 +7,13 @@ use burn::tensor::{DType, Device, FloatDType};
 use burn_apb::apb::compressor::{Compressor, Random};
 use burn_apb::apb::heads::RetainingHeadsConfig;
 use burn_apb::model::{Architecture, AttentionShape, DecoderConfig};
-use burn_apb::training::data::{SampleFile, SynthesisConfig, Synthesizer, TextSample};
+use burn_apb::training::data::{SampleFile, SynthesisConfig, TextSample};
 use burn_apb::training::{
     Backbone, Collector, FeatureCache, HeadsCard, HeadsTrainer, LayerLoss, Sample,
     TrainHeadsConfig, evaluate, save_heads,
 };
 
-use super::{Calls, fixture, small, zeros};
+use super::{Calls, small, zeros};
 
 fn sample(ids: &[u32], ranges: [std::ops::Range<usize>; 3]) -> Sample {
     let [query, scored, answer] = ranges;
@@ -251,29 +251,12 @@ fn training() {
     for tokens in [0..=0, 9..=2, 0..=usize::MAX] {
         for samples in [0, 1, usize::MAX] {
             let config = || SynthesisConfig::new(samples, tokens.clone()).with_seed(u64::MAX);
-            calls.refused("training::data::Synthesizer::new", || {
-                Synthesizer::new("a short text", config(), &|_| Ok(1)).map(|_| ())
-            });
             calls.refused("training::Collector::add_synthesis", || {
                 let mut collector = Collector::new(&model.text, 64, true, true);
                 collector.add_synthesis("", config(), &mut go_on)
             });
         }
     }
-    calls.tried.extend([
-        "training::data::SynthesisConfig::new",
-        "training::data::SynthesisConfig::with_seed",
-    ]);
-    let long = std::fs::read_to_string(fixture("../../examples/data/opticks.txt"));
-    let long = long.expect("the text");
-    let count = |text: &str| Ok(text.len() / 4);
-    let synthesizer = Synthesizer::new(&long, SynthesisConfig::new(1, 300..=400), &count);
-    let synthesizer = synthesizer
-        .map_err(|error| error.to_string())
-        .expect("a synthesizer");
-    calls.call("training::data::Synthesizer::sample", || {
-        synthesizer.sample(usize::MAX).map(|_| ())
-    });
     calls.finish(&["training"], &[]);
 }
 

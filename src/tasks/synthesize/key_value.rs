@@ -7,8 +7,8 @@ use rand::rngs::Xoshiro256PlusPlus;
 
 use super::document::{Source, Target};
 use super::words::{Value, fill, key, one_of};
-use crate::training::data::error::DataError;
-use crate::training::data::sample::TextSample;
+use crate::tasks::error::TaskError;
+use crate::tasks::sample::TextSample;
 
 /// Lines in which the tokens of a line are measured.
 const MEASURED: usize = 16;
@@ -47,7 +47,7 @@ pub(super) fn sample(
     source: &Source<'_>,
     target: &Target,
     random: &mut Xoshiro256PlusPlus,
-) -> Result<Option<TextSample>, DataError> {
+) -> Result<Option<TextSample>, TaskError> {
     let (line, kind) = (one_of(LINES, random), one_of(VALUES, random));
     let mut measured = List::default();
     measured.grow(MEASURED, false, line, kind, random);

@@ -1,10 +1,10 @@
 use super::*;
-use crate::text::tokenizer::TokenizerError;
+use crate::tasks::CountError;
 use proptest::prelude::*;
 use std::collections::HashSet;
 
 /// A token for every four bytes of a word, roughly what tokenizers do.
-fn count(text: &str) -> Result<usize, TokenizerError> {
+fn count(text: &str) -> Result<usize, CountError> {
     Ok(text
         .split_whitespace()
         .map(|word| word.len().div_ceil(4))
@@ -137,12 +137,12 @@ fn impossible_lengths_are_refused() {
     let new =
         |text, range| Synthesizer::new(text, SynthesisConfig::new(3, range), &count).map(|_| ());
     for range in [0..=1000, 255..=300, RangeInclusive::new(2000, 1000)] {
-        assert!(matches!(new(&text, range), Err(DataError::Lengths { .. })));
+        assert!(matches!(new(&text, range), Err(TaskError::Lengths { .. })));
     }
     let tokens = count(&text).unwrap();
     assert!(new(&text, 256..=tokens - 10).is_ok());
     match new(&text, 256..=tokens + 10) {
-        Err(DataError::TextTooShort {
+        Err(TaskError::TextTooShort {
             tokens: found,
             needed,
         }) => {
@@ -152,14 +152,15 @@ fn impossible_lengths_are_refused() {
     }
     assert!(matches!(
         new("", 256..=300),
-        Err(DataError::TextTooShort { tokens: 0, .. })
+        Err(TaskError::TextTooShort { tokens: 0, .. })
     ));
     let synthesizer = Synthesizer::new(&text, SynthesisConfig::new(3, 256..=300), &count).unwrap();
     let error = synthesizer.sample(3).unwrap_err();
     assert!(
         matches!(
             error,
-            DataError::NoSuchSample {
+            TaskError::NoSuchSample {
+                task: "synthesis",
                 index: 3,
                 samples: 3
             }
@@ -167,13 +168,9 @@ fn impossible_lengths_are_refused() {
         "{error}"
     );
 
-    let fails = |_: &str| {
-        Err(TokenizerError::Encode {
-            message: "no".into(),
-        })
-    };
+    let fails = |_: &str| Err("no tokenizer".into());
     let error = Synthesizer::new(&text, SynthesisConfig::new(3, 256..=300), &fails).map(|_| ());
-    assert!(matches!(error, Err(DataError::Tokenizer(_))));
+    assert!(matches!(error, Err(TaskError::Count(_))));
 }
 
 #[test]
@@ -225,7 +222,7 @@ proptest! {
                 }
             },
             Err(error) => {
-                let too_short = matches!(error, DataError::TextTooShort { .. });
+                let too_short = matches!(error, TaskError::TextTooShort { .. });
                 prop_assert!(too_short, "{}", error);
             }
         }

@@ -7,8 +7,8 @@ use rand::rngs::Xoshiro256PlusPlus;
 
 use super::document::{Source, Target};
 use super::words::{fill, one_of};
-use crate::training::data::error::DataError;
-use crate::training::data::sample::TextSample;
+use crate::tasks::error::TaskError;
+use crate::tasks::sample::TextSample;
 
 /// Words of a sentence that is asked for.
 const WORDS: RangeInclusive<usize> = 12..=40;
@@ -31,7 +31,7 @@ pub(super) fn sample(
     source: &Source<'_>,
     target: &Target,
     random: &mut Xoshiro256PlusPlus,
-) -> Result<Option<TextSample>, DataError> {
+) -> Result<Option<TextSample>, TaskError> {
     let start = source.start(target, random);
     let Some(document) = source.insert(start, target, &[], &[])? else {
         return Ok(None);

@@ -5,12 +5,9 @@ use std::ops::{Range, RangeInclusive};
 use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
 
+use crate::tasks::CountTokens;
+use crate::tasks::error::TaskError;
 use crate::text::sentences;
-use crate::text::tokenizer::TokenizerError;
-use crate::training::data::error::DataError;
-
-/// Counts the tokens of a text, as the model's tokenizer does.
-pub type CountTokens<'a> = dyn Fn(&str) -> Result<usize, TokenizerError> + 'a;
 
 /// Bytes in which tokens are counted to estimate the whole text.
 const COUNTED_BYTES: usize = 1 << 18;
@@ -73,21 +70,21 @@ impl<'a> Source<'a> {
         text: &'a str,
         count: &'a CountTokens<'a>,
         needed: usize,
-    ) -> Result<Self, DataError> {
+    ) -> Result<Self, TaskError> {
         let (mut bytes, mut tokens) = (0, 0);
         for piece in pieces(text) {
             bytes += piece.len();
-            tokens += count(piece)?;
+            tokens += count(piece).map_err(TaskError::Count)?;
         }
         let mut in_all = match bytes {
             0 => 0.0,
             bytes => tokens as f64 / bytes as f64 * text.len() as f64,
         };
         if bytes < text.len() && in_all < needed as f64 * MARGIN {
-            in_all = count(text)? as f64;
+            in_all = count(text).map_err(TaskError::Count)? as f64;
         }
         if in_all < needed as f64 {
-            return Err(DataError::TextTooShort {
+            return Err(TaskError::TextTooShort {
                 tokens: in_all as usize,
                 needed,
             });
@@ -113,8 +110,8 @@ impl<'a> Source<'a> {
     }
 
     /// The number of tokens of a text.
-    pub(super) fn tokens(&self, text: &str) -> Result<usize, DataError> {
-        Ok((self.count)(text)?)
+    pub(super) fn tokens(&self, text: &str) -> Result<usize, TaskError> {
+        (self.count)(text).map_err(TaskError::Count)
     }
 
     /// The start of a document: any sentence with enough text after it.
@@ -146,7 +143,7 @@ impl<'a> Source<'a> {
         target: &Target,
         inserted: &[String],
         depths: &[f64],
-    ) -> Result<Option<Document>, DataError> {
+    ) -> Result<Option<Document>, TaskError> {
         let mut added = 0;
         for sentence in inserted {
             added += self.tokens(sentence)?;

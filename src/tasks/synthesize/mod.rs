@@ -7,7 +7,7 @@ use burn::config::Config;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, RngExt, SeedableRng};
 
-use super::error::DataError;
+use super::error::TaskError;
 use super::sample::TextSample;
 
 mod document;
@@ -17,7 +17,7 @@ mod needles;
 mod quote;
 mod words;
 
-pub use document::CountTokens;
+use super::CountTokens;
 use document::{Source, Target};
 
 /// The fewest tokens of a document: a shorter one has no room for the inserted sentences.
@@ -104,16 +104,16 @@ impl<'a> Synthesizer<'a> {
     ///
     /// # Errors
     ///
-    /// [`DataError::Lengths`], [`DataError::TextTooShort`] for a text that is shorter than the
+    /// [`TaskError::Lengths`], [`TaskError::TextTooShort`] for a text that is shorter than the
     /// longest document, and those of `count`.
     pub fn new(
         text: &'a str,
         config: SynthesisConfig,
         count: &'a CountTokens<'a>,
-    ) -> Result<Self, DataError> {
+    ) -> Result<Self, TaskError> {
         let (start, end) = (*config.tokens.start(), *config.tokens.end());
         if start < FEWEST_TOKENS || start > end {
-            return Err(DataError::Lengths {
+            return Err(TaskError::Lengths {
                 fewest: FEWEST_TOKENS,
                 start,
                 end,
@@ -138,10 +138,11 @@ impl<'a> Synthesizer<'a> {
     ///
     /// # Errors
     ///
-    /// [`DataError::NoSuchSample`], [`DataError::NotMade`], and those of counting.
-    pub fn sample(&self, index: usize) -> Result<(TextSample, TaskKind), DataError> {
+    /// [`TaskError::NoSuchSample`], [`TaskError::NotMade`], and those of counting.
+    pub fn sample(&self, index: usize) -> Result<(TextSample, TaskKind), TaskError> {
         if index >= self.config.samples {
-            return Err(DataError::NoSuchSample {
+            return Err(TaskError::NoSuchSample {
+                task: "synthesis",
                 index,
                 samples: self.config.samples,
             });
@@ -160,7 +161,7 @@ impl<'a> Synthesizer<'a> {
                 }
             }
         }
-        Err(DataError::NotMade {
+        Err(TaskError::NotMade {
             index,
             tokens: target.tokens,
         })
@@ -172,7 +173,7 @@ impl<'a> Synthesizer<'a> {
         kind: TaskKind,
         target: &Target,
         random: &mut Xoshiro256PlusPlus,
-    ) -> Result<Option<TextSample>, DataError> {
+    ) -> Result<Option<TextSample>, TaskError> {
         let needle = match kind {
             TaskKind::KeyValue => return key_value::sample(&self.source, target, random),
             TaskKind::Quote => return quote::sample(&self.source, target, random),
