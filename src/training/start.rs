@@ -6,7 +6,8 @@ use sha2::{Digest, Sha256};
 
 use super::error::TrainError;
 use super::output::stored_weight;
-use crate::apb::heads::{HeadsShape, RetainingHeads};
+use super::scale::Scale;
+use crate::apb::heads::{HeadsShape, LabelScale, RetainingHeads};
 use crate::hex;
 use crate::model::AttentionShape;
 
@@ -14,8 +15,10 @@ use crate::model::AttentionShape;
 pub(super) struct StartHeads {
     /// Width R of the hidden layer.
     pub width: usize,
-    /// SHA-256 of the weights in f32.
+    /// SHA-256 of the weights in f32, and of the scale of labels, if there is one.
     pub hash: String,
+    /// The scale of the labels that they were trained with.
+    pub label_scale: Option<LabelScale>,
     /// `fc1` and `fc2` of each layer, `[out, in]`, f32.
     layers: Vec<[TensorData; 2]>,
 }
@@ -33,6 +36,11 @@ impl StartHeads {
             kv_heads: model.kv_heads,
         };
         check_shape(heads, expected)?;
+        let label_scale = heads.label_scale.clone();
+        if let Some(scale) = &label_scale {
+            let checked = scale.check(expected.layers, expected.kv_heads);
+            checked.map_err(TrainError::StartScale)?;
+        }
         let mut hash = Sha256::new();
         let mut layers = Vec::with_capacity(heads.layers.len());
         for head in &heads.layers {
@@ -42,15 +50,24 @@ impl StartHeads {
             }
             layers.push(layer);
         }
+        if let Some(scale) = &label_scale {
+            hash.update(scale.to_string());
+        }
         Ok(Self {
             width: expected.width,
             hash: hex::encode(&hash.finalize()),
+            label_scale,
             layers,
         })
     }
 
-    /// Gives new heads of the same shape, on `device`, these weights.
-    pub fn load_into(self, mut heads: RetainingHeads, device: &Device) -> RetainingHeads {
+    /// Gives new heads of the same shape, on `device`, these weights, as they are with scaled inputs.
+    pub fn load_into(
+        self,
+        mut heads: RetainingHeads,
+        scale: &Scale,
+        device: &Device,
+    ) -> RetainingHeads {
         let load = |linear: &mut Linear, data: TensorData| {
             let weight = Tensor::from_data(data, (device, DType::F32));
             let parameter = linear.weight.clone();
@@ -58,8 +75,8 @@ impl StartHeads {
             // As from a checkpoint, so that a resumed run has the same layout in memory.
             linear.weight = parameter.transform_for_load(weight, id);
         };
-        for (head, [fc1, fc2]) in heads.layers.iter_mut().zip(self.layers) {
-            load(&mut head.fc1, fc1);
+        for (layer, (head, [fc1, fc2])) in heads.layers.iter_mut().zip(self.layers).enumerate() {
+            load(&mut head.fc1, scale.unfold(layer, fc1));
             load(&mut head.fc2, fc2);
         }
         heads
