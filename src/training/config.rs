@@ -13,20 +13,20 @@ use super::error::TrainError;
 /// Configuration of [`HeadsTrainer`](super::HeadsTrainer).
 ///
 /// The recipe is Locret's (<https://arxiv.org/abs/2410.01805>, appendix) with labels and inputs brought to one scale
-/// first ([`scale_samples`](Self::scale_samples)), so that a run of a tenth of its 3,000 steps is enough.
+/// first ([`scale_samples`](Self::scale_samples)), so that a sixth of its 3,000 steps is enough.
 #[derive(Config, Debug, PartialEq)]
 pub struct TrainHeadsConfig {
     /// Width R of a head's hidden layer. The published heads have 1024; Locret finds 256 as good.
     #[config(default = 256)]
     pub width: usize,
     /// Steps of the optimiser.
-    #[config(default = 300)]
+    #[config(default = 480)]
     pub steps: usize,
     /// Steps over which the learning rate rises from 0; it falls to 0 at the last step. Without it, a tenth of the
     /// steps.
     pub warm_up: Option<usize>,
     /// The highest learning rate.
-    #[config(default = 4e-3)]
+    #[config(default = 3e-3)]
     pub learning_rate: f64,
     /// Samples on which the scale of labels and inputs is measured before the first step, of each layer and KV head
     /// and of each column ([`LabelScale`](crate::apb::heads::LabelScale)); with 0 they stay as they are.
@@ -38,14 +38,14 @@ pub struct TrainHeadsConfig {
     /// Every element of a gradient is clipped to this absolute value.
     #[config(default = 0.5)]
     pub clip: f64,
-    /// Weight of the smoothing loss.
-    #[config(default = 0.0025)]
+    /// Weight of the smoothing loss; a tenth of Locret's, as it is of squares of scaled scores.
+    #[config(default = 2.5e-4)]
     pub alpha: f64,
     /// Samples of a step, whose gradients are accumulated.
     #[config(default = 1)]
     pub batch: usize,
     /// Steps between two validations, each with a checkpoint.
-    #[config(default = 50)]
+    #[config(default = 80)]
     pub round: usize,
     /// Share of a sample's rows that the metrics keep.
     #[config(default = 0.1)]

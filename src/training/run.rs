@@ -22,7 +22,7 @@ use super::progress::{NullRenderer, Reporter};
 use super::run_folder::{PARTS, RoundReport, RunFolder};
 use super::sample::TrainingData;
 use super::scale::Scale;
-use super::start::StartHeads;
+use super::start::{StartHeads, heads_shape, initialise};
 use super::trainer::{HeadsTrainer, TrainedHeads};
 use crate::apb::heads::RetainingHeadsConfig;
 
@@ -97,7 +97,8 @@ impl HeadsTrainer {
             .init(shape, device);
         let heads = match start {
             Some(start) => start.load_into(fresh, &scale, device),
-            None => fresh,
+            None if config.scale_samples == 0 => fresh,
+            None => initialise(fresh, heads_shape(shape, config.width), config.seed, device),
         };
         let context = Arc::new(TrainingContext {
             backbones,

@@ -302,7 +302,7 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
     let refused = run(resume().config(recipe.clone().with_alpha(0.5)))
         .expect_err("another run")
         .to_string();
-    assert!(refused.contains("alpha was 0.0025"), "{refused}");
+    assert!(refused.contains("alpha was 0.00025"), "{refused}");
     let refused = run(resume().start_from(whole.heads))
         .expect_err("another start")
         .to_string();

@@ -73,10 +73,10 @@ pub struct Samples {
     #[arg(long, value_name = "N", default_value_t = 512)]
     pub synthesized: usize,
     /// Shortest document to make, in tokens
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(long, value_name = "N", default_value_t = 500)]
     pub min_tokens: usize,
     /// Longest document to make, in tokens
-    #[arg(long, value_name = "N", default_value_t = 2000)]
+    #[arg(long, value_name = "N", default_value_t = 1000)]
     pub max_tokens: usize,
     /// Longest sample, in tokens [default: the model's context, at most 10240]
     #[arg(long, value_name = "N")]
