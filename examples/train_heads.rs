@@ -42,8 +42,6 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let recipe = TrainHeadsConfig::new()
         .with_steps(steps)
-        .with_warm_up(steps / 10)
-        .with_learning_rate(4e-3)
         .with_round(steps.div_ceil(4));
     let backbone = Backbone::from(&model);
     let trained = HeadsTrainer::new(backbone.clone())

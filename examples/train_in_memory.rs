@@ -18,7 +18,7 @@ fn losses(folder: &str) -> Result<[f64; 2], Box<dyn Error>> {
         Sample::new(&model.text, &text, true, model.text.config.context())
     };
     let samples = (1..9).map(sample).collect::<Result<Vec<_>, _>>()?;
-    let config = TrainHeadsConfig::new().with_steps(24).with_warm_up(4);
+    let config = TrainHeadsConfig::new().with_steps(24);
     let trainer = || HeadsTrainer::new(&model).config(config.clone());
     let first = trainer().fit(samples.clone())?;
     let further = trainer().start_from(first.heads).fit(samples)?;

@@ -312,6 +312,28 @@ fn heads_that_are_not_a_whole_set_are_refused() {
         "{width}"
     );
 
+    let zeros = "[0,0],[0,0],[0,0]";
+    let scale = |std: &str| {
+        let text = format!("{{\"mean\":[{zeros}],\"std\":[{std}]}}");
+        heads_with(|_| {}, &[("label_scale", &text)])
+    };
+    scale("[1,1],[2,2],[3,3]").unwrap();
+    for hostile in [
+        zeros,
+        "[1,1],[1,1]",
+        "[1],[1],[1]",
+        "[1e39,1],[1,1],[1,1]",
+        "1",
+        "]]",
+    ] {
+        let refused = scale(hostile).unwrap_err();
+        assert!(
+            matches!(refused, HeadsError::LabelScale { .. }),
+            "{refused}"
+        );
+        assert!(refused.to_string().contains("label_scale"), "{refused}");
+    }
+
     let layers = heads_with(
         |t| t.retain(|name, _| !name.contains("layers.2.")),
         &[("base_model", "org/small")],

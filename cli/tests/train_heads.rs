@@ -182,6 +182,10 @@ fn heads_are_trained_and_used() {
     let bound = metadata("heads.safetensors");
     assert_eq!(bound["model_fingerprint"], bound["trained_on"]);
     assert!(bound["recipe"].contains("learning_rate"), "{bound:?}");
+    assert!(
+        bound["label_scale"].starts_with(r#"{"mean":[["#),
+        "{bound:?}"
+    );
     let any = [&run[..], &["--any-weights"]].concat();
     json_of(&folder.train("any.safetensors", &any));
     let any = metadata("any.safetensors");
@@ -221,6 +225,8 @@ fn a_killed_run_resumes_to_the_same_heads() {
         "2",
         "--batch",
         "2",
+        "--patience",
+        "20",
     ];
     json_of(&folder.train("whole.safetensors", &run));
 
@@ -319,6 +325,24 @@ fn heads_are_trained_further() {
     let metadata = header.metadata().clone().expect("metadata");
     assert_eq!(metadata["started_from"], "first.safetensors");
     assert_eq!(metadata["width"], "8");
+    let scale_of = |name: &str| {
+        let bytes = std::fs::read(folder.path(name)).expect("heads");
+        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).expect("a header");
+        let metadata = header.metadata().clone().expect("metadata");
+        metadata.get("label_scale").cloned()
+    };
+    assert_eq!(
+        scale_of("further.safetensors"),
+        scale_of("first.safetensors")
+    );
+    assert!(scale_of("first.safetensors").is_some());
+    // Heads that were trained on labels as they are, as published ones were.
+    let raw = [&more[..], &["--scale-samples", "0"]].concat();
+    json_of(&folder.train("raw.safetensors", &raw));
+    assert_eq!(scale_of("raw.safetensors"), None);
+    let from_raw = [&more[..], &["--start-from", "raw.safetensors"]].concat();
+    json_of(&folder.train("from-raw.safetensors", &from_raw));
+    assert_eq!(scale_of("from-raw.safetensors"), None);
 
     // Resumed with the same heads, and not with none.
     let resumed = [&from[..], &["--resume"]].concat();

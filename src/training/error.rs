@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::sample::SampleError;
-use crate::apb::heads::HeadsShape;
+use crate::apb::heads::{HeadsShape, LabelScaleFault};
 use crate::checkpoint::FileError;
 use crate::kernels::KernelError;
 
@@ -54,6 +54,21 @@ pub enum TrainError {
         expected: HeadsShape,
         /// The shape of the first head that differs.
         found: HeadsShape,
+    },
+    /// Heads to start from whose scale of labels is not one for them.
+    #[error("the label_scale of the heads to start from: {0}")]
+    StartScale(LabelScaleFault),
+    /// A run whose scale of labels and inputs, without which its checkpoints mean nothing, is lost or broken.
+    #[error(
+        "{}: expected the scale of the run's labels and inputs, as it was measured when the run began, \
+         found {found}; remove the run's folder and train again",
+        path.display()
+    )]
+    Scale {
+        /// The file.
+        path: PathBuf,
+        /// What is there in its place.
+        found: String,
     },
     /// A run of another model cannot be resumed with this one.
     #[error(

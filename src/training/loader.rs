@@ -42,6 +42,12 @@ impl SampleOrder {
         }
     }
 
+    /// The first samples of the run, at most `count`, each once.
+    pub fn first(&self, count: usize) -> Vec<Arc<Sample>> {
+        let order = self.pass(0).into_iter().take(count.min(self.total));
+        order.map(|index| self.samples[index].clone()).collect()
+    }
+
     /// The order of one pass.
     fn pass(&self, pass: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.samples.len()).collect();

@@ -8,7 +8,8 @@
 //! Texts with questions and answers are your own or come from [`data`]; [`Sample::new`] encodes one, a
 //! [`Collector`] whole files. A [`HeadsTrainer`] runs them through a [`Backbone`], which gives each
 //! layer's [`LayerFeatures`] and [`Labels`], and trains new heads, or existing ones further, on the
-//! [`LayerLoss`] in rounds of validation and checkpoint. [`evaluate`] compares any compressors on the
+//! [`LayerLoss`] in rounds of validation and checkpoint. Labels of all models and layers are brought to one
+//! [scale](crate::apb::heads::LabelScale) first, so that one recipe serves all. [`evaluate`] compares any compressors on the
 //! held-out samples, and [`save_heads`] writes the safetensors file.
 
 mod cache;
@@ -29,6 +30,7 @@ mod quality;
 mod run;
 mod run_folder;
 mod sample;
+mod scale;
 mod start;
 #[cfg(test)]
 mod tests;

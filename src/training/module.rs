@@ -16,6 +16,7 @@ use super::loss::LayerLoss;
 use super::progress::Reporter;
 use super::quality::{Quality, to_vec};
 use super::sample::Sample;
+use super::scale::Scale;
 use crate::apb::heads::{RetainingHead, RetainingHeads};
 
 /// Loss and metrics of one sample.
@@ -39,6 +40,8 @@ impl ItemLazy for StepOutput {
 pub struct TrainingContext {
     /// One backbone a device.
     pub backbones: Vec<Backbone>,
+    /// The scale of labels and inputs.
+    pub scale: Scale,
     pub alpha: f64,
     /// Samples of an optimiser step.
     pub batch: usize,
@@ -117,8 +120,9 @@ impl HeadsModule {
             layers: Vec::with_capacity(layers),
         };
         context.features(backbone, &item.sample, |layer, features| {
-            let mut input = features.projections.cast(DType::F32);
-            let mut labels = features.labels.logits.clone();
+            let scale = &context.scale;
+            let mut input = scale.input(layer, features.projections.cast(DType::F32));
+            let mut labels = scale.labels(layer, features.labels.logits.clone());
             if autodiff {
                 input = Tensor::from_inner(input);
                 labels = Tensor::from_inner(labels);

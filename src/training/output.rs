@@ -9,7 +9,9 @@ use burn::tensor::{DType, FloatDType, Tensor};
 use serde_json::{Map, Value};
 
 use super::error::TrainError;
-use crate::apb::heads::{HEADS_FORMAT, HEADS_MODEL, RetainingHeads, heads_tensor_names};
+use crate::apb::heads::{
+    HEADS_FORMAT, HEADS_LABEL_SCALE, HEADS_MODEL, RetainingHeads, heads_tensor_names,
+};
 use crate::checkpoint::safetensors::encode;
 use crate::checkpoint::{FileError, write_file};
 
@@ -27,7 +29,7 @@ pub struct HeadsCard {
     pub more: BTreeMap<String, String>,
 }
 
-/// Writes heads in `dtype` (f32, f16 or bf16) as the file that
+/// Writes heads in `dtype` (f32, f16 or bf16), and the scale of their labels, as the file that
 /// [`RetainingHeads::load`] reads. The file is complete or absent.
 ///
 /// # Errors
@@ -68,6 +70,10 @@ pub fn save_heads(
         (HEADS_MODEL, card.model.clone()),
         ("width", Some(width.to_string())),
         ("source", card.source.clone()),
+        (
+            HEADS_LABEL_SCALE,
+            heads.label_scale.as_ref().map(ToString::to_string),
+        ),
     ];
     for (key, value) in known {
         if let Some(value) = value {

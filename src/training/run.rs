@@ -21,7 +21,8 @@ use super::module::{HeadsModule, TrainingContext};
 use super::progress::{NullRenderer, Reporter};
 use super::run_folder::{PARTS, RoundReport, RunFolder};
 use super::sample::TrainingData;
-use super::start::StartHeads;
+use super::scale::Scale;
+use super::start::{StartHeads, heads_shape, initialise};
 use super::trainer::{HeadsTrainer, TrainedHeads};
 use crate::apb::heads::RetainingHeadsConfig;
 
@@ -50,17 +51,43 @@ impl HeadsTrainer {
         let (device, shape) = (&devices[0], backbones[0].shape());
         let done = folder.rounds.len();
         let round = config.round.min(config.steps);
+        let order = SampleOrder::new(data.train, config.seed, config.total_samples());
+        let reporter = Reporter::new(
+            self.progress,
+            interrupter.clone(),
+            done.saturating_mul(round * config.batch),
+            config.total_samples(),
+        );
+        let scale = match folder.scale(shape)? {
+            Some(scale) => scale,
+            None => {
+                let of_start = start.as_ref().map(|start| start.label_scale.clone());
+                let scale = match config.scale_samples {
+                    0 => Scale::of_labels(of_start.flatten()),
+                    count => {
+                        let go_on = || {
+                            reporter.samples(0);
+                            !interrupter.should_stop()
+                        };
+                        let (first, cache) = (order.first(count), self.cache.as_ref());
+                        Scale::measure(&backbones[0], cache, &first, of_start, go_on)?
+                    }
+                };
+                folder.keep_scale(&scale, shape)?
+            }
+        };
         let finish = |folder: &RunFolder, interrupted| {
             let best = folder.best();
             let device = device.clone().inner();
+            let heads = folder.load_heads(best, config.width, shape, &device)?;
             Ok(TrainedHeads {
-                heads: folder.load_heads(best, config.width, shape, &device)?,
+                heads: scale.fold(heads),
                 best,
                 rounds: folder.rounds.clone(),
                 interrupted,
             })
         };
-        if done >= config.rounds() {
+        if done >= config.rounds() || folder.out_of_patience(config.patience) {
             return finish(&folder, false);
         }
 
@@ -69,21 +96,18 @@ impl HeadsTrainer {
             .with_width(config.width)
             .init(shape, device);
         let heads = match start {
-            Some(start) => start.load_into(fresh, device),
-            None => fresh,
+            Some(start) => start.load_into(fresh, &scale, device),
+            None if config.scale_samples == 0 => fresh,
+            None => initialise(fresh, heads_shape(shape, config.width), config.seed, device),
         };
         let context = Arc::new(TrainingContext {
             backbones,
+            scale: scale.clone(),
             alpha: config.alpha,
             batch: config.batch,
             keep: config.keep,
             cache: self.cache,
-            reporter: Reporter::new(
-                self.progress,
-                interrupter.clone(),
-                done.saturating_mul(round * config.batch),
-                config.total_samples(),
-            ),
+            reporter,
             interrupter: interrupter.clone(),
             error: Mutex::new(None),
         });
@@ -100,7 +124,6 @@ impl HeadsTrainer {
             .init();
         let learner = Learner::new(module, optimizer, config.schedule()?);
 
-        let order = SampleOrder::new(data.train, config.seed, config.total_samples());
         let loader = RoundLoader::new(order, round * config.batch, done);
         let has_held_out = !data.held_out.is_empty();
         let held_out = RoundLoader::held_out(data.held_out);
@@ -137,10 +160,10 @@ impl HeadsTrainer {
         if done > 0 {
             training = training.checkpoint(done);
         }
-        if let Some(patience) = config.patience {
+        if config.patience.is_some() {
             training = training.early_stopping(Patience {
                 folder: folder.clone(),
-                patience,
+                patience: config.patience,
             });
         }
         let result = training.launch(learner);
@@ -204,17 +227,17 @@ impl CheckpointingStrategy for RoundCheckpoints {
     }
 }
 
-/// Stops when the held-out loss has not fallen for some rounds. Burn's own early stopping would forget
+/// Stops when no round has been better than the best one for some time. Burn's own early stopping would forget
 /// the rounds before a resumption.
 #[derive(Clone)]
 struct Patience {
     folder: Arc<Mutex<RunFolder>>,
-    patience: usize,
+    patience: Option<usize>,
 }
 
 impl EarlyStoppingStrategy for Patience {
-    fn should_stop(&mut self, round: usize, _: &EventStoreClient) -> bool {
+    fn should_stop(&mut self, _: usize, _: &EventStoreClient) -> bool {
         let folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
-        round - folder.best() >= self.patience
+        folder.out_of_patience(self.patience)
     }
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::TrainHeadsConfig;
 use super::error::TrainError;
+use super::scale::Scale;
 use crate::apb::heads::{RetainingHeads, RetainingHeadsConfig};
 use crate::checkpoint::{FileError, write_file};
 use crate::model::AttentionShape;
@@ -20,6 +21,8 @@ use crate::model::AttentionShape;
 const SETTINGS: &str = "settings.json";
 /// File with the reports of the finished rounds.
 const ROUNDS: &str = "rounds.json";
+/// File with the [`Scale`] of labels and inputs.
+const SCALE: &str = "scale.json";
 /// Folder of the checkpoints, one file a part and round.
 const CHECKPOINTS: &str = "checkpoint";
 /// The parts of a checkpoint.
@@ -177,15 +180,57 @@ impl RunFolder {
         write_json(&self.path.join(ROUNDS), &self.rounds)
     }
 
-    /// The round with the lowest loss on held-out samples, or the last without any; from 1.
+    /// The scale that the run was begun with; none of a run without a round, which has to measure it.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Scale`]: the file is lost or not one that was written for this model.
+    pub fn scale(&self, model: AttentionShape) -> Result<Option<Scale>, TrainError> {
+        let path = self.path.join(SCALE);
+        let refused = |found: String| TrainError::Scale {
+            path: path.clone(),
+            found,
+        };
+        let text = read_optional(&path).map_err(|error| run_error(&path, &error))?;
+        let Some(text) = text else {
+            return match self.rounds.is_empty() {
+                true => Ok(None),
+                false => Err(refused("no file".into())),
+            };
+        };
+        let scale: Scale =
+            serde_json::from_slice(&text).map_err(|error| refused(error.to_string()))?;
+        scale.check(model).map_err(refused)?;
+        Ok(Some(scale))
+    }
+
+    /// Keeps the scale. Returns it as it is read again, so that a resumed run has the same.
+    pub fn keep_scale(&self, scale: &Scale, model: AttentionShape) -> Result<Scale, TrainError> {
+        let path = self.path.join(SCALE);
+        write_bytes(&path, serde_json::to_vec(scale))?;
+        self.scale(model)?.ok_or_else(|| TrainError::Scale {
+            path,
+            found: "no file".into(),
+        })
+    }
+
+    /// The round with the highest recall on held-out samples or, without any, with the lowest loss; from 1, and the
+    /// first of equal ones.
     pub fn best(&self) -> usize {
-        let losses = self.rounds.iter().map(|report| report.valid_loss);
-        let losses = (1..).zip(losses.map(|loss| loss.unwrap_or(f64::INFINITY)));
-        let best = losses.min_by(|(_, one), (_, other)| one.total_cmp(other));
-        match best {
-            Some((round, loss)) if loss < f64::INFINITY => round,
-            _ => self.rounds.len(),
-        }
+        let held_out = self.rounds.iter().any(|round| round.valid_loss.is_some());
+        let worth = |round: &RoundReport| match if held_out { round.recall } else { -round.loss } {
+            worth if worth.is_nan() => f64::NEG_INFINITY,
+            worth => worth,
+        };
+        let rounds = (1..).zip(self.rounds.iter().map(worth));
+        let best = rounds
+            .max_by(|(round, one), (later, other)| one.total_cmp(other).then(later.cmp(round)));
+        best.map_or(0, |(round, _)| round)
+    }
+
+    /// Whether `patience` rounds have passed since the best one.
+    pub fn out_of_patience(&self, patience: Option<usize>) -> bool {
+        patience.is_some_and(|patience| self.rounds.len() - self.best() >= patience)
     }
 
     /// Loads the heads of a round, from 1.
@@ -257,8 +302,12 @@ fn read_optional(path: &Path) -> io::Result<Option<Vec<u8>>> {
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<(), FileError> {
+    write_bytes(path, serde_json::to_vec_pretty(value))
+}
+
+fn write_bytes(path: &Path, json: serde_json::Result<Vec<u8>>) -> Result<(), FileError> {
     write_file(path, |file| {
-        let bytes = serde_json::to_vec_pretty(value).map_err(io::Error::from);
+        let bytes = json.map_err(io::Error::from);
         let written = bytes.and_then(|bytes| file.write_all(&bytes));
         written.map_err(|source| FileError {
             path: path.into(),

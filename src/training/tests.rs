@@ -2,6 +2,7 @@
 //! model.
 
 mod in_memory;
+mod scales;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use super::loader::TrainItem;
 use super::module::{HeadsModule, StepOutput, TrainingContext};
 use super::progress::Reporter;
 use super::quality::to_vec;
+use super::scale::Scale;
 use super::*;
 use crate::apb::compressor::{QueryAware, Random};
 use crate::apb::heads::{HeadsFile, RetainingHeads, RetainingHeadsConfig};
@@ -107,6 +109,7 @@ fn distance(found: &[f32], expected: &[f32]) -> f64 {
 fn context(backbone: Backbone, alpha: f64, cache: Option<FeatureCache>) -> Arc<TrainingContext> {
     Arc::new(TrainingContext {
         backbones: vec![backbone],
+        scale: Scale::of_labels(None),
         alpha,
         batch: 1,
         keep: 0.1,
@@ -206,11 +209,14 @@ fn random_samples(count: usize, rows: usize, vocab: u32) -> Vec<Arc<Sample>> {
         .collect()
 }
 
-/// The losses of one sample under the given heads, without a retention loss.
+/// The losses of one sample under the given heads, without a smoothing loss, on the scale of their labels.
 fn step(backbone: &Backbone, heads: &RetainingHeads, sample: &Arc<Sample>) -> StepOutput {
+    let mut context = context(backbone.clone(), 0.0, None);
+    let shared = Arc::get_mut(&mut context).expect("one owner");
+    shared.scale = Scale::of_labels(heads.label_scale.clone());
     let module = HeadsModule {
         heads: heads.clone(),
-        context: context(backbone.clone(), 0.0, None),
+        context,
     };
     let item = TrainItem {
         index: 0,
@@ -226,7 +232,7 @@ fn one_sample_is_overfitted() {
     let recipe = TrainHeadsConfig::new()
         .with_width(128)
         .with_steps(600)
-        .with_warm_up(20)
+        .with_warm_up(Some(20))
         .with_round(200)
         .with_alpha(0.0)
         .with_learning_rate(5e-3);
@@ -239,9 +245,10 @@ fn one_sample_is_overfitted() {
     let regression = |heads: &RetainingHeads| step(&backbone, heads, &sample).regression;
     let device = Device::flex();
     device.seed(recipe.seed);
-    let fresh = RetainingHeadsConfig::new()
+    let mut fresh = RetainingHeadsConfig::new()
         .with_width(128)
         .init(&config, &device);
+    fresh.label_scale.clone_from(&trained.heads.label_scale);
     let (before, after) = (regression(&fresh), regression(&trained.heads));
     assert!(after < 0.01 * before, "{before} became {after}");
 }
@@ -254,9 +261,10 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
     let recipe = TrainHeadsConfig::new()
         .with_width(8)
         .with_steps(20)
-        .with_warm_up(5)
+        .with_warm_up(Some(5))
         .with_batch(2)
-        .with_round(3);
+        .with_round(3)
+        .with_patience(None);
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("parts");
     let run = |trainer: HeadsTrainer| trainer.held_out(held_out.to_vec()).fit(train.to_vec());
@@ -294,7 +302,7 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
     let refused = run(resume().config(recipe.clone().with_alpha(0.5)))
         .expect_err("another run")
         .to_string();
-    assert!(refused.contains("alpha was 0.0025"), "{refused}");
+    assert!(refused.contains("alpha was 0.00025"), "{refused}");
     let refused = run(resume().start_from(whole.heads))
         .expect_err("another start")
         .to_string();
@@ -355,7 +363,7 @@ fn cached_features_equal_computed_ones() {
     let recipe = TrainHeadsConfig::new()
         .with_width(8)
         .with_steps(8)
-        .with_warm_up(2)
+        .with_warm_up(Some(2))
         .with_round(4);
     let folder = tempfile::tempdir().expect("a folder");
     let run = |name: &str, limit: Option<u64>| {
@@ -390,9 +398,10 @@ fn devices_share_the_samples_of_a_step() {
     let recipe = TrainHeadsConfig::new()
         .with_width(8)
         .with_steps(6)
-        .with_warm_up(2)
+        .with_warm_up(Some(2))
         .with_batch(2)
-        .with_round(1);
+        .with_round(1)
+        .with_patience(None);
     let run = |devices: usize| {
         let mut trainer = HeadsTrainer::new(backbone.clone()).config(recipe.clone());
         for _ in 1..devices {

@@ -21,8 +21,8 @@ use crate::checkpoint::FileError;
 /// The result of a run.
 #[derive(Debug)]
 pub struct TrainedHeads {
-    /// The heads of the round with the lowest loss on held-out samples, or of the last without any; f32,
-    /// on the device of the first backbone.
+    /// The heads of the round with the highest recall on held-out samples or, without any, with the lowest
+    /// loss; f32, on the device of the first backbone.
     pub heads: RetainingHeads,
     /// The number of that round, from 1.
     pub best: usize,
@@ -104,7 +104,8 @@ impl HeadsTrainer {
     }
 
     /// Trains these heads further, of any dtype and device, in place of new ones. Their width takes the
-    /// place of the configuration's; the optimiser and the learning rate begin anew.
+    /// place of the configuration's, and they go on with the scale of labels that they were trained with: heads
+    /// without one learn the attention logits as they are. The optimiser and the learning rate begin anew.
     pub fn start_from(mut self, heads: RetainingHeads) -> Self {
         self.start = Some(heads);
         self
@@ -163,7 +164,7 @@ impl HeadsTrainer {
     ///
     /// [`TrainError`]: an invalid value of the configuration; no samples, or one that cannot be used; heads
     /// to start from of another shape; a folder that belongs to another run or model or, without
-    /// [`resume`](Self::resume), to any run; a loss that is not finite; a full disk;
+    /// [`resume`](Self::resume), to any run, or has lost the scale of its labels; a loss that is not finite; a full disk;
     /// [`TrainError::Stopped`] before the end of the first round.
     pub fn fit<S: Into<Arc<Sample>>>(
         mut self,

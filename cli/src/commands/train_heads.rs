@@ -116,6 +116,18 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
             trained.rounds.last().map_or(0, |round| round.step)
         )));
     }
+    if let Some(last) = trained
+        .rounds
+        .last()
+        .filter(|last| last.step < recipe.steps)
+    {
+        output.note(format!(
+            "stopped after step {}: no better round than that of step {} for {} rounds",
+            last.step,
+            trained.rounds[trained.best - 1].step,
+            args.recipe.patience,
+        ));
+    }
     let compared = args.compare(&first, &trained.heads, &data.held_out, output)?;
     let seconds = started.elapsed().as_secs_f64();
     let card = args.card(&source, fingerprint, &recipe, &data, &trained, &compared);

@@ -11,9 +11,10 @@ use serde_json::json;
 
 use super::error::ConvertHeadsError;
 use super::format::{
-    Beginning, Found, HEADS_FILE, HEADS_FORMAT, HeadsFault, PYTORCH_FILE, Place, beginning,
-    common_shape, tensor_name, within_prefix,
+    Beginning, Found, HEADS_FILE, HEADS_FORMAT, HEADS_LABEL_SCALE, HeadsFault, PYTORCH_FILE, Place,
+    beginning, common_shape, tensor_name, within_prefix,
 };
+use super::label_scale::LabelScale;
 use super::pytorch::{self, PytorchTensor};
 use crate::checkpoint::index::{INDEX_FILE, SINGLE_FILE};
 use crate::checkpoint::safetensors::encode;
@@ -45,7 +46,7 @@ pub struct ConvertedHeads {
 /// `model.layers.{i}.self_attn.fc1.weight` and `.fc2.weight`, behind any prefix that a wrapper left
 /// (`module.`, `base_model.model.`); other tensors are skipped and listed in the report. Element types
 /// are kept. `base_model` names the model the heads are for in the new file; without it, the name
-/// in a safetensors `input` is kept.
+/// in a safetensors `input` is kept, and so is its [`LabelScale`].
 ///
 /// A pickle is never executed. One that asks for anything but tensors is refused by the name of
 /// what it asks for; no memory is taken by a length that the file only claims.
@@ -65,7 +66,7 @@ pub fn convert_heads(
     if out.is_dir() {
         return Err(ConvertHeadsError::OutIsFolder { path: out.into() });
     }
-    let (sources, named) = open(input)?;
+    let (sources, said) = open(input)?;
     let (heads, ignored) = choose(input, sources)?;
     let found: Found = heads
         .iter()
@@ -92,8 +93,20 @@ pub fn convert_heads(
         "width": shape.width.to_string(),
         "source": source.to_string_lossy(),
     });
-    if let Some(base_model) = base_model.or(named.as_deref()) {
+    let named = said.get("base_model").map(String::as_str);
+    if let Some(base_model) = base_model.or(named) {
         metadata["base_model"] = base_model.into();
+    }
+    if let Some(text) = said.get(HEADS_LABEL_SCALE) {
+        let scale = LabelScale::from_json(text).and_then(|scale| {
+            scale.check(shape.layers, shape.kv_heads)?;
+            Ok(scale)
+        });
+        let scale = scale.map_err(|fault| ConvertHeadsError::LabelScale {
+            path: input.into(),
+            fault,
+        })?;
+        metadata[HEADS_LABEL_SCALE] = scale.to_string().into();
     }
     let described = tensors.iter().map(|(name, dtype, stored, source)| {
         let shape = &source.info.shape[..];
@@ -197,13 +210,18 @@ impl Source {
     }
 }
 
-/// The tensors at `input`, and the base model it names.
-fn open(input: &Path) -> Result<(Vec<Source>, Option<String>), ConvertHeadsError> {
+/// Tensors, and the metadata beside them.
+type Described = (Vec<Source>, BTreeMap<String, String>);
+
+/// The tensors at `input`, and its metadata.
+fn open(input: &Path) -> Result<Described, ConvertHeadsError> {
     if !input.exists() {
         return Err(ConvertHeadsError::NotFound { path: input.into() });
     }
-    let from_pytorch =
-        |tensors: Vec<PytorchTensor>| (tensors.into_iter().map(Source::from).collect(), None);
+    let from_pytorch = |tensors: Vec<PytorchTensor>| {
+        let tensors = tensors.into_iter().map(Source::from).collect();
+        (tensors, BTreeMap::new())
+    };
     if input.is_dir() {
         let file = |name: &str| Some(input.join(name)).filter(|path| path.exists());
         if let Some(heads) = file(HEADS_FILE) {
@@ -241,14 +259,14 @@ fn open(input: &Path) -> Result<(Vec<Source>, Option<String>), ConvertHeadsError
     }
 }
 
-fn safetensors(path: &Path) -> Result<(Vec<Source>, Option<String>), ConvertHeadsError> {
+fn safetensors(path: &Path) -> Result<Described, ConvertHeadsError> {
     let checkpoint = Arc::new(Checkpoint::open(path)?);
     let sources = checkpoint.tensors().map(|info| Source {
         info: info.clone(),
         data: Data::Safetensors(Arc::clone(&checkpoint)),
     });
-    let base_model = checkpoint.metadata().get("base_model").cloned();
-    Ok((sources.collect(), base_model))
+    let metadata = checkpoint.metadata().clone();
+    Ok((sources.collect(), metadata))
 }
 
 /// The heads by their place, and the names of all other tensors.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 #[cfg(feature = "pytorch")]
 use super::format::PYTORCH_FILE;
 use super::format::{HEADS_FILE, HEADS_FORMAT, HeadsFault};
+use super::label_scale::LabelScaleFault;
 #[cfg(feature = "pytorch")]
 use super::pickle::PickleError;
 #[cfg(feature = "pytorch")]
@@ -85,6 +86,14 @@ pub enum HeadsError {
         expected: usize,
         /// The width in the metadata.
         found: String,
+    },
+    /// Metadata whose scale of labels is not one for these heads.
+    #[error("{}: the metadata's label_scale: {fault}; train the heads again", path.display())]
+    LabelScale {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: LabelScaleFault,
     },
     /// Heads that name another model of the same shape.
     #[error("{}: the heads are for {base_model} with fingerprint {expected}, this model has {found}; give the heads of this model, or none", path.display())]
@@ -198,6 +207,14 @@ pub enum ConvertHeadsError {
         path: PathBuf,
         /// What is wrong.
         fault: HeadsFault,
+    },
+    /// Metadata whose scale of labels is not one for these heads.
+    #[error("{}: the metadata's label_scale: {fault}; train the heads again", path.display())]
+    LabelScale {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: LabelScaleFault,
     },
     /// A tensor of a type that heads are not kept in.
     #[error("{}: tensor `{name}` is stored as {found}, expected f32, f16 or bf16; save the heads in one of those", path.display())]

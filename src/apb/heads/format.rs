@@ -16,6 +16,10 @@ pub const HEADS_FORMAT: &str = "apb-retaining-heads-1";
 /// [`ModelSource::fingerprint`](crate::checkpoint::ModelSource::fingerprint).
 pub const HEADS_MODEL: &str = "model_fingerprint";
 
+/// The metadata key under which a heads file keeps the [`LabelScale`](super::LabelScale) that its heads were trained
+/// with, as JSON. Heads without one were trained on the attention logits as they are.
+pub const HEADS_LABEL_SCALE: &str = "label_scale";
+
 /// What comes before the version in [`HEADS_FORMAT`]. Other formats, such as the `pt` of Python's
 /// safetensors, are accepted.
 pub(super) const FORMAT_FAMILY: &str = "apb-retaining-heads-";

@@ -8,9 +8,10 @@ use burn::tensor::{Device, FloatDType};
 
 use super::error::HeadsError;
 use super::format::{
-    Beginning, FORMAT_FAMILY, Found, HEADS_FILE, HEADS_FORMAT, HEADS_MODEL, HeadsShape, Matrix,
-    beginning, common_shape, is_pytorch_name, place,
+    Beginning, FORMAT_FAMILY, Found, HEADS_FILE, HEADS_FORMAT, HEADS_LABEL_SCALE, HEADS_MODEL,
+    HeadsShape, Matrix, beginning, common_shape, is_pytorch_name, place,
 };
+use super::label_scale::LabelScale;
 use super::retaining::{RetainingHeads, RetainingHeadsConfig};
 use crate::checkpoint::ModelSource;
 use crate::checkpoint::{self, Checkpoint, LoadOptions, StoredType, listing_with};
@@ -43,6 +44,7 @@ struct Opened {
     path: PathBuf,
     checkpoint: Checkpoint,
     info: HeadsInfo,
+    label_scale: Option<LabelScale>,
     model: AttentionShape,
 }
 
@@ -56,8 +58,9 @@ impl HeadsFile {
     ///
     /// # Errors
     ///
-    /// A [`HeadsError`]: no such file, another kind of file, a set of heads that is not whole, or
-    /// one for another number of layers, other projections or other key/value heads.
+    /// A [`HeadsError`]: no such file, another kind of file, a set of heads that is not whole, one
+    /// for another number of layers, other projections or other key/value heads, or a
+    /// [`HEADS_LABEL_SCALE`] that is not one for them.
     pub fn open(
         path: impl AsRef<Path>,
         model: impl Into<AttentionShape>,
@@ -106,6 +109,15 @@ impl HeadsFile {
                 found: found.clone(),
             });
         }
+        let scale_of = |text: &String| {
+            let scale = LabelScale::from_json(text)?;
+            scale.check(shape.layers, shape.kv_heads)?;
+            Ok(scale)
+        };
+        let label_scale = match metadata.get(HEADS_LABEL_SCALE).map(scale_of).transpose() {
+            Ok(scale) => scale,
+            Err(fault) => return Err(HeadsError::LabelScale { path, fault }),
+        };
         let base_model = metadata.get("base_model").cloned();
         refuse_other_shape(&path, shape, base_model.as_deref(), model)?;
         let info = HeadsInfo {
@@ -120,6 +132,7 @@ impl HeadsFile {
             path,
             checkpoint,
             info,
+            label_scale,
             model,
         })))
     }
@@ -132,6 +145,11 @@ impl HeadsFile {
     /// What the file's header holds.
     pub fn info(&self) -> &HeadsInfo {
         &self.0.info
+    }
+
+    /// The scale of the labels that the heads were trained with, where the file has one.
+    pub fn label_scale(&self) -> Option<&LabelScale> {
+        self.0.label_scale.as_ref()
     }
 
     /// Refuses a model whose fingerprint is not the one in the file; a file without a fingerprint
@@ -169,7 +187,8 @@ impl HeadsFile {
             .init(self.0.model, device);
         let options = LoadOptions::new(dtype).with_strict(true);
         let file = &self.0.checkpoint;
-        let (loaded, _) = checkpoint::load(heads, file, options, parameter, &mut |_| {})?;
+        let (mut loaded, _) = checkpoint::load(heads, file, options, parameter, &mut |_| {})?;
+        loaded.label_scale = self.0.label_scale.clone();
         Ok(loaded)
     }
 }

@@ -10,6 +10,7 @@ use burn::nn::Linear;
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
 
+use super::label_scale::LabelScale;
 use crate::kernels::{KernelError, silu_scores};
 use crate::model::{AttentionShape, apply, linear};
 
@@ -30,6 +31,7 @@ impl RetainingHeadsConfig {
             .with_width(self.width);
         RetainingHeads {
             layers: (0..model.layers).map(|_| head.init(device)).collect(),
+            label_scale: None,
         }
     }
 }
@@ -158,6 +160,10 @@ const OPERATION: &str = "retaining head";
 pub struct RetainingHeads {
     /// One head a layer.
     pub layers: Vec<RetainingHead>,
+    /// The scale of the labels that they were trained with; none of heads that were trained on the attention logits
+    /// as they are. Scores do not depend on it, training them further does.
+    #[module(skip)]
+    pub label_scale: Option<LabelScale>,
 }
 
 #[cfg(test)]

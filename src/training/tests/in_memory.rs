@@ -11,7 +11,7 @@ fn recipe(steps: usize) -> TrainHeadsConfig {
     TrainHeadsConfig::new()
         .with_width(8)
         .with_steps(steps)
-        .with_warm_up(2)
+        .with_warm_up(Some(2))
         .with_round(2)
         .with_learning_rate(4e-3)
 }
@@ -143,7 +143,10 @@ fn heads_of_other_shapes_are_refused() {
         .init(shape, &Device::flex())
         .layers
         .remove(0);
-    let none = RetainingHeads { layers: Vec::new() };
+    let none = RetainingHeads {
+        layers: Vec::new(),
+        label_scale: None,
+    };
     for (what, other) in [
         ("layers", heads(layers)),
         ("columns", heads(columns)),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use burn::tensor::{Device, FloatDType, Tensor};
 use burn_apb::apb::compressor::{self, Compressor, CompressorSource, Random, ScoreInput};
 use burn_apb::apb::heads::{
-    HeadsFile, RetainingHeadConfig, RetainingHeads, RetainingHeadsConfig, convert_heads,
+    HeadsFile, LabelScale, RetainingHeadConfig, RetainingHeads, RetainingHeadsConfig, convert_heads,
 };
 use burn_apb::apb::{
     AnchorHeads, Answer, AnswerError, AnswerOptions, ApbAttention, ApbAttentionConfig, AskOptions,
@@ -375,6 +375,16 @@ fn plans() -> Calls {
     calls.refused("apb::heads::convert_heads", || {
         convert_heads(&file, "/proc/nowhere/x", Some(""))
     });
+    for text in ["", "{", r#"{"mean": [[1]], "std": [[0]]}"#] {
+        calls.refused("apb::heads::LabelScale::from_json", || {
+            LabelScale::from_json(text)
+        });
+    }
+    for std in [f32::NAN, f32::INFINITY, 0.0, -1.0] {
+        calls.refused("apb::heads::LabelScale::new", || {
+            LabelScale::new(vec![vec![0.0]], vec![vec![std]])
+        });
+    }
     let odd = [
         SHAPE,
         AttentionShape { layers: 0, ..SHAPE },

@@ -105,7 +105,10 @@ fn training() {
         });
     }
     calls.call("training::TrainHeadsConfig::with_seed", || {
-        let recipe = recipe().with_seed(u64::MAX).with_warm_up(usize::MAX);
+        let recipe = recipe()
+            .with_seed(u64::MAX)
+            .with_warm_up(Some(usize::MAX))
+            .with_scale_samples(usize::MAX);
         HeadsTrainer::new(backbone())
             .config(recipe)
             .fit([good()])
@@ -122,6 +125,7 @@ fn training() {
         "batch",
         "round",
         "warm_up",
+        "scale_samples",
         "patience",
     ] {
         let name = format!("training::TrainHeadsConfig::with_{name}");

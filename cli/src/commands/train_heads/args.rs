@@ -73,10 +73,10 @@ pub struct Samples {
     #[arg(long, value_name = "N", default_value_t = 512)]
     pub synthesized: usize,
     /// Shortest document to make, in tokens
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(long, value_name = "N", default_value_t = 500)]
     pub min_tokens: usize,
     /// Longest document to make, in tokens
-    #[arg(long, value_name = "N", default_value_t = 2000)]
+    #[arg(long, value_name = "N", default_value_t = 1000)]
     pub max_tokens: usize,
     /// Longest sample, in tokens [default: the model's context, at most 10240]
     #[arg(long, value_name = "N")]
@@ -100,26 +100,29 @@ pub struct Recipe {
     #[arg(long, value_name = "R")]
     pub width: Option<usize>,
     /// Steps of the optimiser
-    #[arg(long, value_name = "N", default_value_t = 3000)]
+    #[arg(long, value_name = "N", default_value_t = TrainHeadsConfig::new().steps)]
     pub steps: usize,
     /// Steps over which the learning rate rises [default: a tenth]
     #[arg(long, value_name = "N")]
     pub warm_up: Option<usize>,
     /// Samples of a step
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = TrainHeadsConfig::new().batch)]
     pub batch: usize,
     /// The highest learning rate
-    #[arg(long, value_name = "RATE", default_value_t = 5e-4)]
+    #[arg(long, value_name = "RATE", default_value_t = TrainHeadsConfig::new().learning_rate)]
     pub learning_rate: f64,
+    /// Samples on which the scale of labels and inputs is measured first; 0 leaves both as they are
+    #[arg(long, value_name = "N", default_value_t = TrainHeadsConfig::new().scale_samples)]
+    pub scale_samples: usize,
     /// Weight of the smoothing loss
-    #[arg(long, value_name = "A", default_value_t = 0.0025)]
+    #[arg(long, value_name = "A", default_value_t = TrainHeadsConfig::new().alpha)]
     pub alpha: f64,
     /// Steps between two validations, each with a checkpoint
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = TrainHeadsConfig::new().round)]
     pub round: usize,
-    /// Stop after this many rounds without a lower validation loss
-    #[arg(long, value_name = "ROUNDS")]
-    pub patience: Option<usize>,
+    /// Stop after this many rounds without a higher recall on held-out samples
+    #[arg(long, value_name = "ROUNDS", default_value_t = TrainHeadsConfig::new().patience.unwrap_or(usize::MAX))]
+    pub patience: usize,
     /// Share of a sample's rows that recall is measured at
     #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
     pub keep: f64,
@@ -136,12 +139,13 @@ impl Recipe {
         config
             .with_width(width)
             .with_steps(self.steps)
-            .with_warm_up(self.warm_up.unwrap_or(self.steps / 10))
+            .with_warm_up(self.warm_up)
+            .with_scale_samples(self.scale_samples)
             .with_batch(self.batch)
             .with_learning_rate(self.learning_rate)
             .with_alpha(self.alpha)
             .with_round(self.round)
-            .with_patience(self.patience)
+            .with_patience(Some(self.patience))
             .with_keep(self.keep)
             .with_seed(self.seed)
     }
