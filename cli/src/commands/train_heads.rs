@@ -1,6 +1,7 @@
 //! `apb train-heads`: trains retaining heads for a model.
 
 mod args;
+mod divergence;
 
 use std::io::IsTerminal;
 use std::num::NonZeroUsize;
@@ -16,6 +17,7 @@ use burn_apb::apb::compressor::{Compressor, QueryAware, Random};
 use burn_apb::apb::default_prefill_chunk;
 use burn_apb::apb::heads::{HeadsFile, RetainingHeads};
 use burn_apb::checkpoint::ModelSource;
+use burn_apb::eval::statistics::Estimate;
 use burn_apb::training::data::SynthesisConfig;
 use burn_apb::training::{
     Backbone, Collector, Evaluation, FeatureCache, HeadsCard, HeadsTrainer, Quality, Sample,
@@ -23,6 +25,7 @@ use burn_apb::training::{
 };
 use serde_json::{Map, Value, json};
 
+use crate::commands::eval::{estimate_json, small};
 use crate::commands::prefill;
 use crate::error::CliError;
 use crate::interrupt;
@@ -63,6 +66,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
 
     let dtype = args.compute.dtype();
     let mut backbones = Vec::new();
+    let mut decoders = Vec::new();
     // Features of weights in codes are not those of floats.
     let mut features_of = fingerprint.clone();
     for device in &devices {
@@ -71,6 +75,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
         if block.is_some_and(|block| block.mlp.gate_proj.float().is_none()) {
             features_of = format!("{fingerprint} in codes");
         }
+        decoders.push(decoder.clone());
         let context = text.config.context();
         backbones.push(Backbone::new(
             decoder,
@@ -133,6 +138,13 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     let card = args.card(&source, fingerprint, &recipe, &data, &trained, &compared);
     save_heads(&trained.heads, &args.out, args.heads_dtype.into(), &card)
         .map_err(CliError::failed)?;
+    let names: Vec<&str> = compared.iter().map(|(name, _)| name.as_str()).collect();
+    let held_out = &data.held_out;
+    let divergences =
+        divergence::divergences(&decoders[0], &text, &args.out, &names, held_out, output)?;
+    let compared: Vec<_> = (compared.into_iter().zip(divergences))
+        .map(|((name, found), kl)| (name, found, kl))
+        .collect();
     show(args, &trained, &compared, &samples, seconds, output)
 }
 
@@ -365,20 +377,22 @@ impl Args {
 fn show(
     args: &Args,
     trained: &TrainedHeads,
-    compared: &Compared,
+    compared: &[(String, Evaluation, Option<Estimate>)],
     samples: &Value,
     seconds: f64,
     output: &Output,
 ) -> Result<(), CliError> {
     let last = trained.rounds.last();
     let best = trained.rounds.get(trained.best.saturating_sub(1));
-    let held_out = by_name(compared, |found| {
+    let held_out = compared.iter().map(|(name, found, kl)| {
         let layers: Vec<f64> = found.layers.iter().map(|layer| layer.recall).collect();
         let mut value = mean_json(&found.all);
+        value["kl"] = estimate_json(kl.as_ref());
         value["recall_by_layer"] = json!(layers);
-        value
+        (name.clone(), value)
     });
-    let recall = compared.first().map(|(_, found)| found.all.recall);
+    let held_out: Map<String, Value> = held_out.collect();
+    let recall = compared.first().map(|(_, found, _)| found.all.recall);
     let value = json!({
         "out": args.out,
         "steps": last.map(|round| round.step),
@@ -407,16 +421,27 @@ fn show(
                 "on {} held-out samples, keeping {share} %:",
                 samples["held_out"]
             )?;
-            writeln!(w, "{:<12} {:>8} {:>10}", "", "recall", "attention")?;
-        }
-        for (name, found) in compared {
             writeln!(
                 w,
-                "{name:<12} {:>8.3} {:>10.3}",
+                "{:<12} {:>8} {:>10} {:>24}",
+                "", "recall", "attention", "KL, nats"
+            )?;
+        }
+        for (name, found, kl) in compared {
+            let kl = kl.as_ref().map_or_else(|| "-".into(), small);
+            writeln!(
+                w,
+                "{name:<12} {:>8.3} {:>10.3} {kl:>24}",
                 found.all.recall, found.all.mass
             )?;
         }
-        Ok(())
+        match compared.is_empty() {
+            true => Ok(()),
+            false => writeln!(
+                w,
+                "KL: of apb's answers over 4 ranks from full attention's, on at most 8 of them"
+            ),
+        }
     })
 }
 

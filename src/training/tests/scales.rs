@@ -1,7 +1,5 @@
 //! Labels and inputs of any scale.
 
-use burn::module::Param;
-
 use super::*;
 use crate::apb::heads::{HeadsError, LabelScale, LabelScaleFault};
 use crate::model::{Architecture, Decoder, Projection};
@@ -11,8 +9,7 @@ use crate::training::scale::Scale;
 /// Multiplies the weights and biases of a layer's queries and keys.
 fn scale_up(projection: &mut Projection, weights: f32, biases: f32) {
     let linear = projection.float_mut().expect("a float layer");
-    let times = |weight: &Param<Tensor<2>>| weight.clone().map(|weight| weight * weights);
-    linear.weight = times(&linear.weight);
+    linear.weight = linear.weight.clone().map(|weight| weight * weights);
     linear.bias = linear
         .bias
         .take()

@@ -25,6 +25,9 @@ mod tune;
 use crate::error::CliError;
 use crate::output::Output;
 
+pub use agreement::{estimate_json, small};
+pub use subject::{Quiet, check_interrupt};
+
 /// Measure what methods do to the answers
 ///
 /// Every case is a line of JSON in --out: a run that was stopped goes on from there, and more samples, methods or

@@ -202,8 +202,6 @@ impl Observer for Quiet {
 pub fn check_interrupt() -> Result<(), CliError> {
     match interrupt::poll() {
         ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(CliError::failed(
-            "cancelled; the same command with the same --out goes on",
-        )),
+        ControlFlow::Break(()) => Err(CliError::failed("cancelled")),
     }
 }
