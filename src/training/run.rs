@@ -96,6 +96,8 @@ impl HeadsTrainer {
             .with_width(config.width)
             .init(shape, device);
         let heads = match start {
+            // The learner loads a checkpoint, for which weights have to be as they were made.
+            _ if done > 0 => fresh,
             Some(start) => start.load_into(fresh, &scale, device),
             None if config.scale_samples == 0 => fresh,
             None => initialise(fresh, heads_shape(shape, config.width), config.seed, device),
@@ -182,6 +184,11 @@ impl HeadsTrainer {
     }
 }
 
+/// A value of 12 digits, which JSON gives back to the last bit: a resumed run reports what an uninterrupted one does.
+fn as_read(value: f64) -> f64 {
+    format!("{value:.11e}").parse().unwrap_or(value)
+}
+
 /// Saves a checkpoint each round, and keeps the last two and the best.
 struct RoundCheckpoints {
     folder: Arc<Mutex<RunFolder>>,
@@ -196,8 +203,10 @@ impl CheckpointingStrategy for RoundCheckpoints {
         round: usize,
         store: &EventStoreClient,
     ) -> Vec<CheckpointingAction> {
-        let find =
-            |name: &str, split: &Split| store.find_metric(name, round, Aggregate::Mean, split);
+        let find = |name: &str, split: &Split| {
+            let found = store.find_metric(name, round, Aggregate::Mean, split);
+            found.map(as_read)
+        };
         let split = if self.held_out {
             Split::Valid
         } else {
@@ -239,5 +248,26 @@ impl EarlyStoppingStrategy for Patience {
     fn should_stop(&mut self, _: usize, _: &EventStoreClient) -> bool {
         let folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
         folder.out_of_patience(self.patience)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::as_read;
+
+    #[test]
+    fn reported_values_survive_json() {
+        for value in [
+            0.420_508_861_541_748_05,
+            1.0 / 3.0,
+            26.123_456_789_012_3,
+            0.0,
+        ] {
+            let value = as_read(value);
+            let text = serde_json::to_string(&value).expect("JSON");
+            let read: f64 = serde_json::from_str(&text).expect("a number");
+            assert_eq!(read.to_bits(), value.to_bits(), "{text}");
+        }
+        assert!(as_read(f64::NAN).is_nan());
     }
 }

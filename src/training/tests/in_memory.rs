@@ -285,3 +285,34 @@ fn a_stopped_run_returns_the_best_of_its_rounds() {
     let error = trainer.fit(samples).expect_err("stopped from outside");
     assert!(matches!(error, TrainError::Stopped), "{error}");
 }
+
+#[test]
+fn runs_of_new_and_of_existing_heads_are_resumed_in_their_middle() {
+    let (config, backbone) = backbone("llama-gqa");
+    let samples = random_samples(5, 50, config.vocab_size as u32);
+    let folder = tempfile::tempdir().expect("a folder");
+    let first = HeadsTrainer::new(backbone.clone()).config(recipe(4));
+    let start = first.fit(samples.clone()).expect("a run").heads;
+    for start in [None, Some(start)] {
+        let of = |name: &str| {
+            let path = folder.path().join(format!("{name}-{}", start.is_some()));
+            let run = trainer(&backbone, &recipe(8).with_patience(None), &path);
+            match &start {
+                Some(heads) => run.start_from(heads.clone()),
+                None => run,
+            }
+        };
+        let whole = of("whole").fit(samples.clone()).expect("a run");
+        let stop = |progress: TrainProgress| match progress {
+            TrainProgress::Round(_) => ControlFlow::Break(()),
+            TrainProgress::Sample { .. } => ControlFlow::Continue(()),
+        };
+        let part = of("part").progress(stop).fit(samples.clone());
+        let part = part.expect("a part of a run");
+        assert!(part.interrupted && part.rounds.len() < whole.rounds.len());
+        let resumed = of("part").resume(true).fit(samples.clone());
+        let resumed = resumed.expect("the rest");
+        assert_eq!(resumed.rounds, whole.rounds);
+        assert_eq!(weights(&resumed.heads), weights(&whole.heads));
+    }
+}
