@@ -14,7 +14,7 @@ use burn::tensor::{Device, FloatDType};
 use burn_apb::LanguageModel;
 use burn_apb::apb::compressor::{Compressor, QueryAware, Random};
 use burn_apb::checkpoint::ModelSource;
-use burn_apb::training::data::SynthesisConfig;
+use burn_apb::tasks::SynthesisConfig;
 use burn_apb::training::{
     Backbone, Collector, HeadsCard, HeadsTrainer, TrainHeadsConfig, evaluate, save_heads,
 };

@@ -5,7 +5,7 @@ use std::error::Error;
 
 use burn::tensor::Device;
 use burn_apb::prelude::*;
-use burn_apb::training::data::TextSample;
+use burn_apb::tasks::TextSample;
 
 fn losses(folder: &str) -> Result<[f64; 2], Box<dyn Error>> {
     let model = LanguageModel::load(folder, &Device::flex())?;

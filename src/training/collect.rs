@@ -9,9 +9,10 @@ use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::seq::SliceRandom;
 
-use super::data::{DataError, SampleFile, SynthesisConfig, Synthesizer, TextSample};
+use super::data::{DataError, SampleFile};
 use super::sample::{Sample, SampleError, TrainingData};
 use crate::ModelText;
+use crate::tasks::{SynthesisConfig, Synthesizer, TextSample};
 
 /// Problems that are listed; all are counted.
 const SHOWN: usize = 20;

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::text::prompt::{PromptError, PromptOptions};
 use crate::{ModelError, ModelText};
 
-use super::data::TextSample;
+use crate::tasks::TextSample;
 
 /// The names in errors of the samples to learn from and of those held out.
 pub(super) const SAMPLE: &str = "sample";

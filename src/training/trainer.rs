@@ -37,7 +37,7 @@ pub struct TrainedHeads {
 /// ```no_run
 /// use burn::tensor::Device;
 /// use burn_apb::LanguageModel;
-/// use burn_apb::training::data::TextSample;
+/// use burn_apb::tasks::TextSample;
 /// use burn_apb::training::{HeadsTrainer, Sample, TrainHeadsConfig};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -18,7 +18,7 @@ use burn_apb::apb::default_prefill_chunk;
 use burn_apb::apb::heads::{HeadsFile, RetainingHeads};
 use burn_apb::checkpoint::ModelSource;
 use burn_apb::eval::statistics::Estimate;
-use burn_apb::training::data::SynthesisConfig;
+use burn_apb::tasks::SynthesisConfig;
 use burn_apb::training::{
     Backbone, Collector, Evaluation, FeatureCache, HeadsCard, HeadsTrainer, Quality, Sample,
     TrainError, TrainHeadsConfig, TrainProgress, TrainedHeads, TrainingData, evaluate, save_heads,

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | read samples from a JSON lines file, or a published set such as LongAlign or LongAlpaca | [`SampleFile`] |
 //! | see which lines of a file were skipped, and why | [`DataReport`] |
-//! | make samples from any text | [`Synthesizer`], [`SynthesisConfig`] |
+//! | make samples from any text | [`Synthesizer`](crate::tasks::Synthesizer) |
 
 mod error;
 mod formats;
@@ -13,7 +13,6 @@ mod report;
 mod scan;
 mod split;
 
-pub use crate::tasks::{SynthesisConfig, Synthesizer, TaskKind, TextSample};
 pub use error::DataError;
 pub use jsonl::SampleFile;
 pub use report::{DataReport, Problem, ProblemKind};

@@ -7,7 +7,8 @@ use burn::tensor::{DType, Device, FloatDType};
 use burn_apb::apb::compressor::{Compressor, Random};
 use burn_apb::apb::heads::RetainingHeadsConfig;
 use burn_apb::model::{Architecture, AttentionShape, DecoderConfig};
-use burn_apb::training::data::{SampleFile, SynthesisConfig, TextSample};
+use burn_apb::tasks::{SynthesisConfig, TextSample};
+use burn_apb::training::data::SampleFile;
 use burn_apb::training::{
     Backbone, Collector, FeatureCache, HeadsCard, HeadsTrainer, LayerLoss, Sample,
     TrainHeadsConfig, evaluate, save_heads,
