@@ -47,7 +47,7 @@ pub struct Args {
     )]
     passings: Vec<usize>,
     /// Divergence to stay within, in nats a token: the upper end of its interval counts
-    #[arg(long, value_name = "NATS", default_value_t = 0.1)]
+    #[arg(long, value_name = "NATS", default_value_t = 0.02)]
     within: f64,
     /// What each rank runs on, for the times: a100, a800, h100, h200, or measured: this machine's CPU
     #[arg(long, value_name = "NAME", default_value = "measured")]
