@@ -80,6 +80,10 @@ pub use language_model::{LanguageModel, ModelError, ModelText, load_decoder};
 #[doc(hidden)]
 pub const OPTICKS: &str = include_str!("../examples/data/opticks.txt");
 
+/// 50 questions about its first 2,000 tokens: those of `apb eval agreement`.
+#[doc(hidden)]
+pub const OPTICKS_QUESTIONS: &str = include_str!("../examples/data/opticks-questions.txt");
+
 /// The Rust examples of the documents are compiled with the documentation tests.
 #[cfg(doctest)]
 mod documents {

@@ -12,9 +12,6 @@ use crate::error::CliError;
 /// Tokens of the shipped text that are read.
 const SHIPPED_TOKENS: usize = 2000;
 
-/// 50 questions about the beginning of the text that ships with `apb`.
-const SHIPPED_QUESTIONS: &str = include_str!("../../../../examples/data/opticks-questions.txt");
-
 /// What is read and asked.
 #[derive(clap::Args, Debug, Clone)]
 pub struct Asked {
@@ -68,7 +65,10 @@ impl Asked {
         let path = self.questions.as_deref();
         let (text, shown) = match path {
             Some(path) => (read_text(path, "questions")?, path),
-            None => (SHIPPED_QUESTIONS.to_owned(), Path::new("shipped questions")),
+            None => (
+                burn_apb::OPTICKS_QUESTIONS.to_owned(),
+                Path::new("shipped questions"),
+            ),
         };
         let mut questions = parse(&text)
             .map_err(|error| CliError::usage(format!("{}: {error}", shown.display())))?;
@@ -178,6 +178,6 @@ mod tests {
 
     #[test]
     fn fifty_questions_ship() {
-        assert_eq!(parse(SHIPPED_QUESTIONS).unwrap().len(), 50);
+        assert_eq!(parse(burn_apb::OPTICKS_QUESTIONS).unwrap().len(), 50);
     }
 }

@@ -23,8 +23,8 @@ const NAMES: &[&str] = &["task", "tokens", "depth", "index", "method", "heads"];
 
 /// Runs a suite.
 pub fn run(suite: &impl Suite, output: &Output) -> Result<(), CliError> {
-    let flags = suite.flags();
-    let settings = suite.methods().settings(flags)?;
+    let flags = &suite.common().flags;
+    let settings = suite.common().settings()?;
     let subject = Subject::open(flags, output)?;
     let mut header = flags.header(suite.name(), subject.source.fingerprint()?)?;
     suite.add_to_header(&mut header)?;

@@ -16,7 +16,7 @@ use burn_apb::tasks::ruler::{self, Needs, QuestionSet, RulerConfig, RulerTask, S
 use burn_apb::tasks::{CountTokens, Haystack, TaskError, TaskSample};
 use serde_json::{Map, Value};
 
-use super::flags::{Flags, at_least_one, text_or_shipped};
+use super::flags::{Flags, Setting, at_least_one, text_or_shipped};
 use super::subject::Subject;
 use crate::commands::prefill::{hash_of, read_text};
 use crate::error::CliError;
@@ -50,6 +50,29 @@ pub struct Part<'a> {
     pub score: Score<'a>,
 }
 
+impl<'a> Part<'a> {
+    /// Samples that are generated; `around`: tokens that the prompt adds to theirs.
+    fn generated(
+        task: &str,
+        tokens: usize,
+        samples: usize,
+        around: usize,
+        make: impl Fn(usize) -> Result<TaskSample, TaskError> + 'a,
+        score: impl Fn(&str, &[String]) -> f64 + 'a,
+    ) -> Self {
+        Self {
+            task: task.into(),
+            tokens: Some(tokens),
+            depth: None,
+            samples,
+            order: None,
+            make: Box::new(move |index| make(index).map_err(|error| refused(error, around))),
+            labels: Box::new(|_| Vec::new()),
+            score: Box::new(score),
+        }
+    }
+}
+
 /// What is done with the parts.
 pub type Work<'w> = dyn FnMut(&[Part<'_>]) -> Result<(), CliError> + 'w;
 
@@ -58,10 +81,8 @@ pub trait Suite {
     /// Its name.
     fn name(&self) -> &'static str;
 
-    fn flags(&self) -> &Flags;
-
-    /// What is compared.
-    fn methods(&self) -> &Methods;
+    /// What every suite is told.
+    fn common(&self) -> &Common;
 
     /// Adds to what results depend on.
     fn add_to_header(&self, header: &mut Map<String, Value>) -> Result<(), CliError>;
@@ -75,9 +96,11 @@ pub trait Suite {
     ) -> Result<(), CliError>;
 }
 
-/// What is compared.
+/// What every suite is told.
 #[derive(clap::Args, Debug, Clone)]
-pub struct Methods {
+pub struct Common {
+    #[command(flatten)]
+    pub flags: Flags,
     /// Methods to compare on the same samples; differences are from the first [default: full,star,apb]
     #[arg(
         long,
@@ -88,10 +111,10 @@ pub struct Methods {
     pub methods: Vec<Variant>,
 }
 
-impl Methods {
-    /// The settings that they stand for.
-    pub fn settings(&self, flags: &Flags) -> Result<Vec<super::flags::Setting>, CliError> {
-        flags.settings(&self.methods, &USUAL)
+impl Common {
+    /// What is compared.
+    pub fn settings(&self) -> Result<Vec<Setting>, CliError> {
+        self.flags.settings(&self.methods, &USUAL)
     }
 }
 
@@ -101,9 +124,7 @@ impl Methods {
 #[derive(clap::Args, Debug)]
 pub struct Niah {
     #[command(flatten)]
-    flags: Flags,
-    #[command(flatten)]
-    methods: Methods,
+    common: Common,
     /// Lengths of prompt and answer together, in tokens
     #[arg(
         long,
@@ -135,9 +156,7 @@ pub struct Niah {
 #[derive(clap::Args, Debug)]
 pub struct Ruler {
     #[command(flatten)]
-    flags: Flags,
-    #[command(flatten)]
-    methods: Methods,
+    common: Common,
     /// Tasks [default: all whose files are given]
     #[arg(long, value_name = "TASK,..", value_delimiter = ',')]
     tasks: Vec<RulerTask>,
@@ -171,9 +190,7 @@ pub struct Ruler {
 #[derive(clap::Args, Debug)]
 pub struct InfiniteBench {
     #[command(flatten)]
-    flags: Flags,
-    #[command(flatten)]
-    methods: Methods,
+    common: Common,
     /// Tasks [default: those that are generated; with --data those whose files are there]
     #[arg(long, value_name = "TASK,..", value_delimiter = ',')]
     tasks: Vec<InfiniteBenchTask>,
@@ -190,9 +207,7 @@ pub struct InfiniteBench {
 #[derive(clap::Args, Debug)]
 pub struct LongBench {
     #[command(flatten)]
-    flags: Flags,
-    #[command(flatten)]
-    methods: Methods,
+    common: Common,
     /// The published file, data.json
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
@@ -219,12 +234,8 @@ impl Suite for Niah {
         "niah"
     }
 
-    fn flags(&self) -> &Flags {
-        &self.flags
-    }
-
-    fn methods(&self) -> &Methods {
-        &self.methods
+    fn common(&self) -> &Common {
+        &self.common
     }
 
     fn add_to_header(&self, header: &mut Map<String, Value>) -> Result<(), CliError> {
@@ -243,7 +254,7 @@ impl Suite for Niah {
         let haystack = haystack(self.haystack.as_deref(), output)?;
         let count = |text: &str| subject.count(text);
         let count: &CountTokens<'_> = &count;
-        let around = subject.around(&self.flags)?;
+        let around = subject.around(&self.common.flags)?;
         let mut parts = Vec::new();
         for &tokens in distinct("--tokens", &self.tokens)? {
             for &percent in distinct("--depths", &self.depths)? {
@@ -251,22 +262,16 @@ impl Suite for Niah {
                 let config = NiahConfig {
                     tokens: tokens.saturating_sub(around),
                     depth,
-                    seed: self.flags.seed(),
+                    seed: self.common.flags.seed(),
                 };
                 let samples = niah::Niah::new(config, &haystack, count);
                 let samples = samples.map_err(|error| refused(error, around))?;
+                let make = move |index| samples.sample(index);
+                let score = niah::score_needle;
+                let part = Part::generated("niah", tokens, self.samples, around, make, score);
                 parts.push(Part {
-                    task: "niah".into(),
-                    tokens: Some(tokens),
                     depth: Some(depth),
-                    samples: self.samples,
-                    order: None,
-                    make: Box::new(move |index| {
-                        let sample = samples.sample(index);
-                        sample.map_err(|error| refused(error, around))
-                    }),
-                    labels: no_labels(),
-                    score: Box::new(niah::score_needle),
+                    ..part
                 });
             }
         }
@@ -294,12 +299,8 @@ impl Suite for Ruler {
         "ruler"
     }
 
-    fn flags(&self) -> &Flags {
-        &self.flags
-    }
-
-    fn methods(&self) -> &Methods {
-        &self.methods
+    fn common(&self) -> &Common {
+        &self.common
     }
 
     fn add_to_header(&self, header: &mut Map<String, Value>) -> Result<(), CliError> {
@@ -334,32 +335,30 @@ impl Suite for Ruler {
         };
         let count = |text: &str| subject.count(text);
         let count: &CountTokens<'_> = &count;
-        let around = subject.around(&self.flags)?;
+        let around = subject.around(&self.common.flags)?;
         let mut parts = Vec::new();
         for &tokens in distinct("--tokens", &self.tokens)? {
             for &task in &tasks {
                 let config = RulerConfig {
                     task,
                     tokens: tokens.saturating_sub(around),
-                    seed: self.flags.seed(),
+                    seed: self.common.flags.seed(),
                 };
                 let samples = ruler::Ruler::new(config, sources, count);
                 let samples = samples.map_err(|error| refused(error, around))?;
-                parts.push(Part {
-                    task: task.name().into(),
-                    tokens: Some(tokens),
-                    depth: None,
-                    samples: samples.samples().unwrap_or(usize::MAX).min(self.samples),
-                    order: None,
-                    make: Box::new(move |index| {
-                        let sample = samples.sample(index);
-                        sample.map_err(|error| refused(error, around))
-                    }),
-                    labels: no_labels(),
-                    score: Box::new(move |answer, references| {
-                        ruler::score(task, answer, references)
-                    }),
-                });
+                let count = samples.samples().unwrap_or(usize::MAX).min(self.samples);
+                let make = move |index| samples.sample(index);
+                let score = move |answer: &str, references: &[String]| {
+                    ruler::score(task, answer, references)
+                };
+                parts.push(Part::generated(
+                    task.name(),
+                    tokens,
+                    count,
+                    around,
+                    make,
+                    score,
+                ));
             }
         }
         work(&parts)
@@ -504,12 +503,8 @@ impl Suite for InfiniteBench {
         "infinitebench"
     }
 
-    fn flags(&self) -> &Flags {
-        &self.flags
-    }
-
-    fn methods(&self) -> &Methods {
-        &self.methods
+    fn common(&self) -> &Common {
+        &self.common
     }
 
     fn add_to_header(&self, header: &mut Map<String, Value>) -> Result<(), CliError> {
@@ -549,7 +544,7 @@ impl Suite for InfiniteBench {
                 let task = task.name();
                 parts.extend(
                     self.size
-                        .parts(&self.flags, subject, task, samples, score)?,
+                        .parts(&self.common.flags, subject, task, samples, score)?,
                 );
             }
             return work(&parts);
@@ -557,7 +552,7 @@ impl Suite for InfiniteBench {
         let tasks = self.generated()?;
         let count = |text: &str| subject.count(text);
         let count: &CountTokens<'_> = &count;
-        let around = subject.around(&self.flags)?;
+        let around = subject.around(&self.common.flags)?;
         let lengths = match self.size.tokens.is_empty() {
             true => &GENERATED_TOKENS[..],
             false => &self.size.tokens,
@@ -569,30 +564,30 @@ impl Suite for InfiniteBench {
                 let config = GeneratedConfig {
                     task,
                     length: PromptLength::Tokens(tokens.saturating_sub(around)),
-                    seed: self.flags.seed(),
+                    seed: self.common.flags.seed(),
                 };
                 let samples = Generated::new(config, count);
                 let samples = samples.map_err(|error| refused(error, around))?;
-                parts.push(Part {
-                    task: task.name().into(),
-                    tokens: Some(tokens),
-                    depth: None,
-                    samples: self.size.samples.unwrap_or(GENERATED_SAMPLES),
-                    order: None,
-                    make: Box::new(move |index| {
-                        let sample = samples.sample(index);
-                        let sample = sample.map_err(|error| refused(error, around))?;
-                        let tokens_to_generate = sample.tokens_to_generate.min(most);
-                        Ok(TaskSample {
-                            tokens_to_generate,
-                            ..sample
-                        })
-                    }),
-                    labels: no_labels(),
-                    score: Box::new(move |answer, references| {
-                        generated::score(task, answer, references)
-                    }),
-                });
+                let make = move |index| {
+                    let sample = samples.sample(index)?;
+                    let tokens_to_generate = sample.tokens_to_generate.min(most);
+                    Ok(TaskSample {
+                        tokens_to_generate,
+                        ..sample
+                    })
+                };
+                let score = move |answer: &str, references: &[String]| {
+                    generated::score(task, answer, references)
+                };
+                let count = self.size.samples.unwrap_or(GENERATED_SAMPLES);
+                parts.push(Part::generated(
+                    task.name(),
+                    tokens,
+                    count,
+                    around,
+                    make,
+                    score,
+                ));
             }
         }
         work(&parts)
@@ -604,12 +599,8 @@ impl Suite for LongBench {
         "longbench"
     }
 
-    fn flags(&self) -> &Flags {
-        &self.flags
-    }
-
-    fn methods(&self) -> &Methods {
-        &self.methods
+    fn common(&self) -> &Common {
+        &self.common
     }
 
     fn add_to_header(&self, header: &mut Map<String, Value>) -> Result<(), CliError> {
@@ -646,14 +637,9 @@ impl Suite for LongBench {
         work(
             &self
                 .size
-                .parts(&self.flags, subject, task, &samples, score)?,
+                .parts(&self.common.flags, subject, task, &samples, score)?,
         )
     }
-}
-
-/// Samples that no table is made by.
-fn no_labels() -> Box<dyn Fn(usize) -> Vec<String>> {
-    Box::new(|_| Vec::new())
 }
 
 /// A list without repetitions.
