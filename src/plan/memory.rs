@@ -64,8 +64,8 @@ impl MemoryParts {
 /// Bytes of a thread's panels and running sums; of the calling thread's packed matrix, and of what the allocator keeps
 /// between tensors of other sizes, in part by the size of an element (measured).
 const THREAD_BYTES: u64 = 1 << 20;
-const KEPT_BYTES: u64 = 16 << 20;
-const KEPT_BYTES_OF_ELEMENT: u64 = 4 << 20;
+const KEPT_BYTES: u64 = 13 << 20;
+const KEPT_BYTES_OF_ELEMENT: u64 = 19 << 18;
 /// The part that a GPU's memory pools add, measured with this crate on one, and what its driver takes.
 const POOL: f64 = 0.08;
 const DRIVER_BYTES: u64 = 1 << 29;
