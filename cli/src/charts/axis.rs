@@ -42,7 +42,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// A value, with the digits that tell it from one that is `step` away.
+    /// A value, with as many digits as a difference of `step` needs.
     pub(super) fn write(self, value: f64, step: f64) -> String {
         match self {
             Self::Number => number(value, step),
@@ -62,7 +62,7 @@ fn seconds(value: f64, largest: f64, step: f64) -> String {
     format!("{} {unit}", number(value * factor, step * factor))
 }
 
-/// A number with the digits that tell it from one that is `step` away.
+/// A number with as many digits as a difference of `step` needs.
 fn number(value: f64, step: f64) -> String {
     if value != 0.0 && (value.abs() < 1e-4 || value.abs() >= 1e6) {
         return format!("{value:.1e}").replace(".0e", "e");

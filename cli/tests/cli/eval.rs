@@ -282,6 +282,11 @@ fn published_files_are_read_and_cut() {
     ));
     assert_eq!(rows(&scene.path("i.jsonl")).len(), 3 * 2);
 
+    // Another file of the same name has cases of its own.
+    scene.file("data/passkey.jsonl", passkey.replace("67890", "67891"));
+    json(&eval(&scene, "infinitebench", &args));
+    assert_eq!(rows(&scene.path("i.jsonl")).len(), 2 * 3 * 2);
+
     let sample = |letter: &str, difficulty: &str| {
         serde_json::json!({
             "_id": letter, "domain": "Prose", "sub_domain": "Rivers", "difficulty": difficulty, "length": "short",
@@ -410,6 +415,20 @@ fn agreement_goes_on_and_is_written_as_a_chart() {
     assert!(more["rows"][1]["kl_difference"]["value"].is_number());
     let svg = std::fs::read_to_string(scene.path("agreement.svg")).expect("the chart");
     assert!(svg.contains("KL divergence"), "{svg}");
+
+    // An edited question is another case; the others are not asked again, wherever they stand now.
+    let questions = "Which river?\nWhat is sentence 4 about?\n";
+    scene.file("questions.txt", questions);
+    let edited = json(&eval(&scene, "agreement", &[&ASKED[..], &args].concat()));
+    assert_eq!(edited["rows"][0]["questions"], 2);
+    let found = rows(&path);
+    assert_eq!(found.len(), 3 * 2 + 2);
+    assert!(
+        found[6..]
+            .iter()
+            .all(|row| row["question"] == "What is sentence 4 about?"),
+        "{found:?}"
+    );
 }
 
 #[test]

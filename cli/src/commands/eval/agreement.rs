@@ -24,7 +24,7 @@ use crate::output::{self, Output};
 use crate::variant::Variant;
 
 /// The fields that name a case.
-pub const NAMES: &[&str] = &["tokens", "index", "method", "heads"];
+pub const NAMES: &[&str] = &["tokens", "question", "gold", "method", "heads"];
 
 /// Bytes of the reference's distributions that are held at once.
 const REFERENCE_BYTES: usize = 256 << 20;
@@ -100,9 +100,7 @@ pub fn open_log(
     max_tokens: usize,
 ) -> Result<Log, CliError> {
     let mut header = flags.header(eval, subject.source.fingerprint()?)?;
-    let [document, questions] = material.names.clone();
-    header.insert("document".into(), document.into());
-    header.insert("questions".into(), questions.into());
+    header.insert("document".into(), material.name.clone().into());
     header.insert("max_tokens".into(), max_tokens.into());
     Log::open(flags.out.as_deref(), header, NAMES)
 }
@@ -118,9 +116,9 @@ pub struct Comparison<'a> {
     pub answers: bool,
 }
 
-/// The fields that name a case.
-fn case(tokens: Option<usize>, index: usize, setting: &Setting) -> Value {
-    json!({ "tokens": tokens, "index": index, "method": setting.name, "heads": setting.heads })
+/// The fields that name a case: questions may be added to, edited or put into another order.
+fn case(tokens: Option<usize>, question: &Question, setting: &Setting) -> Value {
+    json!({ "tokens": tokens, "question": question.question, "gold": question.answer, "method": setting.name, "heads": setting.heads })
 }
 
 /// Full attention's answer to a question.
@@ -194,7 +192,10 @@ impl Comparison<'_> {
     ) -> Result<Option<Arc<Decoder>>, CliError> {
         let is_open = |length: &Length<'_>, index: usize, log: &Log| {
             let mut settings = self.settings.iter();
-            settings.any(|setting| log.find(&case(length.tokens, index, setting)).is_none())
+            settings.any(|setting| {
+                log.find(&case(length.tokens, &self.questions[index], setting))
+                    .is_none()
+            })
         };
         let mut open: Vec<(&Length<'_>, Vec<usize>)> = Vec::new();
         for length in lengths {
@@ -292,11 +293,11 @@ impl Comparison<'_> {
         let token = interrupt::token();
         for reference in references {
             step();
-            let mut row = case(length.tokens, reference.index, setting);
+            let question = &self.questions[reference.index];
+            let mut row = case(length.tokens, question, setting);
             if log.find(&row).is_some() {
                 continue;
             }
-            let question = &self.questions[reference.index];
             let (request, gold) = self.request(&setting.strategy, length, question)?;
             let session = prefilled.session(self.subject, decoder, &request);
             check_interrupt()?;
@@ -304,7 +305,7 @@ impl Comparison<'_> {
             let agreement = Agreement::measure(session, &request.query, &reference.answer, token);
             check_interrupt()?;
             let agreement = agreement.map_err(CliError::failed)?;
-            row["question"] = question.question.clone().into();
+            row["index"] = reference.index.into();
             row["kl"] = agreement.kl.into();
             row["top1"] = agreement.top1.into();
             row["exact"] = agreement.exact.into();
@@ -335,8 +336,11 @@ impl Comparison<'_> {
 
     /// The results of a setting at a length, in the order of the questions.
     pub fn rows(&self, length: &Length<'_>, setting: &Setting, log: &Log) -> Vec<Value> {
-        let indices = 0..self.questions.len();
-        let rows = indices.filter_map(|index| log.find(&case(length.tokens, index, setting)));
+        let cases = self
+            .questions
+            .iter()
+            .map(|question| case(length.tokens, question, setting));
+        let rows = cases.filter_map(|case| log.find(&case));
         rows.cloned().collect()
     }
 }
@@ -485,7 +489,7 @@ impl Summary {
             if let Some(difference) = &row.difference {
                 let note = match difference.excludes_zero() {
                     true => "",
-                    false => ", not to be told from 0",
+                    false => ", not significant",
                 };
                 let first = self.rows.first().map_or("", |first| first.method.as_str());
                 writeln!(
@@ -567,7 +571,7 @@ impl Row {
     }
 }
 
-/// A divergence with its interval, in digits that tell it from 0.
+/// A divergence with its interval.
 pub fn small(estimate: &Estimate) -> String {
     let Estimate { value, interval } = estimate;
     let number = |x: f64| match x.abs() {

@@ -12,7 +12,7 @@ use crate::commands::prefill::{hash_of, read_text};
 use crate::error::CliError;
 use crate::variant::Variant;
 
-/// What every evaluation is told.
+/// Flags of every evaluation.
 #[derive(clap::Args, Debug, Clone)]
 pub struct Flags {
     #[command(flatten)]

@@ -53,8 +53,8 @@ pub struct Material {
     document: String,
     pub questions: Vec<Question>,
     lengths: Vec<Option<usize>>,
-    /// Names and hashes of both.
-    pub names: [String; 2],
+    /// The document's name and hash.
+    pub name: String,
 }
 
 impl Asked {
@@ -93,7 +93,7 @@ impl Asked {
             document,
             questions,
             lengths,
-            names: [name, shown.display().to_string()],
+            name,
         })
     }
 }

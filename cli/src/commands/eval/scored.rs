@@ -19,7 +19,9 @@ use crate::interrupt;
 use crate::output::Output;
 
 /// The fields that name a case.
-const NAMES: &[&str] = &["task", "tokens", "depth", "index", "method", "heads"];
+const NAMES: &[&str] = &[
+    "task", "tokens", "depth", "source", "index", "method", "heads",
+];
 
 /// Runs a suite.
 pub fn run(suite: &impl Suite, output: &Output) -> Result<(), CliError> {
@@ -56,7 +58,8 @@ struct Run<'a> {
 /// The fields that name a case.
 fn case(part: &Part<'_>, index: usize, setting: &Setting) -> Value {
     json!({
-        "task": part.task, "tokens": part.tokens, "depth": part.depth, "index": index,
+        "task": part.task, "tokens": part.tokens, "depth": part.depth,
+        "source": part.source, "index": index,
         "method": setting.name, "heads": setting.heads,
     })
 }

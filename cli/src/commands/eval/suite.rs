@@ -41,6 +41,8 @@ pub struct Part<'a> {
     /// Depth of the needle, from 0 to 1, where it was asked for.
     pub depth: Option<f64>,
     pub samples: usize,
+    /// SHA-256 of the file that they are read from, where there is one.
+    pub source: Option<String>,
     /// The order in which they are answered, where it is not their own: those of one document together.
     pub order: Option<Vec<usize>>,
     /// The sample of a place; its own index says which it is in its file.
@@ -65,6 +67,7 @@ impl<'a> Part<'a> {
             tokens: Some(tokens),
             depth: None,
             samples,
+            source: None,
             order: None,
             make: Box::new(move |index| make(index).map_err(|error| refused(error, around))),
             labels: Box::new(|_| Vec::new()),
@@ -81,7 +84,7 @@ pub trait Suite {
     /// Its name.
     fn name(&self) -> &'static str;
 
-    /// What every suite is told.
+    /// Flags of every suite.
     fn common(&self) -> &Common;
 
     /// Adds to what results depend on.
@@ -96,7 +99,7 @@ pub trait Suite {
     ) -> Result<(), CliError>;
 }
 
-/// What every suite is told.
+/// Flags of every suite.
 #[derive(clap::Args, Debug, Clone)]
 pub struct Common {
     #[command(flatten)]
@@ -379,6 +382,7 @@ impl Size {
         subject: &'a Subject,
         task: &'static str,
         samples: &'a [Read],
+        source: &str,
         score: fn(&'static str, &str, &[String]) -> f64,
     ) -> Result<Vec<Part<'a>>, CliError> {
         let around = subject.around(flags)?;
@@ -392,6 +396,7 @@ impl Size {
             tokens,
             depth: None,
             samples: samples.len(),
+            source: Some(source.to_owned()),
             order: Some(by_document(samples)),
             make: Box::new(move |index| {
                 let limit = subject.limit(tokens);
@@ -508,8 +513,6 @@ impl Suite for InfiniteBench {
     }
 
     fn add_to_header(&self, header: &mut Map<String, Value>) -> Result<(), CliError> {
-        let data = self.data.as_ref().map(|path| path.display().to_string());
-        header.insert("data".into(), data.into());
         header.insert("max_tokens".into(), self.size.max_tokens.into());
         Ok(())
     }
@@ -533,19 +536,23 @@ impl Suite for InfiniteBench {
                     sample,
                     labels: Vec::new(),
                 });
-                all.push((task, samples.collect::<Vec<Read>>()));
+                all.push((task, hash_of(&path)?, samples.collect::<Vec<Read>>()));
             }
             let mut parts = Vec::new();
-            for (task, samples) in &all {
+            for (task, source, samples) in &all {
                 let score = |task: &'static str, answer: &str, references: &[String]| {
                     let task = task.parse::<InfiniteBenchTask>();
                     task.map_or(0.0, |task| infinitebench::score(task, answer, references))
                 };
                 let task = task.name();
-                parts.extend(
-                    self.size
-                        .parts(&self.common.flags, subject, task, samples, score)?,
-                );
+                parts.extend(self.size.parts(
+                    &self.common.flags,
+                    subject,
+                    task,
+                    samples,
+                    source,
+                    score,
+                )?);
             }
             return work(&parts);
         }
@@ -604,7 +611,6 @@ impl Suite for LongBench {
     }
 
     fn add_to_header(&self, header: &mut Map<String, Value>) -> Result<(), CliError> {
-        header.insert("data".into(), self.data.display().to_string().into());
         header.insert("max_tokens".into(), self.size.max_tokens.into());
         Ok(())
     }
@@ -616,6 +622,7 @@ impl Suite for LongBench {
         work: &mut Work<'_>,
     ) -> Result<(), CliError> {
         self.size.check()?;
+        let source = hash_of(&self.data)?;
         let samples = longbench::read(open(&self.data)?);
         let samples = samples.take(self.size.samples.unwrap_or(usize::MAX));
         let samples: Result<Vec<_>, _> = samples.collect();
@@ -637,7 +644,7 @@ impl Suite for LongBench {
         work(
             &self
                 .size
-                .parts(&self.common.flags, subject, task, &samples, score)?,
+                .parts(&self.common.flags, subject, task, &samples, &source, score)?,
         )
     }
 }

@@ -184,7 +184,7 @@ impl Summary {
                             written(difference),
                             match difference.excludes_zero() {
                                 true => "",
-                                false => ", not to be told from 0",
+                                false => ", not significant",
                             }
                         )?;
                     }
@@ -351,7 +351,7 @@ impl Score {
 }
 
 /// Width of a method's column.
-const WIDTH: usize = 18;
+const WIDTH: usize = 22;
 
 fn print_scores(w: &mut dyn Write, scores: &[Score]) -> io::Result<()> {
     let samples = scores.iter().map(|score| score.scores.len()).max();
@@ -375,7 +375,7 @@ fn written(estimate: &Estimate) -> String {
         // No minus before a zero.
         if percent.abs() < 0.05 { 0.0 } else { percent }
     });
-    format!("{value:.1} ({low:.1}-{high:.1})").replace("--", "- -")
+    format!("{value:.1} ({low:.1} to {high:.1})")
 }
 
 fn tokens(tokens: Option<u64>) -> String {
