@@ -3,7 +3,7 @@
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Tensor};
 
-use super::error::{check_dtype, check_float};
+use super::error::{check_dtype, check_float, check_sizes};
 use super::extension::{AttentionPrimitives, Kernels, check_devices, is_cpu};
 use super::{KernelError, Regions};
 
@@ -43,6 +43,15 @@ pub fn attention(
     regions: Regions,
 ) -> Result<AttentionOutput, KernelError> {
     check_shapes(OPERATION, q.dims(), k.dims(), v.dims(), regions)?;
+    // The output has the shape of q.
+    check_sizes(
+        OPERATION,
+        &[
+            ("q", &q.dims()[..]),
+            ("k", &k.dims()[..]),
+            ("v", &v.dims()[..]),
+        ],
+    )?;
     check_float(OPERATION, "q", q.dtype())?;
     check_float(OPERATION, "k", k.dtype())?;
     check_dtype(OPERATION, "v", v.dtype(), "the dtype of k", &[k.dtype()])?;

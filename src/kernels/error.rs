@@ -103,6 +103,27 @@ impl KernelError {
     }
 }
 
+/// Elements of a tensor at most: their bytes, whatever the dtype, can be counted.
+const MOST_ELEMENTS: usize = isize::MAX as usize / 8;
+
+/// Refuses shapes, those of inputs and of the output, with more elements than memory can be asked for. Views and tensors
+/// without elements have such shapes without memory. A dimension of 0 counts as 1, so that no product of some of the
+/// dimensions overflows either.
+pub(super) fn check_sizes(
+    operation: &'static str,
+    shapes: &[(&'static str, &[usize])],
+) -> Result<(), KernelError> {
+    for &(argument, shape) in shapes {
+        let mut sizes = shape.iter().map(|size| (*size).max(1));
+        let elements = sizes.try_fold(1usize, usize::checked_mul);
+        if elements.is_none_or(|elements| elements > MOST_ELEMENTS) {
+            let expected = format!("at most {MOST_ELEMENTS} elements, where 0 counts as 1");
+            return Err(KernelError::shape(operation, argument, expected, shape));
+        }
+    }
+    Ok(())
+}
+
 /// Refuses a tensor of another dtype than those that `expected` names.
 pub(super) fn check_dtype(
     operation: &'static str,

@@ -4,6 +4,7 @@ use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
 use super::KernelError;
+use super::error::check_sizes;
 use super::extension::{Kernels, check_devices};
 
 /// The first `rows` rows of every head, without a copy: `x.narrow(2, 0, rows)`, which on GPUs copies
@@ -23,6 +24,7 @@ pub fn first_rows(x: Tensor<4>, rows: usize) -> Result<Tensor<4>, KernelError> {
         let expected = format!("[batch, heads, at least {rows}, head_dim]");
         return Err(KernelError::shape("first_rows", "x", expected, &x.dims()));
     }
+    check_sizes("first_rows", &[("x", &x.dims()[..])])?;
     check_devices("first_rows", &[&x.device()])?;
     let held = Dispatch::first_rows(x.into_dispatch(), rows);
     Ok(Tensor::from_dispatch(held))

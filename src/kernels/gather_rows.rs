@@ -4,7 +4,7 @@ use burn::backend::Dispatch;
 use burn::tensor::{DType, Int, Tensor};
 
 use super::KernelError;
-use super::error::{check_dtype, check_float};
+use super::error::{check_dtype, check_float, check_sizes};
 use super::extension::{Kernels, check_devices};
 
 /// The rows of keys and values that `rows` names, head by head, in one tensor: the keys of all
@@ -40,7 +40,7 @@ pub fn gather_rows(
 }
 
 fn check(keys: &Tensor<4>, values: &Tensor<4>, rows: &Tensor<3, Int>) -> Result<(), KernelError> {
-    let [batch, kv_heads, seq_kv, _] = keys.dims();
+    let [batch, kv_heads, seq_kv, head_dim] = keys.dims();
     if values.dims() != keys.dims() {
         let expected = format!("the shape of keys {:?}", keys.dims());
         return Err(KernelError::shape(
@@ -68,7 +68,16 @@ fn check(keys: &Tensor<4>, values: &Tensor<4>, rows: &Tensor<3, Int>) -> Result<
         "the dtype of keys",
         &[keys.dtype()],
     )?;
-    check_dtype(OPERATION, "rows", rows.dtype(), "i32", &[DType::I32])
+    check_dtype(OPERATION, "rows", rows.dtype(), "i32", &[DType::I32])?;
+    // The values have the shape of the keys.
+    check_sizes(
+        OPERATION,
+        &[
+            ("keys", &keys.dims()[..]),
+            ("rows", &rows.dims()[..]),
+            ("the output", &[2, batch, kv_heads, count, head_dim][..]),
+        ],
+    )
 }
 
 /// Its name in errors.

@@ -4,7 +4,7 @@ use burn::backend::Dispatch;
 use burn::tensor::{Device, Tensor};
 
 use super::KernelError;
-use super::error::check_float;
+use super::error::{check_float, check_sizes};
 #[cfg(feature = "cuda")]
 use super::extension::is_cuda;
 use super::extension::{Kernels, check_devices};
@@ -33,6 +33,9 @@ pub fn linear<const D: usize>(
 ) -> Result<Tensor<D>, KernelError> {
     check(&x, &weight, bias.as_ref())?;
     check_devices(OPERATION, &[&x.device(), &weight.device()])?;
+    if let Some(bias) = &bias {
+        check_devices(OPERATION, &[&x.device(), &bias.device()])?;
+    }
     let library = has_library(&x.device());
     let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
     let out = match (bias.map(Tensor::into_dispatch), library) {
@@ -70,7 +73,16 @@ fn check<const D: usize>(
     if let Some(bias) = bias {
         check_bias(OPERATION, bias, d_output)?;
     }
-    Ok(())
+    let mut output = x.dims();
+    output[D - 1] = d_output;
+    check_sizes(
+        OPERATION,
+        &[
+            ("x", &x.dims()[..]),
+            ("weight", &weight.dims()[..]),
+            ("the output", &output[..]),
+        ],
+    )
 }
 
 /// Refuses a bias of another length than the output's, or that holds no floats.

@@ -3,7 +3,7 @@
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Tensor};
 
-use super::error::check_float;
+use super::error::{check_float, check_sizes};
 use super::extension::{Kernels, check_devices};
 use super::{AttentionOutput, KernelError};
 
@@ -35,7 +35,12 @@ pub fn merge(
         check(&part, shape)?;
         check_devices(
             "merge",
-            &[&out.device(), &part.out.device(), &part.lse.device()],
+            &[
+                &out.device(),
+                &lse.device(),
+                &part.out.device(),
+                &part.lse.device(),
+            ],
         )?;
         let merged = Dispatch::merge(
             out.into_dispatch(),
@@ -52,7 +57,7 @@ pub fn merge(
     })
 }
 
-/// Refuses a part that has not the shape and device of the first.
+/// Refuses a part that has not the shape of the first, or holds no floats.
 fn check(part: &AttentionOutput, shape: [usize; 4]) -> Result<(), KernelError> {
     for (argument, expected, found) in [
         ("out", &shape[..], &part.out.dims()[..]),
@@ -64,7 +69,8 @@ fn check(part: &AttentionOutput, shape: [usize; 4]) -> Result<(), KernelError> {
         }
     }
     check_float("merge", "out", part.out.dtype())?;
-    check_float("merge", "lse", part.lse.dtype())
+    check_float("merge", "lse", part.lse.dtype())?;
+    check_sizes("merge", &[("out", &shape[..])])
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use burn::backend::Dispatch;
 use burn::tensor::{DType, Int, Tensor};
 
 use super::attention::check_shapes;
-use super::error::{check_dtype, check_float};
+use super::error::{check_dtype, check_float, check_sizes};
 use super::extension::{AttentionPrimitives, Kernels, check_devices};
 use super::{AttentionOutput, BlockFormat, KernelError, Regions};
 
@@ -26,10 +26,16 @@ pub fn quantize_rows(x: Tensor<4>) -> Result<Tensor<4, Int>, KernelError> {
     const OPERATION: &str = "quantize_rows";
     check_float(OPERATION, "x", x.dtype())?;
     check_devices(OPERATION, &[&x.device()])?;
-    if FORMAT.row_bytes(x.dims()[3]).is_none() {
+    let [batch, heads, rows, width] = x.dims();
+    let Some(row_bytes) = FORMAT.row_bytes(width) else {
         let expected = format!("[batch, heads, rows, a multiple of {}]", FORMAT.block_len());
         return Err(KernelError::shape(OPERATION, "x", expected, &x.dims()));
-    }
+    };
+    let output = [batch, heads, rows, row_bytes];
+    check_sizes(
+        OPERATION,
+        &[("x", &x.dims()[..]), ("the output", &output[..])],
+    )?;
     let blocks = Dispatch::quantize_rows(x.into_dispatch());
     Ok(Tensor::from_dispatch(blocks))
 }
@@ -63,7 +69,18 @@ pub fn quantized_attention(
         width.map(|width| [batch, heads, rows, width])
     };
     match (width(&k), width(&v)) {
-        (Some(keys), Some(values)) => check_shapes(OPERATION, q.dims(), keys, values, regions)?,
+        (Some(keys), Some(values)) => {
+            check_shapes(OPERATION, q.dims(), keys, values, regions)?;
+            // The output has the shape of q; there are more bytes than elements.
+            check_sizes(
+                OPERATION,
+                &[
+                    ("q", &q.dims()[..]),
+                    ("k", &k.dims()[..]),
+                    ("v", &v.dims()[..]),
+                ],
+            )?;
+        }
         (keys, _) => {
             let (argument, found) = match keys {
                 None => ("k", k.dims()),

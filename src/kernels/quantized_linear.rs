@@ -3,7 +3,7 @@
 use burn::backend::Dispatch;
 use burn::tensor::{DType, FloatDType, Int, Tensor};
 
-use super::error::{check_dtype, check_float};
+use super::error::{check_dtype, check_float, check_sizes};
 use super::extension::{Kernels, check_devices};
 use super::quantized::BlockFormat;
 use super::{KernelError, linear};
@@ -39,7 +39,22 @@ pub fn quantized_linear<const D: usize>(
         return Err(KernelError::shape(OPERATION, "x", expected, &x.dims()));
     }
     check_float(OPERATION, "x", x.dtype())?;
+    let d_output = blocks.dims()[0];
+    let mut output = x.dims();
+    output[D - 1] = d_output;
+    check_sizes(
+        OPERATION,
+        &[
+            ("x", &x.dims()[..]),
+            ("blocks", &blocks.dims()[..]),
+            ("what the blocks stand for", &[d_output, width][..]),
+            ("the output", &output[..]),
+        ],
+    )?;
     check_devices(OPERATION, &[&x.device(), &blocks.device()])?;
+    if let Some(bias) = &bias {
+        check_devices(OPERATION, &[&x.device(), &bias.device()])?;
+    }
     let (x, blocks) = (x.into_dispatch(), blocks.into_dispatch());
     let out = match bias.map(Tensor::into_dispatch) {
         None => Dispatch::quantized_linear(x, blocks, format),
@@ -82,8 +97,16 @@ pub fn quantized_rows(
     dtype: FloatDType,
 ) -> Result<Tensor<2>, KernelError> {
     const OPERATION: &str = "quantized_rows";
-    check_blocks(OPERATION, &blocks, format)?;
+    let width = check_blocks(OPERATION, &blocks, format)?;
     check_float(OPERATION, "the output", dtype.into())?;
+    check_sizes(
+        OPERATION,
+        &[
+            ("blocks", &blocks.dims()[..]),
+            ("what the blocks stand for", &[blocks.dims()[0], width][..]),
+            ("the output", &[ids.dims()[0], width][..]),
+        ],
+    )?;
     check_devices(OPERATION, &[&blocks.device(), &ids.device()])?;
     if blocks.dims()[0] == 0 && ids.dims()[0] > 0 {
         let expected = "a row for each id".to_string();
@@ -111,8 +134,15 @@ pub fn dequantize(
     dtype: FloatDType,
 ) -> Result<Tensor<2>, KernelError> {
     const OPERATION: &str = "dequantize";
-    check_blocks(OPERATION, &blocks, format)?;
+    let width = check_blocks(OPERATION, &blocks, format)?;
     check_float(OPERATION, "the output", dtype.into())?;
+    check_sizes(
+        OPERATION,
+        &[
+            ("blocks", &blocks.dims()[..]),
+            ("the output", &[blocks.dims()[0], width][..]),
+        ],
+    )?;
     check_devices(OPERATION, &[&blocks.device()])?;
     let out = Dispatch::dequantize_blocks(blocks.into_dispatch(), format, dtype);
     Ok(Tensor::from_dispatch(out))

@@ -4,7 +4,7 @@ use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
 use super::KernelError;
-use super::error::{check_dtype, check_float};
+use super::error::{check_dtype, check_float, check_sizes};
 use super::extension::{Kernels, check_devices};
 
 /// `x / sqrt(mean(x^2) + eps) * gamma` over the last dimension, computed in f32.
@@ -78,5 +78,6 @@ fn check<const D: usize>(
     }
     check_float(operation, "x", x.dtype())?;
     check_float(operation, "gamma", gamma.dtype())?;
+    check_sizes(operation, &[("x", &x.dims()[..])])?;
     check_devices(operation, &[&x.device(), &gamma.device()])
 }

@@ -4,7 +4,7 @@ use burn::backend::Dispatch;
 use burn::tensor::{DType, Tensor};
 
 use super::KernelError;
-use super::error::{check_dtype, check_float};
+use super::error::{check_dtype, check_float, check_sizes};
 use super::extension::{Kernels, check_devices};
 
 /// Rotates a projection head by head and sorts it by heads: element `i` of a head's first half pairs
@@ -50,6 +50,8 @@ pub fn rotate(
         check_dtype(OPERATION, argument, table.dtype(), "f32", &[DType::F32])?;
     }
     check_float(OPERATION, "x", x.dtype())?;
+    // The tables have half a head's elements for each row, the output as many elements as x.
+    check_sizes(OPERATION, &[("x", &x.dims()[..]), ("cos", &cos.dims()[..])])?;
     check_devices(OPERATION, &[&x.device(), &cos.device(), &sin.device()])?;
     let out = Dispatch::rotate(
         x.into_dispatch(),

@@ -6,7 +6,7 @@ use burn::backend::Dispatch;
 use burn::tensor::{DType, Int, Tensor};
 
 use super::KernelError;
-use super::error::check_dtype;
+use super::error::{check_dtype, check_sizes};
 use super::extension::{Kernels, check_devices};
 
 /// The rows that [`select_rows`] keeps.
@@ -71,8 +71,11 @@ fn check(
     let [batch, kv_heads, rows] = scores.dims();
     check_dtype(OPERATION, "scores", scores.dtype(), "f32", &[DType::F32])?;
     if let Some(before) = before {
-        if before.dims()[..2] != [batch, kv_heads] {
-            let expected = format!("[{batch}, {kv_heads}, context] beside the scores");
+        let all = before.dims()[2].saturating_add(rows);
+        if before.dims()[..2] != [batch, kv_heads] || i32::try_from(all).is_err() {
+            let expected = format!(
+                "[{batch}, {kv_heads}, context] beside the scores, with their {rows} rows no more than i32 can count"
+            );
             return Err(KernelError::shape(
                 OPERATION,
                 "before",
@@ -101,7 +104,12 @@ fn check(
             &[choice.window],
         ));
     }
-    Ok(())
+    // There are no more rows in the output than in the scores.
+    check_sizes(OPERATION, &[("scores", &scores.dims()[..])])?;
+    match before {
+        Some(before) => check_sizes(OPERATION, &[("before", &before.dims()[..])]),
+        None => Ok(()),
+    }
 }
 
 /// Its name in errors.

@@ -4,7 +4,7 @@ use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
 use super::KernelError;
-use super::error::{check_dtype, check_float};
+use super::error::{check_dtype, check_float, check_sizes};
 use super::extension::{Kernels, check_devices};
 
 /// `silu(gate) * up`, computed in f32.
@@ -29,6 +29,7 @@ pub fn silu_mul<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Result<Tensor
         "the dtype of gate",
         &[gate.dtype()],
     )?;
+    check_sizes(OPERATION, &[("gate", &gate.dims()[..])])?;
     check_devices(OPERATION, &[&gate.device(), &up.device()])?;
     let out = Dispatch::silu_mul(gate.into_dispatch(), up.into_dispatch());
     Ok(Tensor::from_dispatch(out))

@@ -4,7 +4,7 @@ use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
 use super::KernelError;
-use super::error::check_float;
+use super::error::{check_float, check_sizes};
 use super::extension::{Kernels, check_devices};
 
 /// `silu(hidden) weight`, a few numbers a row, sorted by output: nothing of the size of `hidden` is
@@ -21,7 +21,7 @@ use super::extension::{Kernels, check_devices};
 ///
 /// [`KernelError`] when shapes or dtypes do not fit.
 pub fn silu_scores(hidden: Tensor<3>, weight: Tensor<2>) -> Result<Tensor<3>, KernelError> {
-    let [_, _, width] = hidden.dims();
+    let [batch, rows, width] = hidden.dims();
     if weight.dims()[0] != width {
         let expected = format!("[{width}, outputs] beside hidden {:?}", hidden.dims());
         return Err(KernelError::shape(
@@ -33,6 +33,15 @@ pub fn silu_scores(hidden: Tensor<3>, weight: Tensor<2>) -> Result<Tensor<3>, Ke
     }
     check_float(OPERATION, "hidden", hidden.dtype())?;
     check_float(OPERATION, "weight", weight.dtype())?;
+    let output = [batch, weight.dims()[1], rows];
+    check_sizes(
+        OPERATION,
+        &[
+            ("hidden", &hidden.dims()[..]),
+            ("weight", &weight.dims()[..]),
+            ("the output", &output[..]),
+        ],
+    )?;
     check_devices(OPERATION, &[&hidden.device(), &weight.device()])?;
     let scores = Dispatch::silu_scores(hidden.into_dispatch(), weight.into_dispatch());
     Ok(Tensor::from_dispatch(scores))

@@ -25,7 +25,7 @@ use markdown::{Fence, anchors, fences, links};
 use scene::Scene;
 
 /// Documents with commands: those that run some, and how many at least.
-const DOCUMENTS: [(&str, usize); 10] = [
+const DOCUMENTS: [(&str, usize); 11] = [
     ("README.md", 7),
     ("docs/checks.md", 2),
     ("docs/embedding.md", 0),
@@ -34,6 +34,7 @@ const DOCUMENTS: [(&str, usize); 10] = [
     ("docs/methods.md", 5),
     ("docs/several-processes.md", 0),
     ("docs/training-heads.md", 4),
+    ("docs/unsafe.md", 0),
     ("CONTRIBUTING.md", 0),
     ("checkpoints/smollm2-135m-instruct/README.md", 0),
 ];

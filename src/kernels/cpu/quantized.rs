@@ -44,6 +44,7 @@ impl<F> Copy for Stored<F> {}
 
 // SAFETY: only read through, and the tensor it borrows is shared memory.
 unsafe impl<F> Send for Stored<F> {}
+// SAFETY: as above.
 unsafe impl<F> Sync for Stored<F> {}
 
 impl<F: Blocks> Stored<F> {

@@ -322,7 +322,8 @@ impl Level {
     /// All instruction sets of this processor, best first.
     pub(super) fn available() -> Vec<Self> {
         let mut levels = Vec::new();
-        #[cfg(target_arch = "x86_64")]
+        // Miri executes portable code.
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
         {
             let avx2 = std::is_x86_feature_detected!("avx2")
                 && std::is_x86_feature_detected!("fma")
@@ -436,11 +437,12 @@ impl Level {
     #[inline]
     pub(super) fn run_dots<J: Job>(self, job: J) -> J::Output {
         match self.0 {
-            // SAFETY: as in `run`.
             #[cfg(target_arch = "x86_64")]
+            // SAFETY: as in `run`.
             Set::Amx | Set::Avx512Vnni => unsafe { super::x86::avx512_vnni(job) },
             // Without VNNI AVX-512 has no dots of its own.
             #[cfg(target_arch = "x86_64")]
+            // SAFETY: a processor with AVX-512 is one with AVX2, which `available` asks for too.
             Set::Avx512 => unsafe { super::x86::avx2(job) },
             _ => self.run(job),
         }

@@ -12,4 +12,5 @@ pub(super) struct Stored<E> {
 
 // SAFETY: only read through, and the tensor it borrows is shared memory.
 unsafe impl<E: Sync> Send for Stored<E> {}
+// SAFETY: as above.
 unsafe impl<E: Sync> Sync for Stored<E> {}

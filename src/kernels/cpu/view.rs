@@ -17,6 +17,7 @@ pub(super) struct View<E, const D: usize> {
 
 // SAFETY: a view is only read through, and the tensor it borrows is shared memory.
 unsafe impl<E: Sync, const D: usize> Send for View<E, D> {}
+// SAFETY: as above.
 unsafe impl<E: Sync, const D: usize> Sync for View<E, D> {}
 
 impl<E: Element + Pod, const D: usize> View<E, D> {
@@ -28,23 +29,28 @@ impl<E: Element + Pod, const D: usize> View<E, D> {
         let layout = tensor.layout();
         let shape: [usize; D] = layout.shape().dims();
         let strides: [isize; D] = core::array::from_fn(|i| layout.strides()[i]);
-        let start = layout.start_offset() as isize;
         if shape.iter().all(|size| *size > 0) {
-            let reach = |sign: isize| {
-                let steps = shape.iter().zip(strides);
-                start
-                    + steps
-                        .map(|(size, stride)| (*size as isize - 1) * stride)
-                        .filter(|step| step.signum() == sign)
-                        .sum::<isize>()
+            // The lowest or the highest index, by the steps of one sign; none where it is beyond what can be counted.
+            let reach = |sign: isize| -> Option<isize> {
+                let start = isize::try_from(layout.start_offset()).ok()?;
+                let mut steps = shape.iter().zip(strides);
+                steps.try_fold(start, |at, (size, stride)| {
+                    let step = isize::try_from(*size - 1).ok()?.checked_mul(stride)?;
+                    match step.signum() == sign {
+                        true => at.checked_add(step),
+                        false => Some(at),
+                    }
+                })
             };
+            let (first, last) = (reach(-1), reach(1));
             assert!(
-                reach(-1) >= 0 && (reach(1) as usize) < storage.len(),
+                first.is_some_and(|first| first >= 0)
+                    && last.is_some_and(|last| last.unsigned_abs() < storage.len()),
                 "a layout reaches outside its storage"
             );
         }
         Self {
-            ptr: storage.as_ptr().wrapping_offset(start),
+            ptr: storage.as_ptr().wrapping_add(layout.start_offset()),
             shape,
             strides,
         }
@@ -100,6 +106,7 @@ impl<E> Copy for Shared<E> {}
 
 // SAFETY: whoever writes through it keeps to places that no other thread touches.
 unsafe impl<E: Send> Send for Shared<E> {}
+// SAFETY: as above.
 unsafe impl<E: Send> Sync for Shared<E> {}
 
 impl<E> Shared<E> {
@@ -135,4 +142,44 @@ pub(super) fn to_f32(tensor: &FlexTensor) -> Vec<f32> {
 /// The layout of a new row-major tensor.
 pub(super) fn row_major<const D: usize>(shape: [usize; D]) -> Layout {
     Layout::contiguous(Shape::new(shape))
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Bytes, DType, Shape};
+    use burn_flex::{FlexTensor, Layout};
+
+    use super::View;
+
+    fn view(size: usize, stride: isize, start: usize) {
+        let layout = Layout::new(Shape::new([size]), vec![stride], start);
+        let data = Bytes::from_elems(vec![0f32; 4]);
+        View::<f32, 1>::new(&FlexTensor::new(data, layout, DType::F32));
+    }
+
+    #[test]
+    fn layouts_within_their_storage() {
+        view(4, 1, 0);
+        view(4, -1, 3);
+        view(usize::MAX / 2, 0, 3);
+        view(0, isize::MAX, 9);
+    }
+
+    #[test]
+    #[should_panic(expected = "a layout reaches outside its storage")]
+    fn a_reach_that_wraps_to_the_start_is_refused() {
+        view(5, isize::MAX / 2 + 1, 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "a layout reaches outside its storage")]
+    fn a_start_behind_the_storage_is_refused() {
+        view(1, 1, 4);
+    }
+
+    #[test]
+    #[should_panic(expected = "a layout reaches outside its storage")]
+    fn a_reach_before_the_storage_is_refused() {
+        view(3, -1, 1);
+    }
 }

@@ -18,7 +18,7 @@ pub mod block;
 pub mod lengths;
 pub mod merge;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-pub mod tensors;
+pub(crate) mod tensors;
 pub mod visible;
 
 /// Score of a hidden key: finite, so that no difference is NaN and no shading language's missing

@@ -129,8 +129,8 @@ impl Order {
 
     /// Waits on the host for the stream.
     pub fn sync(&self) -> Result<(), String> {
-        // SAFETY: the stream is this object's and alive.
         self.within(|stream| {
+            // SAFETY: the stream is this object's and alive.
             unsafe { stream::synchronize(stream) }.map_err(failed("cuStreamSynchronize"))
         })
     }

@@ -3,7 +3,7 @@
 //! `None` means that plain operations have to serve: nothing to compute.
 
 use burn::backend::cubecl::dtype_to_elem_type;
-use burn::backend::ops::FloatTensorOps;
+use burn::backend::ops::{FloatTensorOps, IntTensorOps};
 use burn::tensor::{DType, Shape, Slice};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
@@ -282,6 +282,9 @@ pub fn silu_scores(hidden: &CubeTensor, weight: &CubeTensor) -> Option<CubeTenso
 
 /// [`select_rows`](crate::kernels::select_rows()): `scores` `[batch, kv_heads, rows]` and `before`
 /// `[batch, kv_heads, context]`, f32, to `[batch, kv_heads, kept]`, i32.
+///
+/// A cube serves a head: heads beyond the first dimension of a grid, 65,535 cubes on some devices, are launched after
+/// the others.
 pub fn select_rows(scores: &CubeTensor, before: &CubeTensor, choice: &RowChoice) -> CubeTensor {
     let [batch, kv_heads, rows] = scores.meta.shape().dims();
     let context = before.meta.shape()[2];
@@ -290,6 +293,12 @@ pub fn select_rows(scores: &CubeTensor, before: &CubeTensor, choice: &RowChoice)
     if batch * kv_heads * kept == 0 {
         return out;
     }
+    let client = scores.client.clone();
+    let most = client.properties().hardware.max_cube_count.0.max(1);
+    let heads = match u32::try_from(batch * kv_heads) {
+        Ok(heads) if heads <= most => heads,
+        _ => return select_in_parts(scores, before, choice, most as usize),
+    };
     let scores = into_contiguous(scores.clone());
     // A binding may not be empty: without rows before, the scores stand in, and are not read as such.
     let before = match context {
@@ -298,11 +307,12 @@ pub fn select_rows(scores: &CubeTensor, before: &CubeTensor, choice: &RowChoice)
     };
     let ordered = Shape::new([batch * kv_heads, selectable]);
     let ordered = empty(&scores, ordered, DType::U32);
-    let client = scores.client.clone();
     let (count, dim) = units(&client, batch * kv_heads * selectable);
     let most = client.properties().hardware.max_units_per_cube;
     let head_units = SELECT_UNITS.min(1 << most.max(1).ilog2());
     let address = address(&[&scores, &before, &ordered]);
+    // A window reaches no further than there are scores: positions fit the address type.
+    let reach = (choice.window / 2).min(context + rows);
     // SAFETY: rows stay within their tensors by the caller's checks; the numbers of a head are at least
     // as many as the rows kept of it, so that every place of the output is written once.
     unsafe {
@@ -319,11 +329,11 @@ pub fn select_rows(scores: &CubeTensor, before: &CubeTensor, choice: &RowChoice)
             context,
             choice.selectable.start,
             selectable,
-            choice.window / 2,
+            reach,
         );
         select_rows::select_rows::launch_unchecked(
             &client,
-            CubeCount::new_1d((batch * kv_heads) as u32),
+            CubeCount::new_1d(heads),
             CubeDim::new_1d(head_units),
             address,
             ordered.into_buffer_arg(),
@@ -335,6 +345,41 @@ pub fn select_rows(scores: &CubeTensor, before: &CubeTensor, choice: &RowChoice)
         );
     }
     out
+}
+
+/// [`select_rows()`] of at most `most` heads at a time.
+fn select_in_parts(
+    scores: &CubeTensor,
+    before: &CubeTensor,
+    choice: &RowChoice,
+    most: usize,
+) -> CubeTensor {
+    let [batch, kv_heads, rows] = scores.meta.shape().dims();
+    let context = before.meta.shape()[2];
+    let heads = batch * kv_heads;
+    let in_one = |tensor: &CubeTensor, width: usize| {
+        CubeBackend::float_reshape(tensor.clone(), Shape::new([1, heads, width]))
+    };
+    let scores = in_one(scores, rows);
+    // Without rows before it is not read.
+    let before = match context {
+        0 => before.clone(),
+        _ => in_one(before, context),
+    };
+    let parts = (0..heads).step_by(most);
+    let parts: Vec<CubeTensor> = parts
+        .map(|first| {
+            let end = heads.min(first + most);
+            let some = [Slice::full(), Slice::from(first..end), Slice::full()];
+            let part = |tensor: &CubeTensor| CubeBackend::float_slice(tensor.clone(), &some);
+            match context {
+                0 => select_rows(&part(&scores), &before, choice),
+                _ => select_rows(&part(&scores), &part(&before), choice),
+            }
+        })
+        .collect();
+    let kept = CubeBackend::int_cat(parts, 1);
+    CubeBackend::int_reshape(kept, Shape::new([batch, kv_heads, choice.kept()]))
 }
 
 /// [`gather_rows`](crate::kernels::gather_rows()): `keys`, `values` `[batch, kv_heads, seq_kv, head_dim]`

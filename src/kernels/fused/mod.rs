@@ -14,7 +14,7 @@
 
 pub mod gather_rows;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-pub mod launch;
+pub(crate) mod launch;
 pub mod quantized;
 pub mod rms_norm;
 pub mod rotate;

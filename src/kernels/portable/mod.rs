@@ -24,7 +24,7 @@
 
 pub mod attention;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-pub mod launch;
+pub(crate) mod launch;
 pub mod plan;
 pub mod softmax;
 pub mod stage;

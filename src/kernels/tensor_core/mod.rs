@@ -32,7 +32,7 @@ pub mod block;
 pub mod choice;
 pub mod hidden;
 #[cfg(feature = "cuda")]
-pub mod launch;
+pub(crate) mod launch;
 pub mod mma;
 mod opaque;
 pub mod output;

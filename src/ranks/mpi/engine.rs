@@ -128,7 +128,8 @@ struct Pending {
     requests: Vec<ffi::MPI_Request>,
     /// Never touched before the requests are done; moving a `Vec` or `Bytes` leaves its memory where it is.
     received: Vec<Vec<u8>>,
-    _sent: Vec<Bytes>,
+    /// Likewise.
+    sent: Vec<Bytes>,
     /// Whether the first requests are receives from single processes, one for each buffer.
     single: bool,
     done: Option<Done>,
@@ -182,8 +183,11 @@ fn serve(queue: &Receiver<(Job, Done)>, ready: &Sender<Result<Size, String>>) {
                 }
             }
             Ok(_) | Err(RecvTimeoutError::Timeout) => {}
-            // The world and its groups were dropped before all processes left: MPI is never finalised.
+            // The world and its groups were dropped before all processes left: MPI is never finalised, and keeps the
+            // buffers of what is under way. Whoever waits for that learns that nothing comes.
             Err(RecvTimeoutError::Disconnected) => {
+                active.iter_mut().for_each(|pending| pending.done = None);
+                std::mem::forget(active);
                 std::mem::forget(universe);
                 return;
             }
@@ -235,12 +239,9 @@ fn progress(comm: ffi::MPI_Comm) {
 fn finished(pending: &mut Pending) -> bool {
     let mut done = 0;
     // SAFETY: a status is plain numbers.
-    let mut statuses: Vec<ffi::MPI_Status> = pending
-        .requests
-        .iter()
-        .map(|_| unsafe { std::mem::zeroed() })
-        .collect();
-    // SAFETY: the requests are live or null, and their buffers are held by `pending`.
+    let status = || unsafe { std::mem::zeroed::<ffi::MPI_Status>() };
+    let mut statuses: Vec<_> = pending.requests.iter().map(|_| status()).collect();
+    // SAFETY: the requests are live or null, there is a status for each, and `pending` holds their buffers.
     let code = unsafe {
         ffi::MPI_Testall(
             pending.requests.len() as i32,
@@ -267,8 +268,9 @@ fn finished(pending: &mut Pending) -> bool {
         }
     };
     if result.is_err() {
-        // MPI may still write to the buffers of pending requests: they are leaked.
+        // MPI may still use the buffers of requests that are not done: they are leaked.
         std::mem::forget(std::mem::take(&mut pending.received));
+        std::mem::forget(std::mem::take(&mut pending.sent));
     }
     if let Some(done) = pending.done.take() {
         done(result);
@@ -278,93 +280,88 @@ fn finished(pending: &mut Pending) -> bool {
 
 /// Starts the requests of a job.
 fn start(world: &SimpleCommunicator, job: Job) -> Result<Pending, String> {
-    let comm = world.as_raw();
-    let byte = unsafe { ffi::RSMPI_UINT8_T };
     let mut pending = Pending {
         requests: Vec::new(),
         received: Vec::new(),
-        _sent: Vec::new(),
+        sent: Vec::new(),
         single: false,
         done: None,
     };
-    // SAFETY (of all blocks below): every buffer is owned by `pending`, lies on the heap, and is neither
-    // moved nor accessed until its request is complete.
+    match begin(world, job, &mut pending) {
+        Ok(()) => Ok(pending),
+        Err(reason) => {
+            // MPI may still use the buffers of requests that were started before: they are leaked.
+            std::mem::forget(pending);
+            Err(reason)
+        }
+    }
+}
+
+/// Starts requests one after another. Each buffer is in `pending` before MPI hears of it, after an error too.
+fn begin(world: &SimpleCommunicator, job: Job, pending: &mut Pending) -> Result<(), String> {
+    let comm = world.as_raw();
+    // SAFETY: a constant of MPI's, which has started.
+    let byte = unsafe { ffi::RSMPI_UINT8_T };
+    // SAFETY: as above.
     let request = || unsafe { ffi::RSMPI_REQUEST_NULL };
     match job {
         Job::AllGather(bytes) => {
             let count = count(bytes.len())?;
             let mut all = buffer(bytes.len() * world.size() as usize);
-            let mut new = request();
-            checked(unsafe {
-                ffi::MPI_Iallgather(
-                    address(&bytes),
-                    count,
-                    byte,
-                    all.as_mut_ptr().cast(),
-                    count,
-                    byte,
-                    comm,
-                    &raw mut new,
-                )
-            })?;
-            pending.requests.push(new);
+            let (from, to) = (address(&bytes), all.as_mut_ptr().cast());
+            pending.sent.push(bytes);
             pending.received.push(all);
-            pending._sent.push(bytes);
+            let mut new = request();
+            // SAFETY: the buffers lie on the heap, are owned by `pending`, and are neither freed nor accessed until the
+            // request is complete; there is room for `count` bytes of every process.
+            let code = unsafe {
+                ffi::MPI_Iallgather(from, count, byte, to, count, byte, comm, &raw mut new)
+            };
+            checked(code)?;
+            pending.requests.push(new);
         }
         Job::SendReceive { send, receive, tag } => {
             pending.single = true;
             for (from, length) in receive {
+                let count = count(length)?;
                 let mut message = buffer(length);
-                let mut new = request();
-                checked(unsafe {
-                    ffi::MPI_Irecv(
-                        message.as_mut_ptr().cast(),
-                        count(length)?,
-                        byte,
-                        from as i32,
-                        tag,
-                        comm,
-                        &raw mut new,
-                    )
-                })?;
-                pending.requests.push(new);
+                let to = message.as_mut_ptr().cast();
                 pending.received.push(message);
+                let mut new = request();
+                // SAFETY: as above; there is room for `count` bytes.
+                let code = unsafe {
+                    ffi::MPI_Irecv(to, count, byte, from as i32, tag, comm, &raw mut new)
+                };
+                checked(code)?;
+                pending.requests.push(new);
             }
             for (to, bytes) in send {
+                let count = count(bytes.len())?;
+                let from = address(&bytes);
+                pending.sent.push(bytes);
                 let mut new = request();
-                checked(unsafe {
-                    ffi::MPI_Isend(
-                        address(&bytes),
-                        count(bytes.len())?,
-                        byte,
-                        to as i32,
-                        tag,
-                        comm,
-                        &raw mut new,
-                    )
-                })?;
+                // SAFETY: as above; there are `count` bytes.
+                let code = unsafe {
+                    ffi::MPI_Isend(from, count, byte, to as i32, tag, comm, &raw mut new)
+                };
+                checked(code)?;
                 pending.requests.push(new);
-                pending._sent.push(bytes);
             }
         }
         Job::Broadcast { root, mut bytes } => {
-            let mut new = request();
-            checked(unsafe {
-                ffi::MPI_Ibcast(
-                    bytes.as_mut_ptr().cast(),
-                    count(bytes.len())?,
-                    byte,
-                    root as i32,
-                    comm,
-                    &raw mut new,
-                )
-            })?;
-            pending.requests.push(new);
+            let count = count(bytes.len())?;
+            let all = bytes.as_mut_ptr().cast();
             pending.received.push(bytes);
+            let mut new = request();
+            // SAFETY: as above; there are `count` bytes.
+            let code =
+                unsafe { ffi::MPI_Ibcast(all, count, byte, root as i32, comm, &raw mut new) };
+            checked(code)?;
+            pending.requests.push(new);
         }
         Job::StopIf(_) | Job::Finalize => {}
     }
-    Ok(pending)
+    Ok(())
 }
 
 /// Zeros to receive into. Rust's pointer of an empty buffer may be MPI's `MPI_IN_PLACE` (1 in Open MPI), so

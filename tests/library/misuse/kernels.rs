@@ -1,6 +1,6 @@
 //! Tensors of other shapes, dtypes and ranges.
 
-use burn::tensor::{DType, Device, FloatDType, Int, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Int, Shape, Tensor};
 use burn_apb::kernels::{
     AttentionOutput, BlockFormat, Regions, RowChoice, add_rms_norm, attention, dequantize,
     first_rows, gather_rows, linear, merge, on_workers, quantize_rows, quantized_attention,
@@ -129,6 +129,100 @@ fn quantized(calls: &mut Calls, format: BlockFormat) {
     }
 }
 
+/// More numbers than can be counted in 64 bits, together with another dimension.
+const HUGE: usize = (1 << 62) + 1;
+
+/// One number, or a few, in a shape that no memory holds.
+fn spread<const D: usize>(few: [usize; D], shape: [usize; D]) -> Tensor<D> {
+    zeros(few).expand(Shape::from(shape))
+}
+
+/// Views and empty tensors, which need no memory, in shapes whose elements nothing holds: an application may have no
+/// checks of overflow, so that their number would wrap.
+fn sizes(calls: &mut Calls) {
+    let full = Regions::full();
+    let empty = |shape: [usize; 4]| Tensor::<4, Int>::zeros(shape, (&Device::flex(), DType::U8));
+    calls.refused("kernels::attention", || {
+        // 2^64 + 1 rows, whose number wraps to 1.
+        let q = spread([1, 1, 1, 8], [274_177, 1, 67_280_421_310_721, 8]);
+        let keys = || spread([1, 1, 1, 8], [274_177, 1, 1, 8]);
+        attention(q, keys(), keys(), full)
+    });
+    calls.refused("kernels::attention", || {
+        let none = || zeros([HUGE, 2, 0, 8]);
+        attention(none(), none(), none(), full)
+    });
+    calls.refused("kernels::quantized_attention", || {
+        let keys = || empty([HUGE, 1, 0, 34]);
+        quantized_attention(zeros([HUGE, 1, 0, 32]), keys(), keys(), full)
+    });
+    calls.refused("kernels::quantize_rows", || {
+        quantize_rows(spread([1, 1, 1, 32], [HUGE, 1, 1, 32]))
+    });
+    calls.refused("kernels::first_rows", || {
+        first_rows(spread([1, 1, 1, 8], [HUGE, 4, 1, 8]), 1)
+    });
+    calls.refused("kernels::gather_rows", || {
+        let keys = || spread([1, 1, 1, 1], [1, 1, 1, 1 << 62]);
+        gather_rows(keys(), keys(), ids([1, 1, 4], 0))
+    });
+    calls.refused("kernels::linear", || {
+        linear(zeros([HUGE, 0]), zeros([0, 4]), None)
+    });
+    calls.refused("kernels::linear", || {
+        linear(zeros([1, 0]), zeros([0, HUGE]), None)
+    });
+    let format = BlockFormat::Q8_0;
+    calls.refused("kernels::quantized_linear", || {
+        quantized_linear(zeros([HUGE, 0]), blocks(4, 0), format, None)
+    });
+    calls.refused("kernels::quantized_rows", || {
+        quantized_rows(blocks(HUGE, 0), ids([2], 0), format, FloatDType::F32)
+    });
+    calls.refused("kernels::dequantize", || {
+        dequantize(blocks(HUGE, 0), format, FloatDType::F32)
+    });
+    calls.refused("kernels::merge", || {
+        merge([AttentionOutput {
+            out: zeros([HUGE, 2, 0, 8]),
+            lse: zeros([HUGE, 2, 0]),
+        }])
+    });
+    calls.refused("kernels::rms_norm", || {
+        rms_norm(zeros([HUGE, 2, 0]), zeros([0]), 1e-5)
+    });
+    calls.refused("kernels::add_rms_norm", || {
+        let x = || spread([1, 1, 8], [HUGE, 2, 8]);
+        add_rms_norm(x(), x(), zeros([8]), 1e-5)
+    });
+    calls.refused("kernels::rotate", || {
+        let table = || zeros([1, 2]);
+        rotate(spread([1, 1, 4], [HUGE, 1, 4]), table(), table(), 1)
+    });
+    let choice = |rows, window| RowChoice {
+        selectable: 0..rows,
+        count: 2,
+        window,
+    };
+    calls.refused("kernels::select_rows", || {
+        select_rows(zeros([HUGE, 2, 0]), None, choice(0, 1))
+    });
+    calls.refused("kernels::select_rows", || {
+        let before = spread([1, 1, 1], [1, 1, 1 << 31]);
+        select_rows(zeros([1, 1, 6]), Some(before), choice(6, 1))
+    });
+    calls.call("kernels::select_rows", || {
+        select_rows(zeros([1, 1, 6]), None, choice(6, usize::MAX))
+    });
+    calls.refused("kernels::silu_mul", || {
+        let x = || spread([1, 1], [HUGE, 4]);
+        silu_mul(x(), x())
+    });
+    calls.refused("kernels::silu_scores", || {
+        silu_scores(zeros([HUGE, 1, 0]), zeros([0, 4]))
+    });
+}
+
 #[test]
 fn kernels() {
     let mut calls = Calls::default();
@@ -204,6 +298,7 @@ fn kernels() {
     calls.call(name, || linear(zeros([1, 0, 8]), zeros([8, 4]), None));
     calls.call(name, || linear(zeros([1, 3, 0]), zeros([0, 4]), None));
 
+    sizes(&mut calls);
     keys_and_values(&mut calls);
     for &format in BlockFormat::ALL {
         quantized(&mut calls, format);

@@ -20,7 +20,7 @@ pub mod codes;
 pub mod compact;
 pub mod dequantize;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-pub mod launch;
+pub(crate) mod launch;
 pub mod layout;
 pub mod product;
 pub mod scales;
