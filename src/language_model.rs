@@ -12,6 +12,7 @@ use crate::checkpoint::{ModelSource, SourceError};
 use crate::kernels::has_kernels;
 use crate::model::{Decoder, DecoderConfig};
 use crate::text::chat_template::{ChatTemplate, ChatTemplateError, ChatTemplates, RenderOptions};
+use crate::text::conversation::{Turn, split_turns};
 use crate::text::generation_config::{GenerationConfig, GenerationConfigError};
 use crate::text::prompt::{PromptError, PromptOptions, PromptSplit, PromptTemplate, QuerySplit};
 use crate::text::stop::{self, StopToken};
@@ -191,6 +192,32 @@ impl ModelText {
     ) -> Result<QuerySplit, ModelError> {
         let template = self.prompt_template(options)?;
         Ok(template.split_query(&self.tokenizer, question, self.config.vocab_size)?)
+    }
+
+    /// The tokens of a question that follows other turns of a conversation: everything behind the document, which is
+    /// prefilled already, as the chat template writes the whole conversation. Without turns, [`Self::split_query`].
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Prompt`] when the question is empty, the chat template changes earlier turns, or as
+    /// [`Self::prompt_template`].
+    pub fn split_turns(
+        &self,
+        turns: &[Turn],
+        question: &str,
+        options: &PromptOptions,
+    ) -> Result<QuerySplit, ModelError> {
+        let template = self.template(options)?;
+        let prompt = self.prompt_template(options)?;
+        let tokens = (&self.tokenizer, self.config.vocab_size);
+        Ok(split_turns(
+            template.as_ref(),
+            &prompt,
+            options,
+            turns,
+            question,
+            tokens,
+        )?)
     }
 }
 

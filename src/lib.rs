@@ -67,7 +67,9 @@ mod language_model;
 pub mod model;
 pub mod plan;
 pub mod prelude;
+mod quoted;
 pub mod ranks;
+mod size;
 pub mod tasks;
 pub mod text;
 #[cfg(feature = "train")]

@@ -493,6 +493,89 @@ fn the_seeds_of_the_sample_file_fuzz_target_run() {
     }
 }
 
+#[cfg(feature = "hub")]
+#[test]
+fn the_seeds_of_the_hub_answers_fuzz_target_run() {
+    use burn_apb::checkpoint::hub::{Head, fuzz_answer};
+
+    let hash = "0123456789abcdef0123456789abcdef01234567";
+    for path in files("fuzz/corpus/hub_answers") {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let answer = fuzz_answer(&fs::read(&path).unwrap()).expect(name);
+        let errors = [answer.head.as_ref().err(), answer.list.as_ref().err()];
+        for error in errors.into_iter().flatten() {
+            assert!(error.len() < 4000, "{name}: {error}");
+            assert!(!error.contains(char::is_control), "{name}: {error:?}");
+        }
+        match name {
+            "good_list" => {
+                let (commit, names) = answer.list.unwrap();
+                assert_eq!((commit.as_deref(), names.len()), (Some(hash), 4));
+                assert!(matches!(answer.head, Ok(Head::File { .. })));
+            }
+            "good_redirect" => {
+                let head = answer.head.unwrap();
+                assert!(matches!(head, Head::Redirect { token: false, .. }));
+            }
+            "names_that_lead_elsewhere" => {
+                assert!(answer.head.unwrap_err().contains("X-Linked-Etag"));
+                let (commit, names) = answer.list.unwrap();
+                assert_eq!((commit.as_deref(), names.len()), (Some("abcdef0"), 0));
+            }
+            "part_and_page" => {
+                let Ok(Head::File { size, start, .. }) = answer.head else {
+                    panic!("{name}: {:?}", answer.head);
+                };
+                assert_eq!((size, start), (Some(100), 20));
+                assert!(answer.list.is_err());
+            }
+            "redirect_without_encryption" => {
+                assert!(answer.head.unwrap_err().contains("without encryption"));
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn the_seeds_of_the_targets_of_sessions_and_heads_run() {
+    use std::sync::Arc;
+
+    use burn::tensor::Device;
+    use burn_apb::apb::SavedSession;
+    use burn_apb::apb::heads::HeadsFile;
+    use burn_apb::model::{Architecture, CausalLm, DecoderConfig};
+
+    let config = DecoderConfig::new(Architecture::Llama, 512, 64, 160, 3, 4, 2, 16);
+    let device = Device::flex();
+    let model: Arc<dyn CausalLm> = Arc::new(config.init_random(FloatDType::F32, &device));
+    for path in files("fuzz/corpus/saved_session") {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        fs::copy(&path, folder.path().join("rank-0-of-1.safetensors")).unwrap();
+        let restored =
+            SavedSession::open(folder.path()).and_then(|saved| saved.restore(model.clone(), 4));
+        assert_eq!(
+            restored.is_ok(),
+            name.starts_with("good_"),
+            "{name}: {restored:?}"
+        );
+    }
+    for path in files("fuzz/corpus/heads") {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("heads.safetensors");
+        fs::copy(&path, &file).unwrap();
+        let loaded =
+            HeadsFile::open(&file, &config).and_then(|file| file.load(FloatDType::F32, &device));
+        assert_eq!(
+            loaded.is_ok(),
+            name.starts_with("good_"),
+            "{name}: {loaded:?}"
+        );
+    }
+}
+
 /// Every fuzz target starts from seeds.
 #[test]
 fn every_fuzz_target_has_seeds() {

@@ -173,6 +173,8 @@ pub(super) struct Answering<'t> {
     sampler: Sampler,
     text: AnswerText<'t>,
     stops: Vec<StopToken>,
+    /// Whether the session keeps the rows.
+    keep: bool,
 }
 
 impl<'t> Answering<'t> {
@@ -201,6 +203,7 @@ impl<'t> Answering<'t> {
             max_tokens: options.max_tokens,
             logprobs: options.logprobs,
             cancel: Some(cancel),
+            keep: options.keep,
         };
         Ok(Self {
             tokenizer,
@@ -213,15 +216,17 @@ impl<'t> Answering<'t> {
                 ended_by: None,
             },
             stops,
+            keep: options.keep,
         })
     }
 
-    /// Answers to the end; the session is then as it was before the question.
+    /// Answers to the end; the session is then as it was before the question, unless it is to keep the rows.
     pub(super) fn run(
         mut self,
         session: &mut Session,
         sink: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Reply, AnswerError> {
+        let keep = self.keep;
         let reply = loop {
             match self.step(session, sink) {
                 Ok(true) => {}
@@ -229,7 +234,9 @@ impl<'t> Answering<'t> {
                 Err(error) => break Err(error),
             }
         };
-        session.rewind();
+        if !keep || reply.is_err() {
+            session.rewind();
+        }
         reply
     }
 

@@ -2,11 +2,11 @@
 //! [`PrefillPlan`](super::PrefillPlan) is what comes of it.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::compressor::{Compressor, CompressorError, CustomCompressor};
 
@@ -118,7 +118,8 @@ pub struct UnknownName {
 pub enum CompressorConfig {
     /// Trained retaining heads (Locret, arXiv 2410.01805).
     Retaining {
-        /// Their safetensors file.
+        /// Their safetensors file. Where it is serialised, what is not UTF-8 in it is replaced.
+        #[serde(serialize_with = "lossy")]
         heads: PathBuf,
     },
     /// The attention that the anchor's query pays; needs no training and no file.
@@ -131,6 +132,11 @@ pub enum CompressorConfig {
     },
     /// One of your own.
     Custom(CustomCompressor),
+}
+
+/// Writes a path as text. Serde's own way fails for one that is not UTF-8.
+fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
 }
 
 impl CompressorConfig {
@@ -304,6 +310,23 @@ impl PrefillConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn heads_of_any_path_are_written() {
+        let written =
+            |heads: PathBuf| serde_json::to_string(&CompressorConfig::Retaining { heads }).unwrap();
+        let expected = r#"{"retaining":{"heads":"a/b"}}"#;
+        assert_eq!(written("a/b".into()), expected);
+        #[cfg(unix)]
+        {
+            use std::ffi::OsStr;
+            use std::os::unix::ffi::OsStrExt;
+
+            let path = Path::new(OsStr::from_bytes(b"a/\xff"));
+            let expected = "{\"retaining\":{\"heads\":\"a/\u{fffd}\"}}";
+            assert_eq!(written(path.into()), expected);
+        }
+    }
 
     #[test]
     fn names_round_trip() {

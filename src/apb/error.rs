@@ -1,5 +1,9 @@
 //! Why a session or an answer failed.
 
+use std::fmt;
+
+use burn::tensor::FloatDType;
+
 use super::compressor::CompressorError;
 use super::plan::PlanError;
 use super::saved::error::SavedError;
@@ -80,6 +84,17 @@ pub enum SessionError {
          prefill it in one process"
     )]
     SeveralProcesses,
+    /// The model computes what is no number: a weight is none, or a number is too large for the dtype.
+    #[error("{place} holds NaN or infinity: {}", match dtype {
+        FloatDType::F16 => "f16, which ends at 65,504, overflows; bf16 and f32 do not (--dtype bf16). If they do the same, a weight is broken",
+        _ => "a weight is broken, or the numbers are too large for the dtype (--dtype f32)",
+    })]
+    NotFinite {
+        /// The layer, and where its rows stand.
+        place: NotFinitePlace,
+        /// In what was computed.
+        dtype: FloatDType,
+    },
     /// The device could not give back its results.
     #[error("the device failed: {reason}")]
     Device {
@@ -89,6 +104,47 @@ pub enum SessionError {
     /// The logits cannot be sampled from.
     #[error(transparent)]
     Sample(#[from] SamplerError),
+}
+
+/// Where a model's numbers were first found not to be finite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NotFinitePlace {
+    /// The rows of the embedding.
+    Embedding {
+        /// The rank that computed the row.
+        rank: usize,
+        /// Its token, counted from the document's first.
+        token: usize,
+    },
+    /// What a layer gives to the next, or its keys and values.
+    Layer {
+        /// The layer, from 0.
+        layer: usize,
+        /// The rank that computed the row.
+        rank: usize,
+        /// Its token, counted from the document's first.
+        token: usize,
+    },
+    /// The last layer's output or the logits.
+    Logits,
+}
+
+impl fmt::Display for NotFinitePlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedding { rank, token } => {
+                write!(f, "the embedding (rank {rank}, token {token})")
+            }
+            Self::Layer { layer, rank, token } => {
+                write!(
+                    f,
+                    "what layer {layer} computes (rank {rank}, token {token})"
+                )
+            }
+            Self::Logits => f.write_str("what the last layer computes, or the logits,"),
+        }
+    }
 }
 
 impl SessionError {

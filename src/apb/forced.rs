@@ -42,6 +42,7 @@ impl Session {
                 .clone()
                 .slice([0..1, first + start..first + end, 0..hidden]);
             let logits = host::values(self.model.logits(tile)?)?;
+            self.check_logits(&logits)?;
             let rows = logits.chunks_exact(self.model.vocab_size().max(1));
             for (place, row) in (start..).zip(rows) {
                 on_row(place, row);

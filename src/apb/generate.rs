@@ -76,6 +76,9 @@ pub struct AskOptions<'a> {
     pub logprobs: Option<usize>,
     /// Ends the question with [`SessionError::Cancelled`], and the answer with [`StopReason::Cancelled`].
     pub cancel: Option<&'a CancelToken>,
+    /// Leaves the rows of question and answer in the session. A later question that begins with the same tokens, as
+    /// the next turn of a conversation does, has them computed already; another drops them.
+    pub keep: bool,
 }
 
 impl Session {
@@ -85,7 +88,7 @@ impl Session {
     /// Of several processes the first chooses the tokens: its sampler and stop tokens count, and whether
     /// its `on_token` ends the answer.
     ///
-    /// The cache is left as it was before, whether the answer ended or failed.
+    /// The cache is left as it was before, whether the answer ended or failed, unless [`AskOptions::keep`] is set.
     ///
     /// # Errors
     ///
@@ -128,7 +131,9 @@ impl Session {
                 Err(error) => break Err(error),
             }
         };
-        self.rewind();
+        if !options.keep || result.is_err() {
+            self.rewind();
+        }
         result
     }
 
@@ -160,6 +165,8 @@ impl Session {
 #[derive(Debug)]
 pub(super) struct Generation {
     question: Vec<u32>,
+    /// Tokens that the question begins with and that the session holds the rows of.
+    computed: usize,
     stop_tokens: Vec<u32>,
     max_tokens: usize,
     top: Option<usize>,
@@ -185,7 +192,8 @@ enum State {
 }
 
 impl Generation {
-    /// An answer of `session` to a question; drops what follows the document. Nothing is computed yet.
+    /// An answer of `session` to a question; drops what follows the document, unless the question begins with it.
+    /// Nothing is computed yet.
     ///
     /// # Errors
     ///
@@ -201,9 +209,10 @@ impl Generation {
         let rows = prefilled.plan.tokens + question.len();
         session.fits(rows.saturating_add(answer))?;
         session.check("question", question)?;
-        session.rewind();
+        let computed = session.rewind_to(question);
         Ok(Self {
             question: question.to_vec(),
+            computed,
             stop_tokens: options.stop_tokens.to_vec(),
             max_tokens: options.max_tokens,
             top: options.logprobs,
@@ -233,7 +242,7 @@ impl Generation {
             State::Asked => {
                 sampler.observe(session.document());
                 sampler.observe(&self.question);
-                session.extend_until(&self.question, &self.cancel)?
+                session.extend_until(&self.question[self.computed..], &self.cancel)?
             }
             State::Chosen(token) => match session.extend_until(&[token], &self.cancel) {
                 Err(SessionError::Cancelled { .. }) => return Ok(self.end(StopReason::Cancelled)),
@@ -273,6 +282,7 @@ impl Generation {
                 self.query_time = Some(self.asked.elapsed());
                 self.decoding = Instant::now();
             }
+            session.check_logits(&logits)?;
             // The sampler changes what it is given.
             let own = self.top.map(|_| logits.clone());
             choice.token = sampler.sample(&mut logits)?;
@@ -304,7 +314,7 @@ impl Generation {
 
     /// What has been answered.
     pub(super) fn finish(self, session: &Session) -> Completion {
-        let following = session.prefilled.as_ref().map_or(0, |held| held.following);
+        let following = (session.prefilled.as_ref()).map_or(0, |held| held.followed.len());
         Completion {
             query_time: self.query_time.unwrap_or_else(|| self.asked.elapsed()),
             decode_time: self.decoding.elapsed(),

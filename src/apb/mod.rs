@@ -21,6 +21,7 @@ mod config;
 mod context;
 mod document_session;
 mod error;
+mod finite;
 mod forced;
 mod generate;
 pub mod heads;
@@ -47,7 +48,7 @@ pub use config::{
 #[cfg(feature = "tokio")]
 pub use document_session::AnswerPieces;
 pub use document_session::{AnswerStream, Ask, DocumentSession, PrefillBuilder, PrefillProgress};
-pub use error::{AnswerError, SessionError};
+pub use error::{AnswerError, NotFinitePlace, SessionError};
 pub use generate::{AskOptions, Completion, StopReason};
 pub use layout::{AnchorSource, Layout, RankRows};
 pub use logprobs::TokenLogprobs;

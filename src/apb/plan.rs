@@ -207,7 +207,7 @@ impl PrefillConfig {
                 plan.anchor_query = document.prefix..document.prefix.saturating_add(query);
                 plan.passing = self
                     .passing
-                    .unwrap_or_else(|| passing.min(plan.fewest_selectable()));
+                    .unwrap_or_else(|| passing.min(plan.fewest_selectable().map_or(0, |f| f.0)));
                 plan.check_lengths()?;
             }
         }
@@ -316,27 +316,34 @@ impl PrefillPlan {
         }
     }
 
-    fn fewest_selectable(&self) -> usize {
-        (0..self.ranks - 1)
-            .map(|rank| self.selectable(rank).len())
+    /// The rows that the rank with the fewest may pass on, and the first such rank; none of a single rank. From the
+    /// second rank on all have a whole block but the last of those that pass, which tells whether one has less.
+    fn fewest_selectable(&self) -> Option<(usize, usize)> {
+        let passes = |rank: &usize| *rank < self.ranks.saturating_sub(1);
+        let telling = [0, 1, self.ranks.saturating_sub(2)];
+        let lengths = telling.into_iter().filter(passes);
+        lengths
+            .map(|rank| (self.selectable(rank).len(), rank))
             .min()
-            .unwrap_or(0)
     }
 
     /// Every rank must own rows, and under Ulysses as many heads as any other.
     fn check_ranks(&self, heads: usize) -> Result<(), PlanError> {
         let zigzag = self.method == Method::Ring && self.ring_layout == RingLayout::Zigzag;
         let rows = |ranks: usize| match zigzag {
-            true => 2 * ranks <= self.tokens,
+            true => ranks.saturating_mul(2) <= self.tokens,
             false => (ranks - 1).saturating_mul(self.tokens.div_ceil(ranks)) < self.tokens,
         };
         let split = |ranks: usize| self.method != Method::Ulysses || heads.is_multiple_of(ranks);
-        // No more ranks than tokens can work, so a wild number costs no wild search.
-        let most = match self.method {
-            Method::Ulysses => self.tokens.min(heads),
-            _ => self.tokens,
+        let nearest = || match self.method {
+            // No more ranks than heads can work, so a wild number costs no wild search.
+            Method::Ulysses => {
+                let most = self.tokens.min(heads);
+                nearest(self.ranks, most, |n| n == 1 || (rows(n) && split(n)))
+            }
+            _ if zigzag => self.ranks.min(self.tokens / 2).max(1),
+            _ => nearest_blocks(self.ranks, self.tokens),
         };
-        let nearest = || nearest(self.ranks, most, |n| n == 1 || (rows(n) && split(n)));
         if !split(self.ranks) {
             return Err(PlanError::UlyssesHeads {
                 ranks: self.ranks,
@@ -385,22 +392,34 @@ impl PrefillPlan {
                 nearest: self.tokens.saturating_add(query),
             });
         }
-        for rank in 0..self.ranks - 1 {
-            let selectable = self.selectable(rank).len();
-            if selectable < self.passing {
-                // The rank with the fewest decides what can be passed.
-                let fewest = self.fewest_selectable();
-                let rank = (0..self.ranks - 1)
-                    .find(|rank| self.selectable(*rank).len() == fewest)
-                    .unwrap_or(rank);
-                return Err(PlanError::TooFewSelectable {
+        // The rank with the fewest decides what can be passed.
+        match self.fewest_selectable() {
+            Some((selectable, rank)) if selectable < self.passing => {
+                Err(PlanError::TooFewSelectable {
                     rank,
-                    selectable: fewest,
+                    selectable,
                     passing: self.passing,
-                });
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The number of blocks nearest to `wanted` that leaves none of them empty; the smaller of two.
+fn nearest_blocks(wanted: usize, tokens: usize) -> usize {
+    // As many as blocks of some length: of this one's, and of the next shorter.
+    let block = tokens.div_ceil(wanted.max(1)).max(1);
+    let below = tokens.div_ceil(block).max(1);
+    match block - 1 {
+        0 => below,
+        shorter => {
+            let above = tokens.div_ceil(shorter);
+            match above.abs_diff(wanted) < wanted.abs_diff(below) {
+                true => above,
+                false => below,
             }
         }
-        Ok(())
     }
 }
 
@@ -522,6 +541,40 @@ mod tests {
                 nearest: 6
             })
         );
+    }
+
+    /// The short ways give what looking at every number gives.
+    #[test]
+    fn no_number_of_ranks_is_searched_for_long() {
+        for n in 1usize..80 {
+            let works = |ranks: usize| ranks == 1 || (ranks - 1) * n.div_ceil(ranks) < n;
+            for ranks in 1..100 {
+                assert_eq!(nearest_blocks(ranks, n), nearest(ranks, n, works));
+                let settings = PrefillConfig::new(Method::Apb, ranks)
+                    .with_compressor(CompressorConfig::Random { seed: 0 });
+                let Ok(found) = plan(&settings, &tokens(n)) else {
+                    continue;
+                };
+                let lengths = (0..found.ranks - 1).map(|rank| found.selectable(rank).len());
+                let fewest = lengths.zip(0..).min();
+                assert_eq!(found.fewest_selectable(), fewest, "{found:?}");
+            }
+        }
+        let many = 100_000_000;
+        let lengths = DocumentLengths::new(many).with_anchor_query(2);
+        let settings = |method, ranks| PrefillConfig::new(method, ranks);
+        assert!(
+            settings(Method::Apb, many)
+                .plan_lengths(&lengths, &model())
+                .is_ok()
+        );
+        let refused = settings(Method::Star, many - 1).plan_lengths(&lengths, &model());
+        let expected = PlanError::EmptyLastRank {
+            ranks: many - 1,
+            tokens: many,
+            nearest: many,
+        };
+        assert_eq!(refused, Err(expected));
     }
 
     #[test]

@@ -88,6 +88,9 @@ pub struct AnswerOptions {
     pub anchor_query: AnchorQuery,
     /// Room for further questions and their answers, in tokens.
     pub headroom: usize,
+    /// Leaves the rows of question and answer in the session, for a question that begins with the same tokens:
+    /// [`AskOptions::keep`](super::AskOptions::keep).
+    pub keep: bool,
 }
 
 impl Default for AnswerOptions {
@@ -105,6 +108,7 @@ impl Default for AnswerOptions {
             prefill: PrefillConfig::default(),
             anchor_query: AnchorQuery::default(),
             headroom: 0,
+            keep: false,
         }
     }
 }

@@ -156,13 +156,13 @@ pub(super) struct Prefilled {
     pub shared: Option<Arc<KvCache>>,
     /// Document rows in this process's cache.
     pub local: usize,
-    /// Rows that follow the document now.
-    pub following: usize,
+    /// Tokens of the rows that follow the document now.
+    pub followed: Vec<u32>,
 }
 
 impl Prefilled {
     /// Rows of `cache` that are the document's.
-    fn base(&self) -> usize {
+    pub fn base(&self) -> usize {
         match self.shared {
             Some(_) => 0,
             None => self.local,
@@ -183,7 +183,7 @@ impl Prefilled {
 
     /// Makes room for `rows` more that follow, of at most `limit` in all.
     fn make_room(&mut self, rows: usize, limit: usize) -> Result<(), SessionError> {
-        let needed = self.base() + self.following + rows;
+        let needed = self.base() + self.followed.len() + rows;
         if needed > self.cache.capacity() {
             let most = self.base() + limit.saturating_sub(self.plan.tokens);
             let grown = needed + GROWTH.max(needed / 8);
@@ -196,7 +196,15 @@ impl Prefilled {
     /// Drops rows that follow, but for the first `following`.
     fn truncate(&mut self, following: usize) {
         self.cache.truncate(self.base() + following);
-        self.following = following;
+        self.followed.truncate(following);
+    }
+
+    /// Drops rows that follow, but for those that `tokens` begin with too; returns how many stay.
+    fn keep_common(&mut self, tokens: &[u32]) -> usize {
+        let pairs = self.followed.iter().zip(tokens);
+        let common = pairs.take_while(|(held, asked)| held == asked).count();
+        self.truncate(common);
+        common
     }
 }
 
@@ -263,7 +271,8 @@ impl Session {
     /// # Errors
     ///
     /// [`SessionError`] when the document is empty, holds a token beyond the vocabulary, does not
-    /// fit, is not the plan's, or the prefill was cancelled; the session then holds no document.
+    /// fit, is not the plan's, the prefill was cancelled, or the model computes NaN or infinity; the session then holds
+    /// no document.
     pub fn prefill_with(
         &mut self,
         document: &Document,
@@ -323,8 +332,12 @@ impl Session {
             cache,
             shared: None,
             local,
-            following: 0,
+            followed: Vec::new(),
         });
+        if let Err(broken) = self.check_prefilled() {
+            self.prefilled = None;
+            return Err(broken);
+        }
         Ok(())
     }
 
@@ -370,7 +383,7 @@ impl Session {
     ) -> Result<Tensor<3>, SessionError> {
         self.check("question", tokens)?;
         let prefilled = self.prefilled.as_ref().ok_or(SessionError::NoDocument)?;
-        let before = prefilled.following;
+        let before = prefilled.followed.len();
         let end = prefilled.plan.tokens + before + tokens.len();
         self.fits(end)?;
         let chunks = tokens.chunks(self.settings.chunk_on(&self.model.device()));
@@ -383,7 +396,7 @@ impl Session {
             Err(error) => {
                 // Some layers hold rows of a pass that failed.
                 let prefilled = self.prefilled.as_mut().ok_or(SessionError::NoDocument)?;
-                let done = prefilled.following - before;
+                let done = prefilled.followed.len() - before;
                 prefilled.truncate(before);
                 Err(match error {
                     SessionError::Cancelled { .. } => SessionError::Cancelled {
@@ -411,7 +424,7 @@ impl Session {
         if self.group.owns_last() {
             prefilled.make_room(tokens.len(), self.settings.limit)?;
         }
-        let start = prefilled.plan.tokens + prefilled.following;
+        let start = prefilled.plan.tokens + prefilled.followed.len();
         let rope = model.rope(end.max(self.settings.context()));
         let mut rows = [HiddenRows {
             hidden: model.embed_ids(tokens)?,
@@ -426,7 +439,7 @@ impl Session {
             Ok::<_, SessionError>(model.final_norm(hidden)?)
         })?;
         drop(pass);
-        prefilled.following += tokens.len();
+        prefilled.followed.extend_from_slice(tokens);
         Ok(normed)
     }
 
@@ -450,6 +463,14 @@ impl Session {
     /// The ranks, and what their exchanges have moved so far.
     pub fn group(&self) -> &RankGroup {
         &self.group
+    }
+
+    /// Drops the rows that follow the document, but for those of the tokens that `tokens` begin with; returns
+    /// how many of `tokens` are computed already. At least the last is not.
+    pub(super) fn rewind_to(&mut self, tokens: &[u32]) -> usize {
+        let rest = tokens.len().saturating_sub(1);
+        let held = self.prefilled.as_mut();
+        held.map_or(0, |held| held.keep_common(&tokens[..rest]))
     }
 
     /// Drops the rows that follow the document.
@@ -484,7 +505,7 @@ impl Session {
             Some(document) => document.clone(),
             None => {
                 // What follows the document moves behind the shared part.
-                let (local, following) = (prefilled.local, prefilled.following);
+                let (local, following) = (prefilled.local, prefilled.followed.len());
                 let mut own = tail(following + GROWTH)?;
                 for layer in 0..own.layers() {
                     if following == 0 {
@@ -507,7 +528,7 @@ impl Session {
             cache: tail(GROWTH)?,
             shared: Some(document),
             local: prefilled.local,
-            following: 0,
+            followed: Vec::new(),
         };
         Ok(Self::restored(model, self.settings, forked))
     }

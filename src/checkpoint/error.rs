@@ -11,9 +11,13 @@ use super::listing::{first, plural};
 use super::local::LocalError;
 use super::mismatch::Mismatch;
 use super::safetensors::HeaderError;
+use crate::quoted::{Quoted, cut};
 
 /// Names that a message shows of a list.
 const SHOWN: usize = 8;
+
+/// Characters of what is wrong with a tensor that a message shows.
+const SHOWN_TEXT: usize = 400;
 
 /// Why a checkpoint could not be opened, compared with a module, or read.
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +81,7 @@ pub enum WeightsError {
         source: IndexError,
     },
     /// The index names shards that are not in the folder.
-    #[error("{}: names {} that {} not in the folder: {}; the download is incomplete: fetch the model again", index.display(), plural(shards.len(), "shard"), if shards.len() == 1 { "is" } else { "are" }, shards.join(", "))]
+    #[error("{}: names {} that {} not in the folder: {}; the download is incomplete: fetch the model again", index.display(), plural(shards.len(), "shard"), if shards.len() == 1 { "is" } else { "are" }, first(shards, SHOWN))]
     ShardMissing {
         /// The index file.
         index: PathBuf,
@@ -93,7 +97,7 @@ pub enum WeightsError {
         faults: Vec<String>,
     },
     /// No tensor of that name.
-    #[error("{}: holds no tensor `{name}`{}", path.display(), nearest.as_ref().map(|n| format!("; the nearest name is `{n}`")).unwrap_or_default())]
+    #[error("{}: holds no tensor `{}`{}", path.display(), Quoted(name), nearest.as_ref().map(|n| format!("; the nearest name is `{}`", Quoted(n))).unwrap_or_default())]
     NoSuchTensor {
         /// The checkpoint.
         path: PathBuf,
@@ -103,7 +107,7 @@ pub enum WeightsError {
         nearest: Option<String>,
     },
     /// A tensor whose stored type cannot become a float parameter.
-    #[error("{}: tensor `{name}` is stored as {found}, expected {expected}", path.display())]
+    #[error("{}: tensor `{}` is stored as {found}, expected {expected}", path.display(), Quoted(name))]
     StoredType {
         /// The file.
         path: PathBuf,
@@ -114,8 +118,20 @@ pub enum WeightsError {
         /// What is stored.
         found: String,
     },
+    /// A tensor with an element that is NaN or infinite.
+    #[error("{}: tensor `{}` is {value} at {position:?}; the file is damaged, or was converted wrongly: fetch or convert it again", path.display(), Quoted(name))]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Where the element stands, outermost axis first.
+        position: Vec<usize>,
+        /// What it is.
+        value: f32,
+    },
     /// The tensors of a quantised weight do not go together.
-    #[error("{}: quantised tensor `{name}`: expected {expected}, found {found}; config.json does not belong to these weights, or the file is damaged", path.display())]
+    #[error("{}: quantised tensor `{}`: expected {}, found {}; config.json does not belong to these weights, or the file is damaged", path.display(), Quoted(name), cut(expected, SHOWN_TEXT), cut(found, SHOWN_TEXT))]
     Quantized {
         /// The file.
         path: PathBuf,
@@ -136,7 +152,7 @@ pub enum WeightsError {
     #[error("{0}")]
     Mismatch(Box<Mismatch>),
     /// A tensor's data could not be produced although the checkpoint had been accepted.
-    #[error("{}: tensor `{name}` could not be read: {message}", path.display())]
+    #[error("{}: tensor `{}` could not be read: {}", path.display(), Quoted(name), cut(message, SHOWN_TEXT))]
     Read {
         /// The file.
         path: PathBuf,

@@ -58,30 +58,65 @@ pub(super) fn write_new_file<T, E: From<FileError>>(
     Ok(written)
 }
 
-/// A file that is being written; removed when it is dropped unfinished.
+/// A file that is being written; removed when it is dropped unfinished. What is written to a device or a pipe stays there.
 #[derive(Debug)]
 pub struct UnfinishedFile {
     out: PathBuf,
-    file: BufWriter<NamedTempFile>,
+    file: BufWriter<Destination>,
+}
+
+/// Where the bytes go.
+#[derive(Debug)]
+enum Destination {
+    /// A file beside the one that is made, which takes its name when it is whole.
+    Beside(NamedTempFile),
+    /// A device or a pipe, which must not be replaced by a file.
+    Itself(File),
+}
+
+impl Write for Destination {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Beside(file) => file.write(bytes),
+            Self::Itself(file) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Beside(file) => file.flush(),
+            Self::Itself(file) => file.flush(),
+        }
+    }
 }
 
 impl UnfinishedFile {
-    /// Begins a file that will appear at `out`.
+    /// Begins a file that will appear at `out`. Where `out` is a device or a pipe, it is written to as it is; where it is
+    /// a link, the file that it names is replaced.
     ///
     /// # Errors
     ///
-    /// No file can be created in the folder of `out`.
+    /// `out` is a folder, or no file can be created in its folder.
     pub fn create(out: &Path) -> Result<Self, FileError> {
-        let mut builder = tempfile::Builder::new();
-        // The result is an ordinary file, not a private one.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        // Beside the target, because renaming works within one file system only.
-        let file = builder
-            .tempfile_in(parent(out))
-            .map_err(FileError::at(out))?;
+        let failed = FileError::at(out);
+        let (out, found) = match std::fs::metadata(out) {
+            Ok(found) if found.is_dir() => {
+                return Err(failed(io::ErrorKind::IsADirectory.into()));
+            }
+            Ok(found) if found.is_file() && out.is_symlink() => {
+                (std::fs::canonicalize(out).map_err(failed)?, Some(found))
+            }
+            found => (out.to_owned(), found.ok()),
+        };
+        let file = match found {
+            Some(found) if !found.is_file() => {
+                let file = File::options().write(true).open(&out).map_err(failed)?;
+                Destination::Itself(file)
+            }
+            _ => Destination::Beside(beside(&out).map_err(failed)?),
+        };
         Ok(Self {
-            out: out.into(),
+            out,
             file: BufWriter::new(file),
         })
     }
@@ -100,13 +135,26 @@ impl UnfinishedFile {
         place: impl FnOnce(NamedTempFile, &Path) -> Result<File, PersistError>,
     ) -> Result<(), FileError> {
         let finish = || {
-            let file = self.file.into_inner()?;
-            file.as_file().sync_all()?;
-            place(file, &self.out)?;
+            match self.file.into_inner()? {
+                Destination::Beside(file) => {
+                    file.as_file().sync_all()?;
+                    place(file, &self.out)?;
+                }
+                Destination::Itself(mut file) => file.flush()?,
+            }
             Ok(())
         };
         finish().map_err(FileError::at(&self.out))
     }
+}
+
+/// A temporary file in the folder of `out`, because renaming works within one file system only.
+fn beside(out: &Path) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    // The result is an ordinary file, not a private one.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(parent(out))
 }
 
 impl Write for UnfinishedFile {
@@ -119,10 +167,76 @@ impl Write for UnfinishedFile {
     }
 }
 
+/// Creates a file that its owner alone can read, where the system has permissions; one that is there is emptied.
+pub(crate) fn create_private(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(path)?;
+    // One that was there keeps its permissions otherwise.
+    #[cfg(unix)]
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    Ok(file)
+}
+
 /// The folder in which `path` is.
 pub(super) fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(out: &Path, bytes: &[u8]) -> Result<(), FileError> {
+        write_file(out, |file| {
+            file.write_all(bytes).map_err(FileError::at(out))
+        })
+    }
+
+    #[test]
+    fn files_are_replaced_whole_and_folders_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        write(&out, b"first").unwrap();
+        write(&out, b"second").unwrap();
+        assert_eq!(std::fs::read(&out).unwrap(), b"second");
+        let failed = write_file(&out, |file| {
+            file.write_all(b"third").unwrap();
+            Err::<(), _>(FileError::at(&out)(io::ErrorKind::StorageFull.into()))
+        });
+        assert!(failed.unwrap_err().to_string().contains("free some space"));
+        assert_eq!(std::fs::read(&out).unwrap(), b"second");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert!(write(folder.path(), b"x").is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn devices_and_links_stay_what_they_are() {
+        use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+
+        let null = Path::new("/dev/null");
+        write(null, b"gone").unwrap();
+        let found = std::fs::metadata(null).unwrap();
+        assert!(found.file_type().is_char_device());
+
+        let folder = tempfile::tempdir().unwrap();
+        let (target, link) = (folder.path().join("target"), folder.path().join("link"));
+        std::fs::write(&target, "old").unwrap();
+        symlink("target", &link).unwrap();
+        write(&link, b"new").unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(std::fs::read(&target).unwrap(), b"new");
+
+        let private = folder.path().join("private");
+        std::fs::write(&private, "open to all").unwrap();
+        drop(create_private(&private).unwrap());
+        let mode = std::fs::metadata(&private).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 }

@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
+use crate::quoted::Quoted;
 use crate::text::json;
 
 /// The name of a single-file checkpoint in a model's folder.
@@ -30,7 +31,8 @@ pub enum IndexError {
     },
     /// Not JSON with a `weight_map` from tensors to files.
     #[error(
-        "expected JSON with a `weight_map` of tensor names to shard names, found something else ({message})"
+        "expected JSON with a `weight_map` of tensor names to shard names, found something else ({})",
+        Quoted(message)
     )]
     NotJson {
         /// The error of the JSON reader.
@@ -40,14 +42,16 @@ pub enum IndexError {
     #[error("expected a `weight_map` with tensors, found an empty one")]
     Empty,
     /// A repeated tensor.
-    #[error("expected each tensor once, found `{name}` twice")]
+    #[error("expected each tensor once, found `{}` twice", Quoted(name))]
     Duplicate {
         /// The tensor.
         name: String,
     },
     /// A shard that is not inside the index's own folder.
     #[error(
-        "tensor `{tensor}`: expected the path of a {extension} file inside the index's own folder, such as `model-00001-of-00002{extension}` or `sub/model-00001-of-00002{extension}`, found `{shard}`, which would lead elsewhere"
+        "tensor `{}`: expected the path of a {extension} file inside the index's own folder, such as `model-00001-of-00002{extension}` or `sub/model-00001-of-00002{extension}`, found `{}`, which would lead elsewhere",
+        Quoted(tensor),
+        Quoted(shard)
     )]
     Outside {
         /// The tensor.
@@ -243,5 +247,19 @@ mod tests {
         assert_eq!(parse(r#"{"weight_map":{}}"#), Err(IndexError::Empty));
         let twice = parse(r#"{"weight_map":{"a":"x.safetensors","a":"y.safetensors"}}"#);
         assert_eq!(twice, Err(IndexError::Duplicate { name: "a".into() }));
+    }
+
+    #[test]
+    fn what_an_index_says_is_cut_in_errors() {
+        let long = format!("\\u001b[2J{}", "x".repeat(10_000));
+        for text in [
+            format!(r#"{{"weight_map":{{"{long}":"{long}"}}}}"#),
+            format!(r#"{{"weight_map":{{"{long}":"a","{long}":"b"}}}}"#),
+            format!(r#"{{"weight_map":"{long}"}}"#),
+        ] {
+            let error = parse(&text).unwrap_err().to_string();
+            assert!(error.len() < 1000, "{} bytes", error.len());
+            assert!(!error.contains(char::is_control), "{error:?}");
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use super::index::{INDEX_FILE, SINGLE_FILE};
+use crate::quoted::Quoted;
 
 /// `1 shard`, `2 shards`.
 pub(crate) fn plural(count: usize, noun: &str) -> String {
@@ -12,19 +13,8 @@ pub(crate) fn plural(count: usize, noun: &str) -> String {
 
 /// The first `count` names and how many more there are, on one line: `a, b and 3 more`.
 pub(crate) fn first(names: &[String], count: usize) -> String {
-    /// Longer names are cut.
-    const LONGEST: usize = 200;
-    let shown: Vec<String> = names
-        .iter()
-        .take(count)
-        .map(|name| {
-            let mut cut: String = name.chars().take(LONGEST).collect();
-            if cut.len() < name.len() {
-                cut += "..";
-            }
-            cut.replace(char::is_control, " ")
-        })
-        .collect();
+    let shown = names.iter().take(count);
+    let shown: Vec<String> = shown.map(|name| Quoted(name).to_string()).collect();
     match names.len().saturating_sub(count) {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),
@@ -63,15 +53,18 @@ pub(super) fn listing_without_weights(folder: &Path) -> String {
             format!(" (shards without their index: fetch {INDEX_FILE} too)")
         } else if let Some(name) = starting("consolidated") {
             format!(
-                " ({name} names its tensors for another program: fetch {SINGLE_FILE} or the shards \
-                 of the same model)"
+                " ({} names its tensors for another program: fetch {SINGLE_FILE} or the shards \
+                 of the same model)",
+                Quoted(name)
             )
         } else if let Some(name) = starting("adapter_model") {
             format!(
-                " ({name} is an adapter: merge it into its base model with peft's \
-                 `merge_and_unload` and save the result)"
+                " ({} is an adapter: merge it into its base model with peft's \
+                 `merge_and_unload` and save the result)",
+                Quoted(name)
             )
         } else if let Some(name) = safetensors().next() {
+            let name = Quoted(name);
             format!(" (if {name} holds the whole model, rename it to {SINGLE_FILE})")
         } else {
             other_format(names)
@@ -86,7 +79,7 @@ fn other_format(names: &[String]) -> String {
         names.iter().find(matches)
     };
     if let Some(gguf) = ends(&[".gguf"]) {
-        format!(" (give {gguf} itself as the model)")
+        format!(" (give {} itself as the model)", Quoted(gguf))
     } else if ends(&[".bin", ".pth", ".pt"]).is_some() {
         " (PyTorch files are not read: save the model as safetensors with transformers' `save_pretrained`)".into()
     } else {

@@ -7,9 +7,14 @@ use std::path::{Path, PathBuf};
 use super::index::{INDEX_FILE, Index, MAX_INDEX_LEN, SINGLE_FILE};
 use super::lfs::Pointer;
 use super::listing::{first, name_of, names, plural};
+use super::small::read_limited;
+use crate::quoted::Quoted;
 
 /// How many names an error shows at most.
 const SHOWN: usize = 12;
+
+/// The longest `refs/main` that is read, in bytes; it holds the hash of a commit.
+const MAX_REF_LEN: u64 = 4096;
 
 /// How the folder of a model in a hub cache begins.
 const MODEL_PREFIX: &str = "models--";
@@ -92,7 +97,7 @@ pub fn describe_folder(path: &Path) -> Result<Option<Snapshot>, LocalError> {
         if let Some(target) = target_of_broken(path) {
             return Err(LocalError::BrokenLinks {
                 path: path.into(),
-                links: format!("{} -> {}", name_of(path), target.display()),
+                links: link(&name_of(path), &target),
             });
         }
         return refuse_pointer(path).map(|()| None);
@@ -202,10 +207,7 @@ pub(crate) fn missing(folder: &Path) -> Vec<String> {
 
 /// The shards that an index names; `None` without an index that can be read.
 fn shards(index: &Path) -> Option<Vec<String>> {
-    if fs::metadata(index).ok()?.len() > MAX_INDEX_LEN {
-        return None;
-    }
-    let index = Index::parse(&fs::read(index).ok()?).ok()?;
+    let index = Index::parse(&read_limited(index, MAX_INDEX_LEN).ok()?).ok()?;
     Some(index.shards().into_iter().map(String::from).collect())
 }
 
@@ -217,7 +219,7 @@ fn refuse_placeholders(folder: &Path, used: impl Fn(&str) -> bool) -> Result<(),
         let path = folder.join(&name);
         if let Some(target) = target_of_broken(&path) {
             broken |= used(&name);
-            links.push(format!("{name} -> {}", target.display()));
+            links.push(link(&name, &target));
         } else if let Ok(Some(pointer)) = Pointer::read(&path) {
             pointed |= used(&name);
             pointers.push(with_size(&name, pointer));
@@ -238,8 +240,15 @@ fn refuse_placeholders(folder: &Path, used: impl Fn(&str) -> bool) -> Result<(),
     Ok(())
 }
 
+/// A link's name and its target.
+fn link(name: &str, target: &Path) -> String {
+    let target = target.to_string_lossy();
+    format!("{} -> {}", Quoted(name), Quoted(&target))
+}
+
 /// A pointer's name and the size of its file.
 fn with_size(name: &str, pointer: Pointer) -> String {
+    let name = Quoted(name);
     match pointer.size {
         Some(size) => format!("{name} ({size} bytes)"),
         None => name.to_string(),
@@ -250,8 +259,10 @@ fn with_size(name: &str, pointer: Pointer) -> String {
 fn model_cache(given: &Path, cache: &Path) -> Result<Snapshot, LocalError> {
     let full = cache.canonicalize().unwrap_or_else(|_| cache.into());
     let id = id_of(&name_of(&full)).unwrap_or_else(|| "an unnamed model".into());
+    let id = Quoted(&id);
     let snapshots = cache.join("snapshots");
-    let named = fs::read_to_string(cache.join("refs").join("main")).ok();
+    let named = read_limited(&cache.join("refs").join("main"), MAX_REF_LEN).ok();
+    let named = named.and_then(|bytes| String::from_utf8(bytes).ok());
     let named = named.map(|text| text.trim().to_string());
     let reason = match named.filter(|commit| is_commit(commit)) {
         None => "without a commit in refs/main".to_string(),
@@ -277,6 +288,7 @@ fn model_cache(given: &Path, cache: &Path) -> Result<Snapshot, LocalError> {
         .iter()
         .map(|name| snapshots.join(name))
         .filter(|path| missing(path).is_empty())
+        .take(SHOWN)
         .map(|path| path.display().to_string())
         .collect();
     let advice = if whole.is_empty() {

@@ -1,7 +1,7 @@
 //! Memory-mapped files: the operating system reads the pages that are used.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use memmap2::UncheckedAdvice;
 use super::error::WeightsError;
 use super::local::refuse_pointer;
 
-/// A memory-mapped file, read-only.
+/// A memory-mapped file, read-only. Where the file system has no mappings, as some network drives, the file is read.
 ///
 /// The file must not be changed while it is mapped; if it is shortened, the operating system ends
-/// a process that touches the missing part. Files are therefore replaced by renaming, never rewritten, by
-/// everything in this crate.
+/// a process that touches the missing part (SIGBUS; the command line says so). Files are therefore replaced by renaming,
+/// never rewritten, by everything in this crate.
 #[derive(Debug, Clone)]
 pub(crate) struct MappedFile {
     path: PathBuf,
@@ -59,13 +59,30 @@ impl MappedFile {
             });
         }
         refuse_pointer(path)?;
-        let file = File::open(path).map_err(failed)?;
-        if metadata.len() == 0 {
+        let mut file = File::open(path).map_err(failed)?;
+        // What is open now may be another file than the one that was looked at.
+        let metadata = file.metadata().map_err(failed)?;
+        if metadata.len() == 0 || !metadata.is_file() {
             return Ok(Self::in_memory(path, &[]));
         }
         // SAFETY: the mapping is read-only; the contract that the file is not changed meanwhile
         // stands in the type's documentation.
-        let map = Arc::new(unsafe { Mmap::map(&file) }.map_err(failed)?);
+        let map = match unsafe { Mmap::map(&file) } {
+            Ok(map) => Arc::new(map),
+            Err(error) => {
+                let bytes = read_whole(&mut file, metadata.len()).map_err(failed)?;
+                tracing::warn!(
+                    "{}: cannot be mapped ({error}), and was read into memory: it takes {} MiB there",
+                    path.display(),
+                    metadata.len() >> 20
+                );
+                return Ok(Self {
+                    path: path.into(),
+                    bytes: bytes.into(),
+                    map: None,
+                });
+            }
+        };
         Ok(Self {
             path: path.into(),
             bytes: bytes::Bytes::from_owner(Shared(Arc::clone(&map))),
@@ -116,4 +133,13 @@ impl MappedFile {
         #[cfg(not(unix))]
         let _ = (range, &self.map);
     }
+}
+
+/// A file's bytes, in memory that is asked for before it is filled.
+fn read_whole(file: &mut File, len: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let len = usize::try_from(len).map_err(io::Error::other)?;
+    bytes.try_reserve_exact(len).map_err(io::Error::other)?;
+    file.take(len as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::listing::plural;
+use crate::quoted::{Quoted, brief};
 
 /// The path of the output head in a decoder.
 pub(super) const HEAD: &str = "lm_head.weight";
@@ -113,15 +114,20 @@ impl Mismatch {
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let near = |name: &Option<String>| match name {
-            Some(name) => format!(", nearest `{name}`"),
+            Some(name) => format!(", nearest `{}`", Quoted(name)),
             None => String::new(),
         };
-        let missing = |m: &Missing| format!("{} {:?}{}", m.parameter, m.shape, near(&m.nearest));
-        let unexpected = |u: &Unexpected| format!("{} {:?}{}", u.tensor, u.shape, near(&u.nearest));
+        let named = |name: &str, shape: &[usize], nearest: &Option<String>| {
+            format!("{} {}{}", Quoted(name), brief(&shape), near(nearest))
+        };
+        let missing = |m: &Missing| named(&m.parameter, &m.shape, &m.nearest);
+        let unexpected = |u: &Unexpected| named(&u.tensor, &u.shape, &u.nearest);
         let shape = |s: &WrongShape| {
             format!(
-                "{}: expected {:?}, found {:?}",
-                s.tensor, s.expected, s.found
+                "{}: expected {}, found {}",
+                Quoted(&s.tensor),
+                brief(&s.expected),
+                brief(&s.found)
             )
         };
         let dtype = |t: &WrongType| {
@@ -129,14 +135,18 @@ impl fmt::Display for Mismatch {
             let hint = ", a quantised model's; `quantization_config` of config.json has to say how";
             format!(
                 "{}: expected {}, found {}{}",
-                t.tensor,
+                Quoted(&t.tensor),
                 t.expected,
-                t.found,
+                Quoted(&t.found),
                 if quantized { hint } else { "" }
             )
         };
-        let initialized =
-            |name: &String| format!("{name}: load into a module that has just been initialised");
+        let initialized = |name: &String| {
+            format!(
+                "{}: load into a module that has just been initialised",
+                Quoted(name)
+            )
+        };
         let kinds = [
             ("missing", "missing", lines(&self.missing, missing)),
             (

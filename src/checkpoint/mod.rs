@@ -19,6 +19,7 @@
 //! | `convert` | a GGUF file to a Hugging Face folder (feature `gguf`) |
 //! | `quantize` | any model to a quantised GGUF file: [`quantize()`] (feature `gguf`) |
 //! | `file`, `folder` | [`write_file`]: files and folders that appear whole or not at all |
+//! | `small` | small files, read whole |
 //! | `listing`, `error` | lists in messages; [`WeightsError`] |
 
 mod config;
@@ -28,6 +29,7 @@ mod elements;
 mod error;
 mod file;
 mod fingerprint;
+mod finite;
 #[cfg(any(feature = "gguf", feature = "hub"))]
 mod folder;
 #[cfg(feature = "gguf")]
@@ -55,6 +57,7 @@ mod report;
 #[doc(hidden)]
 pub mod safetensors;
 mod shards;
+mod small;
 mod source;
 mod tensor;
 mod tying;
@@ -63,6 +66,7 @@ pub use config::ConfigError;
 #[cfg(feature = "gguf")]
 pub use convert::{ConvertError, ConvertReport, convert};
 pub use error::WeightsError;
+pub(crate) use file::create_private;
 pub use file::{FileError, UnfinishedFile, write_file};
 #[cfg(any(feature = "gguf", feature = "hub"))]
 pub use folder::FolderError;
@@ -87,3 +91,5 @@ pub(crate) use listing::{first, listing_with};
 pub(crate) use safetensors::encode;
 #[cfg(feature = "pytorch")]
 pub(crate) use shards::open_index;
+#[cfg(feature = "train")]
+pub(crate) use small::{check_regular, read_limited};

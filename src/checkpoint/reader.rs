@@ -265,6 +265,11 @@ impl Checkpoint {
         }
     }
 
+    /// All tensors, in the order of the files' data.
+    pub(super) fn all_stored(&self) -> impl Iterator<Item = &(TensorInfo, Data)> {
+        self.tensors.iter()
+    }
+
     fn data(&self, name: &str) -> Option<&Data> {
         self.by_name.get(name).map(|&at| &self.tensors[at].1)
     }
@@ -353,7 +358,7 @@ impl Checkpoint {
     }
 
     /// A tensor that can be read as `dtype`, and its bytes in that type.
-    fn find(
+    pub(super) fn find(
         &self,
         name: &str,
         dtype: FloatDType,

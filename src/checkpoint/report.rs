@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(
             warning.to_string(),
             "m: 7 tensors are not used by this model: mtp.0, mtp.1, mtp.2, mtp.3, mtp.4 and 2 more; \
-             1 tensor is not named by the index: a b"
+             1 tensor is not named by the index: a\\nb"
         );
         let long = LoadWarning::Biases {
             path: "m".into(),

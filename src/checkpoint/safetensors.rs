@@ -12,12 +12,16 @@ use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use super::index::{Pairs, repeated};
+use crate::quoted::{Quoted, cut};
 
 /// The longest header that is read, in bytes; the limit of the `safetensors` crate.
 pub const MAX_HEADER_LEN: u64 = 100_000_000;
 
 /// The length field in front of the header, in bytes.
 const LEN_FIELD: usize = 8;
+
+/// Characters of a parser's message that an error shows: it may repeat a text of the file.
+const SHOWN: usize = 400;
 
 /// Why a safetensors header is refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -38,13 +42,16 @@ pub enum HeaderError {
         found: u64,
     },
     /// The header is not JSON of the expected form, or its shapes and offsets contradict each other.
-    #[error("expected a header of tensors that cover the data, found another ({message})")]
+    #[error(
+        "expected a header of tensors that cover the data, found another ({})",
+        cut(message, SHOWN)
+    )]
     Invalid {
         /// The error of the `safetensors` crate.
         message: String,
     },
     /// A repeated name.
-    #[error("expected each tensor once, found `{name}` twice")]
+    #[error("expected each tensor once, found `{}` twice", Quoted(name))]
     Duplicate {
         /// The name.
         name: String,

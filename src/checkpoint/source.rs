@@ -9,17 +9,26 @@ use super::error::WeightsError;
 use super::listing::listing;
 use super::local::{LocalError, describe_folder, refuse_pointer};
 use super::reader::Checkpoint;
+use super::small::read_limited;
+use crate::size::size;
 use crate::text::chat_template::ChatTemplateFiles;
 use crate::text::json;
 #[cfg(feature = "gguf")]
 use crate::text::tokenizer::SpecialTokens;
 use crate::text::tokenizer::{LoadedTokenizer, TokenizerError, TokenizerFiles};
 
-/// The longest configuration or chat template that is read, in bytes.
-pub const MAX_CONFIG_LEN: u64 = 64 << 20;
+/// The longest `config.json` or `generation_config.json` that is read, in bytes. As a tree a text takes up to 150 times
+/// its length.
+pub const MAX_CONFIG_LEN: u64 = 4 << 20;
+
+/// The longest `tokenizer_config.json`, `special_tokens_map.json` or `added_tokens.json` that is read, in bytes.
+const MAX_TOKENS_LEN: u64 = 16 << 20;
+
+/// The longest chat template that is read, in bytes.
+const MAX_TEMPLATE_LEN: u64 = 1 << 20;
 
 /// The longest tokenizer that is read, in bytes. Those of Gemma and Llama 3 are 33 and 17 MiB.
-pub const MAX_TOKENIZER_LEN: u64 = 256 << 20;
+pub const MAX_TOKENIZER_LEN: u64 = 64 << 20;
 
 /// Why a model could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +57,7 @@ pub enum SourceError {
         found: String,
     },
     /// A file longer than any real one of its kind.
-    #[error("{}: expected at most {limit} bytes, found {found}; this is not the file its name says", path.display())]
+    #[error("{}: expected at most {}, found {found} bytes; this is not the file its name says", path.display(), size(*limit))]
     TooLarge {
         /// The file.
         path: PathBuf,
@@ -138,8 +147,8 @@ impl ModelSource {
     }
 
     fn folder(path: &Path) -> Result<Self, SourceError> {
-        let read = |name: &str| text(&path.join(name), MAX_CONFIG_LEN);
-        let Some(config) = read("config.json")? else {
+        let read = |name: &str, limit| text(&path.join(name), limit);
+        let Some(config) = read("config.json", MAX_CONFIG_LEN)? else {
             #[cfg(feature = "gguf")]
             if let Some(file) = super::gguf::find(path)? {
                 return Self::gguf(&file);
@@ -152,10 +161,10 @@ impl ModelSource {
         Ok(Self {
             path: path.into(),
             config,
-            tokenizer_config: read("tokenizer_config.json")?,
-            generation_config: read("generation_config.json")?,
-            chat_template: read("chat_template.jinja")?,
-            chat_template_json: read("chat_template.json")?,
+            tokenizer_config: read("tokenizer_config.json", MAX_TOKENS_LEN)?,
+            generation_config: read("generation_config.json", MAX_CONFIG_LEN)?,
+            chat_template: read("chat_template.jinja", MAX_TEMPLATE_LEN)?,
+            chat_template_json: read("chat_template.json", MAX_TEMPLATE_LEN)?,
             additional_chat_templates: additional_chat_templates(path)?,
             checkpoint: None,
         })
@@ -245,13 +254,13 @@ impl ModelSource {
                 warnings: tokenizer.warnings,
             });
         }
-        let read = |name: &str| text(&self.path.join(name), MAX_TOKENIZER_LEN);
-        let tokenizer_json = read("tokenizer.json")?;
+        let read = |name: &str, limit| text(&self.path.join(name), limit);
+        let tokenizer_json = read("tokenizer.json", MAX_TOKENIZER_LEN)?;
         let (vocab, merges, model) = match tokenizer_json {
             Some(_) => (None, None, None),
             None => (
-                read("vocab.json")?,
-                read("merges.txt")?,
+                read("vocab.json", MAX_TOKENIZER_LEN)?,
+                read("merges.txt", MAX_TOKENIZER_LEN)?,
                 bytes(&self.path.join("tokenizer.model"), MAX_TOKENIZER_LEN)?,
             ),
         };
@@ -261,7 +270,8 @@ impl ModelSource {
                 found: listing(&self.path),
             });
         }
-        let (added, special) = (read("added_tokens.json")?, read("special_tokens_map.json")?);
+        let added = read("added_tokens.json", MAX_TOKENS_LEN)?;
+        let special = read("special_tokens_map.json", MAX_TOKENS_LEN)?;
         let config = json::from_str::<serde_json::Value>(&self.config).unwrap_or_default();
         TokenizerFiles {
             tokenizer_json: tokenizer_json.as_deref().map(str::as_bytes),
@@ -323,7 +333,7 @@ fn additional_chat_templates(folder: &Path) -> Result<Vec<(String, String)>, Sou
         let path = entry.map_err(failed)?.path();
         let name = path.file_stem().and_then(|name| name.to_str());
         if let (Some(name), true) = (name, path.extension().is_some_and(|e| e == "jinja"))
-            && let Some(template) = text(&path, MAX_CONFIG_LEN)?
+            && let Some(template) = text(&path, MAX_TEMPLATE_LEN)?
         {
             templates.push((name.to_owned(), template));
         }
@@ -386,7 +396,7 @@ fn bytes(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, SourceError> {
         });
     }
     refuse_pointer(path)?;
-    std::fs::read(path).map(Some).map_err(failed)
+    read_limited(path, limit).map(Some).map_err(failed)
 }
 
 #[cfg(test)]
@@ -459,12 +469,29 @@ mod tests {
 
     #[test]
     fn refuses_a_file_beyond_the_limit_without_reading_it() {
-        let dir = folder(&[]);
-        let file = std::fs::File::create(dir.path().join("config.json")).unwrap();
-        file.set_len(MAX_CONFIG_LEN + 1).unwrap();
-        assert!(matches!(
-            ModelSource::open(dir.path()),
-            Err(SourceError::TooLarge { .. })
-        ));
+        for (name, limit, shown) in [
+            ("config.json", MAX_CONFIG_LEN, "4 MiB"),
+            ("generation_config.json", MAX_CONFIG_LEN, "4 MiB"),
+            ("tokenizer_config.json", MAX_TOKENS_LEN, "16 MiB"),
+            ("chat_template.jinja", MAX_TEMPLATE_LEN, "1 MiB"),
+        ] {
+            let dir = folder(&[("config.json", b"{}")]);
+            let file = std::fs::File::create(dir.path().join(name)).unwrap();
+            file.set_len(limit + 1).unwrap();
+            let error = ModelSource::open(dir.path()).unwrap_err();
+            assert!(matches!(error, SourceError::TooLarge { .. }), "{error}");
+            assert!(error.to_string().contains(shown), "{error}");
+        }
+        for (name, limit) in [
+            ("tokenizer.json", MAX_TOKENIZER_LEN),
+            ("added_tokens.json", MAX_TOKENS_LEN),
+        ] {
+            let dir = folder(&[("config.json", b"{}"), ("tokenizer.json", b"{}")]);
+            let source = ModelSource::open(dir.path()).unwrap();
+            let file = std::fs::File::create(dir.path().join(name)).unwrap();
+            file.set_len(limit + 1).unwrap();
+            let error = source.tokenizer().unwrap_err();
+            assert!(matches!(error, SourceError::TooLarge { .. }), "{error}");
+        }
     }
 }

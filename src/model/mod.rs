@@ -28,6 +28,7 @@ mod shape;
 pub use attention::{Attention, Projections, join_heads};
 pub(crate) use attention::{linear, project};
 pub use block::Block;
+pub(crate) use cache::BrokenRow;
 pub use cache::{CacheError, CacheFull, CachedRows, KvCache, KvDType};
 pub use causal_lm::{CausalLm, HiddenRows, LayerAttention, LayerStep, forward_layers};
 pub use config::{Architecture, DecoderConfig};

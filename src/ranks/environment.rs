@@ -2,6 +2,9 @@
 
 use super::RankError;
 
+/// Processes that are started together at most.
+const MAX_PROCESSES: usize = 4096;
+
 /// The program that started the processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -65,7 +68,8 @@ impl Environment {
     ///
     /// # Errors
     ///
-    /// [`RankError::Environment`] when a variable is no number or the numbers contradict each other.
+    /// [`RankError::Environment`] when a variable is no number, the numbers contradict each other, or there are more than
+    /// 4,096 processes.
     pub fn detect() -> Result<Option<Self>, RankError> {
         Self::from_variables(&|name| std::env::var(name).ok())
     }
@@ -102,6 +106,13 @@ impl Environment {
                         None => None,
                     },
                 };
+                if environment.processes > MAX_PROCESSES {
+                    return Err(RankError::Environment {
+                        name: (*processes).into(),
+                        found: environment.processes.to_string(),
+                        expected: format!("at most {MAX_PROCESSES}"),
+                    });
+                }
                 if environment.process >= environment.processes {
                     return Err(RankError::Environment {
                         name: (*process).into(),
@@ -215,6 +226,7 @@ mod tests {
             ("4", "4"),
             ("0", "0"),
             ("0", "many"),
+            ("0", "4097"),
         ] {
             let refused = detect(&[("RANK", rank), ("WORLD_SIZE", size)]);
             assert!(

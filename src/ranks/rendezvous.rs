@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::RankError;
-use super::tcp::{POLL, accept_all, encode_line, new_token, read_line, same_token};
+use super::tcp::{
+    POLL, Timed, accept_all, encode_line, new_token, read_hello, read_line, same_token,
+};
 use super::watch::Entry;
 
 /// The environment variable with the token that all processes share.
@@ -89,8 +91,8 @@ impl Rendezvous {
         joined[0] = Some((entry, None));
         TcpListener::bind(self.address)
             .and_then(|listener| {
-                accept_all(&listener, self.timeout, &mut joined, 1, |stream| {
-                    let request: Request = read_line(&mut BufReader::new(&stream))?;
+                accept_all(&listener, self.timeout, &mut joined, 1, |stream, time| {
+                    let request: Request = read_hello(&stream, time)?;
                     let valid = same_token(&request.token, &self.token)
                         && request.processes == self.processes;
                     let process = request.entry.peer.process;
@@ -129,11 +131,10 @@ impl Rendezvous {
             // Process 0 may not listen yet.
             match TcpStream::connect_timeout(&self.address, left) {
                 Ok(mut stream) => {
-                    let sent = (stream.set_read_timeout(Some(left)))
-                        .and_then(|()| stream.write_all(&encode_line(&request)?));
+                    let sent = encode_line(&request).and_then(|request| stream.write_all(&request));
                     let response = sent
                         .ok()
-                        .and_then(|()| read_line(&mut BufReader::new(stream)));
+                        .and_then(|()| read_line(&mut BufReader::new(Timed::new(&stream, left))));
                     return response.ok_or_else(|| {
                         failed(format!(
                             "process 0 at {} did not answer: not all processes connected, or \

@@ -1,13 +1,14 @@
 //! Errors of making the samples of a task.
 
 use super::CountError;
+use crate::quoted::Quoted;
 
 /// Why a task or a sample cannot be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TaskError {
     /// No task has this name.
-    #[error("there is no task {name:?}; did you mean {nearest}? The tasks are {}", names.join(", "))]
+    #[error("there is no task {:?}; did you mean {nearest}? The tasks are {}", Quoted(name), names.join(", "))]
     UnknownTask {
         /// The name given.
         name: String,

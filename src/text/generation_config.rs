@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::json;
+use crate::quoted::cut;
 
 /// Defaults for generation. What a file does not have is `None`.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -50,6 +51,9 @@ pub struct UnusableValue {
     /// What it is.
     pub found: String,
 }
+
+/// Ids of a list that are read; models have a handful.
+const MOST_IDS: usize = 1024;
 
 /// Fields that only a draw looks at.
 const SAMPLED: [&str; 4] = ["temperature", "top_k", "top_p", "min_p"];
@@ -159,32 +163,48 @@ impl<'a> Fields<'a> {
     }
 
     fn refuse(&mut self, name: &'static str, expected: &str, found: &Value) {
+        self.refuse_text(name, expected, shorten(found));
+    }
+
+    fn refuse_text(&mut self, name: &'static str, expected: &str, found: String) {
         self.unusable.push(UnusableValue {
             file: None,
             name,
             expected: expected.to_owned(),
-            found: shorten(found),
+            found,
         });
     }
 
-    /// One token or, where it may be one, a list of them, without repetition.
+    /// One token or, where it may be one, a list of them, without repetition. Of a list, the first that is none is named,
+    /// and the others are counted.
     fn tokens(&mut self, name: &'static str, list: bool) -> Vec<u32> {
         let values = match self.get(name) {
             None => &[][..],
             Some(Value::Array(values)) if list => values,
             Some(one) => std::slice::from_ref(one),
         };
+        if values.len() > MOST_IDS {
+            let (expected, found) = (format!("at most {MOST_IDS} tokens"), values.len());
+            self.refuse_text(name, &expected, format!("{found} of them"));
+            return Vec::new();
+        }
         let mut ids = Vec::new();
+        let mut others = Vec::new();
         for value in values {
             let id = value.as_u64().filter(|&id| id < self.vocab_size as u64);
             match id.and_then(|id| u32::try_from(id).ok()) {
                 Some(id) if ids.contains(&id) => {}
                 Some(id) => ids.push(id),
-                None => {
-                    let expected = format!("a token below the vocabulary's {}", self.vocab_size);
-                    self.refuse(name, &expected, value);
-                }
+                None => others.push(value),
             }
+        }
+        if let Some((first, others)) = others.split_first() {
+            let expected = format!("a token below the vocabulary's {}", self.vocab_size);
+            let mut found = shorten(first);
+            if !others.is_empty() {
+                found += &format!(" and {} more", others.len());
+            }
+            self.refuse_text(name, &expected, found);
         }
         ids
     }
@@ -210,13 +230,9 @@ impl<'a> Fields<'a> {
 }
 
 fn shorten(value: &Value) -> String {
-    /// What of a value an error shows.
+    /// Characters of a value that an error shows.
     const SHOWN: usize = 60;
-    let text = value.to_string();
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text,
-    }
+    cut(value, SHOWN)
 }
 
 /// Why a generation configuration is refused.
@@ -339,6 +355,22 @@ mod tests {
         let long = format!("{{\"top_p\": \"{}\"}}", "\u{20ac}".repeat(1000));
         let config = GenerationConfig::parse(long.as_bytes(), 10).unwrap();
         assert!(config.unusable[0].to_string().len() < 300);
+        let ids = |count: usize| format!("{{\"eos_token_id\": [{}9]}}", "99, ".repeat(count));
+        let config = GenerationConfig::parse(ids(MOST_IDS - 1).as_bytes(), 10).unwrap();
+        assert_eq!(config.eos_token_ids, [9]);
+        let [unusable] = &config.unusable[..] else {
+            panic!("{:?}", config.unusable);
+        };
+        assert_eq!(unusable.found, "99 and 1022 more");
+        let config = GenerationConfig::parse(ids(MOST_IDS).as_bytes(), 10).unwrap();
+        assert!(config.eos_token_ids.is_empty());
+        let [unusable] = &config.unusable[..] else {
+            panic!("{:?}", config.unusable);
+        };
+        assert_eq!(
+            unusable.to_string(),
+            "eos_token_id must be at most 1024 tokens, not 1025 of them"
+        );
         // JSON has no NaN; Python writes one all the same.
         let config = GenerationConfig::parse(b"{\"top_p\": NaN}", 10).unwrap();
         assert_eq!(config.unusable[0].found, "\"NaN\"");

@@ -4,10 +4,16 @@
 //! none of which are JSON. A file that holds one of them is read all the same: the numbers become
 //! the strings `"NaN"`, `"Infinity"` and `"-Infinity"`, so that a field that needs a number is
 //! refused by name and every other field is as it was; half a pair becomes U+FFFD.
+//!
+//! A text of more than 1,048,576 values is refused before it is read: as a tree, a value takes up to 150 bytes however
+//! short it is.
 
 use std::borrow::Cow;
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error};
+
+/// Values of a text that is read.
+const MOST_VALUES: usize = 1 << 20;
 
 /// U+FEFF at the start of a text.
 const BYTE_ORDER_MARK: char = '\u{feff}';
@@ -16,8 +22,10 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 ///
 /// # Errors
 ///
-/// The error of `serde_json` for the unchanged text, where it is no JSON for Python either.
+/// The error of `serde_json` for the unchanged text, where it is no JSON for Python either; more values than any real
+/// file has.
 pub(crate) fn from_str<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
+    check_values(text.as_bytes())?;
     match serde_json::from_str(text) {
         Ok(value) => Ok(value),
         Err(error) => match strict(text) {
@@ -35,8 +43,49 @@ pub(crate) fn from_str<T: DeserializeOwned>(text: &str) -> serde_json::Result<T>
 pub(crate) fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
     match std::str::from_utf8(bytes) {
         Ok(text) => from_str(text),
-        Err(_) => serde_json::from_slice(bytes),
+        Err(_) => {
+            check_values(bytes)?;
+            serde_json::from_slice(bytes)
+        }
     }
+}
+
+/// Refuses a text of more than [`MOST_VALUES`].
+fn check_values(json: &[u8]) -> serde_json::Result<()> {
+    match values_above(json, MOST_VALUES) {
+        None => Ok(()),
+        Some(found) => Err(serde_json::Error::custom(format!(
+            "expected at most {MOST_VALUES} values, found {found}"
+        ))),
+    }
+}
+
+/// The number of values of a text, where it has more than `most`.
+pub(crate) fn values_above(json: &[u8], most: usize) -> Option<usize> {
+    // Each takes a byte at least.
+    if json.len() <= most {
+        return None;
+    }
+    Some(values(json)).filter(|&found| found > most)
+}
+
+/// How many values a text has, by the marks that begin or separate them. The outermost is not counted, and what is empty
+/// counts twice.
+fn values(json: &[u8]) -> usize {
+    let (mut count, mut in_string) = (0, false);
+    let mut bytes = json.iter();
+    while let Some(&byte) = bytes.next() {
+        match byte {
+            b'"' => in_string = !in_string,
+            // What is escaped ends no string.
+            b'\\' if in_string => {
+                bytes.next();
+            }
+            b'[' | b'{' | b',' if !in_string => count += 1,
+            _ => {}
+        }
+    }
+    count
 }
 
 /// The text with what only Python accepts replaced, and without a byte order mark; borrowed where
@@ -154,6 +203,39 @@ mod tests {
             assert!(from_str::<Value>(text).is_err(), "{text:?}");
         }
         assert!(from_slice::<Value>(b"\"\xff\"").is_err());
+    }
+
+    #[test]
+    fn values_are_counted_outside_strings() {
+        for (text, expected) in [
+            ("", 0),
+            ("1", 0),
+            ("[]", 1),
+            ("[1, 2, 3]", 3),
+            (r#"{"a": [1, {}], "b": 2}"#, 5),
+            (r#"["a, [b", "{\", ,", "\\\\", 1]"#, 4),
+            (r#"["\\\",", 1"#, 2),
+            ("[\"not ended, [", 1),
+            ("\\\"[", 0),
+        ] {
+            assert_eq!(values(text.as_bytes()), expected, "{text}");
+        }
+        assert_eq!(values_above(b"[1, 2, 3]", 2), Some(3));
+        assert_eq!(values_above(b"[1, 2, 3]", 3), None);
+    }
+
+    #[test]
+    fn a_text_of_too_many_values_is_refused() {
+        let text = |values: usize| format!("[0{}]", ",0".repeat(values - 1));
+        assert!(from_str::<Vec<u8>>(&text(MOST_VALUES)).is_ok());
+        let mut text = text(MOST_VALUES + 1).into_bytes();
+        for json in [text.clone(), {
+            text.extend(b"\xff");
+            text
+        }] {
+            let error = from_slice::<Value>(&json).unwrap_err().to_string();
+            assert_eq!(error, "expected at most 1048576 values, found 1048577");
+        }
     }
 
     #[test]

@@ -17,8 +17,8 @@ pub const SEPARATOR: &str = "\n\n";
 
 /// Stand-ins for the document and the question, to find them again in what a template renders. They
 /// hold what a template might change: case, quotes, markup, a backslash, line ends, other scripts.
-const DOCUMENT: &str = "\u{e000}Document \"1\" & <b> \\n 'c'\n\td\u{e9}\u{e001}";
-const QUESTION: &str = "\u{e002}Question \"2\" & </b> \\t 'c'\n\td\u{e9}\u{e003}";
+pub(super) const DOCUMENT: &str = "\u{e000}Document \"1\" & <b> \\n 'c'\n\td\u{e9}\u{e001}";
+pub(super) const QUESTION: &str = "\u{e002}Question \"2\" & </b> \\t 'c'\n\td\u{e9}\u{e003}";
 
 /// Which chat template makes the prompt.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -349,8 +349,8 @@ impl PromptSplit {
     }
 }
 
-/// A text of a prompt, and whether the user wrote it.
-type Part<'t> = (&'t str, bool);
+/// A text of a prompt, and whether it is of the user, or the model, and not of the template.
+pub(super) type Part<'t> = (&'t str, bool);
 
 /// Encodes the parts as one text and cuts it at their ends. Returns the tokens of each part, and the
 /// index of the first token that lies across two of them.
@@ -361,10 +361,28 @@ fn encode<const N: usize>(
     allow_control_tokens: bool,
     vocab_size: usize,
 ) -> Result<([Vec<u32>; N], Option<usize>), PromptError> {
-    let pieces = parts.map(|(text, of_user)| match of_user && !allow_control_tokens {
-        true => TextPiece::Literal(text),
-        false => TextPiece::Template(text),
-    });
+    let allow = allow_control_tokens;
+    let (mut tokens, straddling) = encode_parts(tokenizer, &parts, add_special, allow, vocab_size)?;
+    let tokens =
+        std::array::from_fn(|at| tokens.get_mut(at).map(std::mem::take).unwrap_or_default());
+    Ok((tokens, straddling))
+}
+
+/// As [`encode`], of any number of parts.
+pub(super) fn encode_parts(
+    tokenizer: &Tokenizer,
+    parts: &[Part<'_>],
+    add_special: bool,
+    allow_control_tokens: bool,
+    vocab_size: usize,
+) -> Result<(Vec<Vec<u32>>, Option<usize>), PromptError> {
+    let mut pieces = Vec::with_capacity(parts.len());
+    for &(text, of_user) in parts {
+        pieces.push(match of_user && !allow_control_tokens {
+            true => TextPiece::Literal(text),
+            false => TextPiece::Template(text),
+        });
+    }
     let encoded = tokenizer.encode_pieces(&pieces, add_special)?;
     let ids = &encoded.ids;
     if let Some(index) = ids.iter().position(|&id| id as usize >= vocab_size) {
@@ -377,24 +395,25 @@ fn encode<const N: usize>(
     let mut straddling = None;
     let (mut end, mut start) = (0, 0);
     let mut at = 0;
-    let tokens = parts.map(|(text, _)| {
+    let tokens = parts.iter().map(|(text, _)| {
         (at, end) = (at + 1, end + text.len());
         let first = encoded.spans.partition_point(|&(_, last)| last <= end);
-        let stop = match at < N {
+        let stop = match at < parts.len() {
             true => first + encoded.special_before,
             false => ids.len(),
         };
-        if at < N && encoded.spans.get(first).is_some_and(|span| span.0 < end) {
+        if at < parts.len() && encoded.spans.get(first).is_some_and(|span| span.0 < end) {
             straddling = straddling.or(Some(stop));
         }
         let tokens = ids.get(start..stop).unwrap_or_default().to_vec();
         start = stop;
         tokens
     });
+    let tokens = tokens.collect();
     Ok((tokens, straddling))
 }
 
-fn checked_question(question: &str) -> Result<&str, PromptError> {
+pub(super) fn checked_question(question: &str) -> Result<&str, PromptError> {
     match question.trim() {
         "" => Err(PromptError::EmptyQuestion),
         question => Ok(question),
@@ -420,6 +439,12 @@ pub enum PromptError {
          be told apart from the rest; use another template, or none"
     )]
     Altered,
+    /// The chat template changes what was said in earlier turns of a conversation, or what stands before the document.
+    #[error(
+        "the chat template does not hold earlier turns of the conversation unchanged; ask each question by itself \
+         (in `apb chat`: --no-history)"
+    )]
+    AlteredTurns,
     /// The text cannot be encoded.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),

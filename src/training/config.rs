@@ -59,6 +59,9 @@ pub struct TrainHeadsConfig {
     pub seed: u64,
 }
 
+/// The widest hidden layer; the published heads have 1024.
+const MAX_WIDTH: usize = 1 << 16;
+
 /// AdamW's factors (Locret).
 pub(super) const BETAS: (f32, f32) = (0.9, 0.95);
 
@@ -94,6 +97,9 @@ impl TrainHeadsConfig {
             if value == 0 {
                 return invalid(name, &value, "at least 1");
             }
+        }
+        if self.width > MAX_WIDTH {
+            return invalid("width", &self.width, &format!("at most {MAX_WIDTH}"));
         }
         if self.steps.checked_mul(self.batch).is_none() {
             let expected = format!("fewer with {} samples each", self.batch);
@@ -176,6 +182,7 @@ mod tests {
             (config.clone().with_patience(Some(0)), "patience"),
             (config.clone().with_steps(usize::MAX).with_batch(2), "steps"),
             (config.clone().with_width(0), "width"),
+            (config.clone().with_width(MAX_WIDTH + 1), "at most 65536"),
         ] {
             let error = wrong.check().expect_err(word).to_string();
             assert!(error.contains(word), "{error}");

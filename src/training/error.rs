@@ -7,6 +7,10 @@ use super::sample::SampleError;
 use crate::apb::heads::{HeadsShape, LabelScaleFault};
 use crate::checkpoint::FileError;
 use crate::kernels::KernelError;
+use crate::quoted::{Quoted, cut};
+
+/// Characters of what is wrong with a file that a message shows.
+const SHOWN: usize = 400;
 
 /// Why a training run failed.
 #[derive(Debug, thiserror::Error)]
@@ -56,13 +60,14 @@ pub enum TrainError {
         found: HeadsShape,
     },
     /// Heads to start from whose scale of labels is not one for them.
-    #[error("the label_scale of the heads to start from: {0}")]
+    #[error("the label_scale of the heads to start from: {}", cut(.0, SHOWN))]
     StartScale(LabelScaleFault),
     /// A run whose scale of labels and inputs, without which its checkpoints mean nothing, is lost or broken.
     #[error(
         "{}: expected the scale of the run's labels and inputs, as it was measured when the run began, \
-         found {found}; remove the run's folder and train again",
-        path.display()
+         found {}; remove the run's folder and train again",
+        path.display(),
+        cut(found, SHOWN)
     )]
     Scale {
         /// The file.
@@ -72,9 +77,10 @@ pub enum TrainError {
     },
     /// A run of another model cannot be resumed with this one.
     #[error(
-        "{}: expected the run's model, with fingerprint {expected}, found one with fingerprint {found}; \
+        "{}: expected the run's model, with fingerprint {}, found one with fingerprint {found}; \
          resume with the model that the run began with, or train this one in another folder",
-        folder.display()
+        folder.display(),
+        Quoted(expected)
     )]
     OtherModel {
         /// The run's folder.

@@ -14,8 +14,9 @@ use super::config::TrainHeadsConfig;
 use super::error::TrainError;
 use super::scale::Scale;
 use crate::apb::heads::{RetainingHeads, RetainingHeadsConfig};
-use crate::checkpoint::{FileError, write_file};
+use crate::checkpoint::{FileError, check_regular, read_limited, write_file};
 use crate::model::AttentionShape;
+use crate::quoted::cut;
 
 /// File with the [`Settings`].
 const SETTINGS: &str = "settings.json";
@@ -23,6 +24,10 @@ const SETTINGS: &str = "settings.json";
 const ROUNDS: &str = "rounds.json";
 /// File with the [`Scale`] of labels and inputs.
 const SCALE: &str = "scale.json";
+/// Characters of a parser's message that an error shows.
+const SHOWN: usize = 400;
+/// The longest of these files that is read, in bytes.
+const MAX_JSON_LEN: u64 = 64 << 20;
 /// Folder of the checkpoints, one file a part and round.
 const CHECKPOINTS: &str = "checkpoint";
 /// The parts of a checkpoint.
@@ -86,7 +91,7 @@ impl RunFolder {
             rounds: Vec::new(),
             resumable: true,
         };
-        match read_optional(&file).map_err(failed)? {
+        match read_optional(&file).map_err(|error| run_error(&file, &error))? {
             None if fs::read_dir(path).is_ok_and(|mut inside| inside.next().is_some()) => {
                 Err(run_error(
                     path,
@@ -103,8 +108,10 @@ impl RunFolder {
                 &"a run is here already; resume it (--resume), or remove the folder",
             )),
             Some(text) => {
-                let found: Settings = serde_json::from_slice(&text)
-                    .map_err(|error| run_error(&file, &format!("{error}; remove the folder")))?;
+                let found: Settings = serde_json::from_slice(&text).map_err(|error| {
+                    let error = cut(&error, SHOWN);
+                    run_error(&file, &format!("{error}; remove the folder"))
+                })?;
                 check_model(path, &found, &settings)?;
                 if found != settings {
                     let difference = difference(&found, &settings);
@@ -243,7 +250,8 @@ impl RunFolder {
     ) -> Result<RetainingHeads, TrainError> {
         let path = checkpoint_path(&self.path, PARTS[0], round);
         // Read whole: a record that Burn opens by its path reads the file when a weight is first used.
-        let bytes = fs::read(&path).map_err(|error| run_error(&path, &error))?;
+        let bytes = check_regular(&path).and_then(|()| fs::read(&path));
+        let bytes = bytes.map_err(|error| run_error(&path, &error))?;
         let record = ModuleRecord::from_bytes(Bytes::from_bytes_vec(bytes))
             .map_err(|error| run_error(&path, &error))?;
         let heads = RetainingHeadsConfig::new()
@@ -294,7 +302,7 @@ fn run_error(path: &Path, what: &dyn std::fmt::Display) -> TrainError {
 }
 
 fn read_optional(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match fs::read(path) {
+    match read_limited(path, MAX_JSON_LEN) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
@@ -353,6 +361,8 @@ impl<R: Checkpoint> Checkpointer<R> for AtomicCheckpointer {
     }
 
     fn restore(&self, epoch: usize) -> Result<R, CheckpointerError> {
-        R::load(checkpoint_path(&self.folder, self.part, epoch))
+        let path = checkpoint_path(&self.folder, self.part, epoch);
+        check_regular(&path).map_err(CheckpointerError::IOError)?;
+        R::load(path)
     }
 }

@@ -1,6 +1,7 @@
 //! Why a plan's compressor cannot be used.
 
 use crate::apb::heads::HeadsError;
+use crate::quoted::Quoted;
 
 /// Why a plan's compressor cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -11,8 +12,9 @@ pub enum CompressorError {
     Heads(#[from] HeadsError),
     /// The plan names a custom compressor and does not hold it.
     #[error(
-        "the plan's compressor is `{name}`, a custom one, which is not stored with a plan; give it \
-         with PrefillPlan::set_custom_compressor"
+        "the plan's compressor is `{}`, a custom one, which is not stored with a plan; give it \
+         with PrefillPlan::set_custom_compressor",
+        Quoted(name)
     )]
     NotGiven {
         /// Its name.
@@ -20,8 +22,9 @@ pub enum CompressorError {
     },
     /// The compressor is not the one that the plan names.
     #[error(
-        "the plan's compressor is `{planned}`, found `{found}`; give that one, or make a plan with \
-         this one"
+        "the plan's compressor is `{}`, found `{}`; give that one, or make a plan with this one",
+        Quoted(planned),
+        Quoted(found)
     )]
     OtherCompressor {
         /// The name in the plan.

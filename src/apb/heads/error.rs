@@ -12,6 +12,10 @@ use super::pickle::PickleError;
 use crate::checkpoint::FileError;
 use crate::checkpoint::SourceError;
 use crate::checkpoint::{WeightsError, first};
+use crate::quoted::{Quoted, cut};
+
+/// Characters of what is wrong with a scale of labels that a message shows.
+const SHOWN: usize = 400;
 
 /// Why retaining heads cannot be used with a model. No weight has been read.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +48,7 @@ pub enum HeadsError {
         path: PathBuf,
     },
     /// A later version of the file format.
-    #[error("{}: expected the format {HEADS_FORMAT}, found {found}; a newer apb reads it", path.display())]
+    #[error("{}: expected the format {HEADS_FORMAT}, found {}; a newer apb reads it", path.display(), Quoted(found))]
     Format {
         /// The file.
         path: PathBuf,
@@ -68,7 +72,7 @@ pub enum HeadsError {
         fault: HeadsFault,
     },
     /// A tensor stored as something else than f32, f16 or bf16.
-    #[error("{}: tensor `{name}` is stored as {found}, expected F32, F16 or BF16; convert or train the heads again", path.display())]
+    #[error("{}: tensor `{}` is stored as {found}, expected F32, F16 or BF16; convert or train the heads again", path.display(), Quoted(name))]
     StoredType {
         /// The file.
         path: PathBuf,
@@ -78,7 +82,7 @@ pub enum HeadsError {
         found: String,
     },
     /// Metadata and tensors disagree about R.
-    #[error("{}: the metadata says width {found}, the tensors have {expected}; convert or train the heads again", path.display())]
+    #[error("{}: the metadata says width {}, the tensors have {expected}; convert or train the heads again", path.display(), Quoted(found))]
     Width {
         /// The file.
         path: PathBuf,
@@ -88,7 +92,7 @@ pub enum HeadsError {
         found: String,
     },
     /// Metadata whose scale of labels is not one for these heads.
-    #[error("{}: the metadata's label_scale: {fault}; train the heads again", path.display())]
+    #[error("{}: the metadata's label_scale: {}; train the heads again", path.display(), cut(fault, SHOWN))]
     LabelScale {
         /// The file.
         path: PathBuf,
@@ -96,7 +100,7 @@ pub enum HeadsError {
         fault: LabelScaleFault,
     },
     /// Heads that name another model of the same shape.
-    #[error("{}: the heads are for {base_model} with fingerprint {expected}, this model has {found}; give the heads of this model, or none", path.display())]
+    #[error("{}: the heads are for {} with fingerprint {}, this model has {found}; give the heads of this model, or none", path.display(), Quoted(base_model), Quoted(expected))]
     OtherModel {
         /// The file.
         path: PathBuf,
@@ -111,7 +115,7 @@ pub enum HeadsError {
     #[error(transparent)]
     Model(#[from] SourceError),
     /// Heads for a model of another shape.
-    #[error("{}: expected {expected} {part}, found {found}; the heads were made for {made_for}", path.display())]
+    #[error("{}: expected {expected} {part}, found {found}; the heads were made for {}", path.display(), Quoted(made_for))]
     OtherShape {
         /// The file.
         path: PathBuf,
@@ -173,7 +177,7 @@ pub enum ConvertHeadsError {
         source: PickleError,
     },
     /// A damaged PyTorch file.
-    #[error("{}: {message}; the file is damaged or incomplete: download it again", path.display())]
+    #[error("{}: {}; the file is damaged or incomplete: download it again", path.display(), Quoted(message))]
     Pytorch {
         /// The file.
         path: PathBuf,
@@ -189,7 +193,7 @@ pub enum ConvertHeadsError {
         what: String,
         /// Bytes it would take.
         claimed: u64,
-        /// Bytes it may take: those of the file.
+        /// Bytes it may take: those of the file, or as many as a pickle may have.
         file_len: u64,
     },
     /// Shards that do not belong to their index.
@@ -209,7 +213,7 @@ pub enum ConvertHeadsError {
         fault: HeadsFault,
     },
     /// Metadata whose scale of labels is not one for these heads.
-    #[error("{}: the metadata's label_scale: {fault}; train the heads again", path.display())]
+    #[error("{}: the metadata's label_scale: {}; train the heads again", path.display(), cut(fault, SHOWN))]
     LabelScale {
         /// The file or folder.
         path: PathBuf,
@@ -217,7 +221,7 @@ pub enum ConvertHeadsError {
         fault: LabelScaleFault,
     },
     /// A tensor of a type that heads are not kept in.
-    #[error("{}: tensor `{name}` is stored as {found}, expected f32, f16 or bf16; save the heads in one of those", path.display())]
+    #[error("{}: tensor `{}` is stored as {found}, expected f32, f16 or bf16; save the heads in one of those", path.display(), Quoted(name))]
     StoredType {
         /// The file.
         path: PathBuf,

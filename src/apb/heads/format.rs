@@ -6,6 +6,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use crate::quoted::{Quoted, brief};
+
 /// The name of a heads file where a folder is given.
 pub const HEADS_FILE: &str = "heads.safetensors";
 
@@ -127,14 +129,19 @@ pub enum HeadsFault {
     },
     /// A parameter that retaining heads do not have.
     #[error(
-        "found `{name}`, but retaining heads have weights only; these heads are of another kind"
+        "found `{}`, but retaining heads have weights only; these heads are of another kind",
+        Quoted(name)
     )]
     Parameter {
         /// The tensor.
         name: String,
     },
     /// Two tensors for one matrix.
-    #[error("`{first}` and `{second}` are both {name}; keep one of the two")]
+    #[error(
+        "`{}` and `{}` are both {name}; keep one of the two",
+        Quoted(first),
+        Quoted(second)
+    )]
     Twice {
         /// One tensor.
         first: String,
@@ -144,7 +151,11 @@ pub enum HeadsFault {
         name: String,
     },
     /// A tensor of the wrong shape.
-    #[error("tensor `{name}`: expected {expected}, found {found:?}")]
+    #[error(
+        "tensor `{}`: expected {expected}, found {}",
+        Quoted(name),
+        brief(found)
+    )]
     Shape {
         /// The tensor.
         name: String,

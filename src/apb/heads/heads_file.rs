@@ -180,13 +180,16 @@ impl HeadsFile {
     ///
     /// # Errors
     ///
-    /// [`HeadsError::Weights`] for another `dtype`, or when a weight cannot be read.
+    /// [`HeadsError::Weights`] for another `dtype`, or when a weight cannot be read, or is NaN or infinite.
     pub fn load(&self, dtype: FloatDType, device: &Device) -> Result<RetainingHeads, HeadsError> {
         let heads = RetainingHeadsConfig::new()
             .with_width(self.info().width)
             .init(self.0.model, device);
         let options = LoadOptions::new(dtype).with_strict(true);
         let file = &self.0.checkpoint;
+        for tensor in file.tensors() {
+            file.check_finite(&tensor.name)?;
+        }
         let (mut loaded, _) = checkpoint::load(heads, file, options, parameter, &mut |_| {})?;
         loaded.label_scale = self.0.label_scale.clone();
         Ok(loaded)

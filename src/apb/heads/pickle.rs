@@ -8,6 +8,8 @@
 
 use pytorch_reader::OpCode;
 
+use crate::quoted::Quoted;
+
 /// The functions and types that a dictionary of tensors needs. Storages of types that no head can
 /// have are among them, because the file may hold a whole model.
 const ALLOWED: [&str; 14] = [
@@ -36,7 +38,8 @@ const SHOWN: usize = 80;
 pub enum PickleError {
     /// A call that a file of tensors does not need.
     #[error(
-        "expected nothing but tensors in dictionaries, found a call for `{name}`; nothing of it was run: do not load this file with Python unless you trust it, and ask for a plain state dict"
+        "expected nothing but tensors in dictionaries, found a call for `{}`; nothing of it was run: do not load this file with Python unless you trust it, and ask for a plain state dict",
+        Quoted(name)
     )]
     Global {
         /// The function or type, as `module.name`.

@@ -21,10 +21,14 @@ use zip::{ZipArchive, ZipReadOptions};
 use super::error::ConvertHeadsError;
 use super::format::within_prefix;
 use super::pickle;
-use crate::checkpoint::open_index;
+use crate::checkpoint::{WeightsError, open_index};
+use crate::quoted::Quoted;
 
 /// The name of the index of a folder with shards.
 pub(super) const INDEX_FILE: &str = "pytorch_model.bin.index.json";
+
+/// The longest pickle that is read, in bytes; the reader behind this reads no longer one.
+const MAX_PICKLE_LEN: u64 = 100 << 20;
 
 /// One tensor of a PyTorch file.
 pub(super) struct PytorchTensor {
@@ -65,6 +69,13 @@ pub(super) fn damaged<E: Display>(path: &Path) -> impl Fn(E) -> ConvertHeadsErro
 /// Refuses an archive whose entries claim to be longer than the file, or whose pickle asks for more
 /// than tensors; returns the file's length.
 fn refuse_hostile(path: &Path) -> Result<u64, ConvertHeadsError> {
+    // Before opening, because opening a pipe would wait for a writer.
+    if !path.is_file() {
+        return Err(ConvertHeadsError::Weights(WeightsError::NotAFile {
+            path: path.into(),
+            found: "a folder, device or pipe",
+        }));
+    }
     let file = File::open(path).map_err(damaged(path))?;
     let file_len = file.metadata().map_err(damaged(path))?.len();
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(damaged(path))?;
@@ -75,7 +86,7 @@ fn refuse_hostile(path: &Path) -> Result<u64, ConvertHeadsError> {
         if entry.size() > file_len {
             return Err(ConvertHeadsError::Claim {
                 path: path.into(),
-                what: format!("entry `{name}`"),
+                what: format!("entry `{}`", Quoted(&name)),
                 claimed: entry.size(),
                 file_len,
             });
@@ -98,9 +109,17 @@ fn refuse_hostile(path: &Path) -> Result<u64, ConvertHeadsError> {
         .by_index_with_options(at, options)
         .map_err(damaged(path))?;
     entry
-        .take(file_len)
+        .take(file_len.min(MAX_PICKLE_LEN + 1))
         .read_to_end(&mut bytes)
         .map_err(damaged(path))?;
+    if bytes.len() as u64 > MAX_PICKLE_LEN {
+        return Err(ConvertHeadsError::Claim {
+            path: path.into(),
+            what: "data.pkl".into(),
+            claimed: bytes.len() as u64,
+            file_len: MAX_PICKLE_LEN,
+        });
+    }
     pickle::check(&bytes).map_err(|source| ConvertHeadsError::Pickle {
         path: path.into(),
         source,
@@ -120,6 +139,7 @@ pub(super) fn open_shards(folder: &Path) -> Result<Vec<PytorchTensor>, ConvertHe
     for shard in index.shards() {
         let file = folder.join(shard);
         if !file.is_file() {
+            let shard = Quoted(shard);
             return Err(missing(format!("{shard}, which is not in the folder")));
         }
         tensors.extend(open(&file)?);
@@ -132,7 +152,9 @@ pub(super) fn open_shards(folder: &Path) -> Result<Vec<PytorchTensor>, ConvertHe
         let heads = within_prefix(name).is_some();
         if heads && !held.contains(&(name.as_str(), folder.join(shard))) {
             return Err(missing(format!(
-                "`{name}` in {shard}, which does not hold it"
+                "`{}` in {}, which does not hold it",
+                Quoted(name),
+                Quoted(shard)
             )));
         }
     }

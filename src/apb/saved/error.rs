@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::format::FORMAT;
 use crate::checkpoint::{FileError, WeightsError};
 use crate::model::CacheError;
+use crate::quoted::Quoted;
 
 /// Why a session was not saved or restored.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +44,7 @@ pub enum SavedError {
         path: PathBuf,
     },
     /// A safetensors file of something else.
-    #[error("{}: expected a saved session of format {FORMAT}, found {found}", path.display())]
+    #[error("{}: expected a saved session of format {FORMAT}, found {}", path.display(), Quoted(found))]
     Format {
         /// The file.
         path: PathBuf,
@@ -67,7 +68,7 @@ pub enum SavedError {
         first: PathBuf,
     },
     /// The session was prefilled by another model.
-    #[error("{}: the session is of a model with fingerprint {expected}, found {found}; load the model it was saved with, or prefill again", path.display())]
+    #[error("{}: the session is of a model with fingerprint {}, found {found}; load the model it was saved with, or prefill again", path.display(), Quoted(expected))]
     OtherModel {
         /// The folder.
         path: PathBuf,
@@ -77,7 +78,7 @@ pub enum SavedError {
         found: String,
     },
     /// The session was prefilled otherwise than asked for.
-    #[error("{}: the session has {what} {expected}, asked for is {found}; leave the setting out, or prefill again", path.display())]
+    #[error("{}: the session has {what} {}, asked for is {}; leave the setting out, or prefill again", path.display(), Quoted(expected), Quoted(found))]
     OtherPlan {
         /// The folder.
         path: PathBuf,
@@ -89,7 +90,7 @@ pub enum SavedError {
         found: String,
     },
     /// The bytes are not those that were written.
-    #[error("{}: is damaged: {reason}; prefill the document again", path.display())]
+    #[error("{}: is damaged: {}; prefill the document again", path.display(), Quoted(reason))]
     Damaged {
         /// The file.
         path: PathBuf,

@@ -15,6 +15,10 @@ use crate::checkpoint::Checkpoint;
 use crate::hex::encode as hex;
 use crate::kernels::BlockFormat;
 use crate::model::{AttentionShape, CachedRows, CausalLm, KvCache, KvDType};
+use crate::size::size;
+
+/// The longest description of a session that is read, in bytes.
+const MAX_SESSION_LEN: usize = 1 << 20;
 
 /// A session on disk, its headers read.
 #[derive(Debug)]
@@ -185,7 +189,7 @@ impl SavedSession {
             local: tokens,
             cache,
             shared: None,
-            following: 0,
+            followed: Vec::new(),
         };
         Ok(Session::restored(model, settings, prefilled))
     }
@@ -252,7 +256,7 @@ fn read_header(path: &Path, checkpoint: &Checkpoint) -> Result<(Header, Vec<u32>
     let session = metadata
         .get("session")
         .ok_or_else(|| format("other tensors".into()))?;
-    let header: Header = serde_json::from_str(session).map_err(|e| format(e.to_string()))?;
+    let header = parse(session).map_err(format)?;
     if header.agreed.format != FORMAT {
         return Err(format(format!("`{}`", header.agreed.format)));
     }
@@ -278,4 +282,31 @@ fn read_header(path: &Path, checkpoint: &Checkpoint) -> Result<(Header, Vec<u32>
         )));
     }
     Ok((header, document))
+}
+
+/// Reads the description of a session; otherwise says what it is.
+fn parse(session: &str) -> Result<Header, String> {
+    match session.len() > MAX_SESSION_LEN {
+        true => Err(format!(
+            "a description of {} bytes, of which at most {} are read",
+            session.len(),
+            size(MAX_SESSION_LEN as u64)
+        )),
+        false => serde_json::from_str(session).map_err(|error| error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_description_is_not_read() {
+        let refused = |len: usize| parse(&" ".repeat(len)).unwrap_err();
+        assert!(refused(MAX_SESSION_LEN).contains("EOF"));
+        assert_eq!(
+            refused(MAX_SESSION_LEN + 1),
+            "a description of 1048577 bytes, of which at most 1 MiB are read"
+        );
+    }
 }

@@ -1,6 +1,5 @@
 //! Writing a session's files, and making them the folder's session.
 
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -13,7 +12,7 @@ use super::error::SavedError;
 use super::folder::{RankFile, discard_unfinished, rank_files};
 use super::{Agreed, Header};
 use crate::apb::session::{Prefilled, Session};
-use crate::checkpoint::{FileError, encode};
+use crate::checkpoint::{FileError, create_private, encode};
 use crate::hex::encode as hex;
 use crate::model::{CachedRows, KvDType};
 
@@ -153,7 +152,7 @@ impl Session {
             .map(|name| (name.as_str(), dtype, &shape[..], byte_len));
         let (front, data) = encode(metadata, tensors);
         let failed = FileError::at(path);
-        let mut file = BufWriter::new(File::create(path).map_err(failed)?);
+        let mut file = BufWriter::new(create_private(path).map_err(failed)?);
         file.write_all(&front).map_err(failed)?;
         for layer in 0..layers {
             for data in host_data(prefilled.document_rows(layer, rows.clone())?)? {

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use crate::quoted::{Quoted, cut};
+
 /// Why a `config.json` was refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -17,7 +19,10 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The text is not a JSON object.
-    #[error("config.json is not a JSON object: {reason}; download the model again")]
+    #[error(
+        "config.json is not a JSON object: {}; download the model again",
+        Quoted(reason)
+    )]
     Json {
         /// The parser's error.
         reason: String,
@@ -31,7 +36,7 @@ pub enum ConfigError {
         model_type: String,
     },
     /// A field has the wrong type or an impossible value.
-    #[error("config.json: `{field}` is {found}, expected {expected}")]
+    #[error("config.json: `{}` is {found}, expected {expected}", Quoted(field))]
     Value {
         /// The field.
         field: String,
@@ -42,8 +47,9 @@ pub enum ConfigError {
     },
     /// Two statements of the file that cannot both hold.
     #[error(
-        "config.json: {first} and {second} contradict each other; keep the one that the model was \
-         trained with"
+        "config.json: {} and {} contradict each other; keep the one that the model was trained with",
+        Quoted(first),
+        Quoted(second)
     )]
     Contradiction {
         /// One field with its value.
@@ -53,8 +59,9 @@ pub enum ConfigError {
     },
     /// The configuration asks for something this crate does not compute.
     #[error(
-        "config.json: `{field}` = {found} is not supported ({supported}); \
-         running without it would give wrong answers, so the model is refused"
+        "config.json: `{}` = {found} is not supported ({supported}); \
+         running without it would give wrong answers, so the model is refused",
+        Quoted(field)
     )]
     Unsupported {
         /// The field.
@@ -85,9 +92,5 @@ pub(super) fn unsupported(field: &str, found: &Value, supported: &'static str) -
 /// A JSON value short enough for a line of output.
 pub(super) fn brief(value: &Value) -> String {
     const LONGEST: usize = 60;
-    let text = value.to_string();
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text,
-    }
+    cut(value, LONGEST)
 }

@@ -17,8 +17,11 @@ mod read;
 mod rope;
 mod window;
 
+use std::io;
 use std::path::Path;
 
+use super::small::read_limited;
+use super::source::MAX_CONFIG_LEN;
 use crate::model::DecoderConfig;
 
 pub use error::ConfigError;
@@ -29,13 +32,17 @@ impl DecoderConfig {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Read`] when the file cannot be read, otherwise as [`Self::from_json`].
+    /// [`ConfigError::Read`] when the file cannot be read or is longer than 4 MiB, otherwise as [`Self::from_json`].
     pub fn from_json_file(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        let utf8 = |bytes| {
+            String::from_utf8(bytes)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+        };
+        let text = read_limited(path, MAX_CONFIG_LEN).and_then(utf8);
+        Self::from_json(&text.map_err(|source| ConfigError::Read {
             path: path.to_path_buf(),
             source,
-        })?;
-        Self::from_json(&text)
+        })?)
     }
 
     /// Reads the text of a Hugging Face `config.json`, as [`Self::read`] without the warnings.
@@ -147,6 +154,9 @@ mod tests {
                 "{field}: {error}"
             );
         }
+        let folder = tempfile::tempdir().unwrap();
+        let error = DecoderConfig::from_json_file(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("a regular file"), "{error}");
         for text in ["", "[]", "{", "nul", "\"llama\""] {
             let error = DecoderConfig::from_json(text).unwrap_err();
             assert!(matches!(error, ConfigError::Json { .. }), "{text}: {error}");
@@ -285,6 +295,8 @@ mod tests {
         let (config, warnings) = read(&raw).unwrap();
         assert_eq!(config.architecture, Architecture::Llama);
         assert!(warnings[0].contains("Qwen2ForCausalLM"), "{warnings:?}");
+        raw["architectures"] = json!(["Qwen2ForCausalLM", "Qwen2ForCausalLM"]);
+        assert_eq!(read(&raw).unwrap().1.len(), 1);
         raw["architectures"] = json!(["LLaMAForCausalLM"]);
         assert!(read(&raw).unwrap().1.is_empty());
         raw["model_type"] = json!("seed_oss");

@@ -231,6 +231,7 @@ fn check_architectures(
         Some(Value::Array(names)) => names,
         Some(other) => return Err(value_error("architectures", "a list of names", other)),
     };
+    let mut other = None;
     for name in names {
         let text = name.as_str().unwrap_or_default();
         let known = FAMILIES.iter().any(|family| family.causal_lm == text);
@@ -238,10 +239,9 @@ fn check_architectures(
             _ if text == family.causal_lm => {}
             // As the first conversions of Llama's weights spelled it.
             "LLaMAForCausalLM" => {}
-            _ if known => warnings.push(format!(
-                "config.json: `architectures` names {text}, and `model_type` {}, which is used",
-                family.model_type
-            )),
+            _ if known => {
+                other.get_or_insert(text);
+            }
             _ => {
                 return Err(unsupported(
                     "architectures",
@@ -250,6 +250,12 @@ fn check_architectures(
                 ));
             }
         }
+    }
+    if let Some(other) = other {
+        warnings.push(format!(
+            "config.json: `architectures` names {other}, and `model_type` {}, which is used",
+            family.model_type
+        ));
     }
     Ok(())
 }

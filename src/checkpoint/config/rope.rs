@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use super::error::{ConfigError, brief, unsupported, value_error};
 use super::fields::{Fields, truthy};
 use crate::model::{MAX_CONTEXT, RopeConfig, RopeScaling};
+use crate::quoted::Quoted;
 
 const POSITIVE: Range<f64> = f64::MIN_POSITIVE..1e15;
 const THETA: Range<f64> = 2.0..1e15;
@@ -168,8 +169,9 @@ fn parameters<'a>(
         return Err(ConfigError::Contradiction { first, second });
     }
     warnings.push(format!(
-        "config.json: {first} is used, as transformers does, and {second} ignored with all of \
-         `rope_parameters`"
+        "config.json: {} is used, as transformers does, and {} ignored with all of `rope_parameters`",
+        Quoted(&first),
+        Quoted(&second)
     ));
     Ok(Some(scaling))
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::error::{ConfigError, unsupported, value_error};
+use super::error::{ConfigError, brief, unsupported, value_error};
 use super::family::Window;
 use super::fields::Fields;
 use crate::model::MAX_CONTEXT;
@@ -40,8 +40,8 @@ pub(super) fn read(
             }
             if let Some((_, value)) = fields.active("sliding_window") {
                 warnings.push(format!(
-                    "config.json: `sliding_window` = {value} is ignored, as a model of type {} has \
-                     no window",
+                    "config.json: `sliding_window` = {} is ignored, as a model of type {} has no window",
+                    brief(value),
                     fields.model_type
                 ));
             }

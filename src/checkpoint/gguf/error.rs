@@ -1,5 +1,11 @@
 //! Why a GGUF file is refused.
 
+use crate::quoted::{Quoted, cut};
+use crate::size::size;
+
+/// Characters of a feature that a message shows: it may be a list of expressions.
+const SHOWN: usize = 1000;
+
 /// Why a GGUF file was refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -18,7 +24,8 @@ pub enum GgufError {
     },
     /// The file ends too early.
     #[error(
-        "{what} ends at byte {needed}, found a file of {file_len} bytes; the file is incomplete: fetch it again"
+        "{} ends at byte {needed}, found a file of {file_len} bytes; the file is incomplete: fetch it again",
+        Quoted(what)
     )]
     Truncated {
         /// What does not fit.
@@ -38,16 +45,29 @@ pub enum GgufError {
         /// What the file has.
         found: u64,
     },
+    /// More metadata than any real file has.
+    #[error(
+        "expected metadata that takes at most {}, found more; the file is damaged: fetch it again",
+        size(*limit)
+    )]
+    MetadataTooLarge {
+        /// The most bytes that are kept.
+        limit: u64,
+    },
     /// Text that is not UTF-8.
     #[error(
-        "{what}: expected UTF-8 text, found another encoding; the file is damaged: fetch it again"
+        "{}: expected UTF-8 text, found another encoding; the file is damaged: fetch it again",
+        Quoted(what)
     )]
     NotUtf8 {
         /// Where.
         what: String,
     },
     /// A metadata type that GGUF does not have, or arrays of arrays, which no model uses.
-    #[error("metadata `{key}`: expected a GGUF value type, found type {found}")]
+    #[error(
+        "metadata `{}`: expected a GGUF value type, found type {found}",
+        Quoted(key)
+    )]
     ValueType {
         /// The key.
         key: String,
@@ -55,7 +75,10 @@ pub enum GgufError {
         found: u32,
     },
     /// A repeated key or tensor.
-    #[error("expected each {what} once, found `{name}` twice; the file is damaged: fetch it again")]
+    #[error(
+        "expected each {what} once, found `{}` twice; the file is damaged: fetch it again",
+        Quoted(name)
+    )]
     Duplicate {
         /// Key or tensor.
         what: &'static str,
@@ -64,7 +87,10 @@ pub enum GgufError {
     },
     /// A tensor's shape, offset or place that cannot be.
     #[error(
-        "tensor `{name}`: expected {expected}, found {found}; the file is damaged: fetch it again"
+        "tensor `{}`: expected {}, found {}; the file is damaged: fetch it again",
+        Quoted(name),
+        Quoted(expected),
+        Quoted(found)
     )]
     Tensor {
         /// The tensor.
@@ -76,7 +102,8 @@ pub enum GgufError {
     },
     /// A quantisation that is not dequantised here.
     #[error(
-        "tensor `{name}`: expected F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K to Q8_K, IQ4_NL or IQ4_XS, found {found}; requantise the model with llama.cpp's llama-quantize, for example to Q8_0"
+        "tensor `{}`: expected F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K to Q8_K, IQ4_NL or IQ4_XS, found {found}; requantise the model with llama.cpp's llama-quantize, for example to Q8_0",
+        Quoted(name)
     )]
     Quantization {
         /// The tensor.
@@ -91,7 +118,11 @@ pub enum GgufError {
         key: String,
     },
     /// Metadata of another type or an impossible value.
-    #[error("metadata `{key}`: expected {expected}, found {found}")]
+    #[error(
+        "metadata `{}`: expected {expected}, found {}",
+        Quoted(key),
+        Quoted(found)
+    )]
     WrongValue {
         /// The key.
         key: String,
@@ -102,7 +133,8 @@ pub enum GgufError {
     },
     /// A model of another family.
     #[error(
-        "expected a model of the architecture llama, qwen2 or qwen3, or of one that differs from llama by its name only (ernie4_5, exaone, internlm2, mistral3, xverse), found {found}"
+        "expected a model of the architecture llama, qwen2 or qwen3, or of one that differs from llama by its name only (ernie4_5, exaone, internlm2, mistral3, xverse), found {}",
+        Quoted(found)
     )]
     Architecture {
         /// The architecture's name.
@@ -110,7 +142,9 @@ pub enum GgufError {
     },
     /// A part of a split model whose name is not that of a part, so that the others cannot be found.
     #[error(
-        "is part {number} of {count} of a split model, expected the file name {expected}, found {found}; give the parts the names they were made with"
+        "is part {number} of {count} of a split model, expected the file name {}, found {}; give the parts the names they were made with",
+        Quoted(expected),
+        Quoted(found)
     )]
     PartName {
         /// The part, from 1 on.
@@ -123,7 +157,11 @@ pub enum GgufError {
         found: String,
     },
     /// A file in the place of a part that is another part, or of another model.
-    #[error("expected {expected}, found {found}; fetch the parts of one model again")]
+    #[error(
+        "expected {}, found {}; fetch the parts of one model again",
+        Quoted(expected),
+        Quoted(found)
+    )]
     OtherPart {
         /// The part by the file's name.
         expected: String,
@@ -141,7 +179,7 @@ pub enum GgufError {
         found: u64,
     },
     /// A feature of the model that this crate does not have.
-    #[error("{what} is not supported: {found}")]
+    #[error("{what} is not supported: {}", cut(found, SHOWN))]
     Unsupported {
         /// The feature.
         what: &'static str,

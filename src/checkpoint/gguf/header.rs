@@ -9,12 +9,16 @@ use std::ops::Range;
 
 use super::error::GgufError;
 use super::kind::GgmlType;
+use crate::quoted::brief;
 
 /// Most metadata keys that are read; real files have about 30.
 pub const MAX_KEYS: u64 = 1 << 16;
 
 /// Most tensors that are read; a model of 126 layers has about 1,100.
 pub const MAX_TENSORS: u64 = 1 << 20;
+
+/// Most bytes that metadata and the names of tensors take in memory; those of the largest vocabularies take 40 MiB.
+const MAX_METADATA: u64 = 256 << 20;
 
 /// Most axes of a tensor, as in ggml.
 const MAX_AXES: u32 = 4;
@@ -76,13 +80,13 @@ impl GgufHeader {
     /// Reads and checks the header of the file that `bytes` is, the whole of it.
     ///
     /// Tensor data is not touched, only its place checked. What is allocated is bounded by eight
-    /// times the length of the header.
+    /// times the length of the header, and by 256 MiB.
     ///
     /// # Errors
     ///
     /// A [`GgufError`] for the first rule the file breaks.
     pub fn parse(bytes: &[u8]) -> Result<Self, GgufError> {
-        let mut reader = Reader { bytes, at: 0 };
+        let mut reader = Reader::new(bytes, 0);
         if !bytes.starts_with(b"GGUF") {
             let start = bytes.get(..4).unwrap_or(bytes);
             return Err(GgufError::NotGguf {
@@ -115,7 +119,7 @@ impl GgufHeader {
                 return Err(GgufError::WrongValue {
                     key: "general.alignment".into(),
                     expected: "a power of two from 8 to 65536",
-                    found: format!("{other:?}"),
+                    found: brief(other),
                 });
             }
         };
@@ -145,7 +149,7 @@ impl GgufHeader {
 pub(in crate::checkpoint) fn places(
     bytes: &[u8],
 ) -> Result<Vec<(String, Range<usize>)>, GgufError> {
-    let mut reader = Reader { bytes, at: 4 };
+    let mut reader = Reader::new(bytes, 4);
     reader.u32("the version")?;
     reader.count("tensors", MAX_TENSORS)?;
     let count = reader.count("metadata keys", MAX_KEYS)?;
@@ -231,9 +235,26 @@ fn place(
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
+    /// Bytes in memory of what was read.
+    held: u64,
 }
 
 impl<'a> Reader<'a> {
+    fn new(bytes: &'a [u8], at: usize) -> Self {
+        Self { bytes, at, held: 0 }
+    }
+
+    /// Counts what is about to be kept.
+    fn hold(&mut self, bytes: u64) -> Result<(), GgufError> {
+        self.held = self.held.saturating_add(bytes);
+        match self.held > MAX_METADATA {
+            true => Err(GgufError::MetadataTooLarge {
+                limit: MAX_METADATA,
+            }),
+            false => Ok(()),
+        }
+    }
+
     fn take(&mut self, len: u64, what: &str) -> Result<&'a [u8], GgufError> {
         let needed = (self.at as u64).saturating_add(len);
         let truncated = || GgufError::Truncated {
@@ -273,6 +294,7 @@ impl<'a> Reader<'a> {
     fn text(&mut self, what: &str) -> Result<String, GgufError> {
         let len = self.u64(what)?;
         let bytes = self.take(len, what)?;
+        self.hold(len.saturating_add(size_of::<String>() as u64))?;
         match std::str::from_utf8(bytes) {
             Ok(text) => Ok(text.to_string()),
             Err(_) => Err(GgufError::NotUtf8 { what: what.into() }),
@@ -312,6 +334,11 @@ impl<'a> Reader<'a> {
             found: kind,
         })?;
         let part = self.take(count.saturating_mul(width), key)?;
+        let held = match kind {
+            6 | 12 => size_of::<f32>(),
+            _ => size_of::<i64>(),
+        };
+        self.hold(count.saturating_mul(held as u64))?;
         let items = part.chunks_exact(width as usize);
         Ok(match kind {
             6 | 12 => Value::Floats(
@@ -411,5 +438,36 @@ fn scalar(kind: u32, item: &[u8]) -> Value {
         6 => Value::Float(f32::from_bits(bits as u32)),
         12 => Value::Double(f64::from_bits(bits)),
         _ => Value::Unsigned(bits),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file with one array of `count` bytes.
+    fn with_bytes(count: u64) -> Vec<u8> {
+        let mut file = b"GGUF".to_vec();
+        file.extend(3u32.to_le_bytes());
+        for number in [0u64, 1, 1] {
+            file.extend(number.to_le_bytes());
+        }
+        file.push(b'a');
+        for kind in [9u32, 0] {
+            file.extend(kind.to_le_bytes());
+        }
+        file.extend(count.to_le_bytes());
+        file.resize(file.len() + count as usize, 7);
+        file
+    }
+
+    #[test]
+    fn metadata_has_a_limit_in_memory() {
+        let header = GgufHeader::parse(&with_bytes(2)).unwrap();
+        assert_eq!(header.metadata["a"], Value::Integers(vec![7, 7]));
+        let error = GgufHeader::parse(&with_bytes(MAX_METADATA / 8)).unwrap_err();
+        let limit = MAX_METADATA;
+        assert_eq!(error, GgufError::MetadataTooLarge { limit });
+        assert!(error.to_string().contains("at most 256 MiB"), "{error}");
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::error::GgufError;
 use super::header::Value;
+use crate::quoted::cut;
 
 /// The tokens of the vocabulary.
 pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
@@ -102,6 +103,6 @@ pub(super) fn wrong(key: &str, expected: &'static str, found: &Value) -> GgufErr
     GgufError::WrongValue {
         key: key.into(),
         expected,
-        found: format!("{found:?}").chars().take(SHOWN).collect(),
+        found: cut(&format_args!("{found:?}"), SHOWN),
     }
 }

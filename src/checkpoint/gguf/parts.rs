@@ -9,6 +9,7 @@ use super::metadata::{Metadata, missing};
 use crate::checkpoint::error::WeightsError;
 use crate::checkpoint::listing::name_of;
 use crate::checkpoint::mapped::MappedFile;
+use crate::quoted::brief;
 
 /// The name of a part of a split model, such as `model-00001-of-00003.gguf`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -244,8 +245,8 @@ fn check(
             && ours != theirs
         {
             return Err(GgufError::OtherPart {
-                expected: format!("{key} of {ours:?} as in the first part"),
-                found: format!("{theirs:?}"),
+                expected: format!("{key} of {} as in the first part", brief(ours)),
+                found: brief(theirs),
             });
         }
     }

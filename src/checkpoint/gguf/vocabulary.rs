@@ -9,12 +9,17 @@ use super::header::{GgufHeader, Value};
 use super::metadata::TOKENS;
 use super::tokenizer::{GgufTokenizer, KINDS, MERGES, MODEL, PRE, SCORES};
 use super::writer::{Entries, header};
+use crate::checkpoint::listing::first;
+use crate::quoted::Quoted;
 use crate::text::chat_template::ChatTemplates;
 use crate::text::generation_config::GenerationConfig;
 use crate::text::tokenizer::parts::{Cut, Parts};
 use crate::text::tokenizer::pre_tokenizer::{DEFAULT_NAME, PreTokenizer};
 use crate::text::tokenizer::sentencepiece::Prefix;
 use crate::text::tokenizer::{LoadedTokenizer, Tokenizer};
+
+/// Tokens that a warning names.
+const NAMED: usize = 5;
 
 /// Texts that have the same tokens in GGUF: words, numbers, contractions, white space, scripts, signs.
 const SAMPLES: [&str; 4] = [
@@ -97,13 +102,18 @@ pub(crate) fn describe(
     let kinds: Vec<i32> = (0..rows).map(|id| number(&parts, id)).collect();
     own.integers(KINDS, &kinds);
     special_tokens(loaded, generation, &mut own, &mut warnings)?;
-    for token in &parts.added {
-        if token.lstrip || token.rstrip || token.single_word {
-            warnings.push(format!(
-                "`{}` takes the white space beside it, or is a whole word only; the file cannot say so",
-                token.content
-            ));
-        }
+    let added = parts.added.iter();
+    let odd = added.filter(|token| token.lstrip || token.rstrip || token.single_word);
+    let odd: Vec<String> = odd
+        .map(|token| format!("`{}`", Quoted(&token.content)))
+        .collect();
+    if !odd.is_empty() {
+        let what = match odd.len() {
+            1 => "takes the white space beside it, or is a whole word only",
+            _ => "take the white space beside them, or are whole words only",
+        };
+        let named = first(&odd, NAMED);
+        warnings.push(format!("{named} {what}; the file cannot say so"));
     }
     compare(tokenizer, &parts, &own)?;
     entries.extend(own);

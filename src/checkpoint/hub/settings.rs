@@ -8,6 +8,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::address::without_secrets;
+
 /// The hub where none is named.
 const HUGGING_FACE: &str = "https://huggingface.co";
 
@@ -16,6 +18,9 @@ const ANSWER: Duration = Duration::from_secs(30);
 
 /// How long a download may stand still.
 const STALL: Duration = Duration::from_secs(60);
+
+/// The longest of these limits: a day. Times much longer cannot be added to a clock.
+pub(super) const LONGEST: Duration = Duration::from_secs(86_400);
 
 /// A secret: it is never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -43,7 +48,7 @@ impl fmt::Debug for Token {
 }
 
 /// The settings of a hub.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(super) struct Settings {
     /// `HF_ENDPOINT`, without a slash at its end.
     pub(super) endpoint: String,
@@ -58,6 +63,21 @@ pub(super) struct Settings {
     pub(super) answer: Duration,
     /// How long a download may stand still: `HF_HUB_DOWNLOAD_TIMEOUT`.
     pub(super) stall: Duration,
+}
+
+impl fmt::Debug for Settings {
+    /// Without the password that the address may hold.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("endpoint", &without_secrets(&self.endpoint))
+            .field("cache", &self.cache)
+            .field("token", &self.token)
+            .field("offline", &self.offline)
+            .field("symlinks", &self.symlinks)
+            .field("answer", &self.answer)
+            .field("stall", &self.stall)
+            .finish()
+    }
 }
 
 impl Settings {
@@ -99,7 +119,7 @@ impl Settings {
         };
         let seconds = |name: &str| {
             let seconds = text(name)?.trim().parse().ok()?;
-            (seconds > 0).then(|| Duration::from_secs(seconds))
+            (seconds > 0).then(|| Duration::from_secs(seconds).min(LONGEST))
         };
         Self {
             endpoint: text("HF_ENDPOINT")
@@ -279,6 +299,30 @@ mod tests {
         ] {
             assert_eq!(settings(vars).offline, expected, "{vars:?}");
         }
+    }
+
+    #[test]
+    fn limits_are_a_day_at_most() {
+        let limits = |seconds: &str| {
+            let names = ["HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"];
+            let found = settings(&names.map(|name| (name, seconds)));
+            (found.answer, found.stall)
+        };
+        let day = Duration::from_secs(86_400);
+        let minute = Duration::from_secs(60);
+        assert_eq!(limits("60"), (minute, minute));
+        assert_eq!(limits("86401"), (day, day));
+        assert_eq!(limits(&u64::MAX.to_string()), (day, day));
+        for none in ["0", "-1", "soon", ""] {
+            assert_eq!(limits(none), (ANSWER, STALL), "{none}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_printed_without_its_password() {
+        let found = settings(&[("HF_ENDPOINT", "https://me:pw@mirror")]);
+        assert_eq!(found.endpoint, "https://me:pw@mirror");
+        assert!(!format!("{found:?}").contains("pw"));
     }
 
     #[test]

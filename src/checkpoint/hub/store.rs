@@ -20,6 +20,10 @@ use super::spec::Spec;
 use crate::checkpoint::file::{FileError, write_file};
 use crate::checkpoint::folder::FolderError;
 use crate::checkpoint::local::{self, is_commit};
+use crate::checkpoint::small::read_limited;
+
+/// The longest file in `refs` that is read, in bytes; it holds a commit's hash.
+const MAX_REF_LEN: u64 = 128;
 
 /// How often a lock that another process holds is tried.
 const POLL: Duration = Duration::from_millis(100);
@@ -69,9 +73,14 @@ impl Store {
         if is_full_commit(revision) {
             return Some(revision.to_string());
         }
-        let text = fs::read_to_string(self.folder.join("refs").join(revision)).ok()?;
+        let text = self.read_ref(revision)?;
         let commit = text.trim();
         is_commit(commit).then(|| commit.to_string())
+    }
+
+    fn read_ref(&self, revision: &str) -> Option<String> {
+        let bytes = read_limited(&self.folder.join("refs").join(revision), MAX_REF_LEN).ok()?;
+        String::from_utf8(bytes).ok()
     }
 
     /// Whether a commit's configuration and weights are there.
@@ -86,11 +95,12 @@ impl Store {
         }
         let path = self.folder.join("refs").join(revision);
         // Not written again, so that a cache that is complete may be read-only.
-        if fs::read_to_string(&path).is_ok_and(|found| found == commit) {
+        if self.read_ref(revision).is_some_and(|found| found == commit) {
             return Ok(());
         }
         let folder = path.parent().unwrap_or(&self.folder);
         fs::create_dir_all(folder).map_err(HubError::at(folder))?;
+        remove_other(&path).map_err(HubError::at(&path))?;
         let written: Result<(), FileError> = write_file(&path, |file| {
             file.write_all(commit.as_bytes())
                 .map_err(FileError::at(&path))
@@ -104,7 +114,7 @@ impl Store {
         // It only saves a request.
         if !path.exists() {
             let _ = path.parent().map(fs::create_dir_all);
-            let _ = File::create(path);
+            let _ = File::create_new(path);
         }
     }
 
@@ -128,12 +138,7 @@ impl Store {
         let path = self.locks.join(format!("{blob}.lock"));
         let failed = HubError::at(&path);
         fs::create_dir_all(&self.locks).map_err(failed)?;
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(failed)?;
+        let file = open_own(&path, false).map_err(failed)?;
         let (mut seen, mut since) = (0, Instant::now());
         loop {
             match file.try_lock() {
@@ -192,8 +197,10 @@ impl Store {
         }
         if new {
             fs::rename(&blob, &path).map_err(failed)?;
-        } else {
-            fs::copy(&blob, &path).map_err(failed)?;
+        } else if let Err(error) = fs::copy(&blob, &path) {
+            // Half a copy would be taken for the file.
+            let _ = fs::remove_file(&path);
+            return Err(failed(error));
         }
         Ok(path)
     }
@@ -212,6 +219,29 @@ impl Store {
 pub(super) fn is_full_commit(revision: &str) -> bool {
     let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     revision.len() == 40 && revision.bytes().all(hex)
+}
+
+/// Opens one of the cache's own files to read and write, and makes it where there is none.
+///
+/// The cache may be shared: a link in the file's place is not followed, because it could lead to any file of the user's.
+pub(super) fn open_own(path: &Path, empty: bool) -> io::Result<File> {
+    remove_other(path)?;
+    let mut options = File::options();
+    options.create(true).truncate(empty).read(true).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NOFOLLOW);
+    options.open(path)
+}
+
+/// Removes what is in the place of a file and is none, such as a link.
+fn remove_other(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_file() => Ok(()),
+        // A link to a folder is a folder to some systems.
+        Ok(_) => fs::remove_file(path).or_else(|_| fs::remove_dir(path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Makes a file's folder, and takes away a broken link in its place.

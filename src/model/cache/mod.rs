@@ -3,9 +3,11 @@
 //! | file | holds |
 //! |---|---|
 //! | `dtype` | [`KvDType`], in what keys and values are kept |
+//! | `finite` | which layer and row hold what is no number |
 //! | `rows` | [`CachedRows`], keys and values of some rows: floats, or blocks of codes |
 
 mod dtype;
+mod finite;
 mod rows;
 
 use std::ops::Range;
@@ -15,6 +17,7 @@ use burn::tensor::{Device, Tensor};
 use super::shape::AttentionShape;
 use crate::kernels::{KernelError, is_cpu};
 pub use dtype::KvDType;
+pub(crate) use finite::BrokenRow;
 pub use rows::CachedRows;
 use rows::Stored;
 
@@ -91,6 +94,12 @@ pub enum CacheError {
         tokens: usize,
         /// Its bytes; none where they cannot be counted.
         bytes: Option<usize>,
+    },
+    /// The device does not give back what it holds.
+    #[error("the key/value cache cannot be read: {reason}")]
+    Read {
+        /// The backend's message.
+        reason: String,
     },
     /// Keys and values of different numbers of rows.
     #[error("{keys} rows of keys and {values} of values; append as many of each")]
@@ -375,7 +384,7 @@ mod tests {
         rows.floats(FloatDType::F32).unwrap()
     }
 
-    fn rows(from: f32, seq: usize, device: &Device) -> Tensor<4> {
+    pub(super) fn rows(from: f32, seq: usize, device: &Device) -> Tensor<4> {
         let values: Vec<f32> = (0..2 * seq * 2).map(|i| from + i as f32).collect();
         Tensor::from_data(TensorData::new(values, [1, 2, seq, 2]), device)
     }

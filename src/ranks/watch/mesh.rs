@@ -1,14 +1,13 @@
 //! A TCP link between every two processes, made before anything is computed.
 
-use std::io::BufReader;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::message::{Message, receive, send};
-use crate::ranks::tcp::{POLL, accept_all, same_token};
+use super::message::{Message, send};
+use crate::ranks::tcp::{POLL, accept_all, read_hello, same_token};
 use crate::ranks::{Peer, RankError};
 
 /// Longest time that writing a message may block.
@@ -90,9 +89,9 @@ pub(super) fn connect(
         send(&link, &Message::Hello { process: me, token });
         links[process] = link.into_inner().unwrap_or_default();
     }
-    accept_all(listener, left(), &mut links, me + 1, |link| {
-        // One byte at a time: what follows this message is for the reader of the link.
-        match receive(&mut BufReader::with_capacity(1, &link))? {
+    accept_all(listener, left(), &mut links, me + 1, |link, time| {
+        let hello: Message = read_hello(&link, time)?;
+        match hello {
             Message::Hello {
                 process,
                 token: found,
@@ -115,9 +114,10 @@ fn configure(link: &TcpStream) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{BufReader, Write};
 
     use super::*;
+    use crate::ranks::watch::message::receive;
 
     const TIMEOUT: Duration = Duration::from_secs(20);
 

@@ -1,12 +1,15 @@
 //! Questions of data sets, among paragraphs of which only some are about the question.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use rand::seq::SliceRandom;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error};
 
 use super::task::RulerTask;
+use crate::quoted::cut;
+use crate::size::size;
 use crate::tasks::draft::{Composed, Draft};
 use crate::tasks::error::TaskError;
 use crate::tasks::random::{Purpose, Seeds};
@@ -20,6 +23,12 @@ const REMINDER: &str = "Answer the question based on the given documents. Only g
 
 const ANSWER_PREFIX: &str = " Answer:";
 
+/// Characters of a parser's error that are kept.
+const SHOWN: usize = 200;
+
+/// The longest file that is read, in bytes. The development sets have 4 and 45 MiB.
+const MAX_FILE_LEN: usize = 128 << 20;
+
 /// The questions of a data set and all its paragraphs.
 #[derive(Debug, Clone)]
 pub struct QuestionSet {
@@ -31,9 +40,20 @@ pub struct QuestionSet {
 struct Question {
     text: String,
     answers: Vec<String>,
-    /// Paragraphs that must be in the document, and those of the same article.
+    /// Paragraphs that must be in the document.
     needed: Vec<usize>,
-    related: Vec<usize>,
+    /// All paragraphs of the article, which its questions share.
+    article: Arc<[usize]>,
+}
+
+impl Question {
+    /// The paragraphs of the article beside those needed.
+    fn related(&self) -> Vec<usize> {
+        let others = self.article.iter().copied();
+        others
+            .filter(|place| !self.needed.contains(place))
+            .collect()
+    }
 }
 
 #[derive(Deserialize)]
@@ -111,11 +131,11 @@ impl QuestionSet {
                 .paragraphs
                 .iter()
                 .map(|paragraph| &paragraph.context);
-            let article_places = paragraphs.places(contexts);
+            let mut places = paragraphs.places(contexts);
+            distinct(&mut places);
+            let places: Arc<[usize]> = places.into();
             for paragraph in &article.paragraphs {
                 let needed = paragraphs.places([&paragraph.context].into_iter());
-                let other = |place: &usize| !needed.contains(place);
-                let related: Vec<usize> = article_places.iter().copied().filter(other).collect();
                 let asked = paragraph.qas.iter().filter(|asked| !asked.is_impossible);
                 questions.extend(asked.map(|asked| {
                     Question {
@@ -126,7 +146,7 @@ impl QuestionSet {
                             .map(|answer| answer.text.clone())
                             .collect(),
                         needed: needed.clone(),
-                        related: related.clone(),
+                        article: Arc::clone(&places),
                     }
                 }));
             }
@@ -157,7 +177,7 @@ impl QuestionSet {
             text: asked.question,
             answers: vec![asked.answer],
             needed: paragraphs.places(context.iter()),
-            related: Vec::new(),
+            article: Arc::default(),
         });
         let questions = questions.collect();
         Self::new(paragraphs, questions, NAME)
@@ -172,7 +192,6 @@ impl QuestionSet {
         for question in &mut questions {
             question.answers.retain(|answer| !answer.is_empty());
             distinct(&mut question.needed);
-            distinct(&mut question.related);
         }
         if questions.is_empty() {
             return Err(TaskError::NoQuestions { dataset });
@@ -197,7 +216,7 @@ impl QuestionSet {
     /// article, all others.
     fn order(&self, question: &Question, seeds: Seeds, index: usize) -> Vec<usize> {
         let mut random = seeds.stream(index, Purpose::Distractors);
-        let mut related = question.related.clone();
+        let mut related = question.related();
         related.shuffle(&mut random);
         let first: HashSet<usize> = question.needed.iter().chain(&related).copied().collect();
         let others = 0..self.paragraphs.len();
@@ -208,7 +227,19 @@ impl QuestionSet {
 }
 
 fn read<T: DeserializeOwned>(json: &str, dataset: &'static str) -> Result<T, TaskError> {
-    serde_json::from_str(json).map_err(|source| TaskError::QuestionFile { dataset, source })
+    let found = json.len();
+    let read = match found > MAX_FILE_LEN {
+        true => Err(serde_json::Error::custom(format!(
+            "expected at most {}, found {found} bytes",
+            size(MAX_FILE_LEN as u64)
+        ))),
+        false => serde_json::from_str(json),
+    };
+    read.map_err(|error| TaskError::QuestionFile {
+        dataset,
+        // It may repeat a text of any length.
+        source: serde_json::Error::custom(cut(&error, SHOWN)),
+    })
 }
 
 /// Keeps the first of equal places.
@@ -271,8 +302,9 @@ mod tests {
         assert_eq!(set.len(), 2);
         assert_eq!(set.questions[0].answers, ["B", "b."]);
         assert_eq!(set.questions[0].needed, [1]);
-        assert_eq!(set.questions[0].related, [0]);
+        assert_eq!(set.questions[0].related(), [0]);
         assert_eq!(set.questions[1].needed, [0]);
+        assert_eq!(set.questions[1].related(), [1]);
     }
 
     #[test]
@@ -291,6 +323,8 @@ mod tests {
         assert!(matches!(error, TaskError::QuestionFile { .. }), "{error}");
         let error = QuestionSet::hotpotqa("[]").unwrap_err();
         assert!(matches!(error, TaskError::NoQuestions { .. }), "{error}");
+        let error = QuestionSet::squad(&" ".repeat(MAX_FILE_LEN + 1)).unwrap_err();
+        assert!(error.to_string().contains("at most 128 MiB"), "{error}");
         let error = QuestionSet::squad("").unwrap_err();
         assert!(
             error

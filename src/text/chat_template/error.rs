@@ -3,7 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::fault::{Fault, Kind};
+use crate::quoted::{Quoted, brief, cut};
 use crate::text::tokenizer::SpecialTokenError;
+
+/// Characters of a message that an error shows: a template writes what it likes.
+const SHOWN: usize = 1000;
 
 /// Why a chat template cannot be read or rendered.
 #[derive(Debug, thiserror::Error)]
@@ -26,13 +30,13 @@ pub enum ChatTemplateError {
         limit: u64,
     },
     /// A text is not JSON.
-    #[error("not JSON: {message}")]
+    #[error("not JSON: {}", cut(message, SHOWN))]
     Json {
         /// The parser's message, with line and column.
         message: String,
     },
     /// A field has another type.
-    #[error("{field} must be {expected}")]
+    #[error("{} must be {expected}", Quoted(field))]
     Field {
         /// The field.
         field: String,
@@ -43,13 +47,20 @@ pub enum ChatTemplateError {
     #[error(transparent)]
     SpecialToken(#[from] SpecialTokenError),
     /// There are several named templates, none of which is called `default`.
-    #[error("the chat templates are {names:?}, none of which is \"default\": choose one by name")]
+    #[error(
+        "the chat templates are {}, none of which is \"default\": choose one by name",
+        brief(names)
+    )]
     NoDefault {
         /// The names there are.
         names: Vec<String>,
     },
     /// There is no template of the name asked for.
-    #[error("there is no chat template called {name:?}: there are {names:?}")]
+    #[error(
+        "there is no chat template called {:?}: there are {}",
+        Quoted(name),
+        brief(names)
+    )]
     NoSuchTemplate {
         /// The name asked for.
         name: String,
@@ -63,7 +74,10 @@ pub enum ChatTemplateError {
         name: String,
     },
     /// The template does not parse.
-    #[error("the chat template does not parse, line {line}: {message}")]
+    #[error(
+        "the chat template does not parse, line {line}: {}",
+        cut(message, SHOWN)
+    )]
     Syntax {
         /// The line, from 1; 0 where it is unknown.
         line: usize,
@@ -71,7 +85,7 @@ pub enum ChatTemplateError {
         message: String,
     },
     /// The template fails while it renders.
-    #[error("the chat template fails in line {line}: {message}")]
+    #[error("the chat template fails in line {line}: {}", cut(message, SHOWN))]
     Render {
         /// The line, from 1; 0 where it is unknown.
         line: usize,
@@ -79,7 +93,7 @@ pub enum ChatTemplateError {
         message: String,
     },
     /// The template calls `raise_exception`: it does not take these messages.
-    #[error("the chat template refuses the messages: {message}")]
+    #[error("the chat template refuses the messages: {}", cut(message, SHOWN))]
     Raised {
         /// The template's message.
         message: String,
@@ -91,7 +105,7 @@ pub enum ChatTemplateError {
         limit: &'static str,
     },
     /// The template engine fails in itself.
-    #[error("cannot run the chat template: {message}")]
+    #[error("cannot run the chat template: {}", cut(message, SHOWN))]
     Internal {
         /// What happened.
         message: String,

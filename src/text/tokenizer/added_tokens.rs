@@ -1,17 +1,37 @@
 //! Added and special tokens of the files beside `tokenizer.json`, collected as transformers does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::{Map, Value as Json};
 use tokenizers::AddedToken;
 
 use super::TokenizerError;
 use super::special::{SpecialTokens, token};
+use crate::quoted::{Quoted, cut};
 use crate::text::json;
 
 pub(super) const CONFIG: &str = "tokenizer_config.json";
 const MAP: &str = "special_tokens_map.json";
 const ADDED: &str = "added_tokens.json";
+
+/// Tokens that warnings of one kind name.
+pub(super) const NAMED: usize = 5;
+
+/// Characters of a value that an error shows.
+const SHOWN: usize = 100;
+
+/// Adds the first warnings of one kind, and counts the others in one of their own.
+pub(super) fn warn(
+    warnings: &mut Vec<String>,
+    mut all: impl Iterator<Item = String>,
+    others: impl FnOnce(usize) -> String,
+) {
+    warnings.extend(all.by_ref().take(NAMED));
+    match all.count() {
+        0 => {}
+        count => warnings.push(others(count)),
+    }
+}
 
 /// The tokens that the files beside a tokenizer add, as transformers collects them.
 pub(super) struct AddedTokens {
@@ -39,30 +59,40 @@ impl AddedTokens {
                 added.push(entry.ok_or_else(|| TokenizerError::Content {
                     file: CONFIG,
                     message: format!(
-                        "added_tokens_decoder: expected ids with tokens, found {id:?}: {value}"
+                        "added_tokens_decoder: expected ids with tokens, found {:?}: {}",
+                        Quoted(id),
+                        cut(value, SHOWN)
                     ),
                 })?);
             }
-            for (name, text) in map.iter() {
-                if named.get(name) != Some(text) {
-                    warnings.push(format!(
-                        "{MAP} names {name} `{text}` and is not read, as in transformers, because \
-                         {CONFIG} has added_tokens_decoder"
-                    ));
-                }
-            }
+            let other = map
+                .iter()
+                .filter(|(name, text)| named.get(name) != Some(*text));
+            let other = other.map(|(name, text)| {
+                format!(
+                    "{MAP} names {} `{}` and is not read, as in transformers, because {CONFIG} has \
+                     added_tokens_decoder",
+                    Quoted(name),
+                    Quoted(text)
+                )
+            });
+            warn(warnings, other, |count| {
+                format!("{MAP} names {count} more tokens, which are not read either")
+            });
         } else {
             for (name, token) in map.named {
                 named.set(&name, token.special(true));
             }
             if let Some(text) = added_tokens {
+                let special = named.special_texts();
                 for (text, id) in object(text, ADDED)? {
                     let id = id.as_u64().and_then(|id| u32::try_from(id).ok());
                     let id = id.ok_or_else(|| TokenizerError::Content {
                         file: ADDED,
-                        message: format!("expected the id of {text:?}"),
+                        message: format!("expected the id of {:?}", Quoted(&text)),
                     })?;
-                    added.push((id, AddedToken::from(text.as_str(), named.is_special(&text))));
+                    let is_special = special.contains(text.as_str());
+                    added.push((id, AddedToken::from(text, is_special)));
                 }
             }
             added.retain(|(id, _)| !existing.contains_key(id));
@@ -73,10 +103,16 @@ impl AddedTokens {
         }
         added.sort_by_key(|(id, _)| *id);
         // A named token has the flags that it has among the added ones.
-        for (_, token) in &mut named.named {
-            let added = added.iter().map(|(_, token)| token);
-            let mut known = added.chain(existing.values());
-            if let Some(known) = known.find(|known| known.content == token.content) {
+        let mut known: HashMap<&str, &AddedToken> = HashMap::new();
+        for token in added
+            .iter()
+            .map(|(_, token)| token)
+            .chain(existing.values())
+        {
+            known.entry(&token.content).or_insert(token);
+        }
+        for token in named.named.values_mut() {
+            if let Some(&known) = known.get(token.content.as_str()) {
                 *token = known.clone();
             }
         }
@@ -89,22 +125,25 @@ pub(super) fn tokens_to_add(
     added_tokens: &AddedTokens,
     existing: &BTreeMap<u32, AddedToken>,
 ) -> Vec<AddedToken> {
+    let AddedTokens { named, added } = added_tokens;
+    let known: HashSet<&AddedToken> = existing.values().collect();
+    let contents = existing.values().map(|token| token.content.as_str());
+    let mut there: HashSet<&str> = contents.collect();
     let mut tokens: Vec<AddedToken> = Vec::new();
-    for (_, token) in &added_tokens.added {
-        if !existing.values().any(|known| known == token) {
+    for (_, token) in added {
+        if !known.contains(token) {
+            there.insert(&token.content);
             tokens.push(token.clone());
         }
     }
-    let named = added_tokens.named.named.iter().map(|(_, token)| token);
-    for token in named.chain(added_tokens.named.extra.iter().flatten()) {
-        let known = |known: &AddedToken| known.content == token.content;
-        if !existing.values().any(known) && !tokens.iter().any(known) {
+    for token in named.named.values().chain(named.extra.iter().flatten()) {
+        if there.insert(&token.content) {
             tokens.push(token.clone());
         }
     }
+    let named: HashSet<&str> = named.iter().map(|(_, text)| text).collect();
     for token in &mut tokens {
-        let mut named = added_tokens.named.named.iter();
-        token.special |= named.any(|(_, named)| named.content == token.content);
+        token.special |= named.contains(token.content.as_str());
     }
     tokens
 }
@@ -116,5 +155,48 @@ pub(super) fn object(text: &str, file: &'static str) -> Result<Map<String, Json>
         Ok(Json::Object(object)) => Ok(object),
         Ok(_) => Err(wrong("expected a JSON object".to_owned())),
         Err(error) => Err(wrong(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Also that the time does not grow with the square of the tokens, which would be minutes here.
+    #[test]
+    fn many_tokens_are_collected_and_few_named() {
+        const COUNT: usize = 100_000;
+        let name = |index: usize| format!("t{index}_token");
+        let own: Map<String, Json> = (0..COUNT).map(|at| (name(at), json!(name(at)))).collect();
+        let config: Map<String, Json> = own
+            .into_iter()
+            .chain([(
+                "additional_special_tokens".into(),
+                json!(["<a>", "t7_token"]),
+            )])
+            .collect();
+        let added: Map<String, Json> = (0..COUNT).map(|at| (name(at), json!(at))).collect();
+        let added = Json::Object(added).to_string();
+        let existing = BTreeMap::from([(0, AddedToken::from("t0_token", true))]);
+        let mut warnings = Vec::new();
+        let read = AddedTokens::read(&config, None, Some(&added), &existing, &mut warnings);
+        let tokens = tokens_to_add(&read.unwrap(), &existing);
+        // All but the one that is there, and the one without a name.
+        assert_eq!(tokens.len(), COUNT);
+        assert!(tokens.iter().all(|token| token.special) && warnings.is_empty());
+
+        let decoder = json!({ "added_tokens_decoder": { "1": "<b>" } });
+        let map = Json::Object(config).to_string();
+        let decoder = decoder.as_object().unwrap();
+        let read = AddedTokens::read(decoder, Some(&map), None, &existing, &mut warnings);
+        assert!(read.is_ok());
+        assert_eq!(warnings.len(), NAMED + 1);
+        assert!(
+            warnings[NAMED].contains("99995 more"),
+            "{}",
+            warnings[NAMED]
+        );
     }
 }

@@ -2,8 +2,17 @@
 
 use std::path::PathBuf;
 
+use crate::quoted::{Quoted, cut};
+use crate::size::size;
+
+/// Characters of a parser's message that an error shows: it may repeat a text of the file.
+const SHOWN: usize = 400;
+
 /// Largest `tokenizer.json` that is read, in bytes. Those of 256,000 tokens take about 35 MB.
-pub(super) const MAX_FILE_BYTES: u64 = 256 << 20;
+pub(super) const MAX_FILE_BYTES: u64 = 64 << 20;
+
+/// Values of a `tokenizer.json` that is read. Gemma's has 1.8 million.
+pub(super) const MAX_VALUES: usize = 1 << 23;
 
 /// Why a tokenizer cannot be read or used.
 #[derive(Debug, thiserror::Error)]
@@ -21,25 +30,34 @@ pub enum TokenizerError {
     #[error("cannot read the file: {0}")]
     Read(#[from] std::io::Error),
     /// The file is larger than any real one.
-    #[error("{bytes} bytes are more than a tokenizer may take ({MAX_FILE_BYTES})")]
+    #[error(
+        "{bytes} bytes are more than a tokenizer may take ({})",
+        size(MAX_FILE_BYTES)
+    )]
     TooLarge {
         /// Its size in bytes.
         bytes: u64,
     },
+    /// The file has more values than any real one: as a tree, they would take many times its size.
+    #[error("{values} values are more than a tokenizer may have ({MAX_VALUES})")]
+    TooManyValues {
+        /// Its values.
+        values: usize,
+    },
     /// The content is not a tokenizer.
-    #[error("not a tokenizer.json: {message}")]
+    #[error("not a tokenizer.json: {}", cut(message, SHOWN))]
     Parse {
         /// The parser's message.
         message: String,
     },
     /// The text cannot be encoded.
-    #[error("cannot turn the text into tokens: {message}")]
+    #[error("cannot turn the text into tokens: {}", cut(message, SHOWN))]
     Encode {
         /// The tokenizer's message.
         message: String,
     },
     /// The tokens cannot be decoded.
-    #[error("cannot turn the tokens into text: {message}")]
+    #[error("cannot turn the tokens into text: {}", cut(message, SHOWN))]
     Decode {
         /// The tokenizer's message.
         message: String,
@@ -59,7 +77,8 @@ pub enum TokenizerError {
     NoTokens,
     /// A token is listed twice.
     #[error(
-        "expected each token of the vocabulary once, found {token:?} as token {first} and as token {second}"
+        "expected each token of the vocabulary once, found {:?} as token {first} and as token {second}",
+        Quoted(token)
     )]
     Duplicate {
         /// The token.
@@ -71,7 +90,8 @@ pub enum TokenizerError {
     },
     /// A token's id is not its place in the file.
     #[error(
-        "token {token:?}: expected the id {index}, its place in the file, found {}",
+        "token {:?}: expected the id {index}, its place in the file, found {}",
+        Quoted(token),
         match found { Some(id) => format!("the id {id}"), None => "no such token".to_owned() }
     )]
     Misplaced {
@@ -93,7 +113,7 @@ pub enum TokenizerError {
         limit: usize,
     },
     /// One of a tokenizer's files has other content than its name promises.
-    #[error("{file}: {message}")]
+    #[error("{file}: {}", cut(message, SHOWN))]
     Content {
         /// The name of the file.
         file: &'static str,
@@ -102,8 +122,9 @@ pub enum TokenizerError {
     },
     /// A tokenizer of a kind that is not built here.
     #[error(
-        "{file}: {what} is not supported; save the tokenizer with transformers' \
-         `AutoTokenizer.from_pretrained(..).save_pretrained(..)`, which writes tokenizer.json"
+        "{file}: {} is not supported; save the tokenizer with transformers' \
+         `AutoTokenizer.from_pretrained(..).save_pretrained(..)`, which writes tokenizer.json",
+        cut(what, SHOWN)
     )]
     Unsupported {
         /// The name of the file.

@@ -5,17 +5,18 @@
 //! `special_tokens_map.json` and `added_tokens.json`. A folder without `tokenizer.json` has
 //! `vocab.json` with `merges.txt`, or `tokenizer.model`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value as Json};
 use tokenizers::AddedToken;
 
-use super::added_tokens::{AddedTokens, CONFIG, object, tokens_to_add};
+use super::added_tokens::{AddedTokens, CONFIG, NAMED, object, tokens_to_add, warn};
 use super::byte_level::ByteLevel;
 use super::class::Class;
 use super::special::SpecialTokens;
 use super::vocabulary::{Base, around};
 use super::{Tokenizer, TokenizerError, guard, model_file, tiktoken};
+use crate::quoted::Quoted;
 
 /// The content of a folder's files, as far as they are there.
 #[derive(Debug, Clone, Copy, Default)]
@@ -115,17 +116,20 @@ impl TokenizerFiles<'_> {
             file: CONFIG,
             message,
         })?;
-        for (id, token) in &added_tokens.added {
+        let elsewhere = added_tokens.added.iter().filter_map(|(id, token)| {
             let found = backend.token_to_id(&token.content);
-            if found != Some(*id) {
+            (found != Some(*id)).then(|| {
                 let found = found.map_or("none".to_owned(), |found| found.to_string());
-                warnings.push(format!(
+                format!(
                     "`{}` has the id {id} by the files and gets {found}, as in transformers: the \
                      vocabulary has other tokens up to there",
-                    token.content
-                ));
-            }
-        }
+                    Quoted(&token.content)
+                )
+            })
+        });
+        warn(&mut warnings, elsewhere, |count| {
+            format!("{count} more tokens get other ids than the files give them")
+        });
         let mut tokenizer = if adds_some { inner.renewed()? } else { inner };
         if let Some(base) = base {
             tokenizer.surround_by(&config, &special_tokens, base.bare)?;
@@ -159,20 +163,22 @@ impl LoadedTokenizer {
     /// A warning that names the tokens for which an embedding of so many rows has none; a prompt
     /// with one of them is refused.
     pub fn beyond(&self, rows: usize) -> Option<String> {
-        /// Tokens that the warning names.
-        const NAMED: usize = 5;
-        let beyond: Vec<String> = (rows..self.tokenizer.vocab_size())
-            .filter_map(|id| self.tokenizer.token(u32::try_from(id).ok()?))
-            .collect();
-        let named = beyond.iter().take(NAMED).map(|token| format!("`{token}`"));
+        if self.tokenizer.vocab_size() <= rows {
+            return None;
+        }
+        // Ids may have gaps of any size.
+        let ids = self.tokenizer.inner.get_vocab(true).into_values();
+        let beyond: BTreeSet<u32> = ids.filter(|&id| id as usize >= rows).collect();
+        let named = beyond.iter().filter_map(|&id| self.tokenizer.token(id));
+        let named = named
+            .take(NAMED)
+            .map(|token| format!("`{}`", Quoted(&token)));
         let named = named.collect::<Vec<_>>().join(", ");
-        (!beyond.is_empty()).then(|| {
-            format!(
-                "{} tokens are beyond the {rows} rows of the embedding and cannot be used: {named}{}",
-                beyond.len(),
-                if beyond.len() > NAMED { ", .." } else { "" }
-            )
-        })
+        Some(format!(
+            "{} tokens are beyond the {rows} rows of the embedding and cannot be used: {named}{}",
+            beyond.len(),
+            if beyond.len() > NAMED { ", .." } else { "" }
+        ))
     }
 }
 
@@ -220,7 +226,7 @@ fn vocab_and_merges<'a>(
             file: "vocab.json",
             what: format!(
                 "a tokenizer_class other than Qwen2Tokenizer and GPT2Tokenizer ({})",
-                class.unwrap_or("none named")
+                Quoted(class.unwrap_or("none named"))
             ),
         });
     };
@@ -232,7 +238,10 @@ fn vocab_and_merges<'a>(
             _ => {
                 return Err(TokenizerError::Content {
                     file: "merges.txt",
-                    message: format!("expected two tokens with a space between, found {line:?}"),
+                    message: format!(
+                        "expected two tokens with a space between, found {:?}",
+                        Quoted(line)
+                    ),
                 });
             }
         }
@@ -252,4 +261,24 @@ fn vocab_and_merges<'a>(
         bare: true,
         ..Base::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::tokenizer::samples;
+
+    #[test]
+    fn tokens_without_a_row_are_named() {
+        let loaded = LoadedTokenizer {
+            tokenizer: samples::byte_level(),
+            special_tokens: SpecialTokens::default(),
+            warnings: Vec::new(),
+        };
+        assert_eq!(loaded.beyond(301), None);
+        assert_eq!(
+            loaded.beyond(300).unwrap(),
+            "1 tokens are beyond the 300 rows of the embedding and cannot be used: `<|end|>`"
+        );
+    }
 }

@@ -36,6 +36,8 @@ pub(crate) mod vocabulary;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::OnceLock;
@@ -45,7 +47,7 @@ pub use files::{LoadedTokenizer, TokenizerFiles};
 pub use pieces::TextPiece;
 pub use special::{SpecialTokenError, SpecialTokens};
 
-use error::MAX_FILE_BYTES;
+use error::{MAX_FILE_BYTES, MAX_VALUES};
 use pieces::strict::{Spellings, Strict};
 use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::{Encoding, PostProcessor};
@@ -86,16 +88,24 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// [`TokenizerError::File`] where the file cannot be read, is larger than 256 MiB or is not a
+    /// [`TokenizerError::File`] where the file cannot be read, is larger than 64 MiB or is not a
     /// tokenizer.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, TokenizerError> {
         let path = path.as_ref();
         let read = || -> Result<Self, TokenizerError> {
-            let bytes = std::fs::metadata(path)?.len();
-            if bytes > MAX_FILE_BYTES {
-                return Err(TokenizerError::TooLarge { bytes });
+            let found = std::fs::metadata(path)?;
+            // Before opening, because opening a pipe would wait for a writer.
+            if !found.is_file() {
+                let text = "expected a regular file, found a folder, device or pipe";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, text).into());
             }
-            Self::from_bytes(&std::fs::read(path)?)
+            if found.len() > MAX_FILE_BYTES {
+                return Err(TokenizerError::TooLarge { bytes: found.len() });
+            }
+            let mut bytes = Vec::new();
+            let mut file = File::open(path)?.take(MAX_FILE_BYTES + 1);
+            file.read_to_end(&mut bytes)?;
+            Self::from_bytes(&bytes)
         };
         read().map_err(|source| TokenizerError::File {
             path: path.to_owned(),
@@ -107,12 +117,15 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// [`TokenizerError::TooLarge`] and [`TokenizerError::Parse`].
+    /// [`TokenizerError::TooLarge`], [`TokenizerError::TooManyValues`] and [`TokenizerError::Parse`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, TokenizerError> {
         if bytes.len() as u64 > MAX_FILE_BYTES {
             return Err(TokenizerError::TooLarge {
                 bytes: bytes.len() as u64,
             });
+        }
+        if let Some(values) = json::values_above(bytes, MAX_VALUES) {
+            return Err(TokenizerError::TooManyValues { values });
         }
         let read = |bytes: &[u8]| guard(|| tokenizers::Tokenizer::from_bytes(bytes));
         let inner = read(bytes).or_else(|message| {
@@ -398,5 +411,12 @@ mod tests {
         assert!(message(&path).contains("tokenizer.json: cannot read"));
         std::fs::write(&path, "{").unwrap();
         assert!(message(&path).contains("tokenizer.json: not a tokenizer.json: EOF"));
+        assert!(message(folder.path()).contains("expected a regular file"));
+        let many = format!("[{}", ",".repeat(MAX_VALUES));
+        let error = Tokenizer::from_bytes(many.as_bytes()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "8388609 values are more than a tokenizer may have (8388608)"
+        );
     }
 }

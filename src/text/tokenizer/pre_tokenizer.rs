@@ -5,6 +5,11 @@
 //! the previous one left into its matches and the text between them. Where llama.cpp writes a
 //! model's own expression in another way, because its engine lacks something, this is the model's.
 
+use crate::quoted::Quoted;
+
+/// Bytes of an unknown name that are compared with the known ones.
+const LONGEST: usize = 256;
+
 /// How one model's text is cut into words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PreTokenizer {
@@ -62,13 +67,16 @@ impl PreTokenizer {
         if let Some((_, reason)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
             return Err(format!("`{name}`, {reason}"));
         }
-        let likeness = |known: &&str| strsim::jaro_winkler(name, known);
+        // Comparing costs the product of the lengths.
+        let start = &name[..name.floor_char_boundary(LONGEST)];
+        let likeness = |known: &&str| strsim::jaro_winkler(start, known);
         let nearest = KNOWN
             .iter()
             .flat_map(Self::names)
             .map(|(known, _)| known)
             .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
         let nearest = nearest.unwrap_or(DEFAULT_NAME);
+        let name = Quoted(name);
         Err(format!("`{name}`; the nearest known name is `{nearest}`"))
     }
 

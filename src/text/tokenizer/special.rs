@@ -1,19 +1,27 @@
 //! A tokenizer's special tokens by name, as a chat template sees them.
 
+use std::collections::HashSet;
+
+use indexmap::IndexMap;
 use serde_json::{Map, Value as Json};
 use tokenizers::AddedToken;
+
+use crate::quoted::Quoted;
 
 /// The special tokens of a tokenizer by their names, such as `eos_token`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SpecialTokens {
-    pub(super) named: Vec<(String, AddedToken)>,
+    pub(super) named: IndexMap<String, AddedToken>,
     /// Those without a name; `None` where no file has any.
     pub(super) extra: Option<Vec<AddedToken>>,
 }
 
 /// A special token that a file gives as something else than a text or an object with a text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{name} must be a string, or an object whose `content` is one")]
+#[error(
+    "{} must be a string, or an object whose `content` is one",
+    Quoted(name)
+)]
 pub struct SpecialTokenError {
     /// The name of the token.
     pub name: String,
@@ -69,8 +77,7 @@ impl SpecialTokens {
 
     /// The text of a token by its name.
     pub fn get(&self, name: &str) -> Option<&str> {
-        let found = self.named.iter().find(|(known, _)| known == name);
-        found.map(|(_, token)| token.content.as_str())
+        self.named.get(name).map(|token| token.content.as_str())
     }
 
     /// The token that begins a text.
@@ -97,10 +104,7 @@ impl SpecialTokens {
     }
 
     pub(super) fn set(&mut self, name: &str, token: AddedToken) {
-        match self.named.iter_mut().find(|(known, _)| known == name) {
-            Some((_, known)) => *known = token,
-            None => self.named.push((name.to_owned(), token)),
-        }
+        self.named.insert(name.to_owned(), token);
     }
 
     /// Sets a token where none of that name is.
@@ -110,10 +114,10 @@ impl SpecialTokens {
         }
     }
 
-    /// Whether a text is that of a common name or of a token without a name.
-    pub(super) fn is_special(&self, text: &str) -> bool {
-        let mut common = self.iter().filter(|(name, _)| is_common(name));
-        common.any(|(_, known)| known == text) || self.extra().any(|known| known == text)
+    /// The texts of the tokens with a common name and of those without a name.
+    pub(super) fn special_texts(&self) -> HashSet<&str> {
+        let common = self.iter().filter(|(name, _)| is_common(name));
+        common.map(|(_, text)| text).chain(self.extra()).collect()
     }
 }
 

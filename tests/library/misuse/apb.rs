@@ -469,6 +469,7 @@ fn sessions() -> Calls {
             max_tokens: tokens,
             logprobs: Some(usize::MAX),
             cancel: None,
+            keep: tokens == 0,
         };
         calls.call("apb::Session::ask_with", || {
             let stop = |_| ControlFlow::Break(());

@@ -64,6 +64,9 @@ fn checkpoint() {
         calls.refused("checkpoint::Checkpoint::read", || {
             checkpoint.read(name, FloatDType::F32)
         });
+        calls.refused("checkpoint::Checkpoint::check_finite", || {
+            checkpoint.check_finite(name)
+        });
         calls.call("checkpoint::module_path", || module_path(name));
     }
     let stored = checkpoint.tensors().next().expect("a tensor").name.clone();

@@ -5,6 +5,7 @@ use burn_apb::checkpoint::ModelSource;
 use burn_apb::text::chat_template::{
     ChatMessage, ChatTemplate, ChatTemplateFiles, ChatTemplates, RenderOptions,
 };
+use burn_apb::text::conversation::Turn;
 use burn_apb::text::generation_config::GenerationConfig;
 use burn_apb::text::prompt::{PromptOptions, PromptTemplate, TemplateChoice};
 use burn_apb::text::sampler::{
@@ -353,6 +354,13 @@ fn texts() -> Calls {
             model.prompt_template(&options).is_ok()
         });
         calls.call("ModelText::split", || model.split(text, text, &options));
+        calls.call("ModelText::split_turns", || {
+            let turn = |question: &str| Turn {
+                question: question.into(),
+                answer: text.into(),
+            };
+            model.split_turns(&[turn(text), turn("")], text, &options)
+        });
         calls.call("ModelText::split_query", || {
             model.split_query(text, &options)
         });

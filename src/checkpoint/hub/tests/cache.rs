@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::server::{COMMIT, LocalHub, NEXT};
+use super::server::{COMMIT, LocalHub, NEXT, git_id};
 use super::*;
 
 /// What Python's `snapshot_download` leaves behind.
@@ -56,11 +56,12 @@ fn what_is_fetched_lies_as_python_looks_for_it() {
     assert_eq!(folder, repo.join("snapshots").join(COMMIT));
     // Python reads the file without trimming it.
     assert_eq!(fs::read_to_string(repo.join("refs/main")).unwrap(), COMMIT);
-    assert_eq!(fs::read(repo.join("blobs/tag-config.json")).unwrap(), b"{}");
+    let blob = format!("blobs/{}", git_id(b"{}"));
+    assert_eq!(fs::read(repo.join(&blob)).unwrap(), b"{}");
     #[cfg(unix)]
     assert_eq!(
         fs::read_link(folder.join("config.json")).unwrap(),
-        Path::new("../../blobs/tag-config.json")
+        Path::new("../..").join(&blob)
     );
     let left: Vec<String> = all_files(&repo)
         .into_iter()
@@ -87,7 +88,6 @@ fn a_branch_that_moved_is_noticed() {
     let old = hub.resolve(&spec(), &mut |_| {}).unwrap();
     local.change(|manner| {
         (manner.sha, manner.commit) = (Some(NEXT.into()), Some(NEXT.into()));
-        manner.etag = Some("\"next-*\"".into());
         manner.files.insert("model.safetensors".into(), tensor("b"));
     });
 
@@ -152,7 +152,6 @@ fn a_hub_that_refuses_does_not_take_the_cache_away() {
         manner.status = None;
         manner.sha = Some(NEXT.into());
         manner.commit = Some(NEXT.into());
-        manner.etag = Some("\"next-*\"".into());
         manner.files.insert("tokenizer.json".into(), vec![b'x'; 50]);
         manner
             .linked
@@ -199,8 +198,9 @@ fn two_at_once_fetch_each_file_once() {
     });
     assert!(folders.iter().all(|folder| *folder == folders[0]));
     assert_eq!(Checkpoint::open(&folders[0]).unwrap().tensors().len(), 1);
+    // Configuration and tokenizer hold the same text.
     let files = all_files(&cache.path().join("hub/models--org--name/blobs"));
-    assert_eq!(files.len(), 3, "{files:?}");
+    assert_eq!(files.len(), 2, "{files:?}");
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn a_lock_that_nobody_gives_back_is_named() {
     let local = LocalHub::new(model());
     let locks = cache.path().join("hub/.locks/models--org--name");
     fs::create_dir_all(&locks).unwrap();
-    let lock = fs::File::create(locks.join("tag-config.json.lock")).unwrap();
+    let lock = fs::File::create(locks.join(format!("{}.lock", git_id(b"{}")))).unwrap();
     lock.lock().unwrap();
     let limits = (Duration::from_secs(20), Duration::from_millis(300));
     let hub = hub(&local.endpoint, cache.path()).with_timeouts(limits.0, limits.1);
@@ -231,4 +231,133 @@ fn a_commit_without_a_tokenizer_is_asked_for_once() {
     assert!(!local.asked().is_empty());
     assert_eq!(hub.resolve(&pinned, &mut |_| {}).unwrap(), first);
     assert_eq!(local.asked(), []);
+}
+
+/// A link that someone else put into the place of a file of the cache's own is not written through.
+#[cfg(unix)]
+#[test]
+fn links_in_a_shared_cache_are_not_written_through() {
+    use std::os::unix::fs::symlink;
+
+    let cache = tempfile::tempdir().unwrap();
+    let victim = cache.path().join("victim");
+    fs::write(&victim, "precious").unwrap();
+    let repo = cache.path().join("hub/models--org--name");
+    let locks = cache.path().join("hub/.locks/models--org--name");
+    let absent = repo.join(".no_exist").join(COMMIT);
+    for folder in [&repo.join("blobs"), &repo.join("refs"), &locks, &absent] {
+        fs::create_dir_all(folder).unwrap();
+    }
+    let id = git_id(b"{}");
+    let nothing = cache.path().join("nothing");
+    symlink(&victim, repo.join(format!("blobs/{id}.incomplete"))).unwrap();
+    symlink(&victim, locks.join(format!("{id}.lock"))).unwrap();
+    symlink(&victim, repo.join("refs/main")).unwrap();
+    symlink(&nothing, absent.join("tokenizer.json")).unwrap();
+
+    let mut bare = model();
+    bare.files.remove("tokenizer.json");
+    let found = resolved(bare, cache.path()).unwrap();
+    assert_eq!(fs::read(found.path.join("config.json")).unwrap(), b"{}");
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+    assert!(!nothing.exists());
+    assert_eq!(fs::read_to_string(repo.join("refs/main")).unwrap(), COMMIT);
+    assert!(!repo.join("refs/main").is_symlink());
+}
+
+#[test]
+fn a_reference_that_is_no_commit_is_none() {
+    let cache = tempfile::tempdir().unwrap();
+    cached_by_python(cache.path(), false);
+    let main = cache.path().join("hub/models--org--name/refs/main");
+    let offline = hub(NOBODY, cache.path()).with_offline(true);
+    assert!(offline.resolve(&spec(), &mut |_| {}).is_ok());
+    fs::write(&main, format!("{COMMIT}{}", " ".repeat(1000))).unwrap();
+    assert!(offline.resolve(&spec(), &mut |_| {}).is_err());
+    fs::remove_file(&main).unwrap();
+    fs::create_dir(&main).unwrap();
+    assert!(offline.resolve(&spec(), &mut |_| {}).is_err());
+}
+
+/// A blob of another length belongs to another file, to which snapshots of other commits may link; or it is damaged, where
+/// its name is the hash of what comes.
+#[test]
+fn a_blob_of_another_length_is_replaced_by_what_its_name_says_alone() {
+    let cache = tempfile::tempdir().unwrap();
+    let blobs = cache.path().join("hub/models--org--name/blobs");
+    fs::create_dir_all(&blobs).unwrap();
+    for etag in ["tag-config.json".to_string(), git_id(b"another")] {
+        let blob = blobs.join(&etag);
+        fs::write(&blob, "of another file").unwrap();
+        let mut manner = model();
+        manner.etag = Some(format!("\"{etag}\""));
+        let error = resolved(manner, cache.path()).unwrap_err();
+        let text = error.to_string();
+        match etag.starts_with("tag") {
+            true => assert!(
+                matches!(error, HubError::Header { .. })
+                    && text.contains("`ETag`")
+                    && text.contains("15 bytes")
+                    && text.contains(&etag),
+                "{text}"
+            ),
+            false => assert!(matches!(error, HubError::Damaged { .. }), "{text}"),
+        }
+        assert_eq!(fs::read_to_string(&blob).unwrap(), "of another file");
+    }
+
+    let damaged = blobs.join(git_id(&tensor("a")));
+    fs::write(&damaged, "cut").unwrap();
+    resolved(model(), cache.path()).unwrap();
+    assert_eq!(fs::read(&damaged).unwrap(), tensor("a"));
+}
+
+#[test]
+fn hashes_are_kept_in_lower_case() {
+    let cache = tempfile::tempdir().unwrap();
+    let weights = tensor("a");
+    let mut manner = model();
+    let (sha, commit) = (COMMIT.to_uppercase(), COMMIT.to_uppercase());
+    (manner.sha, manner.commit) = (Some(sha), Some(commit));
+    let etag = git_id(&weights).to_uppercase();
+    let linked = (format!("\"{etag}\""), weights.len().to_string());
+    manner.linked.insert("model.safetensors".into(), linked);
+    let found = resolved(manner, cache.path()).unwrap();
+    assert_eq!(found.commit, COMMIT);
+    let repo = cache.path().join("hub/models--org--name");
+    assert!(found.path.ends_with(COMMIT));
+    let files = all_files(&repo);
+    let upper = |path: &String| path.contains(&etag) || path.contains(&COMMIT.to_uppercase());
+    assert!(!files.iter().any(upper), "{files:?}");
+    assert_eq!(fs::read_to_string(repo.join("refs/main")).unwrap(), COMMIT);
+}
+
+/// What is copied to a named folder comes from the model's own cache.
+#[cfg(unix)]
+#[test]
+fn links_that_lead_out_of_the_cache_are_not_copied() {
+    use std::os::unix::fs::symlink;
+
+    let cache = tempfile::tempdir().unwrap();
+    let local = LocalHub::new(model());
+    let hub = hub(&local.endpoint, cache.path());
+    let folder = hub.resolve(&spec(), &mut |_| {}).unwrap().path;
+    let outside = cache.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("secret"), "precious").unwrap();
+
+    symlink(&outside, folder.join("templates")).unwrap();
+    let to = cache.path().join("first");
+    fetch_with("org/name", Some(&to), FetchFrom::Any, &hub, &mut |_| {}).unwrap();
+    assert!(to.join("config.json").is_file() && !to.join("templates").exists());
+
+    symlink(outside.join("secret"), folder.join("notes.txt")).unwrap();
+    let to = cache.path().join("second");
+    let error = fetch_with("org/name", Some(&to), FetchFrom::Any, &hub, &mut |_| {}).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("notes.txt") && text.contains("secret"),
+        "{text}"
+    );
+    assert!(!to.exists());
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use sha2::{Digest, Sha256};
 
-use super::server::{Asked, COMMIT, LocalHub};
+use super::server::{Asked, COMMIT, LocalHub, git_id};
 use super::*;
 use crate::hex;
 
@@ -156,7 +156,25 @@ fn headers_that_are_missing_are_done_without_or_named() {
     assert!(found.warnings[0].contains("ETag"), "{:?}", found.warnings);
     assert!(!found.path.join("config.json").is_symlink());
 
-    // Without a length, the end of the connection is the end of the file.
+    // An ETag that is no hash names a blob, but cannot be compared. Without a length too, the end of the connection is the
+    // end of the file.
+    for lengths in [true, false] {
+        let cache = tempfile::tempdir().unwrap();
+        let named = Manner {
+            etag: Some("\"tag-*\"".into()),
+            lengths,
+            ..model()
+        };
+        let found = resolved(named, cache.path()).unwrap();
+        assert_eq!(weights_of(&found), tensor("a"));
+        let warnings = &found.warnings;
+        let about = |what: &str| warnings.iter().any(|warning| warning.contains(what));
+        assert!(about("an ETag that is no hash"), "{warnings:?}");
+        assert_eq!(about("Content-Length"), !lengths, "{warnings:?}");
+        assert_eq!(warnings.len(), if lengths { 1 } else { 2 });
+    }
+
+    // A hash says that a file is whole.
     let cache = tempfile::tempdir().unwrap();
     let found = resolved(
         Manner {
@@ -167,11 +185,7 @@ fn headers_that_are_missing_are_done_without_or_named() {
     )
     .unwrap();
     assert_eq!(weights_of(&found), tensor("a"));
-    let warnings = &found.warnings;
-    assert!(
-        warnings.len() == 1 && warnings[0].contains("Content-Length"),
-        "{warnings:?}"
-    );
+    assert_eq!(found.warnings, Vec::<String>::new());
 }
 
 #[test]
@@ -182,7 +196,7 @@ fn a_download_that_broke_off_is_taken_up() {
         let local = LocalHub::new(Manner { ranges, ..model() });
         let blobs = cache.path().join("hub/models--org--name/blobs");
         fs::create_dir_all(&blobs).unwrap();
-        let part = blobs.join("tag-model.safetensors.incomplete");
+        let part = blobs.join(format!("{}.incomplete", git_id(&weights)));
         fs::write(&part, &weights[..20]).unwrap();
         let mut first = None;
         let found = hub(&local.endpoint, cache.path()).resolve(&spec(), &mut |p| {
@@ -288,6 +302,19 @@ fn other_bytes_than_promised_are_not_kept() {
             assert!(!blobs.join(etag).exists());
         }
     }
+    // The ETag of a small file is its git id.
+    let cache = tempfile::tempdir().unwrap();
+    let other = git_id(b"something else");
+    let manner = Manner {
+        etag: Some(format!("\"{other}\"")),
+        ..model()
+    };
+    let error = resolved(manner, cache.path()).unwrap_err();
+    assert!(matches!(error, HubError::Damaged { .. }), "{error}");
+    assert!(error.to_string().contains(&git_id(b"{}")), "{error}");
+    let blobs = cache.path().join("hub/models--org--name/blobs");
+    assert!(!blobs.join(&other).exists());
+
     let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n";
     let mut manner = model();
     manner
@@ -296,6 +323,97 @@ fn other_bytes_than_promised_are_not_kept() {
     let cache = tempfile::tempdir().unwrap();
     let error = resolved(manner, cache.path()).unwrap_err().to_string();
     assert!(error.contains("Git LFS pointer"), "{error}");
+}
+
+#[test]
+fn files_longer_than_their_kind_are_refused() {
+    let size = "999999999999";
+    for name in ["config.json", "tokenizer.json"] {
+        let cache = tempfile::tempdir().unwrap();
+        let mut manner = model();
+        let linked = ("\"a-tag\"".to_string(), size.to_string());
+        manner.linked.insert(name.into(), linked);
+        let error = resolved(manner, cache.path()).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, HubError::Header { .. }), "{text}");
+        for part in [name, size, "X-Linked-Size", "MiB"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+}
+
+#[test]
+fn more_files_than_a_model_has_are_refused() {
+    let cache = tempfile::tempdir().unwrap();
+    let mut templates = model();
+    for at in 0..65 {
+        let name = format!("additional_chat_templates/{at}.jinja");
+        templates.files.insert(name, b"x".to_vec());
+    }
+    let error = resolved(templates, cache.path()).unwrap_err();
+    assert!(matches!(error, HubError::Answer { .. }), "{error}");
+    assert!(error.to_string().contains("65 chat templates"), "{error}");
+
+    let names: Vec<String> = (0..10_001)
+        .map(|at| format!(r#""{at}":"m-{at}.safetensors""#))
+        .collect();
+    let index = format!(r#"{{"weight_map":{{{}}}}}"#, names.join(","));
+    let shards = files(&[
+        ("config.json", b"{}"),
+        ("model.safetensors.index.json", index.as_bytes()),
+    ]);
+    let error = resolved(shards, cache.path()).unwrap_err();
+    assert!(matches!(error, HubError::Answer { .. }), "{error}");
+    assert!(error.to_string().contains("10001 shards"), "{error}");
+}
+
+/// Each answer comes in time, and the last one never.
+#[test]
+fn redirects_share_the_time_of_one_answer() {
+    let cache = tempfile::tempdir().unwrap();
+    let looping = LocalHub::new(Manner {
+        redirect: Some((308, "*".into())),
+        late: Some(Duration::from_millis(150)),
+        ..model()
+    });
+    let limit = Duration::from_millis(500);
+    let hub = hub(&looping.endpoint, cache.path()).with_timeouts(limit, limit);
+    let error = hub.resolve(&spec(), &mut |_| {}).unwrap_err();
+    assert!(matches!(error, HubError::Stalled { .. }), "{error}");
+    assert!(looping.asked().len() < 8);
+}
+
+#[test]
+fn a_list_without_end_is_refused() {
+    let cache = tempfile::tempdir().unwrap();
+    let local = LocalHub::new(Manner {
+        page: Some(" ".repeat((16 << 20) + 1)),
+        ..model()
+    });
+    let error = hub(&local.endpoint, cache.path())
+        .resolve(&spec(), &mut |_| {})
+        .unwrap_err();
+    assert!(matches!(error, HubError::Answer { .. }), "{error}");
+    assert!(error.to_string().contains("more than 16 MiB"), "{error}");
+}
+
+#[test]
+fn what_a_hub_says_is_cut_in_errors() {
+    let long = format!("\\u001b[2J{}", "x".repeat(100_000));
+    for page in [
+        format!(r#"{{"sha":"{long}"}}"#),
+        format!(r#"{{"sha":1,"siblings":"{long}"}}"#),
+        format!(r#"{{"siblings":"{long}"}}"#),
+    ] {
+        let cache = tempfile::tempdir().unwrap();
+        let manner = Manner {
+            page: Some(page),
+            ..model()
+        };
+        let error = resolved(manner, cache.path()).unwrap_err().to_string();
+        assert!(error.len() < 1000, "{} bytes", error.len());
+        assert!(!error.contains(char::is_control), "{error:?}");
+    }
 }
 
 #[test]
@@ -318,6 +436,9 @@ fn names_from_a_hub_never_leave_the_cache() {
         "a/b",
         "a\\..\\b",
         "x/../../../y",
+        "NUL",
+        "x.incomplete",
+        "x.lock",
     ];
     let mut hostile = Vec::new();
     for name in names {

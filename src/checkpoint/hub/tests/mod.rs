@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use self::server::{COMMIT, LocalHub, Manner, NEXT};
 use super::*;
 use crate::checkpoint::Checkpoint;
+use crate::checkpoint::source::MAX_CONFIG_LEN;
 
 /// An address at which nobody listens.
 const NOBODY: &str = "http://127.0.0.1:9";
@@ -88,6 +89,7 @@ fn names_are_read_strictly() {
     assert_eq!(Spec::parse("a/b").unwrap().to_string(), "a/b");
     for wrong in [
         "smollm", "a/b/c", "../b", "a/..", "a/b@", "a/b@../x", "a b/c", "/a", "a/", "a/b@x//y", "",
+        "a--b/c", "a/b--c", "a-/b", "a/-b",
     ] {
         let error = Spec::parse(wrong).unwrap_err().to_string();
         assert!(
@@ -95,6 +97,37 @@ fn names_are_read_strictly() {
             "{wrong}: {error}"
         );
     }
+    assert_eq!(Spec::parse("a-b/c@x--y").unwrap().revision, "x--y");
+}
+
+/// The fields are public, and become paths.
+#[test]
+fn a_spec_that_was_written_by_hand_is_read_as_strictly() {
+    let cache = tempfile::tempdir().unwrap();
+    let local = LocalHub::new(model());
+    let hub = hub(&local.endpoint, cache.path());
+    for (id, revision) in [
+        ("../../x", "main"),
+        ("/etc/x", "main"),
+        ("org/name", "../../../x"),
+        ("org/name", "/etc/x"),
+        ("org/name", ""),
+        ("a--b/c", "main"),
+        ("org/name@x", "main"),
+    ] {
+        let spec = Spec {
+            id: id.into(),
+            revision: revision.into(),
+        };
+        for hub in [hub.clone(), hub.clone().with_offline(true)] {
+            let error = hub.resolve(&spec, &mut |_| {}).unwrap_err();
+            assert!(matches!(error, HubError::Spec { .. }), "{id}: {error}");
+            let error = hub.config(&spec).unwrap_err();
+            assert!(matches!(error, HubError::Spec { .. }), "{id}: {error}");
+        }
+    }
+    assert_eq!(local.asked(), []);
+    assert!(all_files(cache.path()).is_empty());
 }
 
 #[test]
@@ -296,4 +329,30 @@ fn a_configuration_is_read_without_the_weights() {
     let refused = hub(&local.endpoint, empty.path()).config(&spec());
     let refused = refused.unwrap_err().to_string();
     assert!(refused.contains("not UTF-8"), "{refused}");
+}
+
+#[test]
+fn a_cached_configuration_is_not_read_without_limit() {
+    let cache = tempfile::tempdir().unwrap();
+    let folder = resolved(model(), cache.path()).unwrap().path;
+    let offline = hub(NOBODY, cache.path()).with_offline(true);
+    assert_eq!(offline.config(&spec()).unwrap(), "{}");
+    let path = folder.join("config.json");
+    std::fs::remove_file(&path).unwrap();
+    let long = std::fs::File::create(&path).unwrap();
+    long.set_len(MAX_CONFIG_LEN + 1).unwrap();
+    let refused = offline.config(&spec()).unwrap_err();
+    assert!(matches!(refused, HubError::NotCached { .. }), "{refused}");
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    let refused = offline.config(&spec()).unwrap_err();
+    assert!(matches!(refused, HubError::NotCached { .. }), "{refused}");
+}
+
+#[test]
+fn limits_that_no_clock_can_count_are_cut() {
+    let cache = tempfile::tempdir().unwrap();
+    let local = LocalHub::new(model());
+    let patient = hub(&local.endpoint, cache.path()).with_timeouts(Duration::MAX, Duration::MAX);
+    patient.resolve(&spec(), &mut |_| {}).unwrap();
 }

@@ -20,7 +20,7 @@ pub struct Manner {
     pub lists: bool,
     /// `X-Repo-Commit`.
     pub commit: Option<String>,
-    /// `ETag`; `*` in it becomes the file's name.
+    /// `ETag`; in it, `*` becomes the file's name and `#` its git id.
     pub etag: Option<String>,
     /// `X-Linked-Etag` and `X-Linked-Size` by file.
     pub linked: BTreeMap<String, (String, String)>,
@@ -40,6 +40,8 @@ pub struct Manner {
     pub redirect: Option<(u16, String)>,
     /// Waits before every byte of the list.
     pub slow: Option<Duration>,
+    /// Waits before every answer.
+    pub late: Option<Duration>,
     /// Says nothing.
     pub silent: bool,
     /// The path that everything is under.
@@ -54,7 +56,7 @@ impl Default for Manner {
             sha: Some(COMMIT.into()),
             lists: true,
             commit: Some(COMMIT.into()),
-            etag: Some("\"tag-*\"".into()),
+            etag: Some("\"#\"".into()),
             linked: BTreeMap::new(),
             ranges: true,
             lengths: true,
@@ -64,11 +66,19 @@ impl Default for Manner {
             failures: None,
             redirect: None,
             slow: None,
+            late: None,
             silent: false,
             prefix: String::new(),
             headers: String::new(),
         }
     }
+}
+
+/// What git calls a file with this content.
+pub fn git_id(content: &[u8]) -> String {
+    let header = format!("blob {}\0", content.len());
+    let hash = sha1_smol::Sha1::from([header.as_bytes(), content].concat());
+    hash.digest().to_string()
 }
 
 /// A request, as far as the tests ask about it.
@@ -152,6 +162,7 @@ fn answer(mut stream: TcpStream, manner: &Mutex<Manner>, log: &Mutex<Vec<Asked>>
         }
         now
     };
+    thread::sleep(manner.late.unwrap_or_default());
     if manner.silent {
         thread::sleep(Duration::from_secs(60));
         return None;
@@ -211,13 +222,11 @@ fn answer(mut stream: TcpStream, manner: &Mutex<Manner>, log: &Mutex<Vec<Asked>>
         }
     };
     header("X-Repo-Commit", &manner.commit);
-    header(
-        "ETag",
-        &manner
-            .etag
-            .as_ref()
-            .map(|etag| etag.replace('*', &name.replace('/', "-"))),
-    );
+    let etag = manner.etag.as_ref().map(|etag| {
+        etag.replace('*', &name.replace('/', "-"))
+            .replace('#', &git_id(body))
+    });
+    header("ETag", &etag);
     let linked = manner.linked.get(&name).cloned().unzip();
     header("X-Linked-Etag", &linked.0);
     header("X-Linked-Size", &linked.1);
