@@ -18,6 +18,7 @@ use clap::ValueEnum;
 use crate::commands::prefill::read_text;
 use crate::error::CliError;
 use crate::output::Output;
+use crate::variant;
 
 /// Where and how to compute.
 #[derive(clap::Args, Debug, Clone)]
@@ -48,9 +49,9 @@ pub struct Strategy {
     /// of one process, with apb, ring, star and ulysses, 4]
     #[arg(long, value_name = "H")]
     pub ranks: Option<usize>,
-    /// How ring attention shares out the document: zigzag or contiguous
-    #[arg(long, value_name = "LAYOUT", default_value = "zigzag")]
-    pub ring_layout: RingLayout,
+    /// ring: how the document is shared out, zigzag or contiguous [default: zigzag]
+    #[arg(long, value_name = "LAYOUT")]
+    pub ring_layout: Option<RingLayout>,
     /// apb: rows of the anchor, its query included [default: a quarter of a block]
     #[arg(long, value_name = "N")]
     pub anchor: Option<usize>,
@@ -89,6 +90,22 @@ pub struct Processes {
     pub rank_logs: Option<PathBuf>,
 }
 
+impl Processes {
+    /// Refuses flags about other processes where there are none.
+    pub fn check_alone(&self) -> Result<(), CliError> {
+        let given = [
+            ("--rendezvous", self.rendezvous.is_some()),
+            ("--rank-logs", self.rank_logs.is_some()),
+        ];
+        match given.into_iter().find(|(_, given)| *given) {
+            None => Ok(()),
+            Some((flag, _)) => Err(CliError::usage(format!(
+                "{flag} changes nothing for one process; start several with `apb launch`, mpirun, srun or torchrun"
+            ))),
+        }
+    }
+}
+
 /// Ranks where a strategy that needs several is asked for without a number.
 pub const DEFAULT_RANKS: usize = 4;
 
@@ -100,6 +117,17 @@ pub enum CompressorName {
     QueryAware,
     /// Random: the floor
     Random,
+}
+
+impl CompressorName {
+    /// The library's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Retaining => "retaining",
+            Self::QueryAware => "query-aware",
+            Self::Random => "random",
+        }
+    }
 }
 
 impl Strategy {
@@ -118,7 +146,7 @@ impl Strategy {
             _ => DEFAULT_RANKS,
         });
         let mut config = PrefillConfig::new(method, ranks)
-            .with_ring_layout(self.ring_layout)
+            .with_ring_layout(self.ring_layout.unwrap_or_default())
             .with_compressor(self.compressor_config()?);
         config.anchor = self.anchor;
         config.passing = self.passing;
@@ -175,6 +203,12 @@ pub struct Reading {
 }
 
 impl Reading {
+    /// Refuses flags that the method has no use for.
+    pub fn check(&self) -> Result<(), CliError> {
+        let method = self.strategy.method.unwrap_or(Method::Full);
+        variant::check_used(&self.strategy, Some(&self.anchor), &[method.into()])
+    }
+
     /// How the weights are loaded.
     pub fn load_options(&self) -> LoadOptions {
         self.compute.load_options().with_strict(self.strict)
@@ -372,10 +406,34 @@ impl Sampling {
         config.top_p = self.top_p.unwrap_or(config.top_p);
         config.min_p = self.min_p.unwrap_or(config.min_p);
         config.repetition_penalty = self.repetition_penalty.unwrap_or(config.repetition_penalty);
-        config.seed = seed.unwrap_or(config.seed);
+        config.validate().map_err(CliError::usage)?;
+        self.check_used(&config)?;
+        config.seed = match (seed, config.temperature > 0.0) {
+            (Some(seed), true) => seed,
+            (Some(_), false) => {
+                let random = CompressorConfig::Random { seed: 0 }.name();
+                if options.prefill.compressor.name() != random {
+                    output.note("note: --seed changes nothing without --temperature: the likeliest token is taken");
+                }
+                config.seed
+            }
+            (None, true) => {
+                let drawn: u32 = rand::random();
+                output.note(format!(
+                    "note: seed {drawn}; --seed {drawn} repeats the answer"
+                ));
+                drawn.into()
+            }
+            (None, false) => config.seed,
+        };
         options.sampler = Some(config);
         options.max_tokens = self.max_tokens;
         options.logprobs = self.logprobs;
+        if self.logprobs.is_some() && !output.is_json() {
+            return Err(CliError::usage(
+                "--logprobs are printed with --json alone; add it",
+            ));
+        }
         if self.stop.iter().any(String::is_empty) {
             return Err(CliError::usage("--stop is empty; give the text to stop at"));
         }
@@ -387,6 +445,29 @@ impl Sampling {
             .collect::<Result<_, _>>()?;
         Ok(())
     }
+}
+
+impl Sampling {
+    /// Refuses flags about the draw where the likeliest token is taken.
+    fn check_used(&self, config: &SamplerConfig) -> Result<(), CliError> {
+        let given = [
+            ("--top-k", self.top_k.is_some()),
+            ("--top-p", self.top_p.is_some()),
+            ("--min-p", self.min_p.is_some()),
+        ];
+        match given.into_iter().find(|(_, given)| *given) {
+            Some((flag, _)) if config.temperature == 0.0 => Err(CliError::usage(format!(
+                "{flag} changes nothing while the likeliest token is taken; give --temperature T above 0, or leave {flag} out"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The seed of an answer whose tokens are drawn.
+pub fn drawn_seed(options: &AnswerOptions) -> Option<u64> {
+    let config = options.sampler.as_ref()?;
+    (config.temperature > 0.0).then_some(config.seed)
 }
 
 /// A token by its text, or else by its number.

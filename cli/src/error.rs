@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use burn_apb::ModelError;
@@ -13,6 +14,7 @@ use burn_apb::checkpoint::hub::HubError;
 use burn_apb::checkpoint::{ConvertError, FolderError, QuantizeError};
 use burn_apb::model::{CacheError, ForwardError};
 use burn_apb::ranks::RankError;
+use serde_json::{Value, json};
 
 /// The exit code of a process that ends because a rank failed.
 pub const RANK_FAILED: i32 = 4;
@@ -32,12 +34,29 @@ pub enum Kind {
     Memory = 5,
 }
 
+impl Kind {
+    /// The name used in JSON.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Usage => "usage",
+            Self::Environment => "environment",
+            Self::Rank => "rank",
+            Self::Memory => "memory",
+        }
+    }
+}
+
 /// An error of a command, with its exit code.
 #[derive(Debug)]
 pub struct CliError {
     kind: Kind,
     /// Whether every process of the command has the same error.
     shared: bool,
+    /// Whether it has been printed.
+    printed: bool,
+    /// The file or folder that it is about, or the one that this lies in.
+    place: Option<PathBuf>,
     source: Box<dyn Error + Send + Sync>,
 }
 
@@ -66,8 +85,26 @@ impl CliError {
         Self {
             kind,
             shared: false,
+            printed: false,
+            place: None,
             source: source.into(),
         }
+    }
+
+    /// The same error, about a file or folder.
+    pub fn at(self, place: impl Into<PathBuf>) -> Self {
+        let place = self.place.or_else(|| Some(place.into()));
+        Self { place, ..self }
+    }
+
+    /// The error as JSON, for those who asked for JSON: `{"error": {kind, message, path, exit_code}}`.
+    pub fn to_json(&self) -> Value {
+        let message = self.to_string();
+        let path =
+            (self.place.as_deref()).map(|place| exact(place, &message).display().to_string());
+        json!({ "error": {
+            "kind": self.kind.name(), "message": message, "path": path, "exit_code": self.code(),
+        } })
     }
 
     /// A rank failed.
@@ -98,6 +135,19 @@ impl CliError {
         }
     }
 
+    /// The same error, once it has been printed: only its exit code is left to give.
+    pub fn printed(self) -> Self {
+        Self {
+            printed: true,
+            ..self
+        }
+    }
+
+    /// Whether it has been printed.
+    pub fn is_printed(&self) -> bool {
+        self.printed
+    }
+
     /// Whether every process of the command has the same error.
     pub fn is_shared(&self) -> bool {
         self.shared
@@ -106,6 +156,14 @@ impl CliError {
     /// Whether a rank failed or the ranks disagree.
     pub fn is_rank(&self) -> bool {
         self.kind == Kind::Rank
+    }
+
+    /// Whether the model computed what is no number.
+    pub fn is_not_finite(&self) -> bool {
+        matches!(
+            self.source.downcast_ref(),
+            Some(SessionError::NotFinite { .. })
+        )
     }
 
     /// The exit code as a number.
@@ -148,6 +206,26 @@ impl fmt::Display for CliError {
             next = cause.source();
         }
         Ok(())
+    }
+}
+
+/// The path that the message begins with, where that is `place` or lies in it; else `place`.
+fn exact<'a>(place: &'a Path, message: &'a str) -> &'a Path {
+    let named = message.split(": ").next().map(Path::new);
+    named
+        .filter(|named| named.starts_with(place))
+        .unwrap_or(place)
+}
+
+/// An error of the given kind about a file or folder.
+pub trait AtPath<T> {
+    /// Says which file or folder an error is about.
+    fn at(self, place: &Path) -> Result<T, CliError>;
+}
+
+impl<T, E: Into<CliError>> AtPath<T> for Result<T, E> {
+    fn at(self, place: &Path) -> Result<T, CliError> {
+        self.map_err(|error| error.into().at(place))
     }
 }
 
@@ -225,6 +303,7 @@ impl From<SessionError> for CliError {
             SessionError::Empty { .. }
             | SessionError::TokenOutOfRange { .. }
             | SessionError::Plan(_)
+            | SessionError::NotFinite { .. }
             | SessionError::Full(_)
             | SessionError::Forward(ForwardError::Cache(
                 CacheError::HeadDim { .. } | CacheError::Device { .. },

@@ -1,11 +1,14 @@
-//! Ctrl-C: the first one cancels the running task, the second ends the process.
+//! Ctrl-C: the first one cancels the running task, the second ends the process; where nothing runs, the first does.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Once, OnceLock};
 
 use burn_apb::apb::CancelToken;
 
 static LISTENING: Once = Once::new();
+/// Whether the program waits for input.
+static IDLE: AtomicBool = AtomicBool::new(false);
 /// The shell's convention for a process ended by SIGINT.
 const EXIT_INTERRUPTED: i32 = 130;
 
@@ -18,7 +21,7 @@ pub fn token() -> &'static CancelToken {
 /// Starts listening; without a handler Ctrl-C simply ends the process.
 pub fn listen() {
     let handler = || {
-        if token().is_cancelled() {
+        if token().is_cancelled() || IDLE.load(Ordering::Relaxed) {
             std::process::exit(EXIT_INTERRUPTED);
         }
         token().cancel();
@@ -28,6 +31,14 @@ pub fn listen() {
             tracing::warn!("Ctrl-C will end the process at once: {error}");
         }
     });
+}
+
+/// Waits for input; Ctrl-C then ends the process.
+pub fn waiting<T>(read: impl FnOnce() -> T) -> T {
+    IDLE.store(true, Ordering::Relaxed);
+    let read = read();
+    IDLE.store(false, Ordering::Relaxed);
+    read
 }
 
 /// Clears a Ctrl-C that has been handled.

@@ -5,8 +5,12 @@ mod charts;
 mod commands;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod cut_file;
 mod error;
+mod escape;
 mod interrupt;
+mod json;
+mod logs;
 mod memory;
 mod output;
 mod predict;
@@ -67,25 +71,40 @@ enum Command {
 
 fn main() -> ExitCode {
     memory::share_heap();
-    // clap ends the process itself with code 2 on a usage error.
-    let cli = Cli::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("APB_LOG")
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
-        )
-        .with_writer(std::io::stderr)
-        .without_time()
-        .init();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(answer) => return usage(&answer),
+    };
     let output = Output::new(cli.json, cli.quiet);
-    match run(&cli.command, &output) {
+    cut_file::name_it(cli.json);
+    let logging = logs::start();
+    match logging.and_then(|()| run(&cli.command, &output)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("apb: {error}");
+            if !error.is_printed() {
+                output.error(&error);
+            }
             error.exit_code()
         }
     }
+}
+
+/// Prints what clap answers in place of a command: help, the version, or what is wrong with the flags.
+fn usage(answer: &clap::Error) -> ExitCode {
+    // It is left out where the stream is closed.
+    let _ = answer.print();
+    if !answer.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    let given = std::env::args_os().take_while(|arg| arg != "--");
+    if given.into_iter().any(|arg| arg == "--json") {
+        let text = answer.render().to_string();
+        let message = text.trim_start_matches("error: ").trim_end();
+        let object = CliError::usage(message.to_owned()).to_json();
+        let _ = Output::new(true, true).result(&object, |_| Ok(()));
+    }
+    CliError::usage("").exit_code()
 }
 
 fn run(command: &Command, output: &Output) -> Result<(), CliError> {

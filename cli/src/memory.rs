@@ -10,30 +10,82 @@ pub fn resident_bytes() -> Option<u64> {
     field("/proc/self/status", "VmRSS:")
 }
 
-/// Bytes that the system can still give: available memory and swap, less where the process's control group has a limit;
-/// Linux only.
+/// Bytes that the system can still give: available memory and swap, less where the process or its control group has a
+/// limit; Linux only.
 pub fn available_bytes() -> Option<u64> {
     let free = field("/proc/meminfo", "MemAvailable:")?
         .saturating_add(field("/proc/meminfo", "SwapFree:").unwrap_or(0));
-    Some(group_bytes().map_or(free, |left| left.min(free)))
+    let limits = [
+        group_bytes(&VERSION_2),
+        group_bytes(&VERSION_1),
+        address_bytes(),
+    ];
+    Some(limits.into_iter().flatten().fold(free, u64::min))
 }
 
-/// Bytes left in the control group (cgroup v2); none where it has no limit.
-fn group_bytes() -> Option<u64> {
+/// Bytes of address space left to the process (`ulimit -v`); none where it has no limit.
+fn address_bytes() -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    {
+        let mut limit = libc::rlimit {
+            rlim_cur: libc::RLIM_INFINITY,
+            rlim_max: libc::RLIM_INFINITY,
+        };
+        // SAFETY: the system writes the structure that it is given.
+        let asked = unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) };
+        if asked == 0 && limit.rlim_cur != libc::RLIM_INFINITY {
+            let taken = field("/proc/self/status", "VmSize:").unwrap_or(0);
+            return Some(limit.rlim_cur.saturating_sub(taken));
+        }
+    }
+    None
+}
+
+/// Where a version of control groups says how much memory a group may take and has.
+struct Groups {
+    /// What stands before a group's path in `/proc/self/cgroup`.
+    controllers: fn(&str) -> bool,
+    root: &'static str,
+    limit: &'static str,
+    used: &'static str,
+    /// Pages of files that are given back when they are needed.
+    files: &'static str,
+}
+
+const VERSION_2: Groups = Groups {
+    controllers: str::is_empty,
+    root: "/sys/fs/cgroup",
+    limit: "memory.max",
+    used: "memory.current",
+    files: "inactive_file",
+};
+const VERSION_1: Groups = Groups {
+    controllers: |named| named.split(',').any(|name| name == "memory"),
+    root: "/sys/fs/cgroup/memory",
+    limit: "memory.limit_in_bytes",
+    used: "memory.usage_in_bytes",
+    files: "total_inactive_file",
+};
+
+/// Bytes left in the control group; none where it has no limit.
+fn group_bytes(version: &Groups) -> Option<u64> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let mut folder = std::path::PathBuf::from("/sys/fs/cgroup");
+    let path = groups.lines().find_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        let (controllers, path) = rest.split_once(':')?;
+        (version.controllers)(controllers).then_some(path)
+    })?;
+    let mut folder = std::path::PathBuf::from(version.root);
     folder.push(path.trim_start_matches('/'));
     let mut least = None;
     // A group is also held to the limits of those that it is in.
-    while folder.starts_with("/sys/fs/cgroup") {
+    while folder.starts_with(version.root) {
         let number = |name: &str| -> Option<u64> {
             let text = std::fs::read_to_string(folder.join(name)).ok()?;
             text.trim().parse().ok()
         };
-        if let (Some(limit), Some(used)) = (number("memory.max"), number("memory.current")) {
-            // Pages of files are given back when they are needed.
-            let files = field_of(&folder.join("memory.stat"), "inactive_file").unwrap_or(0);
+        if let (Some(limit), Some(used)) = (number(version.limit), number(version.used)) {
+            let files = field_of(&folder.join("memory.stat"), version.files).unwrap_or(0);
             let left = limit.saturating_sub(used.saturating_sub(files));
             least = Some(least.map_or(left, |least: u64| least.min(left)));
         }

@@ -1,14 +1,17 @@
 //! Results on stdout, progress on stderr when it is a terminal.
 
-use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use burn_apb::checkpoint::{self, FileError};
+use indicatif::{
+    HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
+};
 use serde_json::Value;
 
-use crate::error::CliError;
+use crate::error::{AtPath, CliError};
+use crate::escape::{self, Shown};
 
 /// How results are shown.
 #[derive(Debug, Clone, Copy)]
@@ -64,9 +67,9 @@ impl Output {
         }
         let mut stdout = io::stdout().lock();
         let written = if self.json {
-            writeln!(stdout, "{json}")
+            writeln!(stdout, "{}", escape::json(&json.to_string()))
         } else {
-            human(&mut stdout)
+            human(&mut Shown::new(&mut stdout))
         };
         written
             .and_then(|()| stdout.flush())
@@ -76,8 +79,25 @@ impl Output {
     /// A note on stderr.
     pub fn note(&self, text: impl std::fmt::Display) {
         if !self.quiet {
-            // An error is ignored: stderr is closed.
-            let _ = writeln!(io::stderr(), "{text}");
+            stderr_line(&text.to_string());
+        }
+    }
+
+    /// An error: for people on stderr and, where JSON was asked for, as an object on stdout.
+    pub fn error(&self, error: &CliError) {
+        self.print_error("apb", error);
+    }
+
+    /// An error of one of several processes.
+    pub fn error_of(&self, process: &str, error: &CliError) {
+        self.print_error(&format!("apb: {process}"), error);
+    }
+
+    fn print_error(&self, who: &str, error: &CliError) {
+        stderr_line(&format!("{who}: {error}"));
+        if self.json && !self.silent {
+            // Nobody reads it where stdout is closed.
+            let _ = self.result(&error.to_json(), |_| Ok(()));
         }
     }
 
@@ -90,14 +110,44 @@ impl Output {
         let counts = if unit == "B" {
             "{bytes}/{total_bytes} {bytes_per_sec}".to_owned()
         } else {
-            format!("{{human_pos}}/{{human_len}} {unit} {{per_sec:>10}}")
+            format!("{{human_pos}}/{{human_len}} {unit} {{rate:>10}}")
         };
         let template = format!("{what:<10} [{{bar:32}}] {counts}, {{eta}} left");
         if let Ok(style) = ProgressStyle::with_template(&template) {
-            bar.set_style(style.progress_chars("=> "));
+            let style = style.progress_chars("=> ").with_key(
+                "rate",
+                |state: &ProgressState, w: &mut dyn std::fmt::Write| {
+                    // A bar has no place for an error.
+                    let _ = write!(w, "{}/s", count(state.per_sec()));
+                },
+            );
+            bar.set_style(style);
         }
         Progress { bar }
     }
+}
+
+/// A number as a person would write it: `0.52`, `7.3`, `166`, `12,500`.
+pub fn count(value: f64) -> String {
+    match value.abs() {
+        size if size < 1.0 => format!("{value:.2}"),
+        size if size < 10.0 => format!("{value:.1}"),
+        size if size.is_finite() => HumanCount(value.round() as u64).to_string(),
+        _ => "-".into(),
+    }
+}
+
+/// Bytes as a person would write them: `512 B`, `1.5 KiB`, `64 MiB`.
+pub fn bytes(value: u64) -> String {
+    let text = HumanBytes(value).to_string();
+    text.replace(".00 ", " ")
+}
+
+/// A line on stderr in one write, so that lines of several processes are not mixed. It is left out where stderr is
+/// closed or full.
+pub fn stderr_line(line: &str) {
+    let line = format!("{}\n", escape::shown(line));
+    let _ = io::stderr().write_all(line.as_bytes());
 }
 
 /// A progress bar.
@@ -124,22 +174,8 @@ impl Progress {
 
 /// Writes a file: to a temporary one beside it, which then takes its name. A device or a pipe is written to as it is.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
-    let failed =
-        |error: io::Error| CliError::failed(format!("cannot write {}: {error}", path.display()));
-    if fs::metadata(path).is_ok_and(|data| !data.is_file()) {
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .open(path)
-            .map_err(failed)?;
-        return file.write_all(bytes).map_err(failed);
-    }
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    file.write_all(bytes).map_err(failed)?;
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
+    let written = checkpoint::write_file(path, |file| {
+        file.write_all(bytes).map_err(FileError::at(path))
+    });
+    written.map_err(CliError::failed).at(path)
 }

@@ -4,9 +4,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::FloatDType;
-use burn_apb::apb::{Method, PrefillPlan, Request, RingLayout, SessionConfig};
+use burn_apb::apb::{Method, PrefillPlan, Request, RingLayout, Session, SessionConfig};
 use burn_apb::checkpoint::{LoadOptions, ModelSource};
-use burn_apb::model::{Decoder, DecoderConfig, KvDType};
+use burn_apb::model::{Decoder, DecoderConfig, KvCache, KvDType};
 use burn_apb::plan::{Hardware, MemoryConfig, MemoryParts, Program, Rates, Work, measure};
 
 use crate::args::Compute;
@@ -74,21 +74,125 @@ pub fn check_fits(
     ranks: Range<usize>,
     compute: &Compute,
 ) -> Result<(), CliError> {
+    let memory = memory_of(source, options, request, compute)?;
+    check_answer(config, memory, request, ranks, compute)
+}
+
+/// [`check_fits`] for a model that is loaded already.
+pub fn check_further(
+    source: &ModelSource,
+    config: &DecoderConfig,
+    options: LoadOptions,
+    request: &Request,
+    ranks: Range<usize>,
+    compute: &Compute,
+) -> Result<(), CliError> {
+    let mut memory = memory_of(source, options, request, compute)?;
+    memory.weights = 0;
+    check_answer(config, memory, request, ranks, compute)
+}
+
+/// What a request takes memory with. What follows the document counts up to the longest answer, although memory is taken as
+/// the answer grows.
+fn memory_of(
+    source: &ModelSource,
+    options: LoadOptions,
+    request: &Request,
+    compute: &Compute,
+) -> Result<MemoryConfig, CliError> {
     let checkpoint = source.checkpoint()?;
     let weights = checkpoint.loaded_bytes(options);
     let floats = checkpoint.loaded_bytes(options.with_dequantize(true));
     let gpu = compute.is_gpu();
     let usual = || usual_kv_dtype(weights != floats, options.dtype, gpu);
-    let memory = MemoryConfig {
+    Ok(MemoryConfig {
         weights,
         dtype: options.dtype,
         kv_dtype: request.session.kv_dtype.unwrap_or_else(usual),
         chunk: request.session.chunk_on(&compute.device()?),
-        following: (request.session.capacity).saturating_sub(request.plan.tokens),
+        following: (request.session.limit).saturating_sub(request.plan.tokens),
         program: 0,
         threads: threads(gpu),
+    })
+}
+
+fn check_answer(
+    config: &DecoderConfig,
+    memory: MemoryConfig,
+    request: &Request,
+    ranks: Range<usize>,
+    compute: &Compute,
+) -> Result<(), CliError> {
+    let Some(available) = available_bytes(compute) else {
+        return Ok(());
     };
-    check_memory(config, memory, &request.plan, ranks, compute)
+    let needed = |answer: usize| {
+        let spared = request.max_tokens - answer;
+        let memory = MemoryConfig {
+            following: memory.following.saturating_sub(spared),
+            ..memory
+        };
+        memory.predict(&request.plan, config, ranks.clone(), Program::ThisCrate)
+    };
+    let fits = |answer: usize| needed(answer).total() <= available;
+    if fits(request.max_tokens) {
+        return Ok(());
+    }
+    if !fits(0) {
+        return Err(too_large(&needed(request.max_tokens), available, compute));
+    }
+    // The longest answer that fits lies in `low..high`.
+    let (mut low, mut high) = (0, request.max_tokens);
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        match fits(middle) {
+            true => low = middle,
+            false => high = middle,
+        }
+    }
+    Err(CliError::memory(format!(
+        "an answer of {} tokens takes {} with the document, and {} has {} free; the largest that fits is --max-tokens {low}",
+        request.max_tokens,
+        gibibytes(needed(request.max_tokens).total()),
+        compute.device_name(),
+        gibibytes(available),
+    )))
+}
+
+/// Bytes in GiB.
+fn gibibytes(bytes: u64) -> String {
+    match bytes {
+        u64::MAX => "more than can be counted".into(),
+        bytes => format!("{:.2} GiB", bytes as f64 / GIB),
+    }
+}
+
+/// Refuses a question whose rows, and those of its answer, the memory does not hold; `needed`: tokens of document,
+/// question and answer.
+pub fn check_growth(
+    session: &Session,
+    config: &DecoderConfig,
+    needed: usize,
+    compute: &Compute,
+) -> Result<(), CliError> {
+    let Some(available) = available_bytes(compute) else {
+        return Ok(());
+    };
+    let bytes = |tokens: usize| KvCache::bytes(config, 1, tokens, session.kv_dtype()) as u64;
+    let following = needed.saturating_sub(session.document().len());
+    // While a layer grows, its rows exist twice.
+    let layers = config.num_hidden_layers.max(1) as u64;
+    let more = bytes(following).saturating_add(bytes(needed) / layers);
+    match more <= available {
+        true => Ok(()),
+        false => Err(CliError::memory(format!(
+            "question and answer of {following} tokens take {:.2} GiB, and {} has {:.2} GiB free; ask with a smaller \
+             --max-tokens",
+            more as f64 / GIB,
+            compute.device_name(),
+            available as f64 / GIB
+        ))),
+    }
 }
 
 /// Refuses a prefill of `ranks` in this process whose memory this machine does not have.

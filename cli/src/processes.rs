@@ -55,6 +55,7 @@ pub fn run(
     work: impl FnOnce(&mut World, &Output) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
     let Some(environment) = Environment::detect()?.filter(|found| found.processes > 1) else {
+        flags.check_alone()?;
         return work(&mut World::single(), output);
     };
     if let Some(folder) = &flags.rank_logs {
@@ -75,8 +76,9 @@ pub fn run(
             .rendezvous
             .clone()
             .or_else(|| environment.rendezvous.clone()),
-        on_failure: Some(Box::new(|me, error| {
-            print_error(&me.to_string(), error);
+        on_failure: Some(Box::new(move |me, error| {
+            let error = CliError::from(error.clone());
+            print_error(&output, &me.to_string(), &error);
             discard();
             ControlFlow::Break(RANK_FAILED)
         })),
@@ -90,7 +92,8 @@ pub fn run(
             World::single().exit(CliError::from(error).code())
         }
         Err(error) => {
-            print_error(&format!("process {}", environment.process), &error);
+            let who = format!("process {}", environment.process);
+            print_error(&output, &who, &error.into());
             World::single().exit(RANK_FAILED);
         }
     };
@@ -108,7 +111,7 @@ pub fn run(
     if error.is_shared() {
         // No process ends, and is taken for lost, before all have the same error.
         if error.is_rank() || first {
-            print_error(&me, &error);
+            print_error(&output, &me, &error);
         }
         world.leave_after_error();
         world.exit(error.code());
@@ -119,17 +122,15 @@ pub fn run(
         // The supervising thread has reported it and ends the process.
         std::thread::sleep(Duration::MAX);
     }
-    print_error(&me, &error);
+    print_error(&output, &me, &error);
     discard();
     world.exit(RANK_FAILED)
 }
 
-/// Prints the error that ends this process, and writes it to its log; one write, so that lines of
-/// several processes are not mixed.
-fn print_error(who: &str, error: &dyn std::fmt::Display) {
-    let line = format!("apb: {who}: {error}");
-    log(&line);
-    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+/// Prints the error that ends this process, and writes it to its log.
+fn print_error(output: &Output, who: &str, error: &CliError) {
+    log(&format!("apb: {who}: {error}"));
+    output.error_of(who, error);
 }
 
 /// Reports a panic of the command's own thread to the other processes before this one ends.

@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use burn_apb::apb::{Method, RingLayout};
 
-use crate::args::{CompressorName, Strategy};
+use crate::args::{Anchor, CompressorName, Strategy};
+use crate::error::CliError;
 
 /// A method, and what replaces the strategy's own choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +46,7 @@ impl Variant {
     pub fn of(&self, strategy: &Strategy) -> Strategy {
         let mut strategy = strategy.clone();
         strategy.method = Some(self.method);
-        strategy.ring_layout = self.ring_layout.unwrap_or(strategy.ring_layout);
+        strategy.ring_layout = self.ring_layout.or(strategy.ring_layout);
         if let Some(compressor) = self.compressor {
             strategy.compressor = Some(compressor);
             if compressor != CompressorName::Retaining {
@@ -53,6 +54,69 @@ impl Variant {
             }
         }
         strategy
+    }
+}
+
+/// Refuses flags of a strategy, and of its anchor, that none of the methods has a use for.
+pub fn check_used(
+    strategy: &Strategy,
+    anchor: Option<&Anchor>,
+    methods: &[Variant],
+) -> Result<(), CliError> {
+    let any = |used: &dyn Fn(&Variant) -> bool| methods.iter().any(used);
+    let apb = any(&|v| v.method == Method::Apb);
+    let with_own_compressor = any(&|v| v.method == Method::Apb && v.compressor.is_none());
+    let heads = any(&|v| {
+        let chosen = [None, Some(CompressorName::Retaining)];
+        v.method == Method::Apb && chosen.contains(&v.compressor)
+    });
+    let ring = any(&|v| v.method == Method::Ring && v.ring_layout.is_none());
+    let several = any(&|v| v.method != Method::Full);
+    let (hint, no_hint) = anchor.map_or((false, false), |anchor| {
+        (anchor.anchor_query.is_some(), anchor.no_anchor_query)
+    });
+    let flags = [
+        (
+            "--ranks",
+            strategy.ranks.is_some_and(|ranks| ranks != 1),
+            several,
+            "ring, ulysses, star and apb",
+        ),
+        (
+            "--ring-layout",
+            strategy.ring_layout.is_some(),
+            ring,
+            "ring",
+        ),
+        ("--anchor", strategy.anchor.is_some(), apb, "apb"),
+        ("--passing", strategy.passing.is_some(), apb, "apb"),
+        (
+            "--compressor",
+            strategy.compressor.is_some(),
+            with_own_compressor,
+            "apb",
+        ),
+        (
+            "--heads",
+            strategy.heads.is_some(),
+            heads,
+            "apb with retaining heads",
+        ),
+        ("--anchor-query", hint, apb, "apb"),
+        ("--no-anchor-query", no_hint, apb, "apb"),
+    ];
+    match flags
+        .into_iter()
+        .find(|(_, given, used, _)| *given && !used)
+    {
+        None => Ok(()),
+        Some((flag, _, _, of)) => {
+            let names: Vec<String> = methods.iter().map(Variant::to_string).collect();
+            Err(CliError::usage(format!(
+                "{flag} changes nothing for {}; it is for --method {of}: leave {flag} out, or choose such a method",
+                names.join(", ")
+            )))
+        }
     }
 }
 

@@ -68,7 +68,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     })?;
     bar.finish();
     output.result(
-        &json!({ "path": report.path, "tensors": report.tensors, "parameters": report.parameters }),
+        &json!({ "path": crate::json::path(&report.path), "tensors": report.tensors, "parameters": report.parameters }),
         |w| {
             writeln!(
                 w,
@@ -107,7 +107,7 @@ fn show_quantized(report: &QuantizeReport, output: &Output) -> Result<(), CliErr
         .collect();
     output.result(
         &json!({
-            "path": report.path,
+            "path": crate::json::path(&report.path),
             "tensors": report.tensors,
             "parameters": report.parameters,
             "bytes": report.bytes,

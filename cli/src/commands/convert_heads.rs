@@ -29,7 +29,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     let ignored = heads.ignored.len();
     output.result(
         &json!({
-            "out": heads.path,
+            "out": crate::json::path(&heads.path),
             "tensors": heads.tensors,
             "layers": heads.layers,
             "width": heads.width,

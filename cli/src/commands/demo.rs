@@ -14,6 +14,7 @@ use crate::commands::{fetch, generate};
 use crate::error::CliError;
 use crate::output::Output;
 use crate::predict;
+use crate::variant::{self, Variant};
 
 /// Newton's Opticks, fourth edition (1730), in the public domain.
 pub const DOCUMENT: &str = burn_apb::OPTICKS;
@@ -49,6 +50,8 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
         Some(method) => vec![method],
         None => vec![Method::Full, Method::Apb],
     };
+    let variants: Vec<Variant> = methods.iter().copied().map(Variant::from).collect();
+    variant::check_used(&args.strategy, None, &variants)?;
     let device = args.compute.device()?;
     let fetched = fetch::download(MODEL, None, hub::FetchFrom::Any, output)?;
     let model = Model {
@@ -83,13 +86,17 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     let mut answers = Vec::new();
     for (request, options) in &requests {
         if !output.is_json() {
-            print!("{:<10}", request.plan.method.name());
-            std::io::stdout().flush().map_err(CliError::failed)?;
+            let mut stdout = std::io::stdout().lock();
+            let written = write!(stdout, "{:<10}", request.plan.method.name());
+            written
+                .and_then(|()| stdout.flush())
+                .map_err(CliError::failed)?;
         }
         let group = RankGroup::local(request.plan.ranks);
         let mut terminal = Terminal::new(output);
         let prefilled = request.prefill(decoder.clone(), group, &mut terminal);
         terminal.done()?;
+        let prefilled = prefilled.map_err(|error| prefill::explain(error.into(), &source));
         let (mut session, seconds) = prefilled?;
         let reply = prefill::answer(&text, &mut session, &request.query, options, output)?;
         let answer = Answer::new(request, reply, seconds);
@@ -111,7 +118,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
             .collect();
         return output.result(
             &json!({
-                "model": fetched.path, "source": fetched.source.to_string(), "query": args.query,
+                "model": crate::json::path(&fetched.path), "source": fetched.source.to_string(), "query": args.query,
                 "methods": methods,
             }),
             |_| Ok(()),

@@ -46,7 +46,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     let report = download(&args.name, args.to.as_deref(), args.source.into(), output)?;
     output.result(
         &json!({
-            "path": report.path,
+            "path": crate::json::path(&report.path),
             "sha256": report.sha256,
             "source": report.source.to_string(),
             "commit": report.commit,

@@ -5,7 +5,7 @@ use burn_apb::apb::{Answer, Completion, Method, Request};
 use burn_apb::text::stop::Stop;
 use serde_json::{Value, json};
 
-use crate::args::{Reading, Sampling};
+use crate::args::{Reading, Sampling, drawn_seed};
 use crate::commands::prefill::{self, First, Prefilled};
 use crate::error::CliError;
 use crate::output::Output;
@@ -29,6 +29,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     check_question(&args.query)?;
+    args.reading.check()?;
     let Args { reading, query, .. } = args;
     processes::run(
         &reading.processes,
@@ -71,6 +72,9 @@ fn answer(args: &Args, prefilled: Prefilled<'_>, output: &Output) -> Result<(), 
     let answer = Answer::new(request, reply, seconds);
     let mut value = to_json(&answer, text);
     value["control_tokens_read"] = read.into();
+    if let Some(seed) = drawn_seed(options) {
+        value["seed"] = seed.into();
+    }
     if let Some(prompt) = prompt {
         value["prompt"] = prompt;
     }

@@ -23,8 +23,17 @@ pub struct Args {
     command: Vec<OsString>,
 }
 
+/// Processes that are started at most: more are a slip of the finger.
+const MOST_PROCESSES: usize = 4096;
+
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
+    if args.n.get() > MOST_PROCESSES {
+        return Err(CliError::usage(format!(
+            "--processes is {}; the most is {MOST_PROCESSES}",
+            args.n
+        )));
+    }
     if cfg!(not(any(feature = "mpi", feature = "nccl"))) {
         return Err(CliError::environment(
             "this build has no MPI, over which the processes would exchange; install one (Debian: \

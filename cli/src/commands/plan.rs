@@ -13,7 +13,7 @@ use burn_apb::plan::{Hardware, MemoryConfig, Planner, Prediction, Rates, Recomme
 use serde_json::{Map, Value, json};
 
 use crate::args::{self, DtypeName, KvDtypeName};
-use crate::commands::prefill;
+use crate::commands::{check_tokens, prefill};
 use crate::error::CliError;
 use crate::memory;
 use crate::output::Output;
@@ -137,7 +137,7 @@ impl Args {
         ];
         match least.into_iter().find(|(_, value)| *value == Some(0)) {
             Some((flag, _)) => Err(CliError::usage(format!("{flag} is 0; the least is 1"))),
-            None => Ok(()),
+            None => check_tokens(self.tokens),
         }
     }
 
@@ -322,7 +322,7 @@ impl Report {
         let hardware = &self.planner.hardware;
         let most = self.methods.iter().filter_map(|(_, _, most)| *most).max();
         json!({
-            "model": args.model, "tokens": self.document.tokens, "parameters": self.planner.config.num_parameters(),
+            "model": crate::json::path(&args.model), "tokens": self.document.tokens, "parameters": self.planner.config.num_parameters(),
             "device": hardware.name, "rates_from": hardware.source, "rates": hardware.rates,
             "usable_bytes": hardware.usable_bytes(),
             "methods": methods,

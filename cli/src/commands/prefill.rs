@@ -1,12 +1,13 @@
 //! Opening a model, prefilling a document, by one process or several: what `generate`, `chat` and
 //! `session save` begin with.
 
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, FloatDType};
+use burn_apb::apb::heads::HEADS_FILE;
 use burn_apb::apb::{
     AnswerOptions, CancelToken, Method, Observer, PrefillPlan, Reply, Request, Session, ask,
 };
@@ -19,8 +20,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::args::{Compute, Model, Reading, Strategy};
-use crate::error::CliError;
-use crate::output::{Output, Progress};
+use crate::error::{AtPath, CliError};
+use crate::escape;
+use crate::output::{self, Output, Progress};
 use crate::{interrupt, memory, predict, processes};
 
 /// Largest document that is read, in bytes: about a hundred million tokens.
@@ -33,7 +35,7 @@ pub struct Prefilled<'a> {
     pub source: &'a ModelSource,
     pub request: &'a Request,
     pub seconds: f64,
-    pub decoder: &'a Decoder,
+    pub decoder: &'a Arc<Decoder>,
     /// On the first process, which reads the document and chooses the tokens.
     pub first: Option<First<'a>>,
 }
@@ -101,6 +103,7 @@ pub fn run<T>(
     let mut terminal = Terminal::new(output);
     let prefilled = request.prefill(decoder.clone(), group, &mut terminal);
     terminal.done()?;
+    let prefilled = prefilled.map_err(|error| explain(error.into(), &source));
     let (mut session, seconds) = prefilled?;
     // The first token's logits bring in the whole output embedding, where the activations were.
     memory::give_back();
@@ -116,6 +119,21 @@ pub fn run<T>(
             .map(|(options, text)| First { text, options }),
     })
     .map(Some)
+    .map_err(|error| explain(error, &source))
+}
+
+/// Of a model that computes what is no number, names the weight that is none, where there is one.
+pub fn explain(error: CliError, source: &ModelSource) -> CliError {
+    if !error.is_not_finite() {
+        return error;
+    }
+    let checked = source
+        .checkpoint()
+        .map(|weights| weights.check_all_finite());
+    match checked {
+        Ok(Err(broken)) => CliError::usage(format!("{error}: {broken}")).at(source.path()),
+        _ => error,
+    }
 }
 
 /// Refuses what the memory does not hold.
@@ -157,7 +175,7 @@ fn open(
     alone: bool,
     output: &Output,
 ) -> Result<(ModelSource, Device, Facts), CliError> {
-    let source = ModelSource::open(resolve(&reading.model, output)?).map_err(CliError::usage)?;
+    let source = open_source(&reading.model, output)?;
     let device = reading.compute.device()?;
     if alone {
         return Ok((source, device, Vec::new()));
@@ -199,9 +217,26 @@ pub fn facts(compute: &Compute, strategy: &Strategy, model: String) -> Result<Fa
 
 /// SHA-256 of a file, in hexadecimal.
 pub fn hash_of(path: &Path) -> Result<String, CliError> {
-    let bytes = std::fs::read(path)
-        .map_err(|e| CliError::usage(format!("cannot read {}: {e}", path.display())))?;
-    Ok(burn_apb::hex::encode(&Sha256::digest(bytes)))
+    let failed = |e: std::io::Error| {
+        CliError::usage(format!("cannot read {}: {e}", path.display())).at(path)
+    };
+    // A folder is that of retaining heads. A pipe would be empty for whoever reads it next.
+    let file = match path.is_dir() {
+        true => path.join(HEADS_FILE),
+        false => path.to_owned(),
+    };
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(failed(std::io::Error::other("it is no regular file")));
+    }
+    let mut file = std::fs::File::open(file).map_err(failed)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 17];
+    loop {
+        match file.read(&mut buffer).map_err(failed)? {
+            0 => return Ok(burn_apb::hex::encode(&hash.finalize())),
+            read => hash.update(&buffer[..read]),
+        }
+    }
 }
 
 /// What the first process does: reads the document, tokenises it, plans.
@@ -237,7 +272,7 @@ fn prepare(
 
 /// Everything of a model but the weights.
 pub fn read_model_text(source: &ModelSource, output: &Output) -> Result<ModelText, CliError> {
-    let text = ModelText::load(source)?;
+    let text = ModelText::load(source).at(source.path())?;
     for warning in &text.warnings {
         output.note(format!("warning: {warning}"));
     }
@@ -247,15 +282,23 @@ pub fn read_model_text(source: &ModelSource, output: &Output) -> Result<ModelTex
 /// Everything of a model but the weights, from a folder, a GGUF file or, when there is no such path,
 /// the hub.
 pub fn open_model(model: &Model, output: &Output) -> Result<(ModelSource, ModelText), CliError> {
-    let source = ModelSource::open(resolve(model, output)?).map_err(CliError::usage)?;
+    let source = open_source(model, output)?;
     let text = read_model_text(&source, output)?;
     Ok((source, text))
+}
+
+/// The files of a model.
+fn open_source(model: &Model, output: &Output) -> Result<ModelSource, CliError> {
+    let path = resolve(model, output)?;
+    ModelSource::open(&path).at(&path)
 }
 
 /// The path of a model, which is fetched where there is no such path.
 pub fn resolve(model: &Model, output: &Output) -> Result<PathBuf, CliError> {
     if model.model.exists() || model.model.is_symlink() {
-        let snapshot = local::describe_folder(&model.model).map_err(CliError::usage)?;
+        let snapshot = local::describe_folder(&model.model)
+            .map_err(CliError::usage)
+            .at(&model.model)?;
         return Ok(match snapshot {
             Some(snapshot) => {
                 output.note(format!("note: {}", snapshot.note));
@@ -284,9 +327,10 @@ pub fn load_weights(
 ) -> Result<Arc<Decoder>, CliError> {
     let config = DecoderConfig::from_json(source.config()).map_err(CliError::usage)?;
     let bar = output.progress("loading", "B");
-    let (decoder, report) = load_decoder(source, &config, options, device, &mut |p| {
+    let loaded = load_decoder(source, &config, options, device, &mut |p| {
         bar.update(p.done, p.total);
-    })?;
+    });
+    let (decoder, report) = loaded.at(source.path())?;
     bar.finish();
     for warning in &report.warnings {
         output.note(format!("warning: {warning}"));
@@ -307,14 +351,16 @@ pub fn read_text(path: &Path, what: &str) -> Result<String, CliError> {
         std::fs::File::open(path)
             .and_then(|file| file.take(MAX_DOCUMENT_BYTES + 1).read_to_end(&mut bytes))
     };
-    read.map_err(|e| CliError::usage(format!("cannot read the {what} {name}: {e}")))?;
+    let refused = |reason: String| CliError::usage(reason).at(path);
+    read.map_err(|e| refused(format!("cannot read the {what} {name}: {e}")))?;
     if bytes.len() as u64 > MAX_DOCUMENT_BYTES {
-        return Err(CliError::usage(format!(
-            "the {what} {name} is larger than {MAX_DOCUMENT_BYTES} bytes; split it"
+        return Err(refused(format!(
+            "the {what} {name} is larger than {}; split it",
+            output::bytes(MAX_DOCUMENT_BYTES)
         )));
     }
     String::from_utf8(bytes).map_err(|e| {
-        CliError::usage(format!(
+        refused(format!(
             "the {what} {name} is not UTF-8: byte {} cannot be read; convert it, for example with \
              `iconv -t utf-8`",
             e.utf8_error().valid_up_to()
@@ -345,6 +391,8 @@ pub fn answer(
 pub struct Terminal {
     bar: Progress,
     stream: bool,
+    /// Whether a terminal would obey what the model writes.
+    terminal: bool,
     broken: Option<std::io::Error>,
 }
 
@@ -355,6 +403,7 @@ impl Terminal {
         Self {
             bar: output.progress("prefill", "tokens"),
             stream: output.streams(),
+            terminal: std::io::stdout().is_terminal(),
             broken: None,
         }
     }
@@ -385,7 +434,11 @@ impl Observer for Terminal {
     fn text(&mut self, text: &str) -> ControlFlow<()> {
         if self.stream {
             let mut stdout = std::io::stdout().lock();
-            let written = stdout.write_all(text.as_bytes());
+            let shown = match self.terminal {
+                true => escape::shown(text),
+                false => text.into(),
+            };
+            let written = stdout.write_all(shown.as_bytes());
             if let Err(error) = written.and_then(|()| stdout.flush()) {
                 self.broken = Some(error);
                 return ControlFlow::Break(());

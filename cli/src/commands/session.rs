@@ -7,12 +7,16 @@ use burn_apb::apb::{AnchorQuery, AnswerOptions, PrefillPlan, Reply, SaveOptions,
 use burn_apb::model::{KvCache, KvDType};
 use serde_json::json;
 
-use crate::args::{Compute, Model, Prompt, Reading, Sampling, Strategy};
+use crate::args::{Compute, Model, Prompt, Reading, Sampling, Strategy, drawn_seed};
 use crate::commands::generate;
 use crate::commands::prefill::{self, Prefilled};
-use crate::error::CliError;
-use crate::output::Output;
+use crate::error::{AtPath, CliError};
+use crate::output::{self, Output};
 use crate::{memory, processes};
+
+/// What a saved session is, to those who can read it.
+pub const PRIVATE: &str =
+    "note: the session holds the whole document; its files can be read by you alone";
 
 /// What stands for the question while a document is prepared for questions to come.
 const NO_QUESTION: &str = "?";
@@ -79,6 +83,7 @@ pub fn run(command: &Command, output: &Output) -> Result<(), CliError> {
 
 fn save(args: &Save, output: &Output) -> Result<(), CliError> {
     let reading = &args.reading;
+    reading.check()?;
     processes::run(
         &reading.processes,
         &reading.compute,
@@ -137,9 +142,10 @@ fn show_saved(
     bytes: u64,
     output: &Output,
 ) -> Result<(), CliError> {
+    output.note(PRIVATE);
     output.result(
         &json!({
-            "out": args.out, "bytes": bytes, "document_tokens": plan.tokens,
+            "out": crate::json::path(&args.out), "bytes": bytes, "document_tokens": plan.tokens,
             "method": plan.method.name(), "ranks": plan.ranks, "anchor": plan.anchor,
             "passing": plan.passing, "prefill_seconds": seconds,
             "prefill_tokens_per_second": plan.tokens as f64 / seconds,
@@ -148,12 +154,13 @@ fn show_saved(
         |w| {
             writeln!(
                 w,
-                "{}: {} tokens, {}, {} MiB in {} files",
+                "{}: {} tokens, {}, {} in {} {}",
                 args.out.display(),
                 plan.tokens,
                 prefill::describe(plan),
-                bytes >> 20,
-                plan.ranks
+                output::bytes(bytes),
+                plan.ranks,
+                if plan.ranks == 1 { "file" } else { "files" }
             )
         },
     )
@@ -162,7 +169,7 @@ fn show_saved(
 fn ask(args: &Ask, output: &Output) -> Result<(), CliError> {
     generate::check_question(&args.query)?;
     let device = args.compute.device()?;
-    let saved = SavedSession::open(&args.session)?;
+    let saved = SavedSession::open(&args.session).at(&args.session)?;
     check_settings(&saved, &args.strategy)?;
     let (source, text) = prefill::open_model(&args.model, output)?;
     saved.check_model(&source.fingerprint()?)?;
@@ -187,7 +194,8 @@ fn ask(args: &Ask, output: &Output) -> Result<(), CliError> {
     let decoder = prefill::load_weights(&source, args.compute.load_options(), &device, output)?;
     let mut session = saved.restore(decoder.clone(), query.len())?;
     session.set_limit(needed);
-    let reply = prefill::answer(&text, &mut session, &query, &options, output)?;
+    let reply = prefill::answer(&text, &mut session, &query, &options, output);
+    let reply = reply.map_err(|error| prefill::explain(error, &source))?;
     let Reply {
         completion, stop, ..
     } = &reply;
@@ -204,6 +212,9 @@ fn ask(args: &Ask, output: &Output) -> Result<(), CliError> {
         "peak_bytes": memory::peak_bytes(),
     });
     let spelled = text.tokenizer.control_tokens_in(&args.query);
+    if let Some(seed) = drawn_seed(&options) {
+        value["seed"] = seed.into();
+    }
     value["control_tokens"] = generate::control_tokens_json(&spelled, &text);
     value["control_tokens_read"] = options.prompt.allow_control_tokens.into();
     generate::add_logprobs(&mut value, completion, &text);
@@ -238,5 +249,21 @@ fn check_settings(saved: &SavedSession, asked: &Strategy) -> Result<(), CliError
             saved.check_setting(what, found, asked)?;
         }
     }
-    Ok(())
+    if let Some(layout) = asked.ring_layout {
+        saved.check_setting("ring-layout", plan.ring_layout.name(), layout.name())?;
+    }
+    if let Some(compressor) = asked.compressor {
+        saved.check_setting("compressor", plan.compressor.name(), compressor.name())?;
+    }
+    let given = [
+        ("--heads", asked.heads.is_some()),
+        ("--chunk", asked.chunk.is_some()),
+    ];
+    match given.into_iter().find(|(_, given)| *given) {
+        None => Ok(()),
+        Some((flag, _)) => Err(CliError::usage(format!(
+            "{flag} changes nothing for a document that is prefilled already; leave it out, or prefill the document anew \
+             with `apb session save`"
+        ))),
+    }
 }

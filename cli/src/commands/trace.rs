@@ -1,6 +1,7 @@
 //! `apb trace`: runs one reference case and writes what it computed, for comparison.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -21,7 +22,7 @@ use serde_json::json;
 use crate::args::{Compute, Processes};
 use crate::commands::prefill::{self, Facts};
 use crate::error::CliError;
-use crate::output::Output;
+use crate::output::{self, Output};
 use crate::{predict, processes};
 
 /// Largest case file that is read, in bytes: a million tokens in JSON are about 8 MB.
@@ -94,16 +95,21 @@ fn one_rank() -> usize {
 impl Case {
     fn read(path: &Path) -> Result<Self, CliError> {
         let refuse = |reason: String| CliError::usage(format!("{}: {reason}", path.display()));
-        let length = std::fs::metadata(path)
-            .map_err(|e| refuse(format!("cannot be read: {e}")))?
-            .len();
-        if length > MAX_CASE_BYTES {
+        let failed = |error: std::io::Error| refuse(format!("cannot be read: {error}"));
+        // Before opening, because opening a pipe would wait for a writer.
+        if !std::fs::metadata(path).map_err(failed)?.is_file() {
+            let found = "expected a regular file, found a folder, device or pipe";
+            return Err(refuse(found.into()));
+        }
+        let mut text = String::new();
+        let mut file = File::open(path).map_err(failed)?.take(MAX_CASE_BYTES + 1);
+        let length = file.read_to_string(&mut text).map_err(failed)?;
+        if length as u64 > MAX_CASE_BYTES {
             return Err(refuse(format!(
-                "{length} bytes; a case has at most {MAX_CASE_BYTES}"
+                "a case has at most {}, found more",
+                output::bytes(MAX_CASE_BYTES)
             )));
         }
-        let text =
-            std::fs::read_to_string(path).map_err(|e| refuse(format!("cannot be read: {e}")))?;
         let case: Self = serde_json::from_str(&text).map_err(|e| refuse(e.to_string()))?;
         if case.format != "apb-case-1" {
             return Err(refuse(format!(
@@ -267,7 +273,7 @@ fn trace(args: &Args, world: &mut World, output: &Output) -> Result<(), CliError
     .map_err(|error: FileError| CliError::failed(error))?;
     output.result(
         &json!({
-            "out": args.out, "method": plan.method.name(), "ranks": plan.ranks,
+            "out": crate::json::path(&args.out), "method": plan.method.name(), "ranks": plan.ranks,
             "anchor": plan.anchor, "passing": plan.passing,
         }),
         |w| writeln!(w, "{}", args.out.display()),

@@ -37,6 +37,8 @@ pub use args::Args;
 const LONGEST_SAMPLE: usize = 10_240;
 /// The most samples held out by default.
 const MOST_HELD_OUT: usize = 32;
+/// The most samples made from a text.
+const MOST_SYNTHESIZED: usize = 1 << 20;
 /// Bytes in a GiB.
 const GIB: u64 = 1 << 30;
 
@@ -45,6 +47,12 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     let started = Instant::now();
     let mut recipe = args.recipe.config();
     recipe.check().map_err(CliError::usage)?;
+    if args.samples.synthesized > MOST_SYNTHESIZED {
+        return Err(CliError::usage(format!(
+            "--synthesized is {}; the most is {MOST_SYNTHESIZED}",
+            args.samples.synthesized
+        )));
+    }
     if args.out.is_dir() {
         return Err(CliError::usage(format!(
             "{}: expected a file to write, found a folder",
@@ -394,7 +402,7 @@ fn show(
     let held_out: Map<String, Value> = held_out.collect();
     let recall = compared.first().map(|(_, found, _)| found.all.recall);
     let value = json!({
-        "out": args.out,
+        "out": crate::json::path(&args.out),
         "steps": last.map(|round| round.step),
         "best_step": best.map(|round| round.step),
         "loss": best.map(|round| round.loss),

@@ -255,8 +255,6 @@ fn published_files_are_read_and_cut() {
         "data",
         "--tokens",
         "900",
-        "--ranks",
-        "2",
         "--methods",
         "full,star",
         "--out",
@@ -303,8 +301,6 @@ fn published_files_are_read_and_cut() {
     let args = [
         "--data",
         "data.json",
-        "--ranks",
-        "2",
         "--methods",
         "full",
         "--max-tokens",

@@ -635,14 +635,16 @@ fn chat_prefills_once_and_answers_every_line() {
         "--passing",
         "16",
     ];
-    let output = chat(&model, &document, &questions, &options);
-    assert!(output.status.success(), "{}", stderr(&output));
+    let apart = [&options[..], &["--no-history"]].concat();
+    let output = chat(&model, &document, &questions, &apart);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     let answers: Vec<Value> = String::from_utf8_lossy(&output.stdout)
         .lines()
         .map(|line| serde_json::from_str(line).expect("an object a line"))
         .collect();
-    assert_eq!(answers.len(), 3, "{answers:?}");
-    assert_eq!(answers[0]["tokens"], answers[2]["tokens"]);
+    assert_eq!(answers.len(), 4, "{answers:?}");
+    assert_eq!(answers[2]["error"]["exit_code"], 2);
+    assert_eq!(answers[0]["tokens"], answers[3]["tokens"]);
     assert!(stderr(&output).contains("tokens"), "{}", stderr(&output));
     let alone = [&["--json", "--greedy"][..], &options].concat();
     let alone = json(&scene.generate(&model, &document, "What month?", &alone));

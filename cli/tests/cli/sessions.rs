@@ -123,15 +123,60 @@ fn every_question_of_a_chat_must_fit_the_context() {
     let asked = |more: &[&str]| {
         let options = [&["--max-tokens", "4"], more].concat();
         let output = chat(&model, &document, &questions, &options);
-        assert!(output.status.success(), "{}", stderr(&output));
-        let answers = String::from_utf8_lossy(&output.stdout).lines().count();
-        (answers, stderr(&output))
+        let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+        let failed: Vec<bool> = lines
+            .lines()
+            .map(|line| line.contains("\"error\""))
+            .collect();
+        (output.status.code(), failed, stderr(&output))
     };
-    let (answers, errors) = asked(&[]);
-    assert_eq!(answers, 2, "{errors}");
+    // Every question has its line, and the exit code is that of the one that failed.
+    let (code, failed, errors) = asked(&[]);
+    assert_eq!(
+        (code, failed),
+        (Some(2), vec![false, true, false]),
+        "{errors}"
+    );
     assert!(errors.contains("context is 1500"), "{errors}");
-    let (answers, errors) = asked(&["--allow-long"]);
-    assert_eq!(answers, 3, "{errors}");
+    let (code, failed, errors) = asked(&["--allow-long"]);
+    assert_eq!((code, failed), (Some(0), vec![false; 3]), "{errors}");
+}
+
+/// The second question sees the first and its answer; rows that both begin with are computed once, and the answer is that
+/// of a question with all of it.
+#[test]
+fn a_chat_keeps_the_conversation_within_the_context() {
+    let scene = Scene::new();
+    let document = bright_day(&scene);
+    let answers = |model: &Path, questions: &str, more: &[&str]| -> Vec<Value> {
+        let options = [&["--max-tokens", "6"], more].concat();
+        let output = chat(model, &document, questions, &options);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+        let lines = lines
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("an object"));
+        lines.collect()
+    };
+    let model = model();
+    let both = answers(&model, "What month?\nWhat day?\n", &[]);
+    let apart = answers(&model, "What month?\nWhat day?\n", &["--no-history"]);
+    let again = answers(&model, "What month?\n/reset\nWhat day?\n", &[]);
+    assert_eq!(both[0]["tokens"], apart[0]["tokens"]);
+    assert_eq!(both[1]["turns"], 1);
+    assert!(both[1]["query_tokens"].as_u64() > apart[1]["query_tokens"].as_u64());
+    assert_eq!(again[2]["tokens"], apart[1]["tokens"]);
+    // A conversation of the same words in one question gives the same answer as one computed in two steps.
+    let chunked = answers(&model, "What month?\nWhat day?\n", &["--chunk", "7"]);
+    assert_eq!(both[1]["tokens"], chunked[1]["tokens"]);
+    // Where the context is full the oldest turn goes.
+    let short = model_of_context(&scene, 1450);
+    let many = answers(&short, &"What month?\n".repeat(4), &[]);
+    assert!(
+        many.iter()
+            .all(|answer| answer["turns"].as_u64() <= Some(1)),
+        "{many:?}"
+    );
 }
 
 #[test]

@@ -13,9 +13,10 @@ use super::cases::{Case, Problem, Shape};
 use super::timing::Bench;
 use super::{Log, or_dash};
 use crate::args::Compute;
+use crate::commands::check_tokens;
 use crate::error::CliError;
-use crate::interrupt;
-use crate::output::Output;
+use crate::output::{self, Output};
+use crate::{interrupt, memory};
 
 /// Largest error of the last row against the reference: bf16 inputs of unit variance give 1e-2 at most. A
 /// kernel that fails on a GPU leaves its output unwritten, and would otherwise be the fastest.
@@ -92,6 +93,7 @@ pub fn run(args: &Attention, output: &Output) -> Result<(), CliError> {
     }
     let device = args.compute.device()?;
     let dtype = DType::from(args.compute.dtype());
+    args.check_memory(dtype)?;
     let mut log = Log::open(args.log.as_deref())?;
     interrupt::listen();
     let bar = output.progress("measuring", "cases");
@@ -131,6 +133,57 @@ pub fn run(args: &Attention, output: &Output) -> Result<(), CliError> {
         "rows": json_rows,
     });
     output.result(&summary, |w| print(w, &rows, peak))
+}
+
+impl Attention {
+    /// Refuses lengths that no model has, and tensors that this machine's memory does not hold.
+    fn check_memory(&self, dtype: DType) -> Result<(), CliError> {
+        for &tokens in &self.tokens {
+            check_tokens(tokens)?;
+        }
+        let free = match self.compute.is_gpu() {
+            true => None,
+            false => memory::available_bytes(),
+        };
+        let Some(free) = free else {
+            return Ok(());
+        };
+        for shape in &self.shapes {
+            for &tokens in &self.tokens {
+                for &case in &self.cases {
+                    let needed = needed_bytes(case, shape, tokens, dtype, !self.no_burn);
+                    let needed = needed.unwrap_or(u64::MAX);
+                    if needed > free {
+                        return Err(CliError::memory(format!(
+                            "{} {}/{}x{}, {tokens} tokens: queries, keys, values and outputs take {}, and {} are free; \
+                             ask for fewer --tokens",
+                            case.name(),
+                            shape.heads,
+                            shape.kv_heads,
+                            shape.head_dim,
+                            output::bytes(needed),
+                            output::bytes(free)
+                        )));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of queries and outputs, keys and values, and of those that are repeated for Burn's attention; none where they are
+/// more than can be counted.
+fn needed_bytes(case: Case, shape: &Shape, tokens: usize, dtype: DType, burn: bool) -> Option<u64> {
+    let Problem { seq_q, seq_kv, .. } = case.problem(tokens);
+    let mut rows = shape.heads.checked_mul(seq_q)?;
+    rows = rows.checked_add(shape.kv_heads.checked_mul(seq_kv)?)?;
+    if burn && case == Case::Causal {
+        rows = rows.checked_add(shape.heads.checked_mul(seq_kv)?)?;
+    }
+    let row = shape.head_dim.checked_mul(dtype.size())?;
+    let bytes = rows.checked_mul(2)?.checked_mul(row)?;
+    u64::try_from(bytes).ok()
 }
 
 fn measure(
@@ -319,4 +372,23 @@ fn print(w: &mut dyn Write, rows: &[Row], peak: Peak) -> std::io::Result<()> {
         )?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_are_counted_before_they_are_made() {
+        let shape: Shape = "4/2x8".parse().unwrap();
+        let bytes =
+            |case, tokens, burn| needed_bytes(case, &shape, tokens, DType::F32, burn).unwrap();
+        assert_eq!(bytes(Case::Decode, 10, true), 2 * (4 + 2 * 10) * 8 * 4);
+        assert_eq!(bytes(Case::Causal, 10, false), 2 * 6 * 10 * 8 * 4);
+        assert_eq!(bytes(Case::Causal, 10, true), 2 * 10 * 10 * 8 * 4);
+        assert_eq!(
+            needed_bytes(Case::Causal, &shape, usize::MAX, DType::F32, false),
+            None
+        );
+    }
 }

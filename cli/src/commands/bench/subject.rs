@@ -65,7 +65,7 @@ impl Subject {
             }
             None => {
                 let size = DType::from(dtype).size();
-                (config.num_parameters() * size, false)
+                (config.num_parameters().saturating_mul(size), false)
             }
         };
         Ok(Self {
@@ -108,7 +108,7 @@ impl Subject {
         let longest = args.tokens.iter().copied().max().unwrap_or(0);
         let tokens = match &self.source {
             None => Tokens {
-                ids: random_ids(longest + 1, self.config.vocab_size),
+                ids: random_ids(longest.saturating_add(1), self.config.vocab_size),
                 query: random_ids(RANDOM_QUERY, self.config.vocab_size),
             },
             Some(source) => {

@@ -85,8 +85,8 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
         output::write_file(path, svg.as_bytes())?;
     }
     let json = json!({
-        "eval": "agreement", "model": flags.model.model, "questions": material.questions.len(),
-        "rows": summary.rows.iter().map(Row::json).collect::<Vec<_>>(), "out": flags.out,
+        "eval": "agreement", "model": crate::json::path(&flags.model.model), "questions": material.questions.len(),
+        "rows": summary.rows.iter().map(Row::json).collect::<Vec<_>>(), "out": flags.out.as_deref().map(crate::json::path),
     });
     output.result(&json, |w| summary.print(w))
 }
@@ -192,10 +192,8 @@ impl Comparison<'_> {
     ) -> Result<Option<Arc<Decoder>>, CliError> {
         let is_open = |length: &Length<'_>, index: usize, log: &Log| {
             let mut settings = self.settings.iter();
-            settings.any(|setting| {
-                log.find(&case(length.tokens, &self.questions[index], setting))
-                    .is_none()
-            })
+            settings
+                .any(|setting| !log.holds(&case(length.tokens, &self.questions[index], setting)))
         };
         let mut open: Vec<(&Length<'_>, Vec<usize>)> = Vec::new();
         for length in lengths {
@@ -295,7 +293,7 @@ impl Comparison<'_> {
             step();
             let question = &self.questions[reference.index];
             let mut row = case(length.tokens, question, setting);
-            if log.find(&row).is_some() {
+            if log.holds(&row) {
                 continue;
             }
             let (request, gold) = self.request(&setting.strategy, length, question)?;
@@ -340,8 +338,7 @@ impl Comparison<'_> {
             .questions
             .iter()
             .map(|question| case(length.tokens, question, setting));
-        let rows = cases.filter_map(|case| log.find(&case));
-        rows.cloned().collect()
+        cases.filter_map(|case| log.find(&case)).collect()
     }
 }
 

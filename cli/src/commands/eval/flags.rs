@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::args::{Anchor, Compute, Model, Prompt, Strategy};
 use crate::commands::prefill::{hash_of, read_text};
 use crate::error::CliError;
-use crate::variant::Variant;
+use crate::variant::{self, Variant};
 
 /// Flags of every evaluation.
 #[derive(clap::Args, Debug, Clone)]
@@ -64,17 +64,43 @@ impl Setting {
 }
 
 impl Flags {
-    /// The methods of a comparison; `usual` where none are named.
+    /// The methods of a comparison; `usual` where none are named. Flags that none of them has a use for are refused.
     pub fn settings(
         &self,
         methods: &[Variant],
         usual: &[Method],
     ) -> Result<Vec<Setting>, CliError> {
-        let methods: Vec<Variant> = match (methods.is_empty(), self.strategy.method) {
+        let methods = self.variants(methods, usual);
+        match self.out {
+            None => variant::check_used(&self.strategy, Some(&self.anchor), &methods)?,
+            // The file of results begins with them, and a method that has a use for them may be added later.
+            Some(_) => {
+                let recorded = Strategy {
+                    ranks: None,
+                    ring_layout: None,
+                    anchor: None,
+                    passing: None,
+                    ..self.strategy.clone()
+                };
+                variant::check_used(&recorded, None, &methods)?;
+            }
+        }
+        self.settings_of(methods)
+    }
+
+    fn variants(&self, methods: &[Variant], usual: &[Method]) -> Vec<Variant> {
+        match (methods.is_empty(), self.strategy.method) {
             (false, _) => methods.to_vec(),
             (true, Some(method)) => vec![method.into()],
             (true, None) => usual.iter().copied().map(Variant::from).collect(),
-        };
+        }
+    }
+
+    /// The methods of a comparison that others stand beside.
+    pub fn settings_of(
+        &self,
+        methods: impl IntoIterator<Item = Variant>,
+    ) -> Result<Vec<Setting>, CliError> {
         let mut settings: Vec<Setting> = Vec::new();
         for method in methods {
             let name = method.to_string();
@@ -128,7 +154,7 @@ impl Flags {
             "device": compute.device_name(), "dtype": format!("{:?}", compute.dtype()),
             "kv_dtype": compute.kv_dtype().map(|dtype| format!("{dtype:?}")),
             "dequantize": compute.dequantize(), "chunk": strategy.chunk,
-            "ranks": strategy.ranks, "ring_layout": strategy.ring_layout.name(), "anchor": strategy.anchor,
+            "ranks": strategy.ranks, "ring_layout": strategy.ring_layout.unwrap_or_default().name(), "anchor": strategy.anchor,
             "passing": strategy.passing, "seed": self.seed(),
             "anchor_query": anchor.anchor_query, "no_anchor_query": anchor.no_anchor_query,
             "system": prompt.system, "chat_template": template, "template": prompt.template, "raw": prompt.raw,
@@ -151,10 +177,38 @@ pub fn text_or_shipped(path: Option<&Path>, what: &str) -> Result<(String, Strin
     Ok((text, format!("{name}, {hash}")))
 }
 
+/// Samples of a task and length at most, or of a document.
+const MOST_SAMPLES: usize = 1 << 20;
+
 /// Refuses a number of 0.
 pub fn at_least_one(flag: &str, value: usize) -> Result<(), CliError> {
     match value {
         0 => Err(CliError::usage(format!("{flag} is 0; the least is 1"))),
         _ => Ok(()),
+    }
+}
+
+/// Refuses a number of samples that nobody waits for.
+pub fn check_samples(samples: usize) -> Result<(), CliError> {
+    at_least_one("--samples", samples)?;
+    match samples > MOST_SAMPLES {
+        true => Err(CliError::usage(format!(
+            "--samples is {samples}; the most is {MOST_SAMPLES}"
+        ))),
+        false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_samples_have_limits() {
+        assert!(check_samples(1).is_ok() && check_samples(MOST_SAMPLES).is_ok());
+        for (samples, named) in [(0, "the least is 1"), (usize::MAX, "the most is 1048576")] {
+            let error = check_samples(samples).unwrap_err().to_string();
+            assert!(error.contains(named), "{error}");
+        }
     }
 }

@@ -11,16 +11,19 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use crate::error::CliError;
+use crate::output;
 
-/// Most bytes of a file of results that is read.
-const MOST_BYTES: u64 = 1 << 30;
+/// Most bytes of a file of results that is read, and of a line of it.
+const MOST_BYTES: u64 = 256 << 20;
+const MOST_LINE_BYTES: usize = 4 << 20;
 
 /// Results by case.
 #[derive(Debug)]
 pub struct Log {
     /// Fields that name a case.
     names: &'static [&'static str],
-    rows: HashMap<String, Value>,
+    /// As they are written: as values they would take many times as much memory.
+    rows: HashMap<String, Box<str>>,
     file: Option<(PathBuf, File)>,
 }
 
@@ -75,7 +78,7 @@ impl Log {
         file.seek(SeekFrom::End(0)).map_err(failed)?;
         log.file = Some((path.to_owned(), file));
         if complete == 0 {
-            log.write(&Value::Object(header))?;
+            log.write(&Value::Object(header).to_string())?;
         }
         Ok(log)
     }
@@ -94,6 +97,11 @@ impl Log {
             ))
         };
         let mut lines = (1..).zip(text.lines());
+        let long = |(_, line): &(usize, &str)| line.len() > MOST_LINE_BYTES;
+        if let Some((number, _)) = lines.clone().find(long) {
+            let most = output::bytes(MOST_LINE_BYTES as u64);
+            return Err(wrong(number, format!("longer than {most}")));
+        }
         let Some((_, first)) = lines.next() else {
             return Ok(());
         };
@@ -113,26 +121,33 @@ impl Log {
             if !row.is_object() {
                 return Err(wrong(number, "expected a JSON object".into()));
             }
-            self.rows.insert(self.key(&row), row);
+            self.rows.insert(self.key(&row), line.into());
         }
         Ok(())
     }
 
+    /// Whether there is a result of a case, whose fields are `case`.
+    pub fn holds(&self, case: &Value) -> bool {
+        self.rows.contains_key(&self.key(case))
+    }
+
     /// The result of a case, whose fields are `case`.
-    pub fn find(&self, case: &Value) -> Option<&Value> {
-        self.rows.get(&self.key(case))
+    pub fn find(&self, case: &Value) -> Option<Value> {
+        let row = self.rows.get(&self.key(case))?;
+        serde_json::from_str(row).ok()
     }
 
     /// Adds a result, which has a case's fields.
     pub fn push(&mut self, row: Value) -> Result<(), CliError> {
-        self.write(&row)?;
-        self.rows.insert(self.key(&row), row);
+        let line = row.to_string();
+        self.write(&line)?;
+        self.rows.insert(self.key(&row), line.into());
         Ok(())
     }
 
     /// Writes a line in one call, which a full disk may leave unfinished: it is then cut off when the file is next
     /// opened.
-    fn write(&mut self, row: &Value) -> Result<(), CliError> {
+    fn write(&mut self, row: &str) -> Result<(), CliError> {
         let Some((path, file)) = &mut self.file else {
             return Ok(());
         };
@@ -158,8 +173,9 @@ fn read(path: &Path, file: &mut File) -> Result<String, CliError> {
         .map_err(|error| CliError::usage(format!("cannot read {}: {error}", path.display())))?;
     if bytes.len() as u64 > MOST_BYTES {
         return Err(CliError::usage(format!(
-            "{} is larger than {MOST_BYTES} bytes, which no file of results is",
-            path.display()
+            "{} is larger than {}, which no file of results is",
+            path.display(),
+            output::bytes(MOST_BYTES)
         )));
     }
     // An unfinished last line may end within a character.
@@ -246,12 +262,14 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("seed is 1 there and 2 here"), "{error}");
+        let long = format!("{}\n", " ".repeat(MOST_LINE_BYTES + 1));
         for (content, expected) in [
             ("notes\n", "line 1"),
             ("{\"a\":1}\n", "line 1"),
             ("\u{fffd}\n", "line 1"),
             ("{\"eval\":\"test\",\"seed\":1}\nnotes\n", "line 2"),
             ("{\"eval\":\"test\",\"seed\":1}\n3\n", "line 2"),
+            (long.as_str(), "line 1: longer than 4 MiB"),
         ] {
             std::fs::write(&path, content).unwrap();
             let error = Log::open(Some(&path), header(1), NAMES)

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::flags::{at_least_one, text_or_shipped};
+use super::flags::{at_least_one, check_samples, text_or_shipped};
 use super::subject::Subject;
 use crate::commands::prefill::read_text;
 use crate::error::CliError;
@@ -79,7 +79,7 @@ impl Asked {
             )));
         }
         if let Some(samples) = self.samples {
-            at_least_one("--samples", samples)?;
+            check_samples(samples)?;
             questions.truncate(samples);
         }
         let mut lengths: Vec<Option<usize>> = self.tokens.iter().copied().map(Some).collect();

@@ -138,7 +138,7 @@ impl Run<'_> {
     fn run(&self, log: &mut Log, output: &Output) -> Result<(), CliError> {
         let open = |part: &Part<'_>, index: usize, log: &Log| {
             let mut settings = self.settings.iter();
-            settings.any(|setting| log.find(&case(part, index, setting)).is_none())
+            settings.any(|setting| !log.holds(&case(part, index, setting)))
         };
         let mut queues: Vec<Queue<'_>> = Vec::new();
         for part in self.parts {
@@ -193,7 +193,7 @@ impl Run<'_> {
             let mut prefilled = Prefilled::default();
             for sample in group {
                 let mut row = case(part, sample.index, setting);
-                if log.find(&row).is_some() {
+                if log.holds(&row) {
                     continue;
                 }
                 let options = self.options(&setting.strategy, sample)?;
@@ -234,9 +234,7 @@ impl Run<'_> {
         for part in self.parts {
             for index in 0..part.samples {
                 let settings = self.settings.iter();
-                rows.extend(
-                    settings.filter_map(|setting| log.find(&case(part, index, setting)).cloned()),
-                );
+                rows.extend(settings.filter_map(|setting| log.find(&case(part, index, setting))));
             }
         }
         rows

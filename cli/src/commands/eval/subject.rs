@@ -14,7 +14,7 @@ use burn_apb::ranks::RankGroup;
 use burn_apb::text::prompt::TemplateChoice;
 
 use super::flags::Flags;
-use crate::commands::prefill;
+use crate::commands::{check_tokens, prefill};
 use crate::error::CliError;
 use crate::output::Output;
 use crate::{interrupt, memory, predict};
@@ -69,6 +69,18 @@ impl Subject {
         memory::give_back();
         let options = flags.compute.load_options();
         prefill::load_weights(&self.source, options, &self.device, output)
+    }
+
+    /// Refuses a length that the model was not made for, before a document of it is made.
+    pub fn check_tokens(&self, flags: &Flags, tokens: usize) -> Result<(), CliError> {
+        let context = self.text.config.context();
+        if tokens > context && !flags.allow_long {
+            return Err(CliError::usage(format!(
+                "--tokens is {tokens}, but the model's context is {context}; ask for fewer, or go on regardless with \
+                 --allow-long"
+            )));
+        }
+        check_tokens(tokens)
     }
 
     /// Tokens of a text, without special ones.

@@ -16,7 +16,7 @@ use burn_apb::tasks::ruler::{self, Needs, QuestionSet, RulerConfig, RulerTask, S
 use burn_apb::tasks::{CountTokens, Haystack, TaskError, TaskSample};
 use serde_json::{Map, Value};
 
-use super::flags::{Flags, Setting, at_least_one, text_or_shipped};
+use super::flags::{Flags, Setting, at_least_one, check_samples, text_or_shipped};
 use super::subject::Subject;
 use crate::commands::prefill::{hash_of, read_text};
 use crate::error::CliError;
@@ -253,13 +253,14 @@ impl Suite for Niah {
         output: &Output,
         work: &mut Work<'_>,
     ) -> Result<(), CliError> {
-        at_least_one("--samples", self.samples)?;
+        check_samples(self.samples)?;
         let haystack = haystack(self.haystack.as_deref(), output)?;
         let count = |text: &str| subject.count(text);
         let count: &CountTokens<'_> = &count;
         let around = subject.around(&self.common.flags)?;
         let mut parts = Vec::new();
         for &tokens in distinct("--tokens", &self.tokens)? {
+            subject.check_tokens(&self.common.flags, tokens)?;
             for &percent in distinct("--depths", &self.depths)? {
                 let depth = percent / 100.0;
                 let config = NiahConfig {
@@ -322,7 +323,7 @@ impl Suite for Ruler {
         output: &Output,
         work: &mut Work<'_>,
     ) -> Result<(), CliError> {
-        at_least_one("--samples", self.samples)?;
+        check_samples(self.samples)?;
         let tasks = self.tasks()?;
         let needs_text = tasks.iter().any(|task| task.needs() == Needs::Text);
         let haystack = match needs_text {
@@ -341,6 +342,7 @@ impl Suite for Ruler {
         let around = subject.around(&self.common.flags)?;
         let mut parts = Vec::new();
         for &tokens in distinct("--tokens", &self.tokens)? {
+            subject.check_tokens(&self.common.flags, tokens)?;
             for &task in &tasks {
                 let config = RulerConfig {
                     task,
@@ -370,7 +372,7 @@ impl Suite for Ruler {
 
 impl Size {
     fn check(&self) -> Result<(), CliError> {
-        at_least_one("--samples", self.samples.unwrap_or(1))?;
+        check_samples(self.samples.unwrap_or(1))?;
         at_least_one("--max-tokens", self.max_tokens.unwrap_or(1))?;
         distinct("--tokens", &self.tokens).map(|_| ())
     }
@@ -457,10 +459,15 @@ fn by_document(samples: &[Read]) -> Vec<usize> {
 }
 
 fn open(path: &Path) -> Result<BufReader<File>, CliError> {
-    let file = File::open(path);
-    let file =
-        file.map_err(|error| CliError::usage(format!("cannot read {}: {error}", path.display())))?;
-    Ok(BufReader::new(file))
+    let failed = |error| CliError::usage(format!("cannot read {}: {error}", path.display()));
+    // Before opening, because opening a pipe would wait for a writer.
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(CliError::usage(format!(
+            "{}: expected a regular file, found a folder, device or pipe",
+            path.display()
+        )));
+    }
+    Ok(BufReader::new(File::open(path).map_err(failed)?))
 }
 
 impl InfiniteBench {
@@ -567,6 +574,7 @@ impl Suite for InfiniteBench {
         let most = self.size.max_tokens.unwrap_or(usize::MAX);
         let mut parts = Vec::new();
         for &tokens in lengths {
+            subject.check_tokens(&self.common.flags, tokens)?;
             for &task in &tasks {
                 let config = GeneratedConfig {
                     task,

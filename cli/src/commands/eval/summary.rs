@@ -126,9 +126,9 @@ impl Summary {
                 })
         });
         let json = json!({
-            "eval": self.name, "model": flags.model.model, "methods": self.methods,
+            "eval": self.name, "model": crate::json::path(&flags.model.model), "methods": self.methods,
             "cells": cells.collect::<Vec<_>>(), "averages": averages.collect::<Vec<_>>(),
-            "out": flags.out,
+            "out": flags.out.as_deref().map(crate::json::path),
         });
         output.result(&json, |w| self.print(w))
     }

@@ -15,6 +15,7 @@ use crate::charts::{ChartError, FrontPoint, Reference, Scale, ScatterFront, scat
 use crate::error::CliError;
 use crate::output::{self, Output};
 use crate::predict;
+use crate::variant;
 
 /// Parts of a block that anchors and passing blocks are tried with.
 const ANCHOR_PARTS: [usize; 4] = [16, 8, 4, 2];
@@ -68,6 +69,7 @@ struct Point {
 pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     args.check()?;
     let flags = &args.flags;
+    variant::check_used(&flags.strategy, Some(&flags.anchor), &[Method::Apb.into()])?;
     let material = args.asked.read()?;
     let subject = Subject::open(flags, output)?;
     let lengths = material.lengths(&subject)?;
@@ -82,7 +84,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     };
     let mut settings = args.candidates(&subject, length, &material.questions)?;
     let star = settings.len();
-    settings.push(flags.settings(&[Method::Star.into()], &[])?.remove(0));
+    settings.push(flags.settings_of([Method::Star.into()])?.remove(0));
     let comparison = Comparison {
         flags,
         subject: &subject,
@@ -123,7 +125,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
         });
     }
     mark_front(&mut points);
-    let full = flags.settings(&[Method::Full.into()], &[])?.remove(0);
+    let full = flags.settings_of([Method::Full.into()])?.remove(0);
     let full = seconds(&args.request(&subject, length, &material.questions[0], &full)?);
     let report = Report {
         within: args.within,
@@ -137,9 +139,9 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
         output::write_file(path, svg.as_bytes())?;
     }
     let mut json = report.json();
-    json["model"] = json!(flags.model.model);
+    json["model"] = crate::json::path(&flags.model.model);
     json["questions"] = material.questions.len().into();
-    json["out"] = json!(flags.out);
+    json["out"] = json!(flags.out.as_deref().map(crate::json::path));
     output.result(&json, |w| report.print(w))
 }
 
@@ -187,7 +189,7 @@ impl Args {
         length: &Length<'_>,
         questions: &[Question],
     ) -> Result<Vec<Setting>, CliError> {
-        let usual = self.flags.settings(&[Method::Apb.into()], &[])?.remove(0);
+        let usual = self.flags.settings_of([Method::Apb.into()])?.remove(0);
         let mut requests = questions
             .iter()
             .map(|question| self.request(subject, length, question, &usual));

@@ -18,10 +18,11 @@ use super::Log;
 use super::subject::{Subject, Tokens};
 use super::timing::Bench;
 use crate::args::{Compute, Model, Processes, Strategy};
+use crate::commands::check_tokens;
 use crate::commands::prefill::{self, Facts};
 use crate::error::CliError;
 use crate::output::Output;
-use crate::variant::Variant;
+use crate::variant::{self, Variant};
 use crate::{interrupt, memory, predict, processes};
 use row::{Measured, Row, print};
 use times::{Times, Untimed};
@@ -117,6 +118,10 @@ impl Prefill {
                 "--bandwidth is {bandwidth}; it must be a positive number of gigabytes a second"
             )));
         }
+        variant::check_used(&self.strategy, None, &self.methods())?;
+        for &tokens in &self.tokens {
+            check_tokens(tokens)?;
+        }
         if world.is_single() {
             return Ok(());
         }
@@ -159,7 +164,7 @@ impl Prefill {
                     .plan(&document, &subject.config);
                 let plan = plan.map_err(CliError::usage)?;
                 let next = vec![tokens.ids[length]];
-                let most = self.decode + 1;
+                let most = self.decode.saturating_add(1);
                 if let Some(rank) = self.only_rank.filter(|rank| *rank >= plan.ranks) {
                     return Err(CliError::usage(format!(
                         "--only-rank {rank} of {method}, which has {}; they count from 0",
@@ -187,7 +192,7 @@ impl Prefill {
     ) -> Result<(), CliError> {
         for request in requests.iter().flatten() {
             let ranks = match self.only_rank {
-                Some(rank) => rank..rank + 1,
+                Some(rank) => rank..rank.saturating_add(1),
                 None => 0..request.plan.ranks,
             };
             let memory = subject.memory_config(request, self, 0);
@@ -211,7 +216,7 @@ impl Prefill {
         }
         let json_rows: Vec<Value> = rows.iter().map(|row| row.json(peak)).collect();
         let summary = json!({
-            "model": self.model.model, "random_weights": self.random_weights,
+            "model": crate::json::path(&self.model.model), "random_weights": self.random_weights,
             "parameters": subject.config.num_parameters(), "device": self.compute.device_name(),
             "dtype": format!("{:?}", subject.memory.dtype), "kv_dtype": format!("{:?}", subject.memory.kv_dtype), "runs": self.runs,
             "chunk": rows.first().map(|row| row.chunk), "only_rank": self.only_rank,
@@ -261,9 +266,9 @@ fn measure(args: &Prefill, world: &mut World, output: &Output) -> Result<(), Cli
         .map(|request| Row::new(request, &subject, args, program, rates))
         .collect();
     let methods: Vec<Variant> = args.tokens.iter().flat_map(|_| args.methods()).collect();
-    let runs = args.warm_up + args.runs.get();
+    let runs = args.warm_up.saturating_add(args.runs.get());
     let bar = output.progress("measuring", "runs");
-    let total = (methods.len() * runs) as u64;
+    let total = methods.len().saturating_mul(runs) as u64;
     let mut done = 0;
     // In turns, so that a machine that is slower for a while is so for all.
     for run in 0..runs {
@@ -311,7 +316,7 @@ fn facts(args: &Prefill, strategy: &Strategy, subject: &Subject) -> Result<Facts
         args.tokens,
         args.methods(),
         strategy.config()?,
-        args.warm_up + args.runs.get(),
+        args.warm_up.saturating_add(args.runs.get()),
         args.decode
     );
     facts.push(("lengths", Some(asked)));

@@ -1,0 +1,3 @@
+#: exit 2
+#: stderr --json
+apb generate --model "$MODEL" --document "$DOCUMENT" --query Why? --logprobs 2

@@ -1,0 +1,3 @@
+#: exit 2
+#: stderr apb launch
+apb generate --model "$MODEL" --document "$DOCUMENT" --query Why? --rank-logs logs

@@ -1,0 +1,4 @@
+#: exit 2
+#: stdout {"error":{"kind":"usage","message":
+#: stderr --nonsense
+apb generate --json --nonsense
