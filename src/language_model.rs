@@ -151,14 +151,17 @@ impl ModelText {
     ///
     /// [`ModelError::ChatTemplate`] when there is no template of the name asked for or the one given
     /// does not parse, [`ModelError::Prompt`] when the template takes no system prompt or changes
-    /// the user's text.
+    /// the user's text, or there is none for the system prompt or variables given.
     pub fn prompt_template(&self, options: &PromptOptions) -> Result<PromptTemplate, ModelError> {
         let template = self.template(options)?;
         let prompt = match &template {
             Some(template) => {
                 PromptTemplate::from_chat(template, options.system.as_deref(), &options.render)?
             }
-            None => PromptTemplate::plain(),
+            None => {
+                options.check_plain()?;
+                PromptTemplate::plain()
+            }
         };
         Ok(prompt
             .with_answer_prefix(&options.answer_prefix)

@@ -78,9 +78,9 @@ pub struct Strategy {
 #[derive(clap::Args, Debug, Clone)]
 #[command(next_help_heading = "Several processes (apb launch, mpirun, srun)")]
 pub struct Processes {
-    /// Longest wait for another rank, in seconds; then every rank ends with exit code 4
-    #[arg(long, value_name = "SECONDS", default_value = "60")]
-    pub timeout: std::num::NonZeroU32,
+    /// Longest wait for another rank, in seconds; then every rank ends with exit code 4 [default: 60]
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<std::num::NonZeroU32>,
     /// An address of the network between the machines, the first one's for instance [default:
     /// MASTER_ADDR, else this machine only]
     #[arg(long, value_name = "ADDRESS")]
@@ -94,6 +94,7 @@ impl Processes {
     /// Refuses flags about other processes where there are none.
     pub fn check_alone(&self) -> Result<(), CliError> {
         let given = [
+            ("--timeout", self.timeout.is_some()),
             ("--rendezvous", self.rendezvous.is_some()),
             ("--rank-logs", self.rank_logs.is_some()),
         ];

@@ -91,7 +91,7 @@ mod linux {
             if let Some(path) = path_at(&line[..len], address) {
                 for part in path {
                     // What a terminal would obey is left out.
-                    let shown = if *part < b' ' || *part == 0x7f {
+                    let shown = if *part < b' ' || *part >= 0x7f {
                         &b'?'
                     } else {
                         part

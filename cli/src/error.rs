@@ -16,6 +16,9 @@ use burn_apb::model::{CacheError, ForwardError};
 use burn_apb::ranks::RankError;
 use serde_json::{Value, json};
 
+/// Characters of an error that are shown.
+const LONGEST: usize = 8192;
+
 /// The exit code of a process that ends because a rank failed.
 pub const RANK_FAILED: i32 = 4;
 
@@ -55,6 +58,8 @@ pub struct CliError {
     shared: bool,
     /// Whether it has been printed.
     printed: bool,
+    /// Whether the reader of stdout has left, as `head` does.
+    reader_left: bool,
     /// The file or folder that it is about, or the one that this lies in.
     place: Option<PathBuf>,
     source: Box<dyn Error + Send + Sync>,
@@ -86,6 +91,7 @@ impl CliError {
             kind,
             shared: false,
             printed: false,
+            reader_left: false,
             place: None,
             source: source.into(),
         }
@@ -100,8 +106,9 @@ impl CliError {
     /// The error as JSON, for those who asked for JSON: `{"error": {kind, message, path, exit_code}}`.
     pub fn to_json(&self) -> Value {
         let message = self.to_string();
-        let path =
-            (self.place.as_deref()).map(|place| exact(place, &message).display().to_string());
+        let place = self.place.as_deref().map(|place| exact(place, &message));
+        let path = place.or_else(|| named(&message));
+        let path = path.map(|path| path.display().to_string());
         json!({ "error": {
             "kind": self.kind.name(), "message": message, "path": path, "exit_code": self.code(),
         } })
@@ -171,18 +178,18 @@ impl CliError {
         self.kind as i32
     }
 
-    /// Whether stdout was closed by its reader, as `head` does.
-    pub fn is_broken_pipe(&self) -> bool {
-        let mut next: Option<&(dyn Error + 'static)> = Some(self.source.as_ref());
-        while let Some(error) = next {
-            if let Some(io) = error.downcast_ref::<std::io::Error>()
-                && io.kind() == std::io::ErrorKind::BrokenPipe
-            {
-                return true;
-            }
-            next = error.source();
+    /// Writing to stdout failed.
+    pub fn stdout(error: std::io::Error) -> Self {
+        let reader_left = error.kind() == std::io::ErrorKind::BrokenPipe;
+        Self {
+            reader_left,
+            ..Self::failed(format!("stdout cannot be written to: {error}"))
         }
-        false
+    }
+
+    /// Whether stdout was closed by its reader, as `head` does: nobody waits for more.
+    pub fn has_no_reader(&self) -> bool {
+        self.reader_left
     }
 
     /// The exit code.
@@ -192,9 +199,13 @@ impl CliError {
 }
 
 impl fmt::Display for CliError {
-    /// The error and its causes, on one line; a cause whose text the error contains is left out.
+    /// The error and its causes; a cause whose text the error contains is left out, and so is what no one would read.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = self.source.to_string();
+        if let Some((end, _)) = shown.char_indices().nth(LONGEST) {
+            shown.truncate(end);
+            shown.push_str("..");
+        }
         f.write_str(&shown)?;
         let mut next = self.source.source();
         while let Some(cause) = next {
@@ -215,6 +226,14 @@ fn exact<'a>(place: &'a Path, message: &'a str) -> &'a Path {
     named
         .filter(|named| named.starts_with(place))
         .unwrap_or(place)
+}
+
+/// The file that a message begins with: errors about files do, before a colon.
+fn named(message: &str) -> Option<&Path> {
+    let (name, rest) = message.split_once(": ")?;
+    let path = Path::new(name);
+    let is_file = rest.starts_with("no such file") || rest.starts_with("cannot be ");
+    (is_file || path.symlink_metadata().is_ok()).then_some(path)
 }
 
 /// An error of the given kind about a file or folder.

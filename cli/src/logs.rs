@@ -25,13 +25,14 @@ const USUAL: &str = "warn";
 ///
 /// `APB_LOG` cannot be read; the usual is then logged.
 pub fn start() -> Result<(), CliError> {
-    let asked = std::env::var(VARIABLE).unwrap_or_default();
+    let asked = std::env::var_os(VARIABLE).unwrap_or_default();
+    let asked = asked.to_string_lossy();
     let (filter, read) = match EnvFilter::try_new(directives(&asked)) {
         Ok(filter) => (filter, Ok(())),
         Err(error) => (
             EnvFilter::new(directives(USUAL)),
             Err(CliError::usage(format!(
-                "{VARIABLE}={asked}: {error}; expected error, warn, info, debug, trace, or CRATE=LEVEL, separated by commas"
+                "{VARIABLE}={asked:?}: {error}; expected error, warn, info, debug, trace, or CRATE=LEVEL, separated by commas"
             ))),
         ),
     };

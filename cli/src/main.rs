@@ -80,7 +80,7 @@ fn main() -> ExitCode {
     let logging = logs::start();
     match logging.and_then(|()| run(&cli.command, &output)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(error) if error.has_no_reader() => ExitCode::SUCCESS,
         Err(error) => {
             if !error.is_printed() {
                 output.error(&error);

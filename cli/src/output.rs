@@ -73,7 +73,7 @@ impl Output {
         };
         written
             .and_then(|()| stdout.flush())
-            .map_err(CliError::failed)
+            .map_err(CliError::stdout)
     }
 
     /// A note on stderr.

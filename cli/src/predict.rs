@@ -75,7 +75,7 @@ pub fn check_fits(
     compute: &Compute,
 ) -> Result<(), CliError> {
     let memory = memory_of(source, options, request, compute)?;
-    check_answer(config, memory, request, ranks, compute)
+    check_answer(config, AskedMemory::of(memory, request), ranks, compute)
 }
 
 /// [`check_fits`] for a model that is loaded already.
@@ -89,7 +89,7 @@ pub fn check_further(
 ) -> Result<(), CliError> {
     let mut memory = memory_of(source, options, request, compute)?;
     memory.weights = 0;
-    check_answer(config, memory, request, ranks, compute)
+    check_answer(config, AskedMemory::of(memory, request), ranks, compute)
 }
 
 /// What a request takes memory with. What follows the document counts up to the longest answer, although memory is taken as
@@ -116,33 +116,56 @@ fn memory_of(
     })
 }
 
-fn check_answer(
+/// What a document, a question and the longest answer take memory with.
+pub struct AskedMemory<'a> {
+    pub memory: MemoryConfig,
+    pub plan: &'a PrefillPlan,
+    /// Most tokens of the answer, which `memory` counts among those that follow the document.
+    pub answer: usize,
+}
+
+impl<'a> AskedMemory<'a> {
+    fn of(memory: MemoryConfig, request: &'a Request) -> Self {
+        Self {
+            memory,
+            plan: &request.plan,
+            answer: request.max_tokens,
+        }
+    }
+}
+
+/// Refuses what the memory does not hold, with the longest answer that it does.
+pub fn check_answer(
     config: &DecoderConfig,
-    memory: MemoryConfig,
-    request: &Request,
+    asked: AskedMemory<'_>,
     ranks: Range<usize>,
     compute: &Compute,
 ) -> Result<(), CliError> {
+    let AskedMemory {
+        memory,
+        plan,
+        answer: longest,
+    } = asked;
     let Some(available) = available_bytes(compute) else {
         return Ok(());
     };
     let needed = |answer: usize| {
-        let spared = request.max_tokens - answer;
+        let spared = longest - answer;
         let memory = MemoryConfig {
             following: memory.following.saturating_sub(spared),
             ..memory
         };
-        memory.predict(&request.plan, config, ranks.clone(), Program::ThisCrate)
+        memory.predict(plan, config, ranks.clone(), Program::ThisCrate)
     };
     let fits = |answer: usize| needed(answer).total() <= available;
-    if fits(request.max_tokens) {
+    if fits(longest) {
         return Ok(());
     }
     if !fits(0) {
-        return Err(too_large(&needed(request.max_tokens), available, compute));
+        return Err(too_large(&needed(longest), available, compute));
     }
     // The longest answer that fits lies in `low..high`.
-    let (mut low, mut high) = (0, request.max_tokens);
+    let (mut low, mut high) = (0, longest);
     while high - low > 1 {
         let middle = low + (high - low) / 2;
         match fits(middle) {
@@ -152,8 +175,8 @@ fn check_answer(
     }
     Err(CliError::memory(format!(
         "an answer of {} tokens takes {} with the document, and {} has {} free; the largest that fits is --max-tokens {low}",
-        request.max_tokens,
-        gibibytes(needed(request.max_tokens).total()),
+        longest,
+        gibibytes(needed(longest).total()),
         compute.device_name(),
         gibibytes(available),
     )))

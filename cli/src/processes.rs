@@ -16,6 +16,9 @@ use crate::error::{CliError, RANK_FAILED};
 use crate::output::Output;
 use crate::terminate;
 
+/// Longest wait for another rank where none is given, in seconds.
+const TIMEOUT: u64 = 60;
+
 /// This process's own log, with `--rank-logs`.
 static LOG: OnceLock<Mutex<File>> = OnceLock::new();
 
@@ -54,8 +57,11 @@ pub fn run(
     output: &Output,
     work: impl FnOnce(&mut World, &Output) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
-    let Some(environment) = Environment::detect()?.filter(|found| found.processes > 1) else {
+    let environment = Environment::detect()?;
+    if environment.is_none() {
         flags.check_alone()?;
+    }
+    let Some(environment) = environment.filter(|found| found.processes > 1) else {
         return work(&mut World::single(), output);
     };
     if let Some(folder) = &flags.rank_logs {
@@ -71,7 +77,11 @@ pub fn run(
     };
     let options = JoinOptions {
         transport: over,
-        timeout: Duration::from_secs(u64::from(flags.timeout.get())),
+        timeout: Duration::from_secs(
+            flags
+                .timeout
+                .map_or(TIMEOUT, |seconds| seconds.get().into()),
+        ),
         rendezvous: flags
             .rendezvous
             .clone()

@@ -106,6 +106,11 @@ impl UnfinishedFile {
             Ok(found) if found.is_file() && out.is_symlink() => {
                 (std::fs::canonicalize(out).map_err(failed)?, Some(found))
             }
+            // A link to a file that is not there yet makes that file.
+            Err(_) if out.is_symlink() => {
+                let target = std::fs::read_link(out).map_err(failed)?;
+                (parent(out).join(target), None)
+            }
             found => (out.to_owned(), found.ok()),
         };
         let file = match found {
@@ -113,7 +118,15 @@ impl UnfinishedFile {
                 let file = File::options().write(true).open(&out).map_err(failed)?;
                 Destination::Itself(file)
             }
-            _ => Destination::Beside(beside(&out).map_err(failed)?),
+            found => {
+                let file = beside(&out).map_err(failed)?;
+                if let Some(replaced) = found {
+                    // It stays as private as it was.
+                    let kept = file.as_file().set_permissions(replaced.permissions());
+                    kept.map_err(failed)?;
+                }
+                Destination::Beside(file)
+            }
         };
         Ok(Self {
             out,
@@ -232,6 +245,18 @@ mod tests {
         write(&link, b"new").unwrap();
         assert!(link.is_symlink());
         assert_eq!(std::fs::read(&target).unwrap(), b"new");
+
+        let (target, link) = (folder.path().join("new"), folder.path().join("dangling"));
+        symlink("new", &link).unwrap();
+        write(&link, b"new").unwrap();
+        assert!(link.is_symlink() && target.is_file());
+
+        let kept = folder.path().join("kept");
+        std::fs::write(&kept, "old").unwrap();
+        std::fs::set_permissions(&kept, PermissionsExt::from_mode(0o640)).unwrap();
+        write(&kept, b"new").unwrap();
+        let mode = std::fs::metadata(&kept).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o640);
 
         let private = folder.path().join("private");
         std::fs::write(&private, "open to all").unwrap();

@@ -33,6 +33,12 @@ pub(crate) fn write_folder<T, E: From<FolderError>>(
 ) -> Result<T, E> {
     let failed = |source| FolderError::from(FileError::at(out)(source));
     refuse_occupied(out)?;
+    // A link to a folder stays one: the folder that it names is made.
+    let target = match out.is_symlink() {
+        true => fs::canonicalize(out).map_err(failed)?,
+        false => out.to_owned(),
+    };
+    let out = target.as_path();
     let parent = parent(out);
     fs::create_dir_all(parent).map_err(failed)?;
     // Beside the target, because renaming works within one file system only. Removed when dropped.

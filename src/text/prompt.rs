@@ -72,6 +72,20 @@ pub struct PromptOptions {
     pub allow_control_tokens: bool,
 }
 
+impl PromptOptions {
+    /// Refuses what only a chat template has a use for.
+    pub(crate) fn check_plain(&self) -> Result<(), PromptError> {
+        let given = [
+            (self.system.is_some(), "a system prompt"),
+            (!self.render.variables.is_empty(), "a template variable"),
+        ];
+        match given.into_iter().find(|(given, _)| *given) {
+            Some((_, what)) => Err(PromptError::NoTemplate { what }),
+            None => Ok(()),
+        }
+    }
+}
+
 /// A chat template with a place for a document and one for a question.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PromptTemplate {
@@ -439,6 +453,15 @@ pub enum PromptError {
          be told apart from the rest; use another template, or none"
     )]
     Altered,
+    /// Something for a chat template, where there is none.
+    #[error(
+        "{what} needs a chat template, and this prompt has none; leave it out, or give a template \
+         (--chat-template FILE)"
+    )]
+    NoTemplate {
+        /// What was given.
+        what: &'static str,
+    },
     /// The chat template changes what was said in earlier turns of a conversation, or what stands before the document.
     #[error(
         "the chat template does not hold earlier turns of the conversation unchanged; ask each question by itself \

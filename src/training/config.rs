@@ -59,6 +59,9 @@ pub struct TrainHeadsConfig {
     pub seed: u64,
 }
 
+/// Samples of a step at most.
+const MAX_BATCH: usize = 1 << 16;
+
 /// The widest hidden layer; the published heads have 1024.
 const MAX_WIDTH: usize = 1 << 16;
 
@@ -100,6 +103,9 @@ impl TrainHeadsConfig {
         }
         if self.width > MAX_WIDTH {
             return invalid("width", &self.width, &format!("at most {MAX_WIDTH}"));
+        }
+        if self.batch > MAX_BATCH {
+            return invalid("batch", &self.batch, &format!("at most {MAX_BATCH}"));
         }
         if self.steps.checked_mul(self.batch).is_none() {
             let expected = format!("fewer with {} samples each", self.batch);

@@ -84,6 +84,8 @@ struct Conversation<'a> {
     compute: &'a Compute,
     session: &'a mut Session,
     options: AnswerOptions,
+    /// Tokens before the document's own.
+    prefix: usize,
     turns: Vec<Turn>,
 }
 
@@ -113,6 +115,7 @@ fn converse(
         compute: &reading.compute,
         session,
         options: options.clone(),
+        prefix: request.document.prefix,
         turns: Vec::new(),
     };
     // Another system prompt, until the document is prefilled behind it.
@@ -126,13 +129,18 @@ fn converse(
                     None => Ok(()),
                     Some(text) => {
                         let mut options = conversation.options.clone();
-                        options.prompt.system = Some(text);
+                        options.prompt.system = Some(text.clone());
                         let again = Again {
                             reading,
                             source,
                             decoder,
                         };
-                        again.prefill(&mut conversation, options, question, output)
+                        let done = again.prefill(&mut conversation, options, question, output);
+                        if done.is_err() {
+                            // The next question tries again: it is not answered as if nothing had been asked for.
+                            system = Some(text);
+                        }
+                        done
                     }
                 };
                 let answered = prefilled.and_then(|()| conversation.ask(question, output));
@@ -266,6 +274,16 @@ impl Again<'_> {
         let text = conversation.text;
         let document = prefill::read_text(&self.reading.document, "document")?;
         let request = Request::new(text, &document, question, &options)?;
+        let read = request.document.tokens.get(request.document.prefix..);
+        let held = conversation.session.document().get(conversation.prefix..);
+        if read != held {
+            let path = &self.reading.document;
+            return Err(CliError::usage(format!(
+                "{}: is another text than the one that was read first; start anew to talk about it",
+                path.display()
+            ))
+            .at(path));
+        }
         request.check_heads(&text.config, self.source)?;
         let (compute, load) = (&self.reading.compute, self.reading.load_options());
         let ranks = 0..request.plan.ranks;
@@ -277,6 +295,7 @@ impl Again<'_> {
         let (session, seconds) = prefilled?;
         note_prefill(&request, seconds, output);
         *conversation.session = session;
+        conversation.prefix = request.document.prefix;
         conversation.options = options;
         Ok(())
     }
@@ -354,7 +373,7 @@ impl<'a> Lines<'a> {
 
     /// Prints why a line was not answered; the next may be. Nobody reads on where stdout is closed.
     fn failed(&mut self, error: CliError) -> Result<(), CliError> {
-        if error.is_broken_pipe() {
+        if error.has_no_reader() {
             return Err(error);
         }
         self.output.error(&error);

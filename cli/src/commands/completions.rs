@@ -19,5 +19,5 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     use std::io::Write;
     std::io::stdout()
         .write_all(&script)
-        .map_err(CliError::failed)
+        .map_err(CliError::stdout)
 }

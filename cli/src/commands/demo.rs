@@ -90,7 +90,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
             let written = write!(stdout, "{:<10}", request.plan.method.name());
             written
                 .and_then(|()| stdout.flush())
-                .map_err(CliError::failed)?;
+                .map_err(CliError::stdout)?;
         }
         let group = RankGroup::local(request.plan.ranks);
         let mut terminal = Terminal::new(output);

@@ -12,7 +12,7 @@ use burn_apb::apb::{
     AnswerOptions, CancelToken, Method, Observer, PrefillPlan, Reply, Request, Session, ask,
 };
 use burn_apb::checkpoint::ModelSource;
-use burn_apb::checkpoint::{LoadOptions, hub, local};
+use burn_apb::checkpoint::{LoadOptions, StoredType, hub, local};
 use burn_apb::model::{CausalLm, Decoder, DecoderConfig, KvCache, KvDType, RopeScaling};
 use burn_apb::ranks::{RankGroup, World};
 use burn_apb::{ModelText, load_decoder};
@@ -326,6 +326,14 @@ pub fn load_weights(
     output: &Output,
 ) -> Result<Arc<Decoder>, CliError> {
     let config = DecoderConfig::from_json(source.config()).map_err(CliError::usage)?;
+    let options: LoadOptions = options.into();
+    if options.dequantize {
+        let weights = source.checkpoint()?;
+        let mut types = weights.tensors().map(|info| &info.stored);
+        if !types.any(|stored| matches!(stored, StoredType::Quantized(_))) {
+            output.note("note: --dequantize changes nothing: no weight of this model is quantised");
+        }
+    }
     let bar = output.progress("loading", "B");
     let loaded = load_decoder(source, &config, options, device, &mut |p| {
         bar.update(p.done, p.total);
@@ -382,7 +390,7 @@ pub fn answer(
     terminal.done()?;
     let reply = answered?;
     if output.streams() {
-        writeln!(std::io::stdout()).map_err(CliError::failed)?;
+        writeln!(std::io::stdout()).map_err(CliError::stdout)?;
     }
     Ok(reply)
 }
@@ -412,7 +420,7 @@ impl Terminal {
     pub fn done(&mut self) -> Result<(), CliError> {
         self.bar.finish();
         match self.broken.take() {
-            Some(error) => Err(CliError::failed(error)),
+            Some(error) => Err(CliError::stdout(error)),
             None => Ok(()),
         }
     }

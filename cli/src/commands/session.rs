@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use burn_apb::ModelText;
 use burn_apb::apb::{AnchorQuery, AnswerOptions, PrefillPlan, Reply, SaveOptions, SavedSession};
 use burn_apb::model::{KvCache, KvDType};
+use burn_apb::plan::MemoryConfig;
 use serde_json::json;
 
 use crate::args::{Compute, Model, Prompt, Reading, Sampling, Strategy, drawn_seed};
@@ -12,6 +13,7 @@ use crate::commands::generate;
 use crate::commands::prefill::{self, Prefilled};
 use crate::error::{AtPath, CliError};
 use crate::output::{self, Output};
+use crate::predict::{self, AskedMemory};
 use crate::{memory, processes};
 
 /// What a saved session is, to those who can read it.
@@ -191,6 +193,23 @@ fn ask(args: &Ask, output: &Output) -> Result<(), CliError> {
     let query = [query.query, query.tail].concat();
     let document = saved.document().len();
     let needed = options.check_context(&text.config, document, query.len())?;
+    let memory = MemoryConfig {
+        weights: source
+            .checkpoint()?
+            .loaded_bytes(args.compute.load_options()),
+        dtype: args.compute.dtype(),
+        kv_dtype: dtype,
+        chunk: query.len(),
+        following: needed.saturating_sub(document),
+        program: 0,
+        threads: predict::threads(args.compute.is_gpu()),
+    };
+    let question = AskedMemory {
+        memory,
+        plan: saved.plan(),
+        answer: options.max_tokens,
+    };
+    predict::check_answer(&text.config, question, 0..saved.plan().ranks, &args.compute)?;
     let decoder = prefill::load_weights(&source, args.compute.load_options(), &device, output)?;
     let mut session = saved.restore(decoder.clone(), query.len())?;
     session.set_limit(needed);

@@ -92,9 +92,23 @@ fn one_rank() -> usize {
     1
 }
 
+/// As much of a text as a message shows.
+fn beginning(text: &str) -> &str {
+    let end = text
+        .char_indices()
+        .nth(100)
+        .map_or(text.len(), |(end, _)| end);
+    &text[..end]
+}
+
 impl Case {
     fn read(path: &Path) -> Result<Self, CliError> {
-        let refuse = |reason: String| CliError::usage(format!("{}: {reason}", path.display()));
+        let refuse = |reason: String| {
+            // Its words may be the file's: on one line, and not all of them.
+            let reason: String = reason.chars().take(300).collect();
+            let reason = reason.replace('\n', "\\n");
+            CliError::usage(format!("{}: {reason}", path.display())).at(path)
+        };
         let failed = |error: std::io::Error| refuse(format!("cannot be read: {error}"));
         // Before opening, because opening a pipe would wait for a writer.
         if !std::fs::metadata(path).map_err(failed)?.is_file() {
@@ -137,7 +151,13 @@ impl Case {
 
     /// How.
     fn prefill(&self, args: &Args) -> Result<PrefillConfig, CliError> {
-        let method: Method = self.method.parse().map_err(CliError::usage)?;
+        let unknown = |_| {
+            CliError::usage(format!(
+                "the case's method is {:?}, expected full, ring, ulysses, star or apb",
+                beginning(&self.method)
+            ))
+        };
+        let method: Method = self.method.parse().map_err(unknown)?;
         let mut config = PrefillConfig::new(method, self.hosts).with_ring_layout(args.ring_layout);
         if method != Method::Apb {
             return Ok(config);
@@ -152,8 +172,8 @@ impl Case {
             },
             found => {
                 return Err(CliError::usage(format!(
-                    "the case's scorer is `{}`, expected retaining, query_aware or random",
-                    found.unwrap_or("missing")
+                    "the case's scorer is {:?}, expected retaining, query_aware or random",
+                    beginning(found.unwrap_or("missing"))
                 )));
             }
         };

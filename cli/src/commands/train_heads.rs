@@ -59,6 +59,15 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
             args.out.display()
         )));
     }
+    let ending = args.out.extension();
+    if !ending.is_some_and(|ending| ending.eq_ignore_ascii_case("safetensors"))
+        || (args.out.exists() && !args.out.is_file())
+    {
+        return Err(CliError::usage(format!(
+            "{}: expected the name of a .safetensors file, in which the heads can be read again",
+            args.out.display()
+        )));
+    }
     let mut devices = vec![args.compute.device()?];
     for name in &args.also {
         devices.push(name.open()?);

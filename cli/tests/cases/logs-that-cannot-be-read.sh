@@ -1,3 +1,3 @@
 #: exit 2
-#: stderr APB_LOG=apb=loud
+#: stderr APB_LOG="apb=loud"
 APB_LOG=apb=loud apb doctor

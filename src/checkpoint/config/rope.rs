@@ -17,7 +17,7 @@ use crate::quoted::Quoted;
 
 const POSITIVE: Range<f64> = f64::MIN_POSITIVE..1e15;
 const THETA: Range<f64> = 2.0..1e15;
-const FACTOR: Range<f64> = f64::MIN_POSITIVE..1e6;
+const FACTOR: Range<f64> = 1.0..1e6;
 const DEFAULT_THETA: f64 = 10_000.0;
 const DEFAULT: &str = "default";
 

@@ -268,6 +268,7 @@ impl Hub {
         };
         let client = Client::new(&self.0.endpoint, self.0.token.as_ref(), limits)?;
         let (mut warnings, commit) = (Vec::new(), listing.commit);
+        store.refuse_links(&commit)?;
         if let Some(old) = cached.filter(|old| *old != commit) {
             warnings.push(format!(
                 "{spec}: `{}` has moved from commit {} to {}, which is used",

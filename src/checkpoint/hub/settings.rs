@@ -9,8 +9,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::address::without_secrets;
+use crate::checkpoint::small::read_limited;
 
 /// The hub where none is named.
+/// Longest token file that is read, in bytes.
+const MAX_TOKEN_LEN: u64 = 4096;
+
 const HUGGING_FACE: &str = "https://huggingface.co";
 
 /// How long the hub may take to answer a question.
@@ -115,7 +119,10 @@ impl Settings {
             text("HF_TOKEN")
                 .or_else(|| text("HUGGING_FACE_HUB_TOKEN"))
                 .and_then(|token| Token::clean(&token))
-                .or_else(|| Token::clean(&std::fs::read_to_string(token_path?).ok()?))
+                .or_else(|| {
+                    let token = read_limited(&token_path?, MAX_TOKEN_LEN).ok()?;
+                    Token::clean(std::str::from_utf8(&token).ok()?)
+                })
         };
         let seconds = |name: &str| {
             let seconds = text(name)?.trim().parse().ok()?;

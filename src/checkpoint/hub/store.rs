@@ -60,6 +60,26 @@ impl Store {
         }
     }
 
+    /// Refuses a cache whose own folders are links, through which files would be written elsewhere. The model's folder itself
+    /// may be one: it may lie on another disk.
+    pub(super) fn refuse_links(&self, commit: &str) -> Result<(), HubError> {
+        let snapshots = self.folder.join("snapshots");
+        let folders = [
+            self.folder.join("blobs"),
+            self.folder.join("refs"),
+            self.folder.join(".no_exist"),
+            snapshots.join(commit),
+            snapshots,
+            self.locks.clone(),
+        ];
+        match folders.iter().find(|folder| folder.is_symlink()) {
+            None => Ok(()),
+            Some(link) => Err(HubError::at(link)(io::Error::other(
+                "a folder of the cache is a link; remove it",
+            ))),
+        }
+    }
+
     pub(super) fn snapshot(&self, commit: &str) -> PathBuf {
         self.folder.join("snapshots").join(commit)
     }

@@ -71,13 +71,12 @@ impl Log {
                 tracing::warn!("{} cannot be locked: {error}", path.display());
             }
         }
-        let text = read(path, &mut file)?;
-        let complete = text.rfind('\n').map_or(0, |end| end + 1);
-        log.read(path, &text[..complete], &header)?;
-        file.set_len(complete as u64).map_err(failed)?;
+        let text = read(path, &mut file, &header)?;
+        log.read(path, &text, &header)?;
+        file.set_len(text.len() as u64).map_err(failed)?;
         file.seek(SeekFrom::End(0)).map_err(failed)?;
         log.file = Some((path.to_owned(), file));
-        if complete == 0 {
+        if text.is_empty() {
             log.write(&Value::Object(header).to_string())?;
         }
         Ok(log)
@@ -166,7 +165,9 @@ impl Log {
     }
 }
 
-fn read(path: &Path, file: &mut File) -> Result<String, CliError> {
+///
+/// A file without a whole line must be the beginning of one with these settings: what another program wrote is not cut off.
+fn read(path: &Path, file: &mut File, header: &Map<String, Value>) -> Result<String, CliError> {
     let mut bytes = Vec::new();
     file.take(MOST_BYTES + 1)
         .read_to_end(&mut bytes)
@@ -180,6 +181,13 @@ fn read(path: &Path, file: &mut File) -> Result<String, CliError> {
     }
     // An unfinished last line may end within a character.
     let complete = bytes.iter().rposition(|byte| *byte == b'\n');
+    let begun = || Value::Object(header.clone()).to_string();
+    if complete.is_none() && !begun().as_bytes().starts_with(&bytes) {
+        return Err(CliError::usage(format!(
+            "{}: line 1: expected the settings of an evaluation; give another --out",
+            path.display()
+        )));
+    }
     bytes.truncate(complete.map_or(0, |end| end + 1));
     String::from_utf8(bytes).map_err(|error| {
         CliError::usage(format!(

@@ -27,6 +27,9 @@ use crate::{interrupt, memory, predict, processes};
 use row::{Measured, Row, print};
 use times::{Times, Untimed};
 
+/// Runs of a length at most.
+const MOST_RUNS: usize = 1 << 16;
+
 /// Flags of `apb bench prefill`.
 #[derive(clap::Args, Debug)]
 pub struct Prefill {
@@ -119,6 +122,13 @@ impl Prefill {
             )));
         }
         variant::check_used(&self.strategy, None, &self.methods())?;
+        for (flag, runs) in [("--runs", self.runs.get()), ("--warm-up", self.warm_up)] {
+            if runs > MOST_RUNS {
+                return Err(CliError::usage(format!(
+                    "{flag} is {runs}; the most is {MOST_RUNS}"
+                )));
+            }
+        }
         for &tokens in &self.tokens {
             check_tokens(tokens)?;
         }
