@@ -165,6 +165,7 @@ impl Log {
     }
 }
 
+/// The whole lines of a file of results.
 ///
 /// A file without a whole line must be the beginning of one with these settings: what another program wrote is not cut off.
 fn read(path: &Path, file: &mut File, header: &Map<String, Value>) -> Result<String, CliError> {
