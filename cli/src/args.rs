@@ -17,6 +17,7 @@ use clap::ValueEnum;
 
 use crate::commands::prefill::read_text;
 use crate::error::CliError;
+use crate::limits;
 use crate::output::Output;
 use crate::variant;
 
@@ -93,17 +94,15 @@ pub struct Processes {
 impl Processes {
     /// Refuses flags about other processes where there are none.
     pub fn check_alone(&self) -> Result<(), CliError> {
-        let given = [
+        let flags = [
             ("--timeout", self.timeout.is_some()),
             ("--rendezvous", self.rendezvous.is_some()),
             ("--rank-logs", self.rank_logs.is_some()),
         ];
-        match given.into_iter().find(|(_, given)| *given) {
-            None => Ok(()),
-            Some((flag, _)) => Err(CliError::usage(format!(
-                "{flag} changes nothing for one process; start several with `apb launch`, mpirun, srun or torchrun"
-            ))),
-        }
+        limits::unused(
+            flags,
+            "for one process; start several with `apb launch`, mpirun, srun or torchrun",
+        )
     }
 }
 
@@ -451,17 +450,16 @@ impl Sampling {
 impl Sampling {
     /// Refuses flags about the draw where the likeliest token is taken.
     fn check_used(&self, config: &SamplerConfig) -> Result<(), CliError> {
-        let given = [
-            ("--top-k", self.top_k.is_some()),
-            ("--top-p", self.top_p.is_some()),
-            ("--min-p", self.min_p.is_some()),
+        let greedy = config.temperature == 0.0;
+        let flags = [
+            ("--top-k", greedy && self.top_k.is_some()),
+            ("--top-p", greedy && self.top_p.is_some()),
+            ("--min-p", greedy && self.min_p.is_some()),
         ];
-        match given.into_iter().find(|(_, given)| *given) {
-            Some((flag, _)) if config.temperature == 0.0 => Err(CliError::usage(format!(
-                "{flag} changes nothing while the likeliest token is taken; give --temperature T above 0, or leave {flag} out"
-            ))),
-            _ => Ok(()),
-        }
+        limits::unused(
+            flags,
+            "while the likeliest token is taken; give --temperature T above 0, or leave it out",
+        )
     }
 }
 

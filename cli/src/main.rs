@@ -10,6 +10,7 @@ mod error;
 mod escape;
 mod interrupt;
 mod json;
+mod limits;
 mod logs;
 mod memory;
 mod output;

@@ -65,31 +65,28 @@ pub fn usual_kv_dtype(quantized: bool, dtype: FloatDType, gpu: bool) -> KvDType 
     }
 }
 
-/// Refuses a request whose memory this machine does not have, before a weight is read.
-pub fn check_fits(
-    source: &ModelSource,
-    config: &DecoderConfig,
-    options: LoadOptions,
-    request: &Request,
-    ranks: Range<usize>,
-    compute: &Compute,
-) -> Result<(), CliError> {
-    let memory = memory_of(source, options, request, compute)?;
-    check_answer(config, AskedMemory::of(memory, request), ranks, compute)
+/// Whether a model's weights are in memory already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weights {
+    ToLoad,
+    Loaded,
 }
 
-/// [`check_fits`] for a model that is loaded already.
-pub fn check_further(
+/// Refuses a request whose memory this machine does not have.
+pub fn check_fits(
     source: &ModelSource,
-    config: &DecoderConfig,
+    weights: Weights,
     options: LoadOptions,
     request: &Request,
     ranks: Range<usize>,
     compute: &Compute,
 ) -> Result<(), CliError> {
+    let config = DecoderConfig::from_json(source.config()).map_err(CliError::usage)?;
     let mut memory = memory_of(source, options, request, compute)?;
-    memory.weights = 0;
-    check_answer(config, AskedMemory::of(memory, request), ranks, compute)
+    if weights == Weights::Loaded {
+        memory.weights = 0;
+    }
+    check_answer(&config, AskedMemory::of(memory, request), ranks, compute)
 }
 
 /// What a request takes memory with. What follows the document counts up to the longest answer, although memory is taken as
@@ -209,11 +206,10 @@ pub fn check_growth(
     match more <= available {
         true => Ok(()),
         false => Err(CliError::memory(format!(
-            "question and answer of {following} tokens take {:.2} GiB, and {} has {:.2} GiB free; ask with a smaller \
-             --max-tokens",
-            more as f64 / GIB,
+            "question and answer of {following} tokens take {}, and {} has {} free; ask with a smaller --max-tokens",
+            gibibytes(more),
             compute.device_name(),
-            available as f64 / GIB
+            gibibytes(available)
         ))),
     }
 }

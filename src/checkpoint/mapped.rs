@@ -62,7 +62,11 @@ impl MappedFile {
         let mut file = File::open(path).map_err(failed)?;
         // What is open now may be another file than the one that was looked at.
         let metadata = file.metadata().map_err(failed)?;
-        if metadata.len() == 0 || !metadata.is_file() {
+        if !metadata.is_file() {
+            let error = io::Error::other("it was replaced by a device or pipe");
+            return Err(failed(error));
+        }
+        if metadata.len() == 0 {
             return Ok(Self::in_memory(path, &[]));
         }
         // SAFETY: the mapping is read-only; the contract that the file is not changed meanwhile

@@ -13,7 +13,7 @@ use crate::commands::prefill::{self, Terminal};
 use crate::commands::{fetch, generate};
 use crate::error::CliError;
 use crate::output::Output;
-use crate::predict;
+use crate::predict::{self, Weights};
 use crate::variant::{self, Variant};
 
 /// Newton's Opticks, fourth edition (1730), in the public domain.
@@ -79,7 +79,14 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
         };
         let request = Request::new(&text, document, &args.query, &options)?;
         let (load, ranks) = (args.compute.load_options(), 0..request.plan.ranks);
-        predict::check_fits(&source, &text.config, load, &request, ranks, &args.compute)?;
+        predict::check_fits(
+            &source,
+            Weights::ToLoad,
+            load,
+            &request,
+            ranks,
+            &args.compute,
+        )?;
         requests.push((request, options));
     }
     let decoder = prefill::load_weights(&source, args.compute.load_options(), &device, output)?;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::args::{Reading, Sampling, drawn_seed};
 use crate::commands::prefill::{self, First, Prefilled};
 use crate::error::CliError;
-use crate::output::Output;
+use crate::output::{self, Output};
 use crate::{memory, processes};
 
 /// Prefill a document and answer a question about it
@@ -213,11 +213,11 @@ pub fn summary(answer: &Answer) -> String {
     let peak = memory::peak_bytes()
         .map_or_else(String::new, |bytes| format!(", peak {} MiB", bytes >> 20));
     format!(
-        "{}: prefill {} tokens in {:.2} s ({:.0} tok/s), {} tokens answered{decode}{peak}",
+        "{}: prefill {} tokens in {:.2} s ({} tok/s), {} tokens answered{decode}{peak}",
         prefill::describe(&answer.plan),
         answer.document_tokens,
         answer.prefill_seconds,
-        answer.prefill_tokens_per_second(),
+        output::count(answer.prefill_tokens_per_second()),
         answer.completion.tokens.len(),
     )
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use burn_apb::ranks::TOKEN_VARIABLE;
 
 use crate::error::{CliError, RANK_FAILED};
+use crate::limits;
 
 /// Start N processes of a command on this machine, each with torchrun's variables
 ///
@@ -28,12 +29,7 @@ const MOST_PROCESSES: usize = 4096;
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
-    if args.n.get() > MOST_PROCESSES {
-        return Err(CliError::usage(format!(
-            "--processes is {}; the most is {MOST_PROCESSES}",
-            args.n
-        )));
-    }
+    limits::at_most("--processes", args.n.get(), MOST_PROCESSES)?;
     if cfg!(not(any(feature = "mpi", feature = "nccl"))) {
         return Err(CliError::environment(
             "this build has no MPI, over which the processes would exchange; install one (Debian: \

@@ -13,8 +13,9 @@ use burn_apb::plan::{Hardware, MemoryConfig, Planner, Prediction, Rates, Recomme
 use serde_json::{Map, Value, json};
 
 use crate::args::{self, DtypeName, KvDtypeName};
-use crate::commands::{check_tokens, prefill};
+use crate::commands::prefill;
 use crate::error::CliError;
+use crate::limits::check_tokens;
 use crate::memory;
 use crate::output::Output;
 use crate::predict::{self, GIB};

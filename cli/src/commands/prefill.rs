@@ -23,7 +23,8 @@ use crate::args::{Compute, Model, Reading, Strategy};
 use crate::error::{AtPath, CliError};
 use crate::escape;
 use crate::output::{self, Output, Progress};
-use crate::{interrupt, memory, predict, processes};
+use crate::predict::{self, Weights};
+use crate::{interrupt, memory, processes};
 
 /// Largest document that is read, in bytes: about a hundred million tokens.
 const MAX_DOCUMENT_BYTES: u64 = 1 << 29;
@@ -143,9 +144,15 @@ fn fits(
     request: &Request,
     group: &RankGroup,
 ) -> Result<(), CliError> {
-    let config = DecoderConfig::from_json(source.config()).map_err(CliError::usage)?;
     let (options, compute) = (reading.load_options(), &reading.compute);
-    predict::check_fits(source, &config, options, request, group.ranks(), compute)
+    predict::check_fits(
+        source,
+        Weights::ToLoad,
+        options,
+        request,
+        group.ranks(),
+        compute,
+    )
 }
 
 /// How many ranks a strategy has; several processes drive one each, where nothing else is asked for.

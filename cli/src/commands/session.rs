@@ -12,6 +12,7 @@ use crate::args::{Compute, Model, Prompt, Reading, Sampling, Strategy, drawn_see
 use crate::commands::generate;
 use crate::commands::prefill::{self, Prefilled};
 use crate::error::{AtPath, CliError};
+use crate::limits;
 use crate::output::{self, Output};
 use crate::predict::{self, AskedMemory};
 use crate::{memory, processes};
@@ -274,15 +275,12 @@ fn check_settings(saved: &SavedSession, asked: &Strategy) -> Result<(), CliError
     if let Some(compressor) = asked.compressor {
         saved.check_setting("compressor", plan.compressor.name(), compressor.name())?;
     }
-    let given = [
+    let flags = [
         ("--heads", asked.heads.is_some()),
         ("--chunk", asked.chunk.is_some()),
     ];
-    match given.into_iter().find(|(_, given)| *given) {
-        None => Ok(()),
-        Some((flag, _)) => Err(CliError::usage(format!(
-            "{flag} changes nothing for a document that is prefilled already; leave it out, or prefill the document anew \
-             with `apb session save`"
-        ))),
-    }
+    limits::unused(
+        flags,
+        "for a document that is prefilled already; leave it out, or prefill the document anew with `apb session save`",
+    )
 }

@@ -23,7 +23,8 @@ use crate::args::{Compute, Processes};
 use crate::commands::prefill::{self, Facts};
 use crate::error::CliError;
 use crate::output::{self, Output};
-use crate::{predict, processes};
+use crate::predict::{self, Weights};
+use crate::processes;
 
 /// Largest case file that is read, in bytes: a million tokens in JSON are about 8 MB.
 const MAX_CASE_BYTES: u64 = 64 << 20;
@@ -268,7 +269,14 @@ fn trace(args: &Args, world: &mut World, output: &Output) -> Result<(), CliError
     let group = world.group(plan.ranks);
     let group = group.map_err(|error| CliError::from(error).known())?;
     let load = args.compute.load_options();
-    let fits = predict::check_fits(source, config, load, request, group.ranks(), &args.compute);
+    let fits = predict::check_fits(
+        source,
+        Weights::ToLoad,
+        load,
+        request,
+        group.ranks(),
+        &args.compute,
+    );
     processes::agree(world, fits)?;
     let loaded = prefill::load_weights(source, args.compute.load_options(), device, output);
     let decoder = processes::agree(world, loaded)?;

@@ -29,6 +29,7 @@ use crate::commands::eval::{estimate_json, small};
 use crate::commands::prefill;
 use crate::error::CliError;
 use crate::interrupt;
+use crate::limits;
 use crate::output::{Output, Progress};
 
 pub use args::Args;
@@ -47,12 +48,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     let started = Instant::now();
     let mut recipe = args.recipe.config();
     recipe.check().map_err(CliError::usage)?;
-    if args.samples.synthesized > MOST_SYNTHESIZED {
-        return Err(CliError::usage(format!(
-            "--synthesized is {}; the most is {MOST_SYNTHESIZED}",
-            args.samples.synthesized
-        )));
-    }
+    limits::at_most("--synthesized", args.samples.synthesized, MOST_SYNTHESIZED)?;
     if args.out.is_dir() {
         return Err(CliError::usage(format!(
             "{}: expected a file to write, found a folder",

@@ -297,7 +297,7 @@ fn start(world: &SimpleCommunicator, job: Job) -> Result<Pending, String> {
     }
 }
 
-/// Starts requests one after another. Each buffer is in `pending` before MPI hears of it, after an error too.
+/// Starts requests one after another. Each buffer is in `pending` before MPI is given its address, after an error too.
 fn begin(world: &SimpleCommunicator, job: Job, pending: &mut Pending) -> Result<(), String> {
     let comm = world.as_raw();
     // SAFETY: a constant of MPI's, which has started.

@@ -13,8 +13,8 @@ use super::cases::{Case, Problem, Shape};
 use super::timing::Bench;
 use super::{Log, or_dash};
 use crate::args::Compute;
-use crate::commands::check_tokens;
 use crate::error::CliError;
+use crate::limits::check_tokens;
 use crate::output::{self, Output};
 use crate::{interrupt, memory};
 

@@ -176,39 +176,3 @@ pub fn text_or_shipped(path: Option<&Path>, what: &str) -> Result<(String, Strin
     let hash = burn_apb::hex::encode(&Sha256::digest(&text));
     Ok((text, format!("{name}, {hash}")))
 }
-
-/// Samples of a task and length at most, or of a document.
-const MOST_SAMPLES: usize = 1 << 20;
-
-/// Refuses a number of 0.
-pub fn at_least_one(flag: &str, value: usize) -> Result<(), CliError> {
-    match value {
-        0 => Err(CliError::usage(format!("{flag} is 0; the least is 1"))),
-        _ => Ok(()),
-    }
-}
-
-/// Refuses a number of samples that nobody waits for.
-pub fn check_samples(samples: usize) -> Result<(), CliError> {
-    at_least_one("--samples", samples)?;
-    match samples > MOST_SAMPLES {
-        true => Err(CliError::usage(format!(
-            "--samples is {samples}; the most is {MOST_SAMPLES}"
-        ))),
-        false => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_of_samples_have_limits() {
-        assert!(check_samples(1).is_ok() && check_samples(MOST_SAMPLES).is_ok());
-        for (samples, named) in [(0, "the least is 1"), (usize::MAX, "the most is 1048576")] {
-            let error = check_samples(samples).unwrap_err().to_string();
-            assert!(error.contains(named), "{error}");
-        }
-    }
-}

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::flags::{at_least_one, check_samples, text_or_shipped};
+use super::flags::text_or_shipped;
 use super::subject::Subject;
 use crate::commands::prefill::read_text;
 use crate::error::CliError;
+use crate::limits::{at_least_one, check_samples};
 
 /// Tokens of the shipped text that are read.
 const SHIPPED_TOKENS: usize = 2000;

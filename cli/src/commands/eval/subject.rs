@@ -14,10 +14,12 @@ use burn_apb::ranks::RankGroup;
 use burn_apb::text::prompt::TemplateChoice;
 
 use super::flags::Flags;
-use crate::commands::{check_tokens, prefill};
+use crate::commands::prefill;
 use crate::error::CliError;
+use crate::limits::check_tokens;
 use crate::output::Output;
-use crate::{interrupt, memory, predict};
+use crate::predict::{self, Weights};
+use crate::{interrupt, memory};
 
 /// A model whose weights are not read yet.
 pub struct Subject {
@@ -53,10 +55,10 @@ impl Subject {
     pub fn check(&self, flags: &Flags, request: &Request) -> Result<(), CliError> {
         request.check_heads(&self.text.config, &self.source)?;
         let options = flags.compute.load_options();
-        let (config, ranks) = (&self.text.config, 0..request.plan.ranks);
+        let ranks = 0..request.plan.ranks;
         predict::check_fits(
             &self.source,
-            config,
+            Weights::ToLoad,
             options,
             request,
             ranks,

@@ -16,10 +16,11 @@ use burn_apb::tasks::ruler::{self, Needs, QuestionSet, RulerConfig, RulerTask, S
 use burn_apb::tasks::{CountTokens, Haystack, TaskError, TaskSample};
 use serde_json::{Map, Value};
 
-use super::flags::{Flags, Setting, at_least_one, check_samples, text_or_shipped};
+use super::flags::{Flags, Setting, text_or_shipped};
 use super::subject::Subject;
 use crate::commands::prefill::{hash_of, read_text};
 use crate::error::CliError;
+use crate::limits::{at_least_one, check_samples};
 use crate::output::Output;
 use crate::variant::Variant;
 

@@ -8,11 +8,12 @@ use burn_apb::plan::{Hardware, Planner};
 use serde_json::{Value, json};
 
 use super::agreement::{Comparison, column, estimate_json, open_log, small};
-use super::flags::{Flags, Setting, at_least_one};
+use super::flags::{Flags, Setting};
 use super::questions::{Asked, Length, Question};
 use super::subject::Subject;
 use crate::charts::{ChartError, FrontPoint, Reference, Scale, ScatterFront, scatter_front};
 use crate::error::CliError;
+use crate::limits::at_least_one;
 use crate::output::{self, Output};
 use crate::predict;
 use crate::variant;

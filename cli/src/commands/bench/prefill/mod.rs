@@ -18,9 +18,9 @@ use super::Log;
 use super::subject::{Subject, Tokens};
 use super::timing::Bench;
 use crate::args::{Compute, Model, Processes, Strategy};
-use crate::commands::check_tokens;
 use crate::commands::prefill::{self, Facts};
 use crate::error::CliError;
+use crate::limits::{self, check_tokens};
 use crate::output::Output;
 use crate::variant::{self, Variant};
 use crate::{interrupt, memory, predict, processes};
@@ -123,11 +123,7 @@ impl Prefill {
         }
         variant::check_used(&self.strategy, None, &self.methods())?;
         for (flag, runs) in [("--runs", self.runs.get()), ("--warm-up", self.warm_up)] {
-            if runs > MOST_RUNS {
-                return Err(CliError::usage(format!(
-                    "{flag} is {runs}; the most is {MOST_RUNS}"
-                )));
-            }
+            limits::at_most(flag, runs, MOST_RUNS)?;
         }
         for &tokens in &self.tokens {
             check_tokens(tokens)?;

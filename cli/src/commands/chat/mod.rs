@@ -1,6 +1,7 @@
 //! `apb chat`: one document, prefilled once, and a conversation about it.
 
-use std::io::{BufRead, IsTerminal, Read, Write};
+mod lines;
+
 use std::path::Path;
 
 use burn_apb::ModelText;
@@ -9,17 +10,18 @@ use burn_apb::ranks::{RankGroup, World};
 use burn_apb::text::conversation::Turn;
 use serde_json::{Value, json};
 
+use lines::{Line, Lines};
+
 use crate::args::{Compute, Reading, Sampling, drawn_seed};
 use crate::commands::prefill::{self, First, Prefilled, Terminal};
 use crate::commands::{generate, session};
 use crate::error::CliError;
+use crate::interrupt;
 use crate::output::{self, Output};
-use crate::{interrupt, predict};
+use crate::predict::{self, Weights};
 
 /// Room for a question, in tokens, that is not counted as the document's.
 const QUESTION_TOKENS: usize = 2048;
-/// Longest line of input, in bytes.
-const MAX_LINE_BYTES: u64 = 1 << 20;
 
 /// Talk about a document; it is prefilled once
 ///
@@ -287,7 +289,7 @@ impl Again<'_> {
         request.check_heads(&text.config, self.source)?;
         let (compute, load) = (&self.reading.compute, self.reading.load_options());
         let ranks = 0..request.plan.ranks;
-        predict::check_further(self.source, &text.config, load, &request, ranks, compute)?;
+        predict::check_fits(self.source, Weights::Loaded, load, &request, ranks, compute)?;
         let mut terminal = Terminal::new(output);
         let group = RankGroup::local(request.plan.ranks);
         let prefilled = request.prefill(self.decoder.clone(), group, &mut terminal);
@@ -298,182 +300,5 @@ impl Again<'_> {
         conversation.prefix = request.document.prefix;
         conversation.options = options;
         Ok(())
-    }
-}
-
-/// A line of input.
-enum Line {
-    Question(String),
-    /// Forget the turns.
-    Reset,
-    /// Another system prompt.
-    System(String),
-    /// Save the prefilled document into a folder.
-    Save(String),
-    Help,
-    End,
-}
-
-/// The lines of standard input, and what is printed for each.
-struct Lines<'a> {
-    output: &'a Output,
-    /// The first error; on a terminal errors end nothing and are forgotten.
-    error: Option<CliError>,
-    terminal: bool,
-}
-
-impl<'a> Lines<'a> {
-    fn new(output: &'a Output) -> Self {
-        interrupt::listen();
-        Self {
-            output,
-            error: None,
-            terminal: std::io::stdin().is_terminal(),
-        }
-    }
-
-    /// The next line with words that can be read, prompted for on a terminal.
-    fn next(&mut self) -> Result<Line, CliError> {
-        loop {
-            if self.terminal && !self.output.is_json() {
-                // A prompt that cannot be shown is no reason to stop.
-                let _ = write!(std::io::stderr(), "> ");
-                let _ = std::io::stderr().flush();
-            }
-            let Some(line) = interrupt::waiting(read_line)? else {
-                return Ok(Line::End);
-            };
-            match line.and_then(|line| parse(&line)) {
-                Ok(None) => {}
-                Ok(Some(line)) => return Ok(line),
-                Err(error) => self.failed(error)?,
-            }
-        }
-    }
-
-    /// Prints an answer.
-    fn answered(&self, value: &Value) -> Result<(), CliError> {
-        match self.output.is_json() {
-            true => self.output.result(value, |_| Ok(())),
-            false => Ok(()),
-        }
-    }
-
-    /// Prints that a command has been obeyed.
-    fn done(&self, command: &str, mut value: Value) -> Result<(), CliError> {
-        value["command"] = command.into();
-        self.output.note(format!("/{command}: done"));
-        self.answered(&value)
-    }
-
-    fn help(&self) -> Result<(), CliError> {
-        self.output.note(HELP);
-        self.answered(&json!({ "command": "help", "text": HELP }))
-    }
-
-    /// Prints why a line was not answered; the next may be. Nobody reads on where stdout is closed.
-    fn failed(&mut self, error: CliError) -> Result<(), CliError> {
-        if error.has_no_reader() {
-            return Err(error);
-        }
-        self.output.error(&error);
-        if !self.terminal {
-            self.error.get_or_insert(error.printed());
-        }
-        Ok(())
-    }
-
-    fn result(self) -> Result<(), CliError> {
-        self.error.map_or(Ok(()), Err)
-    }
-}
-
-const HELP: &str = "/reset        forget the questions and answers so far
-/system TEXT  another system prompt; the document is prefilled anew
-/save DIR     save the prefilled document, for `apb session ask`
-/help         this list";
-
-/// A line's meaning; none where it is blank.
-fn parse(line: &str) -> Result<Option<Line>, CliError> {
-    let line = line.trim();
-    let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-    let rest = rest.trim().to_owned();
-    let needs = |what: &str| match rest.is_empty() {
-        true => Err(CliError::usage(format!("expected {word} {what}"))),
-        false => Ok(rest.clone()),
-    };
-    let is_command = |word: &str| {
-        let name = word.strip_prefix('/');
-        name.is_some_and(|name| !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase()))
-    };
-    Ok(match word {
-        "" => None,
-        "/reset" => Some(Line::Reset),
-        "/system" => Some(Line::System(needs("TEXT")?)),
-        "/save" => Some(Line::Save(needs("DIR")?)),
-        "/help" => Some(Line::Help),
-        word if is_command(word) => {
-            return Err(CliError::usage(format!(
-                "{word} is no command; known are /reset, /system TEXT, /save DIR and /help"
-            )));
-        }
-        _ => Some(Line::Question(line.to_owned())),
-    })
-}
-
-/// The next line of standard input; none at the end of the input. What is too long or not UTF-8 is read to the line's end and
-/// refused.
-fn read_line() -> Result<Option<Result<String, CliError>>, CliError> {
-    let mut stdin = std::io::stdin().lock();
-    let failed = |error| CliError::usage(format!("cannot read the question: {error}"));
-    let mut line = Vec::new();
-    let mut limited = (&mut stdin).take(MAX_LINE_BYTES + 1);
-    limited.read_until(b'\n', &mut line).map_err(failed)?;
-    if line.is_empty() {
-        return Ok(None);
-    }
-    if line.len() as u64 > MAX_LINE_BYTES && line.last() != Some(&b'\n') {
-        stdin.skip_until(b'\n').map_err(failed)?;
-        return Ok(Some(Err(CliError::usage(format!(
-            "the question is longer than {}; put long texts into the document",
-            output::bytes(MAX_LINE_BYTES)
-        )))));
-    }
-    Ok(Some(String::from_utf8(line).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        CliError::usage(format!(
-            "the question is not UTF-8: byte {at} cannot be read"
-        ))
-    })))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn commands_and_questions() {
-        let parsed = parse;
-        assert!(matches!(parsed("  \n"), Ok(None)));
-        assert!(matches!(parsed("/reset\n"), Ok(Some(Line::Reset))));
-        assert!(
-            matches!(parsed("/system Be brief. "), Ok(Some(Line::System(text))) if text == "Be brief.")
-        );
-        assert!(matches!(parsed("/save a b"), Ok(Some(Line::Save(folder))) if folder == "a b"));
-        for question in [
-            "What is /etc/passwd?",
-            "/etc/passwd is what?",
-            "/ ?",
-            "/Reset",
-        ] {
-            assert!(matches!(parsed(question), Ok(Some(Line::Question(text))) if text == question));
-        }
-        for (line, named) in [("/save", "/save DIR"), ("/quit", "known are /reset")] {
-            let refused = parsed(line).err().map(|error| error.to_string());
-            assert!(
-                refused.as_ref().is_some_and(|text| text.contains(named)),
-                "{refused:?}"
-            );
-        }
     }
 }
