@@ -59,6 +59,7 @@
 
 pub mod apb;
 pub mod checkpoint;
+mod error_path;
 pub mod eval;
 #[doc(hidden)]
 pub mod hex;
@@ -75,6 +76,7 @@ pub mod text;
 #[cfg(feature = "train")]
 pub mod training;
 
+pub use error_path::error_path;
 pub use language_model::{LanguageModel, ModelError, ModelText, load_decoder};
 
 /// Newton's Opticks, fourth edition (1730), in the public domain: the document of `apb demo`. Here because a package

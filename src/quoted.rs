@@ -1,6 +1,7 @@
-//! Texts from files in messages: on one line, and not too long.
+//! Texts from files and paths in messages: on one line, and texts not too long.
 
 use std::fmt::{self, Write};
+use std::path::Path;
 
 /// Characters of a text that a message shows.
 const SHOWN: usize = 200;
@@ -24,12 +25,7 @@ impl<'a> Quoted<'a> {
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (shown, rest) = self.cut();
-        for character in shown.chars() {
-            match is_plain(character) {
-                true => f.write_char(character)?,
-                false => write!(f, "{}", character.escape_default())?,
-            }
-        }
+        write_plain(shown, f)?;
         f.write_str(rest)
     }
 }
@@ -39,6 +35,37 @@ impl fmt::Debug for Quoted<'_> {
         let (shown, rest) = self.cut();
         write!(f, "{shown:?}{rest}")
     }
+}
+
+/// Paths in messages.
+pub(crate) trait QuotePath {
+    /// The path as a message shows it: escaped as in [`Quoted`], and whole.
+    fn quoted(&self) -> QuotedPath<'_>;
+}
+
+impl QuotePath for Path {
+    fn quoted(&self) -> QuotedPath<'_> {
+        QuotedPath(self)
+    }
+}
+
+/// What [`QuotePath::quoted`] displays.
+pub(crate) struct QuotedPath<'a>(&'a Path);
+
+impl fmt::Display for QuotedPath<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_plain(&self.0.to_string_lossy(), f)
+    }
+}
+
+fn write_plain(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for character in text.chars() {
+        match is_plain(character) {
+            true => f.write_char(character)?,
+            false => write!(f, "{}", character.escape_default())?,
+        }
+    }
+    Ok(())
 }
 
 /// What a value displays, at most `most` characters of it and escaped as in [`Quoted`]. Of a longer one no more text is
@@ -135,5 +162,13 @@ mod tests {
         assert_eq!(Quoted(&longest).to_string(), longest);
         assert_eq!(Quoted(&longer).to_string(), format!("{longest}.."));
         assert_eq!(format!("{:?}", Quoted(&longer)), format!("\"{longest}\".."));
+    }
+
+    #[test]
+    fn a_path_stays_on_its_line_and_whole() {
+        let path = format!("{}/a b\nwarning: \u{2066}c", "é".repeat(SHOWN));
+        let shown = Path::new(&path).quoted().to_string();
+        let expected = path.replace('\n', "\\n").replace('\u{2066}', "\\u{2066}");
+        assert_eq!(shown, expected);
     }
 }

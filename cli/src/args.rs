@@ -15,11 +15,11 @@ use burn_apb::text::prompt::{PromptOptions, TemplateChoice};
 use burn_apb::text::sampler::SamplerConfig;
 use clap::ValueEnum;
 
-use crate::commands::prefill::read_text;
+use crate::commands::prefill::read_template;
 use crate::error::CliError;
 use crate::limits;
 use crate::output::Output;
-use crate::variant;
+use crate::variant::{self, Variant};
 
 /// Where and how to compute.
 #[derive(clap::Args, Debug, Clone)]
@@ -203,10 +203,15 @@ pub struct Reading {
 }
 
 impl Reading {
+    /// The method asked for.
+    pub fn method(&self) -> Variant {
+        self.strategy.method.unwrap_or(Method::Full).into()
+    }
+
     /// Refuses flags that the method has no use for.
     pub fn check(&self) -> Result<(), CliError> {
-        let method = self.strategy.method.unwrap_or(Method::Full);
-        variant::check_used(&self.strategy, Some(&self.anchor), &[method.into()])
+        variant::check_used(&self.strategy, Some(&self.anchor), &[self.method()])?;
+        variant::check_passing(&self.strategy)
     }
 
     /// How the weights are loaded.
@@ -280,11 +285,13 @@ impl Prompt {
     /// As the options of the library.
     pub fn options(&self) -> Result<PromptOptions, CliError> {
         let template = match (&self.chat_template, &self.template, self.raw) {
-            (Some(file), ..) => TemplateChoice::Source(read_text(file, "chat template")?),
+            (Some(file), ..) => TemplateChoice::Source(read_template(file)?),
             (_, Some(name), _) => TemplateChoice::Named(name.clone()),
             (_, _, true) => TemplateChoice::None,
             _ => TemplateChoice::Model,
         };
+        let names = self.template_var.iter().map(|(name, _)| name.as_str());
+        limits::distinct("--template-var", &names.collect::<Vec<_>>())?;
         Ok(PromptOptions {
             system: self.system.clone(),
             template,

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::escape;
+
 /// A requirement of CUDA.
 pub struct Need {
     /// Its name.
@@ -36,7 +38,7 @@ pub fn needs() -> [Need; 3] {
         },
         Need {
             name: "headers",
-            found: headers.map(|path| path.display().to_string()),
+            found: headers.map(|path| escape::path(&path)),
             advice: "install the CUDA toolkit, or PyPI's nvidia-cuda-runtime and nvidia-cuda-cccl, and \
                      set CUDA_PATH to the folder that holds include/cuda_fp16.h",
         },

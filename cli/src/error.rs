@@ -5,7 +5,6 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use burn_apb::ModelError;
 use burn_apb::apb::compressor::CompressorError;
 use burn_apb::apb::heads::{ConvertHeadsError, HeadsError};
 use burn_apb::apb::{AnswerError, SavedError, SessionError};
@@ -14,6 +13,7 @@ use burn_apb::checkpoint::hub::HubError;
 use burn_apb::checkpoint::{ConvertError, FolderError, QuantizeError};
 use burn_apb::model::{CacheError, ForwardError};
 use burn_apb::ranks::RankError;
+use burn_apb::{ModelError, error_path};
 use serde_json::{Value, json};
 
 /// Characters of an error that are shown.
@@ -60,7 +60,7 @@ pub struct CliError {
     printed: bool,
     /// Whether the reader of stdout has left, as `head` does.
     reader_left: bool,
-    /// The file or folder that it is about, or the one that this lies in.
+    /// The file or folder that it is about, where the source does not say.
     place: Option<PathBuf>,
     source: Box<dyn Error + Send + Sync>,
 }
@@ -105,12 +105,10 @@ impl CliError {
 
     /// The error as JSON, for those who asked for JSON: `{"error": {kind, message, path, exit_code}}`.
     pub fn to_json(&self) -> Value {
-        let message = self.to_string();
-        let place = self.place.as_deref().map(|place| exact(place, &message));
-        let path = place.or_else(|| named(&message));
-        let path = path.map(|path| path.display().to_string());
+        let path = error_path(&*self.source).or(self.place.as_deref());
         json!({ "error": {
-            "kind": self.kind.name(), "message": message, "path": path, "exit_code": self.code(),
+            "kind": self.kind.name(), "message": self.to_string(), "path": path.map(crate::json::path),
+            "exit_code": self.code(),
         } })
     }
 
@@ -202,38 +200,22 @@ impl fmt::Display for CliError {
     /// The error and its causes; a cause whose text the error contains is left out, and so is what no one would read.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = self.source.to_string();
-        if let Some((end, _)) = shown.char_indices().nth(LONGEST) {
-            shown.truncate(end);
-            shown.push_str("..");
-        }
-        f.write_str(&shown)?;
+        let mut all = shown.clone();
         let mut next = self.source.source();
         while let Some(cause) = next {
             let text = cause.to_string();
             if !shown.contains(&text) {
-                write!(f, ": {text}")?;
+                all.push_str(": ");
+                all.push_str(&text);
             }
             shown = text;
             next = cause.source();
         }
-        Ok(())
+        match all.char_indices().nth(LONGEST) {
+            Some((end, _)) => write!(f, "{}..", &all[..end]),
+            None => f.write_str(&all),
+        }
     }
-}
-
-/// The path that the message begins with, where that is `place` or lies in it; else `place`.
-fn exact<'a>(place: &'a Path, message: &'a str) -> &'a Path {
-    let named = message.split(": ").next().map(Path::new);
-    named
-        .filter(|named| named.starts_with(place))
-        .unwrap_or(place)
-}
-
-/// The file that a message begins with: errors about files do, before a colon.
-fn named(message: &str) -> Option<&Path> {
-    let (name, rest) = message.split_once(": ")?;
-    let path = Path::new(name);
-    let is_file = rest.starts_with("no such file") || rest.starts_with("cannot be ");
-    (is_file || path.symlink_metadata().is_ok()).then_some(path)
 }
 
 /// An error of the given kind about a file or folder.

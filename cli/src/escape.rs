@@ -1,7 +1,8 @@
-//! Text of files and of the hub, as it is shown: without what a terminal would obey.
+//! Text of files, of the hub and of the command line, as it is shown: without what a terminal would obey.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
+use std::path::Path;
 
 /// Whether a terminal takes the character as a command, or shows what follows it in another order.
 fn commands(char: char) -> bool {
@@ -27,6 +28,20 @@ pub fn shown(text: &str) -> Cow<'_, str> {
         }
     }
     Cow::Owned(shown)
+}
+
+/// The text on one line: with ends of lines and tabs escaped, too.
+pub fn line(text: &str) -> String {
+    let escape = |char: char| match commands(char) || matches!(char, '\n' | '\t') {
+        true => char.escape_default().to_string(),
+        false => char.into(),
+    };
+    text.chars().map(escape).collect()
+}
+
+/// A path on one line.
+pub fn path(path: &Path) -> String {
+    line(&path.to_string_lossy())
 }
 
 /// A JSON text with such characters as `\u009b`, which stand in its strings alone. It stays the same JSON.
@@ -105,6 +120,19 @@ mod tests {
             assert_eq!(shown(text), expected);
         }
         assert!(matches!(shown("plain"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn a_line_stays_one() {
+        let cases = [
+            ("größer 字/a b.txt", "größer 字/a b.txt"),
+            ("a\nerror: b\tc\r", "a\\nerror: b\\tc\\r"),
+            ("x\u{202e}\u{2028}", "x\\u{202e}\\u{2028}"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(line(text), expected);
+            assert_eq!(path(Path::new(text)), expected);
+        }
     }
 
     #[test]

@@ -1,14 +1,18 @@
-//! Ctrl-C: the first one cancels the running task, the second ends the process; where nothing runs, the first does.
+//! Ctrl-C: the first one cancels the running task, the second ends the process; where nothing runs that can be cancelled, the
+//! first does.
 
 use std::ops::ControlFlow;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Once, OnceLock};
 
 use burn_apb::apb::CancelToken;
 
+use crate::error::CliError;
+
 static LISTENING: Once = Once::new();
-/// Whether the program waits for input.
-static IDLE: AtomicBool = AtomicBool::new(false);
+/// Whether the first Ctrl-C ends the process.
+static AT_ONCE: AtomicBool = AtomicBool::new(false);
 /// The shell's convention for a process ended by SIGINT.
 const EXIT_INTERRUPTED: i32 = 130;
 
@@ -21,7 +25,7 @@ pub fn token() -> &'static CancelToken {
 /// Starts listening; without a handler Ctrl-C simply ends the process.
 pub fn listen() {
     let handler = || {
-        if token().is_cancelled() || IDLE.load(Ordering::Relaxed) {
+        if token().is_cancelled() || AT_ONCE.load(Ordering::Relaxed) {
             std::process::exit(EXIT_INTERRUPTED);
         }
         token().cancel();
@@ -33,12 +37,34 @@ pub fn listen() {
     });
 }
 
-/// Waits for input; Ctrl-C then ends the process.
-pub fn waiting<T>(read: impl FnOnce() -> T) -> T {
-    IDLE.store(true, Ordering::Relaxed);
-    let read = read();
-    IDLE.store(false, Ordering::Relaxed);
-    read
+/// Waits for another program or person, or does what cannot be cancelled and leaves nothing behind; Ctrl-C then ends the
+/// process.
+pub fn at_once<T>(work: impl FnOnce() -> T) -> T {
+    let before = AT_ONCE.swap(true, Ordering::Relaxed);
+    let done = work();
+    AT_ONCE.store(before, Ordering::Relaxed);
+    done
+}
+
+/// Does work of which [`check`] is called now and then, and takes back what it has begun where Ctrl-C stops it there.
+pub fn undoing<T, E>(work: impl FnOnce() -> Result<T, E>) -> Result<T, CliError>
+where
+    CliError: From<E>,
+{
+    listen();
+    match panic::catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(done)) => Ok(done),
+        _ if token().is_cancelled() => Err(CliError::failed("cancelled; nothing was kept")),
+        Ok(Err(error)) => Err(error.into()),
+        Err(panic) => panic::resume_unwind(panic),
+    }
+}
+
+/// Stops [`undoing`] work after Ctrl-C: it has no other way to be told, and what it has begun is removed as it unwinds.
+pub fn check() {
+    if token().is_cancelled() {
+        panic::resume_unwind(Box::new("cancelled"));
+    }
 }
 
 /// Clears a Ctrl-C that has been handled.

@@ -1,4 +1,6 @@
-//! Values of flags that are refused: beyond a limit, or without a use.
+//! Values of flags that are refused: beyond a limit, named twice, or without a use.
+
+use std::fmt::Display;
 
 use crate::error::CliError;
 
@@ -44,6 +46,24 @@ pub fn unused<const N: usize>(flags: [(&str, bool); N], why: &str) -> Result<(),
     }
 }
 
+/// The first value of a list that stands in it before.
+pub fn twice<T: PartialEq>(list: &[T]) -> Option<&T> {
+    let mut places = list.iter().enumerate();
+    let found = places.find(|(place, value)| list[..*place].contains(value));
+    found.map(|(_, value)| value)
+}
+
+/// Refuses a list that names a value twice.
+pub fn distinct<'l, T: PartialEq + Display>(
+    flag: &str,
+    list: &'l [T],
+) -> Result<&'l [T], CliError> {
+    match twice(list) {
+        None => Ok(list),
+        Some(value) => Err(CliError::usage(format!("{flag} names {value} twice"))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,5 +85,12 @@ mod tests {
         assert!(unused([("--a", false)], "here").is_ok());
         let error = unused([("--a", false), ("--b", true)], "here; leave it out").unwrap_err();
         assert_eq!(error.to_string(), "--b changes nothing here; leave it out");
+    }
+
+    #[test]
+    fn a_list_names_a_value_once() {
+        assert_eq!(distinct("--tokens", &[1, 2]).unwrap(), [1, 2]);
+        let error = distinct("--methods", &["apb", "full", "apb"]).unwrap_err();
+        assert_eq!(error.to_string(), "--methods names apb twice");
     }
 }

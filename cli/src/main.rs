@@ -19,6 +19,7 @@ mod processes;
 mod terminate;
 mod variant;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -72,7 +73,7 @@ enum Command {
 
 fn main() -> ExitCode {
     memory::share_heap();
-    let cli = match Cli::try_parse() {
+    let cli = match parse() {
         Ok(cli) => cli,
         Err(answer) => return usage(&answer),
     };
@@ -89,6 +90,14 @@ fn main() -> ExitCode {
             error.exit_code()
         }
     }
+}
+
+/// Parses the command line. clap quotes arguments as they are: what it refuses, it is asked again with each on one line.
+fn parse() -> Result<Cli, clap::Error> {
+    Cli::try_parse().map_err(|answer| {
+        let lines = std::env::args_os().map(|arg| escape::path(Path::new(&arg)));
+        Cli::try_parse_from(lines).err().unwrap_or(answer)
+    })
 }
 
 /// Prints what clap answers in place of a command: help, the version, or what is wrong with the flags.
@@ -125,6 +134,6 @@ fn run(command: &Command, output: &Output) -> Result<(), CliError> {
         Command::Eval(command) => eval::run(command, output),
         Command::Launch(args) => launch::run(args),
         Command::Doctor(args) => doctor::run(args, output),
-        Command::Completions(args) => completions::run(args),
+        Command::Completions(args) => completions::run(args, output),
     }
 }

@@ -1,5 +1,6 @@
 //! Results on stdout, progress on stderr when it is a terminal.
 
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::time::Duration;
@@ -12,6 +13,8 @@ use serde_json::Value;
 
 use crate::error::{AtPath, CliError};
 use crate::escape::{self, Shown};
+#[cfg(unix)]
+use crate::interrupt;
 
 /// How results are shown.
 #[derive(Debug, Clone, Copy)]
@@ -94,11 +97,55 @@ impl Output {
     }
 
     fn print_error(&self, who: &str, error: &CliError) {
-        stderr_line(&format!("{who}: {error}"));
+        // What it quotes cannot begin a line.
+        let text = error.to_string().replace('\n', "\n  ");
+        stderr_line(&format!("{who}: {text}"));
         if self.json && !self.silent {
             // Nobody reads it where stdout is closed.
             let _ = self.result(&error.to_json(), |_| Ok(()));
         }
+    }
+
+    /// Writes a file: to a temporary one beside it, which then takes its name. A device or a pipe is written to as it is; a
+    /// pipe is waited for until a process reads it.
+    pub fn write_file(&self, path: &Path, bytes: &[u8]) -> Result<(), CliError> {
+        let _reader = self.wait_for_reader(path)?;
+        let written = checkpoint::write_file(path, |file| {
+            file.write_all(bytes).map_err(FileError::at(path))
+        });
+        written.map_err(CliError::failed).at(path)
+    }
+
+    /// Waits until a process reads the pipe at `path`, and says so. What is returned holds the pipe open; none where there is
+    /// no pipe. Whoever opens a pipe without a reader waits in silence, and Ctrl-C does not end that.
+    #[cfg(unix)]
+    pub fn wait_for_reader(&self, path: &Path) -> Result<Option<File>, CliError> {
+        use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+        if !std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo()) {
+            return Ok(None);
+        }
+        let mut options = File::options();
+        options.write(true);
+        let opened = match options.clone().custom_flags(libc::O_NONBLOCK).open(path) {
+            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
+                let shown = escape::path(path);
+                self.note(format!(
+                    "note: {shown} is a pipe: waits for a process that reads it"
+                ));
+                interrupt::at_once(|| options.open(path))
+            }
+            opened => opened,
+        };
+        opened
+            .map(Some)
+            .map_err(FileError::at(path))
+            .map_err(CliError::failed)
+    }
+
+    /// Other systems have no such pipes.
+    #[cfg(not(unix))]
+    pub fn wait_for_reader(&self, _: &Path) -> Result<Option<File>, CliError> {
+        Ok(None)
     }
 
     /// A progress bar that counts `unit`s (`B` for bytes); silent unless stderr is a terminal.
@@ -172,10 +219,30 @@ impl Progress {
     }
 }
 
-/// Writes a file: to a temporary one beside it, which then takes its name. A device or a pipe is written to as it is.
-pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
-    let written = checkpoint::write_file(path, |file| {
-        file.write_all(bytes).map_err(FileError::at(path))
-    });
-    written.map_err(CliError::failed).at(path)
+/// Refuses a file that cannot be made, before anything is computed for it.
+pub fn check_file(path: &Path) -> Result<(), CliError> {
+    let found = match folder(path).is_dir() {
+        true if path.is_dir() => "it is a folder",
+        true => return Ok(()),
+        false => "its folder does not exist",
+    };
+    let shown = escape::path(path);
+    Err(CliError::usage(format!("{shown}: cannot be written: {found}")).at(path))
+}
+
+/// Whether two paths are of one file, which need not be there yet.
+pub fn is_same_file(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| {
+        let there = path.canonicalize().ok();
+        there.or_else(|| Some(folder(path).canonicalize().ok()?.join(path.file_name()?)))
+    };
+    real(one).is_some_and(|one| Some(one) == real(other))
+}
+
+/// The folder that a path is in.
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
 }

@@ -10,7 +10,7 @@ use burn_apb::model::{Decoder, DecoderConfig, KvCache, KvDType};
 use burn_apb::plan::{Hardware, MemoryConfig, MemoryParts, Program, Rates, Work, measure};
 
 use crate::args::Compute;
-use crate::error::CliError;
+use crate::error::{AtPath, CliError};
 use crate::output::Output;
 use crate::{interrupt, memory};
 
@@ -81,7 +81,8 @@ pub fn check_fits(
     ranks: Range<usize>,
     compute: &Compute,
 ) -> Result<(), CliError> {
-    let config = DecoderConfig::from_json(source.config()).map_err(CliError::usage)?;
+    let config = DecoderConfig::from_json(source.config());
+    let config = config.map_err(CliError::usage).at(source.path())?;
     let mut memory = memory_of(source, options, request, compute)?;
     if weights == Weights::Loaded {
         memory.weights = 0;

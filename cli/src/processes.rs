@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::args::{Compute, Processes};
 use crate::error::{CliError, RANK_FAILED};
 use crate::output::Output;
-use crate::terminate;
+use crate::{escape, terminate};
 
 /// Longest wait for another rank where none is given, in seconds.
 const TIMEOUT: u64 = 60;
@@ -163,8 +163,9 @@ fn report_panics(world: &World) {
 fn open_log(folder: &Path, process: usize) -> Result<(), CliError> {
     let path = folder.join(format!("process-{process}.log"));
     let file = std::fs::create_dir_all(folder).and_then(|()| File::create(&path));
-    let file =
-        file.map_err(|e| CliError::usage(format!("cannot write {}: {e}", path.display())))?;
+    let file = file.map_err(|e| {
+        CliError::usage(format!("cannot write {}: {e}", escape::path(&path))).at(&path)
+    })?;
     let _ = LOG.set(Mutex::new(file));
     Ok(())
 }
@@ -211,9 +212,10 @@ pub fn on_first<T>(
         Err(error) => json!({ "code": error.code(), "text": error.to_string() }),
     };
     let all = world.all_gather_values_untimed(word)?;
-    match all[0].is_null() {
-        true => mine,
-        false => Err(CliError::agreed(
+    match (mine, all[0].is_null()) {
+        (mine, true) => mine,
+        (Err(error), false) => Err(error.known()),
+        (Ok(_), false) => Err(CliError::agreed(
             all[0]["code"].as_u64().unwrap_or(1),
             all[0]["text"].as_str().unwrap_or_default().to_owned(),
         )),

@@ -7,6 +7,7 @@ use burn_apb::apb::{Method, RingLayout};
 
 use crate::args::{Anchor, CompressorName, Strategy};
 use crate::error::CliError;
+use crate::limits;
 
 /// A method, and what replaces the strategy's own choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,12 +58,15 @@ impl Variant {
     }
 }
 
-/// Refuses flags of a strategy, and of its anchor, that none of the methods has a use for.
-pub fn check_used(
-    strategy: &Strategy,
-    anchor: Option<&Anchor>,
-    methods: &[Variant],
-) -> Result<(), CliError> {
+/// A flag that none of the methods has a use for.
+pub struct Unused {
+    pub flag: &'static str,
+    /// The methods that have one.
+    pub of: &'static str,
+}
+
+/// The first flag of a strategy, or of its anchor, that none of the methods has a use for.
+pub fn unused(strategy: &Strategy, anchor: Option<&Anchor>, methods: &[Variant]) -> Option<Unused> {
     let any = |used: &dyn Fn(&Variant) -> bool| methods.iter().any(used);
     let apb = any(&|v| v.method == Method::Apb);
     let with_own_compressor = any(&|v| v.method == Method::Apb && v.compressor.is_none());
@@ -105,19 +109,54 @@ pub fn check_used(
         ("--anchor-query", hint, apb, "apb"),
         ("--no-anchor-query", no_hint, apb, "apb"),
     ];
-    match flags
-        .into_iter()
-        .find(|(_, given, used, _)| *given && !used)
-    {
-        None => Ok(()),
-        Some((flag, _, _, of)) => {
-            let names: Vec<String> = methods.iter().map(Variant::to_string).collect();
-            Err(CliError::usage(format!(
-                "{flag} changes nothing for {}; it is for --method {of}: leave {flag} out, or choose such a method",
-                names.join(", ")
-            )))
-        }
-    }
+    let mut flags = flags.into_iter();
+    let found = flags.find(|(_, given, used, _)| *given && !used);
+    found.map(|(flag, _, _, of)| Unused { flag, of })
+}
+
+/// Refuses flags of a strategy, and of its anchor, that none of the methods has a use for.
+pub fn check_used(
+    strategy: &Strategy,
+    anchor: Option<&Anchor>,
+    methods: &[Variant],
+) -> Result<(), CliError> {
+    let Some(Unused { flag, of }) = unused(strategy, anchor, methods) else {
+        return Ok(());
+    };
+    let names: Vec<String> = methods.iter().map(Variant::to_string).collect();
+    Err(CliError::usage(format!(
+        "{flag} changes nothing for {}; it is for --method {of}: leave {flag} out, or choose such a method",
+        names.join(", ")
+    )))
+}
+
+/// Refuses what chooses the rows to pass on where none are passed.
+pub fn check_passing(strategy: &Strategy) -> Result<(), CliError> {
+    let none = strategy.passing == Some(0);
+    let flags = [
+        ("--compressor", none && strategy.compressor.is_some()),
+        ("--heads", none && strategy.heads.is_some()),
+    ];
+    limits::unused(
+        flags,
+        "with --passing 0, by which no row is passed on; leave it out, or pass some",
+    )
+}
+
+/// Refuses a seed where it is for the random compressor alone and none of the methods has that.
+pub fn check_seed(strategy: &Strategy, methods: &[Variant]) -> Result<(), CliError> {
+    let random = |method: &Variant| {
+        let of = method.of(strategy);
+        let chosen = of.compressor == Some(CompressorName::Random);
+        method.method == Method::Apb && chosen && of.passing != Some(0)
+    };
+    limits::unused(
+        [(
+            "--seed",
+            strategy.seed.is_some() && !methods.iter().any(random),
+        )],
+        "where nothing is random; it is for --method apb --compressor random, or leave it out",
+    )
 }
 
 impl From<Method> for Variant {
@@ -166,5 +205,37 @@ mod tests {
         }
         let refused = "ring-star".parse::<Variant>().unwrap_err();
         assert!(refused.contains("ring-contiguous"), "{refused}");
+    }
+
+    #[derive(clap::Parser)]
+    struct Flags {
+        #[command(flatten)]
+        strategy: Strategy,
+    }
+
+    fn strategy(flags: &str) -> Strategy {
+        let words = ["apb"].into_iter().chain(flags.split_whitespace());
+        <Flags as clap::Parser>::parse_from(words).strategy
+    }
+
+    #[test]
+    fn a_seed_is_for_random_rows_that_are_passed_on() {
+        let methods = |names: &str| -> Vec<Variant> {
+            let names = names
+                .split(',')
+                .map(|name| name.parse::<Variant>().unwrap());
+            names.collect()
+        };
+        for (flags, names, used) in [
+            ("", "full", true),
+            ("--seed 0", "full,apb", false),
+            ("--seed 0", "full,apb-random", true),
+            ("--seed 0 --compressor random", "apb", true),
+            ("--seed 0 --compressor random", "ring", false),
+            ("--seed 0 --passing 0", "apb-random", false),
+        ] {
+            let found = check_seed(&strategy(flags), &methods(names));
+            assert_eq!(found.is_ok(), used, "{flags}, {names}: {found:?}");
+        }
     }
 }

@@ -364,7 +364,8 @@ impl PrefillPlan {
     fn check_lengths(&self) -> Result<(), PlanError> {
         let (anchor, query) = (self.anchor, self.anchor_query.len());
         let offset = self.anchor_query.start;
-        if self.compressor == CompressorConfig::QueryAware && query == 0 {
+        let scored = self.passing > 0;
+        if scored && self.compressor == CompressorConfig::QueryAware && query == 0 {
             return Err(PlanError::QueryAwareWithoutQuery);
         }
         let shortest = offset.saturating_add(query);
@@ -634,6 +635,7 @@ mod tests {
         );
         let random = apb(6, 2).with_compressor(CompressorConfig::Random { seed: 1 });
         assert!(plan(&random, &tokens(40)).is_ok());
+        assert!(plan(&apb(6, 0), &tokens(40)).is_ok());
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::listing::name_of;
 use super::progress::Progress;
 use super::reader::Checkpoint;
 use super::safetensors::encode;
+use crate::quoted::QuotePath;
 
 /// What a conversion wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +36,7 @@ pub enum ConvertError {
     #[error(transparent)]
     Weights(#[from] WeightsError),
     /// Not a GGUF file.
-    #[error("{}: expected a GGUF file, found other weights, which need no conversion", path.display())]
+    #[error("{}: expected a GGUF file, found other weights, which need no conversion", path.quoted())]
     NotGguf {
         /// The file.
         path: PathBuf,

@@ -11,7 +11,7 @@ use super::listing::{first, plural};
 use super::local::LocalError;
 use super::mismatch::Mismatch;
 use super::safetensors::HeaderError;
-use crate::quoted::{Quoted, cut};
+use crate::quoted::{QuotePath, Quoted, cut};
 
 /// Names that a message shows of a list.
 const SHOWN: usize = 8;
@@ -24,7 +24,7 @@ const SHOWN_TEXT: usize = 400;
 #[non_exhaustive]
 pub enum WeightsError {
     /// The path does not exist.
-    #[error("{}: no such file or folder; check the spelling, or fetch the model first with `apb fetch`", path.display())]
+    #[error("{}: no such file or folder; check the spelling, or fetch the model first with `apb fetch`", path.quoted())]
     NotFound {
         /// The path that was given.
         path: PathBuf,
@@ -33,7 +33,7 @@ pub enum WeightsError {
     #[error(transparent)]
     Local(#[from] LocalError),
     /// A file exists but cannot be opened or mapped.
-    #[error("{}: cannot be opened: {source}", path.display())]
+    #[error("{}: cannot be opened: {source}", path.quoted())]
     Open {
         /// The file.
         path: PathBuf,
@@ -41,7 +41,7 @@ pub enum WeightsError {
         source: io::Error,
     },
     /// The path is neither a regular file nor, where one is allowed, a folder.
-    #[error("{}: expected a regular file, found {found}", path.display())]
+    #[error("{}: expected a regular file, found {found}", path.quoted())]
     NotAFile {
         /// The path.
         path: PathBuf,
@@ -49,7 +49,7 @@ pub enum WeightsError {
         found: &'static str,
     },
     /// A folder without weights that this crate reads.
-    #[error("{}: expected model.safetensors or model.safetensors.index.json with its shards, found {found}", path.display())]
+    #[error("{}: expected model.safetensors or model.safetensors.index.json with its shards, found {found}", path.quoted())]
     NoWeights {
         /// The folder.
         path: PathBuf,
@@ -57,7 +57,7 @@ pub enum WeightsError {
         found: String,
     },
     /// A file of a format this crate does not read.
-    #[error("{}: expected a .safetensors or .gguf file, found {found}; convert it, for example with transformers' `save_pretrained(.., safe_serialization=True)`", path.display())]
+    #[error("{}: expected a .safetensors or .gguf file, found {found}; convert it, for example with transformers' `save_pretrained(.., safe_serialization=True)`", path.quoted())]
     UnknownFormat {
         /// The file.
         path: PathBuf,
@@ -65,7 +65,7 @@ pub enum WeightsError {
         found: String,
     },
     /// A safetensors header that is refused.
-    #[error("{}: {source}; the file is damaged or incomplete: fetch it again", path.display())]
+    #[error("{}: {source}; the file is damaged or incomplete: fetch it again", path.quoted())]
     Header {
         /// The file.
         path: PathBuf,
@@ -73,7 +73,7 @@ pub enum WeightsError {
         source: HeaderError,
     },
     /// A shard index that is refused.
-    #[error("{}: {source}; fetch the index again", path.display())]
+    #[error("{}: {source}; fetch the index again", path.quoted())]
     Index {
         /// The index file.
         path: PathBuf,
@@ -81,7 +81,7 @@ pub enum WeightsError {
         source: IndexError,
     },
     /// The index names shards that are not in the folder.
-    #[error("{}: names {} that {} not in the folder: {}; the download is incomplete: fetch the model again", index.display(), plural(shards.len(), "shard"), if shards.len() == 1 { "is" } else { "are" }, first(shards, SHOWN))]
+    #[error("{}: names {} that {} not in the folder: {}; the download is incomplete: fetch the model again", index.quoted(), plural(shards.len(), "shard"), if shards.len() == 1 { "is" } else { "are" }, first(shards, SHOWN))]
     ShardMissing {
         /// The index file.
         index: PathBuf,
@@ -89,7 +89,7 @@ pub enum WeightsError {
         shards: Vec<String>,
     },
     /// The index and the shards disagree about which tensor lies where.
-    #[error("{}: {}; the shards do not belong to this index: fetch the model again", index.display(), first(faults, SHOWN))]
+    #[error("{}: {}; the shards do not belong to this index: fetch the model again", index.quoted(), first(faults, SHOWN))]
     ShardDisagrees {
         /// The index file.
         index: PathBuf,
@@ -97,7 +97,7 @@ pub enum WeightsError {
         faults: Vec<String>,
     },
     /// No tensor of that name.
-    #[error("{}: holds no tensor `{}`{}", path.display(), Quoted(name), nearest.as_ref().map(|n| format!("; the nearest name is `{}`", Quoted(n))).unwrap_or_default())]
+    #[error("{}: holds no tensor `{}`{}", path.quoted(), Quoted(name), nearest.as_ref().map(|n| format!("; the nearest name is `{}`", Quoted(n))).unwrap_or_default())]
     NoSuchTensor {
         /// The checkpoint.
         path: PathBuf,
@@ -107,7 +107,7 @@ pub enum WeightsError {
         nearest: Option<String>,
     },
     /// A tensor whose stored type cannot become a float parameter.
-    #[error("{}: tensor `{}` is stored as {found}, expected {expected}", path.display(), Quoted(name))]
+    #[error("{}: tensor `{}` is stored as {found}, expected {expected}", path.quoted(), Quoted(name))]
     StoredType {
         /// The file.
         path: PathBuf,
@@ -119,7 +119,7 @@ pub enum WeightsError {
         found: String,
     },
     /// A tensor with an element that is NaN or infinite.
-    #[error("{}: tensor `{}` is {value} at {position:?}; the file is damaged, or was converted wrongly: fetch or convert it again", path.display(), Quoted(name))]
+    #[error("{}: tensor `{}` is {value} at {position:?}; the file is damaged, or was converted wrongly: fetch or convert it again", path.quoted(), Quoted(name))]
     NotFinite {
         /// The file.
         path: PathBuf,
@@ -131,7 +131,7 @@ pub enum WeightsError {
         value: f32,
     },
     /// The tensors of a quantised weight do not go together.
-    #[error("{}: quantised tensor `{}`: expected {}, found {}; config.json does not belong to these weights, or the file is damaged", path.display(), Quoted(name), cut(expected, SHOWN_TEXT), cut(found, SHOWN_TEXT))]
+    #[error("{}: quantised tensor `{}`: expected {}, found {}; config.json does not belong to these weights, or the file is damaged", path.quoted(), Quoted(name), cut(expected, SHOWN_TEXT), cut(found, SHOWN_TEXT))]
     Quantized {
         /// The file.
         path: PathBuf,
@@ -152,7 +152,7 @@ pub enum WeightsError {
     #[error("{0}")]
     Mismatch(Box<Mismatch>),
     /// A tensor's data could not be produced although the checkpoint had been accepted.
-    #[error("{}: tensor `{}` could not be read: {}", path.display(), Quoted(name), cut(message, SHOWN_TEXT))]
+    #[error("{}: tensor `{}` could not be read: {}", path.quoted(), Quoted(name), cut(message, SHOWN_TEXT))]
     Read {
         /// The file.
         path: PathBuf,
@@ -163,7 +163,7 @@ pub enum WeightsError {
     },
     /// A GGUF file that is damaged, or that cannot be expressed as a Hugging Face model.
     #[cfg(feature = "gguf")]
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", path.quoted())]
     Gguf {
         /// The file.
         path: PathBuf,
@@ -172,7 +172,7 @@ pub enum WeightsError {
     },
     /// A part of a split GGUF model that is not complete.
     #[cfg(feature = "gguf")]
-    #[error("{}: is part {part} of {count} of a split GGUF model, and {} not beside it: {}; fetch the missing files into the same folder (llama.cpp's `llama-gguf-split --merge` makes one file of all of them, which is not needed here)", path.display(), if missing.len() == 1 { "one part is".to_string() } else { format!("{} parts are", missing.len()) }, first(missing, SHOWN))]
+    #[error("{}: is part {part} of {count} of a split GGUF model, and {} not beside it: {}; fetch the missing files into the same folder (llama.cpp's `llama-gguf-split --merge` makes one file of all of them, which is not needed here)", path.quoted(), if missing.len() == 1 { "one part is".to_string() } else { format!("{} parts are", missing.len()) }, first(missing, SHOWN))]
     GgufPartMissing {
         /// The part that was given.
         path: PathBuf,
@@ -185,7 +185,7 @@ pub enum WeightsError {
     },
     /// A folder with more than one GGUF model.
     #[cfg(feature = "gguf")]
-    #[error("{}: expected one GGUF model, found {}; give one of these files as the model", path.display(), first(found, SHOWN))]
+    #[error("{}: expected one GGUF model, found {}; give one of these files as the model", path.quoted(), first(found, SHOWN))]
     SeveralGguf {
         /// The folder.
         path: PathBuf,
@@ -194,7 +194,7 @@ pub enum WeightsError {
     },
     /// A GGUF file, and this build cannot read them.
     #[cfg(not(feature = "gguf"))]
-    #[error("{}: is a GGUF file and this build has no GGUF reader; build with `--features gguf`", path.display())]
+    #[error("{}: is a GGUF file and this build has no GGUF reader; build with `--features gguf`", path.quoted())]
     NoGguf {
         /// The file.
         path: PathBuf,

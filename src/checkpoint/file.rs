@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use tempfile::{NamedTempFile, PersistError};
 
+use crate::quoted::QuotePath;
+
 /// Why a file was not written. Nothing is left behind.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: cannot be written: {source}{}; nothing was kept", path.display(), if source.kind() == io::ErrorKind::StorageFull { " (free some space or choose another disk)" } else { "" })]
+#[error("{}: cannot be written: {source}{}; nothing was kept", path.quoted(), if source.kind() == io::ErrorKind::StorageFull { " (free some space or choose another disk)" } else { "" })]
 pub struct FileError {
     /// The file.
     pub path: PathBuf,
@@ -91,8 +93,8 @@ impl Write for Destination {
 }
 
 impl UnfinishedFile {
-    /// Begins a file that will appear at `out`. Where `out` is a device or a pipe, it is written to as it is; where it is
-    /// a link, the file that it names is replaced.
+    /// Begins a file that will appear at `out`. Where `out` is a device or a pipe, it is written to as it is, a pipe once
+    /// a process reads it; where it is a link, the file that it names is replaced.
     ///
     /// # Errors
     ///

@@ -8,13 +8,14 @@ use serde_json::Value as Json;
 
 use super::file::{FileError, parent, write_file};
 use super::listing::{listing, name_of};
+use crate::quoted::QuotePath;
 
 /// Why a folder was not written. Nothing is left behind.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FolderError {
     /// The target is neither new nor an empty folder.
-    #[error("{}: expected a new or empty folder, found {found}; remove it or choose another name", path.display())]
+    #[error("{}: expected a new or empty folder, found {found}; remove it or choose another name", path.quoted())]
     InTheWay {
         /// The target.
         path: PathBuf,

@@ -8,7 +8,7 @@ use super::index::{INDEX_FILE, Index, MAX_INDEX_LEN, SINGLE_FILE};
 use super::lfs::Pointer;
 use super::listing::{first, name_of, names, plural};
 use super::small::read_limited;
-use crate::quoted::Quoted;
+use crate::quoted::{QuotePath, Quoted};
 
 /// How many names an error shows at most.
 const SHOWN: usize = 12;
@@ -39,7 +39,7 @@ const TEXTS: [&str; 11] = [
 #[non_exhaustive]
 pub enum LocalError {
     /// A hub cache in which no model can be chosen.
-    #[error("{}: expected a model's folder, found {found}; {advice}", path.display())]
+    #[error("{}: expected a model's folder, found {found}; {advice}", path.quoted())]
     Cache {
         /// The folder.
         path: PathBuf,
@@ -49,7 +49,7 @@ pub enum LocalError {
         advice: String,
     },
     /// Links without the files that they lead to.
-    #[error("{}: expected a model's files, found broken links: {links}; fetch the model again, for example with `apb fetch`, or copy the files and not the links", path.display())]
+    #[error("{}: expected a model's files, found broken links: {links}; fetch the model again, for example with `apb fetch`, or copy the files and not the links", path.quoted())]
     BrokenLinks {
         /// The folder, or the link.
         path: PathBuf,
@@ -57,7 +57,7 @@ pub enum LocalError {
         links: String,
     },
     /// Git LFS pointers in place of files.
-    #[error("{}: expected a model's files, found Git LFS pointers in place of {files}; run `git lfs pull` in the folder, or fetch the model with `apb fetch`", path.display())]
+    #[error("{}: expected a model's files, found Git LFS pointers in place of {files}; run `git lfs pull` in the folder, or fetch the model with `apb fetch`", path.quoted())]
     Pointers {
         /// The folder.
         path: PathBuf,
@@ -272,7 +272,7 @@ fn model_cache(given: &Path, cache: &Path) -> Result<Snapshot, LocalError> {
             if lacks.is_empty() {
                 let note = format!(
                     "{}: the hub cache of `{id}`; its snapshot {} (refs/main) is used",
-                    given.display(),
+                    given.quoted(),
                     short(&commit)
                 );
                 return Ok(Snapshot { path, commit, note });
@@ -289,7 +289,7 @@ fn model_cache(given: &Path, cache: &Path) -> Result<Snapshot, LocalError> {
         .map(|name| snapshots.join(name))
         .filter(|path| missing(path).is_empty())
         .take(SHOWN)
-        .map(|path| path.display().to_string())
+        .map(|path| path.quoted().to_string())
         .collect();
     let advice = if whole.is_empty() {
         format!("no other snapshot there is complete: run `apb fetch {id}`")

@@ -12,6 +12,7 @@ use memmap2::UncheckedAdvice;
 
 use super::error::WeightsError;
 use super::local::refuse_pointer;
+use crate::quoted::QuotePath;
 
 /// A memory-mapped file, read-only. Where the file system has no mappings, as some network drives, the file is read.
 ///
@@ -77,7 +78,7 @@ impl MappedFile {
                 let bytes = read_whole(&mut file, metadata.len()).map_err(failed)?;
                 tracing::warn!(
                     "{}: cannot be mapped ({error}), and was read into memory: it takes {} MiB there",
-                    path.display(),
+                    path.quoted(),
                     metadata.len() >> 20
                 );
                 return Ok(Self {
@@ -131,7 +132,7 @@ impl MappedFile {
             let released =
                 unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, len) };
             if let Err(error) = released {
-                tracing::debug!("{}: {error}", self.path.display());
+                tracing::debug!("{}: {error}", self.path.quoted());
             }
         }
         #[cfg(not(unix))]

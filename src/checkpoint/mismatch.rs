@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::listing::plural;
-use crate::quoted::{Quoted, brief};
+use crate::quoted::{QuotePath, Quoted, brief};
 
 /// The path of the output head in a decoder.
 pub(super) const HEAD: &str = "lm_head.weight";
@@ -166,7 +166,7 @@ impl fmt::Display for Mismatch {
         let counts: Vec<String> = found()
             .map(|(_, what, (_, count))| format!("{} {what}", plural(*count, "tensor")))
             .collect();
-        let (path, counts) = (self.path.display(), counts.join(", "));
+        let (path, counts) = (self.path.quoted(), counts.join(", "));
         write!(f, "{path}: does not fit the model: {counts}")?;
         for (label, what, (lines, count)) in found() {
             for line in lines {

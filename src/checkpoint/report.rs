@@ -7,6 +7,7 @@ use burn::tensor::FloatDType;
 
 use super::listing::{first, plural};
 use crate::kernels::BlockFormat;
+use crate::quoted::QuotePath;
 
 /// Names shown of a list; the rest is counted.
 const SHOWN: usize = 5;
@@ -140,13 +141,13 @@ impl fmt::Display for LoadWarning {
             } => {
                 let unused = clause(unused, "not used by this model");
                 let clauses: Vec<String> = unused.into_iter().chain(shards.clauses()).collect();
-                write!(f, "{}: {}", path.display(), clauses.join("; "))
+                write!(f, "{}: {}", path.quoted(), clauses.join("; "))
             }
             Self::Biases { path, names } => write!(
                 f,
                 "{}: {}; config.json gives these layers no bias, so they are left out; if the model \
                  has them, set `attention_bias` or `mlp_bias` there",
-                path.display(),
+                path.quoted(),
                 clause(names, "biases other than 0").unwrap_or_default()
             ),
             Self::HeadNotTied { path, name } => write!(
@@ -154,7 +155,7 @@ impl fmt::Display for LoadWarning {
                 "{}: config.json ties the output head to the embedding, but `{name}` is stored with \
                  other values; the stored one is used, as in transformers; set \
                  `tie_word_embeddings` to false to silence this",
-                path.display()
+                path.quoted()
             ),
         }
     }

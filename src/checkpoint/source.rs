@@ -10,6 +10,7 @@ use super::listing::listing;
 use super::local::{LocalError, describe_folder, refuse_pointer};
 use super::reader::Checkpoint;
 use super::small::read_limited;
+use crate::quoted::QuotePath;
 use crate::size::size;
 use crate::text::chat_template::ChatTemplateFiles;
 use crate::text::json;
@@ -35,7 +36,7 @@ pub const MAX_TOKENIZER_LEN: u64 = 64 << 20;
 #[non_exhaustive]
 pub enum SourceError {
     /// A folder that holds no model.
-    #[error("{}: expected a model's folder with config.json, tokenizer.json and model.safetensors, found {found}", path.display())]
+    #[error("{}: expected a model's folder with config.json, tokenizer.json and model.safetensors, found {found}", path.quoted())]
     NotAModel {
         /// The folder.
         path: PathBuf,
@@ -43,13 +44,13 @@ pub enum SourceError {
         found: String,
     },
     /// A file that is no model by itself.
-    #[error("{}: expected a model's folder or a .gguf file, found another file; give the folder that holds config.json", path.display())]
+    #[error("{}: expected a model's folder or a .gguf file, found another file; give the folder that holds config.json", path.quoted())]
     NotAFolder {
         /// The file.
         path: PathBuf,
     },
     /// A model without a tokenizer that this crate reads.
-    #[error("{}: expected tokenizer.json, or vocab.json with merges.txt, or tokenizer.model, found {found}; save it with transformers' `AutoTokenizer.from_pretrained(..).save_pretrained(..)`", path.display())]
+    #[error("{}: expected tokenizer.json, or vocab.json with merges.txt, or tokenizer.model, found {found}; save it with transformers' `AutoTokenizer.from_pretrained(..).save_pretrained(..)`", path.quoted())]
     NoTokenizer {
         /// The folder.
         path: PathBuf,
@@ -57,7 +58,7 @@ pub enum SourceError {
         found: String,
     },
     /// A file longer than any real one of its kind.
-    #[error("{}: expected at most {}, found {found} bytes; this is not the file its name says", path.display(), size(*limit))]
+    #[error("{}: expected at most {}, found {found} bytes; this is not the file its name says", path.quoted(), size(*limit))]
     TooLarge {
         /// The file.
         path: PathBuf,
@@ -67,7 +68,7 @@ pub enum SourceError {
         found: u64,
     },
     /// Text that is not UTF-8.
-    #[error("{}: expected UTF-8 text, found another encoding from byte {at} on; fetch the file again", path.display())]
+    #[error("{}: expected UTF-8 text, found another encoding from byte {at} on; fetch the file again", path.quoted())]
     NotUtf8 {
         /// The file.
         path: PathBuf,
@@ -75,7 +76,7 @@ pub enum SourceError {
         at: usize,
     },
     /// A file that cannot be read.
-    #[error("{}: cannot be read: {source}", path.display())]
+    #[error("{}: cannot be read: {source}", path.quoted())]
     Io {
         /// The file.
         path: PathBuf,
@@ -83,7 +84,7 @@ pub enum SourceError {
         source: io::Error,
     },
     /// The tokenizer.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", path.quoted())]
     Tokenizer {
         /// The folder or file.
         path: PathBuf,

@@ -3,6 +3,8 @@
 use burn::tensor::DType;
 use thiserror::Error;
 
+use crate::quoted::Quoted;
+
 /// An input that a kernel cannot compute with.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -32,7 +34,7 @@ pub enum KernelError {
         found: DType,
     },
     /// An instruction set that this processor lacks.
-    #[error("APB_CPU is `{found}`; this processor has {}", .available.join(", "))]
+    #[error("APB_CPU is `{}`; this processor has {}", Quoted(found), .available.join(", "))]
     InstructionSet {
         /// What the variable holds.
         found: String,

@@ -1,6 +1,7 @@
 //! Why nothing can be predicted.
 
 use super::rates::Hardware;
+use crate::quoted::Quoted;
 
 /// Why nothing can be predicted.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -8,7 +9,8 @@ use super::rates::Hardware;
 pub enum PlanningError {
     /// A device that is not known by name.
     #[error(
-        "no rates are known of `{name}`; did you mean {nearest}? Known are {}, and `measured` for this machine",
+        "no rates are known of `{}`; did you mean {nearest}? Known are {}, and `measured` for this machine",
+        Quoted(name),
         Hardware::KNOWN.join(", ")
     )]
     UnknownHardware {

@@ -117,7 +117,7 @@ fn reason(chosen: &Prediction, candidates: &[Prediction], one: Option<Prediction
     }
     if let Some(one) = one.filter(|_| chosen.plan.ranks > 1) {
         parts.push(match one.fits {
-            Some(false) => "the document does not fit one device".to_owned(),
+            Some(false) => "the document and what follows it do not fit one device".to_owned(),
             _ => format!("{:.1} times as fast as one device", ratio(one.seconds())),
         });
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::step::{Operation, Peer, Step, list};
+use crate::quoted::Quoted;
 
 /// Why a collective, or the connection of processes, failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -145,7 +146,8 @@ pub enum RankError {
     },
     /// A launcher's variable has an invalid value.
     #[error(
-        "the environment's {name} is `{found}`, expected {expected}; start the ranks with `apb launch`, mpirun or srun"
+        "the environment's {name} is `{}`, expected {expected}; start the ranks with `apb launch`, mpirun or srun",
+        Quoted(found)
     )]
     Environment {
         /// The variable.

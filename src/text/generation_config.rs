@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::json;
-use crate::quoted::cut;
+use crate::quoted::{QuotePath, cut};
 
 /// Defaults for generation. What a file does not have is `None`.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -40,7 +40,7 @@ pub struct GenerationConfig {
 
 /// A value of a generation configuration that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}{name} must be {expected}, not {found}", file.as_deref().map_or_else(String::new, |f| format!("{}: ", f.display())))]
+#[error("{}{name} must be {expected}, not {found}", file.as_deref().map_or_else(String::new, |f| format!("{}: ", f.quoted())))]
 pub struct UnusableValue {
     /// The file, where it is known.
     pub file: Option<PathBuf>,
@@ -240,7 +240,7 @@ fn shorten(value: &Value) -> String {
 #[non_exhaustive]
 pub enum GenerationConfigError {
     /// Something is wrong with a file.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", path.quoted())]
     File {
         /// The file.
         path: PathBuf,

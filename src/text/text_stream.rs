@@ -1,6 +1,15 @@
 //! Decodes tokens one by one into complete characters; the pieces together are the decoded whole.
 
+use std::ops::RangeInclusive;
+
 use super::tokenizer::{Tokenizer, TokenizerError};
+
+/// Tokens of a window that is not shortened. A character has four bytes at most, each a token of its own.
+const LONGEST_WINDOW: usize = 16;
+
+/// The fewest last tokens of a window that are kept, and the most: of four neighbouring places, one is between characters,
+/// unless tokens hold the end of one and the beginning of the next.
+const KEPT: RangeInclusive<usize> = 4..=7;
 
 /// Turns a growing list of token ids into pieces of text.
 ///
@@ -49,8 +58,10 @@ impl<'t> TextStream<'t> {
             return Ok(String::new());
         }
         let text = self.decode()?;
-        // What ends with U+FFFD may be the beginning of a character.
-        let complete = text.trim_end_matches(char::REPLACEMENT_CHARACTER);
+        // What ends with U+FFFD may be the beginning of a character; one before that is what it is.
+        let complete = text
+            .strip_suffix(char::REPLACEMENT_CHARACTER)
+            .unwrap_or(&text);
         let piece = complete.get(self.emitted..).unwrap_or_default().to_owned();
         self.emitted = self.emitted.max(complete.len());
         if complete.len() == text.len() && !piece.is_empty() {
@@ -58,8 +69,29 @@ impl<'t> TextStream<'t> {
             self.window.drain(..self.context);
             self.context = self.window.len();
             self.emitted = self.decode()?.len();
+        } else if self.window.len() > LONGEST_WINDOW {
+            self.shorten(&text)?;
         }
         Ok(piece)
+    }
+
+    /// Drops all but the last tokens of a window that gives no whole character, such as one of bytes that are no UTF-8, where
+    /// the text is that of both parts: every token decodes it anew.
+    fn shorten(&mut self, text: &str) -> Result<(), TokenizerError> {
+        for kept in KEPT {
+            let (before, last) = self.window.split_at(self.window.len() - kept);
+            let parts = [before, last].map(|ids| self.tokenizer.decode(ids, self.skip_special));
+            let [before, last] = parts;
+            let (before, last) = (before?, last?);
+            if text.strip_prefix(before.as_str()) == Some(last.as_str()) {
+                let pending = text.len().saturating_sub(self.emitted);
+                self.emitted = last.len().saturating_sub(pending);
+                self.window.drain(..self.window.len() - kept);
+                self.context = 0;
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Gives what is left, with U+FFFD for bytes that are no complete character, and empties the
@@ -131,6 +163,22 @@ mod tests {
         let error = stream.push(9999).unwrap_err();
         assert!(matches!(error, TokenizerError::UnknownId { id: 9999, .. }));
         assert_eq!(stream.push(0x62).unwrap(), "b");
+    }
+
+    /// Also that the time does not grow with the square of the tokens, which would be minutes here.
+    #[test]
+    fn bytes_that_are_no_characters_are_not_decoded_again_and_again() {
+        let ids = [0xff, 0xe2, 0x82, 0xf0, 0x9f].repeat(20_000);
+        let mut stream = TextStream::new(&BYTE_LEVEL, false);
+        let mut text = String::new();
+        for &id in &ids {
+            text += &stream.push(id).unwrap();
+            assert!(stream.window.len() <= LONGEST_WINDOW);
+        }
+        // All but the last are known to be no characters.
+        assert_eq!(text.chars().count(), 3 * 20_000 - 1);
+        text += &stream.finish().unwrap();
+        assert_eq!(text, BYTE_LEVEL.decode(&ids, false).unwrap());
     }
 
     proptest! {

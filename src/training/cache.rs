@@ -20,6 +20,7 @@ use super::output::element_type;
 use super::sample::Sample;
 use crate::checkpoint::safetensors::encode;
 use crate::hex;
+use crate::quoted::QuotePath;
 
 /// Extension of the files.
 const EXTENSION: &str = "safetensors";
@@ -113,7 +114,7 @@ impl FeatureCache {
         let warn = |error: &io::Error| {
             tracing::warn!(
                 "{}: {error}; no more features are kept",
-                self.folder.display()
+                self.folder.quoted()
             );
             self.full.store(true, Ordering::Relaxed);
         };
@@ -202,7 +203,7 @@ impl<'p> CachedSample<'p> {
         let complete = SafeTensors::deserialize(&map)
             .is_ok_and(|tensors| tensors.len() == layers * PARTS.len());
         if !complete {
-            tracing::warn!("{}: not features of a sample", path.display());
+            tracing::warn!("{}: not features of a sample", path.quoted());
         }
         complete.then_some(Self { map, path })
     }
@@ -210,10 +211,11 @@ impl<'p> CachedSample<'p> {
     /// A layer's features on `device`.
     fn layer(&self, layer: usize, device: &Device) -> Result<LayerFeatures, TrainError> {
         let invalid = |what: &dyn fmt::Display| {
-            let path = self.path.display();
-            TrainError::Run(format!(
-                "{path}: not features of a sample ({what}); remove the file"
-            ))
+            let problem = format!("not features of a sample ({what}); remove the file");
+            TrainError::Path {
+                path: self.path.into(),
+                problem,
+            }
         };
         let tensors = SafeTensors::deserialize(&self.map).map_err(|error| invalid(&error))?;
         let read = |part| -> Result<Tensor<3>, TrainError> {

@@ -12,6 +12,7 @@ use rand::seq::SliceRandom;
 use super::data::{DataError, SampleFile};
 use super::sample::{Sample, SampleError, TrainingData};
 use crate::ModelText;
+use crate::quoted::QuotePath;
 use crate::tasks::{SynthesisConfig, Synthesizer, TextSample};
 
 /// Problems that are listed; all are counted.
@@ -25,7 +26,7 @@ pub enum CollectError {
     #[error(transparent)]
     Data(#[from] DataError),
     /// A text cannot be a sample, in strict mode.
-    #[error("{}: line {line}: {source}", path.display())]
+    #[error("{}: line {line}: {source}", path.quoted())]
     Refused {
         /// The file.
         path: PathBuf,
@@ -106,7 +107,7 @@ impl<'m> Collector<'m> {
         let report = file.report();
         self.skipped += report.skipped;
         for problem in &report.problems {
-            self.note(format!("{}: {problem}", path.display()));
+            self.note(format!("{}: {problem}", path.quoted()));
         }
         let before = self.samples.len();
         for index in 0..file.len() {
@@ -125,7 +126,7 @@ impl<'m> Collector<'m> {
                 Err(source) => {
                     self.skipped += 1;
                     let line = file.line(index);
-                    self.note(format!("{}: line {line}: {source}", path.display()));
+                    self.note(format!("{}: line {line}: {source}", path.quoted()));
                 }
             }
             if progress(index + 1, file.len()).is_break() {

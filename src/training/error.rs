@@ -7,7 +7,7 @@ use super::sample::SampleError;
 use crate::apb::heads::{HeadsShape, LabelScaleFault};
 use crate::checkpoint::FileError;
 use crate::kernels::KernelError;
-use crate::quoted::{Quoted, cut};
+use crate::quoted::{QuotePath, Quoted, cut};
 
 /// Characters of what is wrong with a file that a message shows.
 const SHOWN: usize = 400;
@@ -66,7 +66,7 @@ pub enum TrainError {
     #[error(
         "{}: expected the scale of the run's labels and inputs, as it was measured when the run began, \
          found {}; remove the run's folder and train again",
-        path.display(),
+        path.quoted(),
         cut(found, SHOWN)
     )]
     Scale {
@@ -79,7 +79,7 @@ pub enum TrainError {
     #[error(
         "{}: expected the run's model, with fingerprint {}, found one with fingerprint {found}; \
          resume with the model that the run began with, or train this one in another folder",
-        folder.display(),
+        folder.quoted(),
         Quoted(expected)
     )]
     OtherModel {
@@ -94,7 +94,7 @@ pub enum TrainError {
     #[error(
         "{}: expected the fingerprint of the run's model, found none, as earlier versions wrote it; if \
          the run began with this model, add \"model\": \"{found}\" to the file, otherwise remove the folder",
-        path.display()
+        path.quoted()
     )]
     UnknownModel {
         /// The file with the run's settings.
@@ -102,10 +102,18 @@ pub enum TrainError {
         /// The fingerprint of this model.
         found: String,
     },
+    /// A file or folder of the run that cannot be used.
+    #[error("{}: {problem}", path.quoted())]
+    Path {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
     /// The caller stopped before there was a result: in training, before the end of the first round.
     #[error("stopped before there was a result")]
     Stopped,
-    /// A configuration or a folder that cannot be used, or a failure of the learner.
+    /// A configuration that cannot be used, or a failure of the learner.
     #[error("{0}")]
     Run(String),
 }

@@ -27,6 +27,7 @@ mod module;
 mod output;
 mod progress;
 mod quality;
+mod round_log;
 mod run;
 mod run_folder;
 mod sample;

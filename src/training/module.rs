@@ -50,7 +50,8 @@ pub struct TrainingContext {
     pub cache: Option<FeatureCache>,
     pub reporter: Reporter,
     pub interrupter: Interrupter,
-    /// The first error, which stopped the run: a step of Burn's learner cannot return one.
+    /// The first error, which stopped the run: a step of Burn's learner cannot return one, and what Burn returns of its
+    /// checkpoints names no file.
     pub error: Mutex<Option<TrainError>>,
 }
 
@@ -68,11 +69,13 @@ impl TrainingContext {
         }
     }
 
-    /// Stops the run with an error.
-    fn abort(&self, error: TrainError) {
-        self.interrupter.stop(Some(&error.to_string()));
+    /// Stops the run with an error, of which the first is returned.
+    pub fn abort(&self, error: TrainError) {
+        let reason = error.to_string();
+        // Before the learner can see that it has to stop, and the run end without it.
         let mut first = self.error.lock().unwrap_or_else(PoisonError::into_inner);
         first.get_or_insert(error);
+        self.interrupter.stop(Some(&reason));
     }
 
     /// The error that stopped the run.

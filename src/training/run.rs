@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn::grad_clipping::GradientClippingConfig;
 use burn::optim::AdamWConfig;
 use burn::tensor::Device;
-use burn::train::checkpoint::{CheckpointerError, CheckpointingAction, CheckpointingStrategy};
+use burn::train::checkpoint::{CheckpointingAction, CheckpointingStrategy};
 use burn::train::metric::store::{Aggregate, EventStoreClient, Split};
 use burn::train::metric::{LearningRateMetric, LossMetric};
 use burn::train::{
@@ -19,6 +19,7 @@ use super::loader::{RoundLoader, SampleOrder};
 use super::metrics::{ATTENTION, LayerRecallMetric, QualityMetric, RECALL};
 use super::module::{HeadsModule, TrainingContext};
 use super::progress::{NullRenderer, Reporter};
+use super::round_log::RoundLog;
 use super::run_folder::{PARTS, RoundReport, RunFolder};
 use super::sample::TrainingData;
 use super::scale::Scale;
@@ -91,6 +92,10 @@ impl HeadsTrainer {
             return finish(&folder, false);
         }
 
+        if done > 0 {
+            // A checkpoint of another shape would end the learner in a panic.
+            folder.load_heads(done, config.width, shape, &device.clone().inner())?;
+        }
         device.seed(config.seed);
         let fresh = RetainingHeadsConfig::new()
             .with_width(config.width)
@@ -130,8 +135,9 @@ impl HeadsTrainer {
         let has_held_out = !data.held_out.is_empty();
         let held_out = RoundLoader::held_out(data.held_out);
         let path = folder.path.clone();
+        let log = RoundLog::new(folder.logs(), context.clone());
         let [part_model, part_optimizer, part_scheduler] =
-            PARTS.map(|part| folder.checkpointer(part));
+            PARTS.map(|part| folder.checkpointer(part, context.clone()));
         let folder = Arc::new(Mutex::new(folder));
         let strategy = match devices.len() {
             1 => ExecutionStrategy::SingleDevice(device.clone()),
@@ -140,6 +146,7 @@ impl HeadsTrainer {
         let mut training = SupervisedTraining::new(&path, Arc::new(loader), Arc::new(held_out))
             .with_training_strategy(TrainingStrategy::Default(strategy))
             .with_application_logger(None)
+            .with_metric_logger(log)
             .with_interrupter(interrupter)
             .num_epochs(config.rounds())
             .grads_accumulation(config.batch / devices.len())
@@ -223,8 +230,7 @@ impl CheckpointingStrategy for RoundCheckpoints {
         };
         let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = folder.push(report) {
-            let error = CheckpointerError::IOError(error.source);
-            self.context.interrupter.fail(error);
+            self.context.abort(error.into());
         }
         self.context.reporter.round(report);
         let best = folder.best();

@@ -1,10 +1,13 @@
-//! The folder of a run: settings, reports of the rounds, checkpoints and Burn's logs.
+//! The folder of a run: settings, reports of the rounds, checkpoints and logs of the metrics.
 
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use burn::lr_scheduler::LrSchedulerRecord;
 use burn::module::Module;
+use burn::optim::OptimizerRecord;
 use burn::store::ModuleRecord;
 use burn::tensor::{Bytes, Device};
 use burn::train::checkpoint::{Checkpoint, Checkpointer, CheckpointerError};
@@ -12,11 +15,12 @@ use serde::{Deserialize, Serialize};
 
 use super::config::TrainHeadsConfig;
 use super::error::TrainError;
+use super::module::TrainingContext;
 use super::scale::Scale;
 use crate::apb::heads::{RetainingHeads, RetainingHeadsConfig};
 use crate::checkpoint::{FileError, check_regular, read_limited, write_file};
 use crate::model::AttentionShape;
-use crate::quoted::cut;
+use crate::quoted::{QuotePath, cut};
 
 /// File with the [`Settings`].
 const SETTINGS: &str = "settings.json";
@@ -139,16 +143,26 @@ impl RunFolder {
         })
     }
 
-    /// Writes and reads one of [`PARTS`].
-    pub fn checkpointer(&self, part: &'static str) -> AtomicCheckpointer {
+    /// Writes and reads one of [`PARTS`]. What cannot be written stops the run of `context`.
+    pub fn checkpointer(
+        &self,
+        part: &'static str,
+        context: Arc<TrainingContext>,
+    ) -> AtomicCheckpointer {
         AtomicCheckpointer {
             folder: self.path.clone(),
             part,
             kept: self.resumable || part == PARTS[0],
+            context,
         }
     }
 
-    /// Goes back to the last round that has a complete checkpoint, and removes the logs of later ones.
+    /// Where logs are written, of a run that can be resumed.
+    pub fn logs(&self) -> Option<PathBuf> {
+        self.resumable.then(|| self.path.clone())
+    }
+
+    /// Goes back to the last round whose checkpoint can be read, and removes the logs of later ones.
     fn restore(&mut self) -> io::Result<()> {
         let text = read_optional(&self.path.join(ROUNDS))?;
         let rounds: Vec<RoundReport> = match text {
@@ -156,8 +170,11 @@ impl RunFolder {
             None => Vec::new(),
         };
         let complete = |round: &usize| {
-            let exists = |part: &&str| checkpoint_path(&self.path, part, *round).is_file();
-            PARTS.iter().all(exists)
+            let [model, optimizer, scheduler] =
+                PARTS.map(|part| checkpoint_path(&self.path, part, *round));
+            is_whole::<ModuleRecord>(&model)
+                && is_whole::<OptimizerRecord>(&optimizer)
+                && is_whole::<LrSchedulerRecord>(&scheduler)
         };
         let last = (1..=rounds.len()).rev().find(complete).unwrap_or(0);
         for split in ["train", "valid"] {
@@ -249,11 +266,7 @@ impl RunFolder {
         device: &Device,
     ) -> Result<RetainingHeads, TrainError> {
         let path = checkpoint_path(&self.path, PARTS[0], round);
-        // Read whole: a record that Burn opens by its path reads the file when a weight is first used.
-        let bytes = check_regular(&path).and_then(|()| fs::read(&path));
-        let bytes = bytes.map_err(|error| run_error(&path, &error))?;
-        let record = ModuleRecord::from_bytes(Bytes::from_bytes_vec(bytes))
-            .map_err(|error| run_error(&path, &error))?;
+        let record: ModuleRecord = read_part(&path).map_err(|error| run_error(&path, &error))?;
         let heads = RetainingHeadsConfig::new()
             .with_width(width)
             .init(model, device);
@@ -298,7 +311,10 @@ fn difference(found: &Settings, expected: &Settings) -> String {
 }
 
 fn run_error(path: &Path, what: &dyn std::fmt::Display) -> TrainError {
-    TrainError::Run(format!("{}: {what}", path.display()))
+    TrainError::Path {
+        path: path.into(),
+        problem: what.to_string(),
+    }
 }
 
 fn read_optional(path: &Path) -> io::Result<Option<Vec<u8>>> {
@@ -328,13 +344,31 @@ fn checkpoint_path(folder: &Path, part: &str, round: usize) -> PathBuf {
     folder.join(CHECKPOINTS).join(format!("{part}-{round}.bpk"))
 }
 
-/// Writes a part of a checkpoint to a temporary name and renames it. Burn's `FileCheckpointer` writes
-/// in place: a kill would leave a part that looks complete.
+/// Reads a part of a checkpoint, whole: a record that Burn opens by its path reads the file when it is first used, and panics
+/// where the file is gone by then.
+fn read_part<R: Checkpoint>(path: &Path) -> io::Result<R> {
+    check_regular(path)?;
+    let bytes = Bytes::from_bytes_vec(fs::read(path)?);
+    R::checkpoint_from_bytes(bytes).map_err(io::Error::other)
+}
+
+/// Whether a part of a checkpoint is there and can be read.
+fn is_whole<R: Checkpoint>(path: &Path) -> bool {
+    let warn = |error: &io::Error| {
+        if error.kind() != io::ErrorKind::NotFound {
+            tracing::warn!("{}: {error}; an earlier round is resumed", path.quoted());
+        }
+    };
+    read_part::<R>(path).inspect_err(warn).is_ok()
+}
+
+/// Writes a part of a checkpoint whole or not at all. An error of Burn's `FileCheckpointer` names no file.
 pub(super) struct AtomicCheckpointer {
     folder: PathBuf,
     part: &'static str,
     /// Whether the part is written at all.
     kept: bool,
+    context: Arc<TrainingContext>,
 }
 
 impl<R: Checkpoint> Checkpointer<R> for AtomicCheckpointer {
@@ -343,26 +377,31 @@ impl<R: Checkpoint> Checkpointer<R> for AtomicCheckpointer {
             return Ok(());
         }
         let path = checkpoint_path(&self.folder, self.part, epoch);
-        let unfinished = path.with_extension("unfinished.bpk");
-        record.save(unfinished.clone())?;
-        fs::File::open(&unfinished)
-            .and_then(|file| file.sync_all())
-            .and_then(|()| fs::rename(&unfinished, &path))
-            .map_err(CheckpointerError::IOError)
+        let bytes = record.checkpoint_into_bytes();
+        let bytes = bytes.map_err(CheckpointerError::Record)?;
+        let written = write_file(&path, |file| {
+            file.write_all(&bytes).map_err(FileError::at(&path))
+        });
+        if let Err(error) = written {
+            self.context.abort(error.into());
+        }
+        Ok(())
     }
 
     fn delete(&self, epoch: usize) -> Result<(), CheckpointerError> {
-        match fs::remove_file(checkpoint_path(&self.folder, self.part, epoch)) {
+        let path = checkpoint_path(&self.folder, self.part, epoch);
+        match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(CheckpointerError::IOError(error))
+                let what = format!("cannot be removed: {error}");
+                self.context.abort(run_error(&path, &what));
             }
-            _ => Ok(()),
+            _ => {}
         }
+        Ok(())
     }
 
     fn restore(&self, epoch: usize) -> Result<R, CheckpointerError> {
         let path = checkpoint_path(&self.folder, self.part, epoch);
-        check_regular(&path).map_err(CheckpointerError::IOError)?;
-        R::load(path)
+        read_part(&path).map_err(CheckpointerError::IOError)
     }
 }

@@ -309,6 +309,76 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
     assert!(refused.contains("heads to start from"), "{refused}");
 }
 
+/// Nor does it panic: Burn's learner reads checkpoints without a way to say what is wrong with them.
+#[test]
+fn a_checkpoint_that_is_cut_is_not_resumed_from() {
+    let (config, backbone) = backbone("llama-gqa");
+    let samples = random_samples(3, 50, config.vocab_size as u32);
+    let recipe = TrainHeadsConfig::new()
+        .with_width(4)
+        .with_steps(6)
+        .with_warm_up(Some(2))
+        .with_round(2)
+        .with_patience(None);
+    let folder = tempfile::tempdir().expect("a folder");
+    let whole = trainer(&backbone, &recipe, &folder.path().join("whole"));
+    let whole = whole.fit(samples.clone()).expect("a run");
+    for part in ["model", "optimizer", "scheduler"] {
+        let path = folder.path().join(part);
+        let stopped = trainer(&backbone, &recipe, &path).progress(|progress| match progress {
+            TrainProgress::Round(_) => ControlFlow::Break(()),
+            TrainProgress::Sample { .. } => ControlFlow::Continue(()),
+        });
+        let parts = stopped.fit(samples.clone()).expect("a round");
+        assert!(parts.interrupted);
+        let file = path.join(format!("checkpoint/{part}-{}.bpk", parts.rounds.len()));
+        let bytes = std::fs::read(&file).expect("a part");
+        std::fs::write(&file, &bytes[..bytes.len() / 2]).expect("cut");
+        let resumed = trainer(&backbone, &recipe, &path).resume(true);
+        let resumed = resumed.fit(samples.clone()).expect("the rest");
+        assert_eq!(resumed.rounds, whole.rounds, "{part}");
+    }
+}
+
+/// Where Burn's loggers panic, and its checkpoints name no file.
+#[test]
+fn a_folder_that_cannot_be_written_stops_the_run() {
+    let (config, backbone) = backbone("llama-gqa");
+    let samples = random_samples(2, 50, config.vocab_size as u32);
+    let recipe = TrainHeadsConfig::new()
+        .with_width(4)
+        .with_steps(6)
+        .with_round(2);
+    let folder = tempfile::tempdir().expect("a folder");
+    type Spoil = fn(&Path);
+    let spoils: [(&str, Spoil); 3] = [
+        ("logs", |path: &Path| {
+            std::fs::write(path.join("train"), "a file").expect("written");
+        }),
+        ("checkpoints", |path: &Path| {
+            std::fs::remove_dir(path.join("checkpoint")).expect("removed");
+        }),
+        ("all", |path: &Path| {
+            std::fs::remove_dir_all(path).expect("removed");
+        }),
+    ];
+    for (name, spoil) in spoils {
+        let path = folder.path().join(name);
+        let (spoiled, mut is_whole) = (path.clone(), true);
+        let trainer = trainer(&backbone, &recipe, &path).progress(move |progress| {
+            let learns = matches!(progress, TrainProgress::Sample { done: 1.., .. });
+            if learns && std::mem::take(&mut is_whole) {
+                spoil(&spoiled);
+            }
+            ControlFlow::Continue(())
+        });
+        match trainer.fit(samples.clone()).expect_err("no place") {
+            TrainError::File(error) => assert!(error.path.starts_with(&path), "{name}: {error}"),
+            other => panic!("{name}: {other}"),
+        }
+    }
+}
+
 #[test]
 fn a_run_of_another_model_is_not_resumed() {
     let (config, backbone) = backbone("llama-gqa");

@@ -57,8 +57,7 @@ pub struct TrainedHeads {
 /// ```
 ///
 /// Without a [`folder`](Self::folder), nothing is left on disk: the checkpoints of the rounds, of which the
-/// best is returned, and the logs of Burn's learner are in a temporary folder that [`fit`](Self::fit)
-/// removes.
+/// best is returned, are in a temporary folder that [`fit`](Self::fit) removes.
 pub struct HeadsTrainer {
     pub(super) backbones: Vec<Backbone>,
     pub(super) config: TrainHeadsConfig,
@@ -164,7 +163,8 @@ impl HeadsTrainer {
     ///
     /// [`TrainError`]: an invalid value of the configuration; no samples, or one that cannot be used; heads
     /// to start from of another shape; a folder that belongs to another run or model or, without
-    /// [`resume`](Self::resume), to any run, or has lost the scale of its labels; a loss that is not finite; a full disk;
+    /// [`resume`](Self::resume), to any run, or has lost the scale of its labels; a loss that is not finite; a full disk, or a
+    /// folder that cannot be written or was removed ([`TrainError::File`]);
     /// [`TrainError::Stopped`] before the end of the first round.
     pub fn fit<S: Into<Arc<Sample>>>(
         mut self,

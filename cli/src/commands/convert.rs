@@ -9,6 +9,8 @@ use serde_json::{Map, json};
 use crate::args::{DtypeName, Model};
 use crate::commands::prefill::resolve;
 use crate::error::CliError;
+use crate::escape;
+use crate::interrupt;
 use crate::output::Output;
 
 /// Convert a GGUF file to a Hugging Face folder, or quantise any model to a GGUF file
@@ -63,17 +65,21 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
         return show_quantized(&report, output);
     }
     let bar = output.progress("converting", "B");
-    let report = checkpoint::convert(&args.input, out, args.dtype.into(), &mut |p| {
-        bar.update(p.done, p.total);
-    })?;
+    let report = interrupt::undoing(|| {
+        checkpoint::convert(&args.input, out, args.dtype.into(), &mut |p| {
+            interrupt::check();
+            bar.update(p.done, p.total);
+        })
+    });
     bar.finish();
+    let report = report?;
     output.result(
         &json!({ "path": crate::json::path(&report.path), "tensors": report.tensors, "parameters": report.parameters }),
         |w| {
             writeln!(
                 w,
                 "{}: {} tensors, {:.1} million parameters",
-                report.path.display(),
+                escape::path(&report.path),
                 report.tensors,
                 report.parameters as f64 / 1e6
             )
@@ -92,8 +98,14 @@ fn quantize(
     };
     let model = resolve(&model, output)?;
     let bar = output.progress("quantising", "B");
-    let report = checkpoint::quantize(model, out, to, &mut |p| bar.update(p.done, p.total))?;
+    let report = interrupt::undoing(|| {
+        checkpoint::quantize(model, out, to, &mut |p| {
+            interrupt::check();
+            bar.update(p.done, p.total);
+        })
+    });
     bar.finish();
+    let report = report?;
     for warning in &report.warnings {
         output.note(format!("warning: {warning}"));
     }
@@ -122,7 +134,7 @@ fn show_quantized(report: &QuantizeReport, output: &Output) -> Result<(), CliErr
             writeln!(
                 w,
                 "{}: {} tensors ({}), {:.1} million parameters, {:.1} MB, {:.2} bits each",
-                report.path.display(),
+                escape::path(&report.path),
                 report.tensors,
                 types.join(", "),
                 report.parameters as f64 / 1e6,

@@ -6,6 +6,7 @@ use burn_apb::apb::heads;
 use serde_json::json;
 
 use crate::error::CliError;
+use crate::escape;
 use crate::output::Output;
 
 /// Names of skipped tensors that are shown.
@@ -25,7 +26,9 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
+    let reader = output.wait_for_reader(&args.out)?;
     let heads = heads::convert_heads(&args.input, &args.out, args.base_model.as_deref())?;
+    drop(reader);
     let ignored = heads.ignored.len();
     output.result(
         &json!({
@@ -39,7 +42,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
             writeln!(
                 w,
                 "{}: {} tensors, {} layers, width {}, {} key/value heads",
-                heads.path.display(),
+                escape::path(&heads.path),
                 heads.tensors,
                 heads.layers,
                 heads.width,

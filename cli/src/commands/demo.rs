@@ -12,6 +12,7 @@ use crate::args::{Compute, Model, Strategy};
 use crate::commands::prefill::{self, Terminal};
 use crate::commands::{fetch, generate};
 use crate::error::CliError;
+use crate::escape;
 use crate::output::Output;
 use crate::predict::{self, Weights};
 use crate::variant::{self, Variant};
@@ -52,6 +53,8 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     };
     let variants: Vec<Variant> = methods.iter().copied().map(Variant::from).collect();
     variant::check_used(&args.strategy, None, &variants)?;
+    variant::check_passing(&args.strategy)?;
+    variant::check_seed(&args.strategy, &variants)?;
     let device = args.compute.device()?;
     let fetched = fetch::download(MODEL, None, hub::FetchFrom::Any, output)?;
     let model = Model {
@@ -65,7 +68,8 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     let words = document.split_whitespace().count();
     output.note(format!(
         "model     SmolLM2-135M-Instruct ({})\ndocument  Newton's Opticks, the first {words} words\nquestion  {}\n",
-        fetched.source, args.query
+        fetched.source,
+        escape::line(&args.query)
     ));
     let mut requests = Vec::new();
     for method in methods {

@@ -6,7 +6,8 @@ use burn::tensor::DType;
 use serde_json::{Value, json};
 
 use crate::error::CliError;
-use crate::output::Output;
+use crate::escape;
+use crate::output::{self, Output};
 
 /// Check what this machine can run, what is missing and how to get it
 #[derive(clap::Args, Debug)]
@@ -92,19 +93,24 @@ pub fn run(_: &Args, output: &Output) -> Result<(), CliError> {
         .map(|c| json!({ "name": c.name, "state": c.state.name(), "found": c.found, "advice": c.advice }))
         .collect();
     let kernels = attention_kernels();
-    output.result(
-        &json!({ "checks": rows, "attention_kernels": kernels }),
-        |w| {
-            print(w, &checks)?;
-            kernels.iter().try_for_each(|table| write!(w, "\n{table}"))
-        },
-    )?;
+    let mut json = json!({ "checks": rows, "attention_kernels": kernels });
+    let error = CliError::environment("something that apb needs is broken; see above");
     if broken {
-        return Err(CliError::environment(
-            "something that apb needs is broken; see above",
-        ));
+        // One object: the report is what was asked for, and the error is in it.
+        json["error"] = error.to_json()["error"].clone();
     }
-    Ok(())
+    output.result(&json, |w| {
+        print(w, &checks)?;
+        kernels.iter().try_for_each(|table| write!(w, "\n{table}"))
+    })?;
+    match (broken, output.is_json()) {
+        (false, _) => Ok(()),
+        (true, false) => Err(error),
+        (true, true) => {
+            output::stderr_line(&format!("apb: {error}"));
+            Err(error.printed())
+        }
+    }
 }
 
 fn print(w: &mut dyn Write, checks: &[Check]) -> std::io::Result<()> {
@@ -254,7 +260,13 @@ fn nccl() -> Check {
 
 fn python() -> Check {
     match output_of("python3", &["-m", "pip", "--version"]) {
-        Some(text) => Check::ok("python3", text.trim().chars().take(60).collect::<String>()),
+        Some(text) => Check::ok(
+            "python3",
+            escape::line(text.trim())
+                .chars()
+                .take(60)
+                .collect::<String>(),
+        ),
         None => Check::missing(
             "python3",
             "no python3 with pip",
@@ -275,7 +287,7 @@ fn output_of(program: &str, args: &[&str]) -> Option<String> {
 
 fn cache() -> Check {
     match burn_apb::checkpoint::hub::cache_dir() {
-        Ok(folder) => Check::ok("cache", folder.display().to_string()),
+        Ok(folder) => Check::ok("cache", escape::path(&folder)),
         Err(error) => Check {
             name: "cache",
             state: State::Broken,

@@ -6,6 +6,7 @@ use burn_apb::checkpoint::hub;
 use serde_json::json;
 
 use crate::error::CliError;
+use crate::escape;
 use crate::output::Output;
 
 /// Fetch a model by hub id or listed name
@@ -53,7 +54,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
             "warnings": report.warnings,
         }),
         |w| {
-            writeln!(w, "{}", report.path.display())?;
+            writeln!(w, "{}", escape::path(&report.path))?;
             writeln!(w, "  from   {}", report.source)?;
             if let Some(commit) = &report.commit {
                 writeln!(w, "  commit {commit}")?;

@@ -63,7 +63,6 @@ fn answer(args: &Args, prefilled: Prefilled<'_>, output: &Output) -> Result<(), 
         return processes::reports(world, report).map(|_| ());
     };
     let read = options.prompt.allow_control_tokens;
-    note_control_tokens(&request.control_tokens, read, text, output);
     let prompt = match args.show_prompt {
         true => Some(prompt(request, text, output)?),
         false => None,
@@ -156,26 +155,6 @@ pub fn control_tokens_json(spelled: &[(u32, usize)], text: &ModelText) -> Value 
         json!({ "token": token, "text": text.tokenizer.token(token), "count": count })
     });
     all.collect()
-}
-
-/// Says that a text spells control tokens out, and what became of them.
-fn note_control_tokens(spelled: &[(u32, usize)], read: bool, text: &ModelText, output: &Output) {
-    if spelled.is_empty() {
-        return;
-    }
-    let names = spelled.iter().map(|&(token, count)| {
-        let name = text.tokenizer.token(token).unwrap_or_default();
-        format!("{name} ({count})")
-    });
-    let names: Vec<String> = names.collect();
-    output.note(format!(
-        "note: document or question spell out {}, {}",
-        names.join(", "),
-        match read {
-            true => "read as control tokens",
-            false => "read as text; --allow-control-tokens reads them as tokens",
-        }
-    ));
 }
 
 /// The keys of the command contract.

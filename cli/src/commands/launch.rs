@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use burn_apb::ranks::TOKEN_VARIABLE;
 
 use crate::error::{CliError, RANK_FAILED};
+use crate::escape;
 use crate::limits;
 
 /// Start N processes of a command on this machine, each with torchrun's variables
@@ -26,6 +27,8 @@ pub struct Args {
 
 /// Processes that are started at most: more are a slip of the finger.
 const MOST_PROCESSES: usize = 4096;
+/// The exit code of `env` and shells for a command that they cannot find.
+const NOT_FOUND: i32 = 127;
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
@@ -44,6 +47,13 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     };
     match code {
         0 => Ok(()),
+        NOT_FOUND => {
+            let command = args.command.first().map(|name| name.to_string_lossy());
+            Err(CliError::environment(format!(
+                "{}, or a program that it starts, was not found",
+                escape::line(&command.unwrap_or_default())
+            )))
+        }
         // The failed process has printed its error.
         code => std::process::exit(code),
     }
@@ -88,7 +98,7 @@ fn directly(args: &Args, port: u16) -> Result<i32, CliError> {
                 running.iter_mut().for_each(end);
                 return Err(CliError::environment(format!(
                     "{} cannot be started: {error}",
-                    program.display()
+                    escape::line(&program.to_string_lossy())
                 )));
             }
         }
@@ -155,8 +165,6 @@ fn under_mpirun(args: &Args, port: u16) -> Result<i32, CliError> {
 
 /// The command's own exit code; that of a failed rank after a signal or a panic.
 fn exit_code(status: ExitStatus) -> i32 {
-    /// A command that a shell cannot find.
-    const NOT_FOUND: i32 = 127;
     match status.code() {
         Some(code @ (0..=5 | NOT_FOUND)) => code,
         _ => RANK_FAILED,

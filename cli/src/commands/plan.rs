@@ -15,13 +15,15 @@ use serde_json::{Map, Value, json};
 use crate::args::{self, DtypeName, KvDtypeName};
 use crate::commands::prefill;
 use crate::error::CliError;
-use crate::limits::check_tokens;
+use crate::limits;
 use crate::memory;
-use crate::output::Output;
+use crate::output::{self, Output};
 use crate::predict::{self, GIB};
 
 /// Ranks where none are asked for.
 const GPU_RANKS: usize = 8;
+/// Tokens of the query in apb's anchor where no number is given.
+const QUERY_TOKENS: usize = 32;
 /// Layers of the model with random weights that rates are measured with: as many as a second or two allow.
 const MEASURED_LAYERS: usize = 4;
 /// Entries of its vocabulary, which is not measured.
@@ -42,9 +44,9 @@ pub struct Args {
     /// Tokens of the document
     #[arg(long, value_name = "N")]
     tokens: usize,
-    /// Tokens of the query in apb's anchor
-    #[arg(long, value_name = "N", default_value_t = 32)]
-    query_tokens: usize,
+    /// Tokens of the query in apb's anchor [default: 32]
+    #[arg(long, value_name = "N")]
+    query_tokens: Option<usize>,
     /// Tokens that follow the document: question and answer
     #[arg(long, value_name = "N", default_value_t = 512)]
     following: usize,
@@ -100,7 +102,8 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
         passing: args.passing,
         ..PrefillConfig::new(Method::Apb, args.ranks(measured))
     };
-    let document = DocumentLengths::new(args.tokens).with_anchor_query(args.query_tokens);
+    let query = args.query_tokens.unwrap_or(QUERY_TOKENS);
+    let document = DocumentLengths::new(args.tokens).with_anchor_query(query);
     let report = Report {
         methods: planner
             .compare(&settings, &document)
@@ -112,12 +115,23 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
             .collect(),
         recommended: planner.recommend(&settings, &document),
         planner,
+        settings,
         document,
     };
-    output.result(&report.json(args), |w| report.print(w))?;
-    match &report.recommended {
-        Some(_) => Ok(()),
-        None => Err(CliError::memory(report.refusal())),
+    let mut json = report.json(args);
+    let refused = match &report.recommended {
+        Some(_) => return output.result(&json, |w| report.print(w)),
+        None => CliError::memory(report.refusal()),
+    };
+    // One object: the report is what was asked for, and the error is in it.
+    json["error"] = refused.to_json()["error"].clone();
+    output.result(&json, |w| report.print(w))?;
+    match output.is_json() {
+        true => {
+            output::stderr_line(&format!("apb: {refused}"));
+            Err(refused.printed())
+        }
+        false => Err(refused),
     }
 }
 
@@ -136,10 +150,10 @@ impl Args {
             ("--ranks", self.ranks),
             ("--chunk", self.chunk),
         ];
-        match least.into_iter().find(|(_, value)| *value == Some(0)) {
-            Some((flag, _)) => Err(CliError::usage(format!("{flag} is 0; the least is 1"))),
-            None => check_tokens(self.tokens),
+        if let Some((flag, _)) = least.into_iter().find(|(_, value)| *value == Some(0)) {
+            return Err(CliError::usage(format!("{flag} is 0; the least is 1")));
         }
+        limits::check_tokens(self.tokens)
     }
 
     fn ranks(&self, measured: bool) -> usize {
@@ -304,6 +318,7 @@ type Compared = (PrefillConfig, Result<Prediction, PlanError>, Option<usize>);
 /// What is shown.
 struct Report {
     planner: Planner,
+    settings: PrefillConfig,
     document: DocumentLengths,
     methods: Vec<Compared>,
     recommended: Option<Recommendation>,
@@ -321,7 +336,6 @@ impl Report {
             methods.insert(name.to_owned(), value);
         }
         let hardware = &self.planner.hardware;
-        let most = self.methods.iter().filter_map(|(_, _, most)| *most).max();
         json!({
             "model": crate::json::path(&args.model), "tokens": self.document.tokens, "parameters": self.planner.config.num_parameters(),
             "device": hardware.name, "rates_from": hardware.source, "rates": hardware.rates,
@@ -335,8 +349,13 @@ impl Report {
                 "prefill_seconds": recommended.prediction.seconds(),
                 "reason": recommended.reason,
             })),
-            "max_tokens": most,
+            "max_tokens": self.max_tokens(),
         })
+    }
+
+    /// The longest document that fits with any of the methods.
+    fn max_tokens(&self) -> Option<usize> {
+        self.methods.iter().filter_map(|(_, _, most)| *most).max()
     }
 
     fn print(&self, w: &mut dyn Write) -> io::Result<()> {
@@ -386,23 +405,60 @@ impl Report {
         Ok(())
     }
 
+    /// The planner where so many tokens follow the document.
+    fn followed_by(&self, following: usize) -> Planner {
+        let memory = MemoryConfig {
+            following,
+            ..self.planner.memory
+        };
+        self.planner.clone().with_memory(memory)
+    }
+
+    /// Whether the document fits with so many tokens behind it.
+    fn fits(&self, following: usize) -> bool {
+        let planner = self.followed_by(following);
+        planner.recommend(&self.settings, &self.document).is_some()
+    }
+
     /// Why nothing is recommended, and what would fit.
     fn refusal(&self) -> String {
-        let most = self.methods.iter().filter_map(|(_, _, most)| *most).max();
-        let advice = match most {
-            Some(most) => format!("the longest that fits is {most} tokens"),
-            None => {
-                "the weights alone do not: use more memory, a smaller or a quantised model".into()
+        let (tokens, following) = (self.document.tokens, self.planner.memory.following);
+        if self.fits(0) {
+            // The most that may follow lies in `low..high`.
+            let (mut low, mut high) = (0, following);
+            while high - low > 1 {
+                let middle = low + (high - low) / 2;
+                match self.fits(middle) {
+                    true => low = middle,
+                    false => high = middle,
+                }
             }
+            return format!(
+                "a document of {tokens} tokens fits, but not with the {following} that follow it; the most that fits is \
+                 --following {low}"
+            );
+        }
+        let bare = self.followed_by(0);
+        let longest = |(settings, ..): &Compared| bare.max_tokens(settings, &self.document);
+        let advice = if let Some(most) = self.max_tokens() {
+            format!("the longest that fits is {most} tokens")
+        } else if let Some(most) = self.methods.iter().filter_map(longest).max() {
+            format!(
+                "none fits with {following} tokens behind it, and with --following 0 the longest is {most} tokens"
+            )
+        } else {
+            let least = PrefillConfig::new(Method::Full, 1);
+            let least = bare.predict(&least, &DocumentLengths::new(1));
+            format!(
+                "weights and working memory alone take {}, and {} are usable: use more memory, a smaller or a quantised \
+                 model",
+                output::bytes(least.map_or(0, |predicted| predicted.memory.total())),
+                output::bytes(bare.hardware.usable_bytes().unwrap_or(0))
+            )
         };
         format!(
-            "a document of {} tokens fits no device with any method on up to {} ranks; {advice}",
-            self.document.tokens,
-            self.methods
-                .iter()
-                .map(|(settings, ..)| settings.ranks)
-                .max()
-                .unwrap_or(1)
+            "a document of {tokens} tokens fits no device with any method on up to {} ranks; {advice}",
+            self.settings.ranks
         )
     }
 }

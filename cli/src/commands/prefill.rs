@@ -15,6 +15,7 @@ use burn_apb::checkpoint::ModelSource;
 use burn_apb::checkpoint::{LoadOptions, StoredType, hub, local};
 use burn_apb::model::{CausalLm, Decoder, DecoderConfig, KvCache, KvDType, RopeScaling};
 use burn_apb::ranks::{RankGroup, World};
+use burn_apb::text::chat_template::ChatTemplate;
 use burn_apb::{ModelText, load_decoder};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -28,6 +29,8 @@ use crate::{interrupt, memory, processes};
 
 /// Largest document that is read, in bytes: about a hundred million tokens.
 const MAX_DOCUMENT_BYTES: u64 = 1 << 29;
+/// Largest chat template that is read, in bytes: the library parses no larger one.
+const MAX_TEMPLATE_BYTES: u64 = 128 << 10;
 
 /// A prefilled document, as one of the processes holds it.
 pub struct Prefilled<'a> {
@@ -78,7 +81,7 @@ pub fn run<T>(
     let (source, device, facts) = processes::agree(world, opened)?;
     processes::compare(world, &facts)?;
     let prepared = processes::on_first(world, || {
-        prepare(&reading, question, &source, output, complete)
+        interrupt::at_once(|| prepare(&reading, question, &source, output, complete))
     })?;
     memory::give_back();
     let (request, first) = match prepared {
@@ -225,7 +228,7 @@ pub fn facts(compute: &Compute, strategy: &Strategy, model: String) -> Result<Fa
 /// SHA-256 of a file, in hexadecimal.
 pub fn hash_of(path: &Path) -> Result<String, CliError> {
     let failed = |e: std::io::Error| {
-        CliError::usage(format!("cannot read {}: {e}", path.display())).at(path)
+        CliError::usage(format!("cannot read {}: {e}", escape::path(path))).at(path)
     };
     // A folder is that of retaining heads. A pipe would be empty for whoever reads it next.
     let file = match path.is_dir() {
@@ -262,6 +265,8 @@ fn prepare(
     compute.check_kv_dtype(&text.config, &compute.device()?)?;
     let request = Request::new(&text, &document, question, &options)?;
     request.check_heads(&text.config, source)?;
+    let read = options.prompt.allow_control_tokens;
+    note_control_tokens(&request.control_tokens, read, &text, output);
     if let Some(note) = request.plan.note() {
         output.note(format!("note: {note}"));
     }
@@ -275,6 +280,31 @@ fn prepare(
         ));
     }
     Ok((request, options, text))
+}
+
+/// Says that document or question spell control tokens out, and what became of them.
+pub fn note_control_tokens(
+    spelled: &[(u32, usize)],
+    read: bool,
+    text: &ModelText,
+    output: &Output,
+) {
+    if spelled.is_empty() {
+        return;
+    }
+    let names = spelled.iter().map(|&(token, count)| {
+        let name = text.tokenizer.token(token).unwrap_or_default();
+        format!("{} ({count})", escape::line(&name))
+    });
+    let names: Vec<String> = names.collect();
+    output.note(format!(
+        "note: document or question spell out {}, {}",
+        names.join(", "),
+        match read {
+            true => "read as control tokens",
+            false => "read as text; --allow-control-tokens reads them as tokens",
+        }
+    ));
 }
 
 /// Everything of a model but the weights.
@@ -315,8 +345,11 @@ pub fn resolve(model: &Model, output: &Output) -> Result<PathBuf, CliError> {
         });
     }
     let bar = output.progress("fetching", "B");
-    let resolved = hub::resolve(&model.model.to_string_lossy(), &mut |p| {
-        bar.update(p.done, p.total);
+    // What has arrived is kept.
+    let resolved = interrupt::at_once(|| {
+        hub::resolve(&model.model.to_string_lossy(), &mut |p| {
+            bar.update(p.done, p.total);
+        })
     })?;
     bar.finish();
     for warning in &resolved.warnings {
@@ -332,7 +365,8 @@ pub fn load_weights(
     device: &Device,
     output: &Output,
 ) -> Result<Arc<Decoder>, CliError> {
-    let config = DecoderConfig::from_json(source.config()).map_err(CliError::usage)?;
+    let config = DecoderConfig::from_json(source.config());
+    let config = config.map_err(CliError::usage).at(source.path())?;
     let options: LoadOptions = options.into();
     if options.dequantize {
         let weights = source.checkpoint()?;
@@ -342,8 +376,10 @@ pub fn load_weights(
         }
     }
     let bar = output.progress("loading", "B");
-    let loaded = load_decoder(source, &config, options, device, &mut |p| {
-        bar.update(p.done, p.total);
+    let loaded = interrupt::at_once(|| {
+        load_decoder(source, &config, options, device, &mut |p| {
+            bar.update(p.done, p.total);
+        })
     });
     let (decoder, report) = loaded.at(source.path())?;
     bar.finish();
@@ -355,23 +391,37 @@ pub fn load_weights(
 
 /// Reads a text file, or standard input for `-`; not UTF-8 and too large are refused.
 pub fn read_text(path: &Path, what: &str) -> Result<String, CliError> {
-    let name = path.display();
+    read_at_most(path, what, MAX_DOCUMENT_BYTES, "split it")
+}
+
+/// Reads a chat template, and refuses one that does not parse before a model is read.
+pub fn read_template(path: &Path) -> Result<String, CliError> {
+    let advice = "no chat template is";
+    let text = read_at_most(path, "chat template", MAX_TEMPLATE_BYTES, advice)?;
+    match ChatTemplate::parse(&text) {
+        Ok(_) => Ok(text),
+        Err(error) => Err(CliError::usage(format!("{}: {error}", escape::path(path))).at(path)),
+    }
+}
+
+fn read_at_most(path: &Path, what: &str, most: u64, advice: &str) -> Result<String, CliError> {
+    let name = escape::path(path);
     let mut bytes = Vec::new();
-    let read = if path.as_os_str() == "-" {
-        std::io::stdin()
+    let read = interrupt::at_once(|| match path.as_os_str() == "-" {
+        true => std::io::stdin()
             .lock()
-            .take(MAX_DOCUMENT_BYTES + 1)
-            .read_to_end(&mut bytes)
-    } else {
-        std::fs::File::open(path)
-            .and_then(|file| file.take(MAX_DOCUMENT_BYTES + 1).read_to_end(&mut bytes))
-    };
+            .take(most + 1)
+            .read_to_end(&mut bytes),
+        false => {
+            std::fs::File::open(path).and_then(|file| file.take(most + 1).read_to_end(&mut bytes))
+        }
+    });
     let refused = |reason: String| CliError::usage(reason).at(path);
     read.map_err(|e| refused(format!("cannot read the {what} {name}: {e}")))?;
-    if bytes.len() as u64 > MAX_DOCUMENT_BYTES {
+    if bytes.len() as u64 > most {
         return Err(refused(format!(
-            "the {what} {name} is larger than {}; split it",
-            output::bytes(MAX_DOCUMENT_BYTES)
+            "the {what} {name} is larger than {}; {advice}",
+            output::bytes(most)
         )));
     }
     String::from_utf8(bytes).map_err(|e| {

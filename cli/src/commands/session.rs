@@ -12,9 +12,11 @@ use crate::args::{Compute, Model, Prompt, Reading, Sampling, Strategy, drawn_see
 use crate::commands::generate;
 use crate::commands::prefill::{self, Prefilled};
 use crate::error::{AtPath, CliError};
+use crate::escape;
 use crate::limits;
 use crate::output::{self, Output};
 use crate::predict::{self, AskedMemory};
+use crate::variant::{self, Unused};
 use crate::{memory, processes};
 
 /// What a saved session is, to those who can read it.
@@ -87,6 +89,11 @@ pub fn run(command: &Command, output: &Output) -> Result<(), CliError> {
 fn save(args: &Save, output: &Output) -> Result<(), CliError> {
     let reading = &args.reading;
     reading.check()?;
+    variant::check_seed(&reading.strategy, &[reading.method()])?;
+    limits::unused(
+        [("--answer-prefix", !reading.prompt.answer_prefix.is_empty())],
+        "while nothing is answered; give it to `apb session ask`",
+    )?;
     processes::run(
         &reading.processes,
         &reading.compute,
@@ -158,7 +165,7 @@ fn show_saved(
             writeln!(
                 w,
                 "{}: {} tokens, {}, {} in {} {}",
-                args.out.display(),
+                escape::path(&args.out),
                 plan.tokens,
                 prefill::describe(plan),
                 output::bytes(bytes),
@@ -174,6 +181,10 @@ fn ask(args: &Ask, output: &Output) -> Result<(), CliError> {
     let device = args.compute.device()?;
     let saved = SavedSession::open(&args.session).at(&args.session)?;
     check_settings(&saved, &args.strategy)?;
+    limits::unused(
+        [("--system", args.prompt.system.is_some())],
+        "for a document that is prefilled already; leave it out, or prefill the document behind it with `apb session save`",
+    )?;
     let (source, text) = prefill::open_model(&args.model, output)?;
     saved.check_model(&source.fingerprint()?)?;
     saved.check_dtype(args.compute.dtype())?;
@@ -212,6 +223,9 @@ fn ask(args: &Ask, output: &Output) -> Result<(), CliError> {
     };
     predict::check_answer(&text.config, question, 0..saved.plan().ranks, &args.compute)?;
     let decoder = prefill::load_weights(&source, args.compute.load_options(), &device, output)?;
+    let spelled = text.tokenizer.control_tokens_in(&args.query);
+    let read = options.prompt.allow_control_tokens;
+    prefill::note_control_tokens(&spelled, read, &text, output);
     let mut session = saved.restore(decoder.clone(), query.len())?;
     session.set_limit(needed);
     let reply = prefill::answer(&text, &mut session, &query, &options, output);
@@ -231,12 +245,11 @@ fn ask(args: &Ask, output: &Output) -> Result<(), CliError> {
         "cache_bytes": KvCache::bytes(&text.config, 1, plan.tokens, dtype),
         "peak_bytes": memory::peak_bytes(),
     });
-    let spelled = text.tokenizer.control_tokens_in(&args.query);
     if let Some(seed) = drawn_seed(&options) {
         value["seed"] = seed.into();
     }
     value["control_tokens"] = generate::control_tokens_json(&spelled, &text);
-    value["control_tokens_read"] = options.prompt.allow_control_tokens.into();
+    value["control_tokens_read"] = read.into();
     generate::add_logprobs(&mut value, completion, &text);
     if output.is_json() {
         return output.result(&value, |_| Ok(()));
@@ -254,14 +267,30 @@ fn ask(args: &Ask, output: &Output) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Refuses what is asked for otherwise than the session was saved with.
+/// Refuses what is asked for otherwise than the session was saved with, and what its method has no use for.
 fn check_settings(saved: &SavedSession, asked: &Strategy) -> Result<(), CliError> {
     let plan = saved.plan();
+    let flags = [
+        ("--heads", asked.heads.is_some()),
+        ("--chunk", asked.chunk.is_some()),
+    ];
+    limits::unused(
+        flags,
+        "for a document that is prefilled already; leave it out, or prefill the document anew with `apb session save`",
+    )?;
     if let Some(method) = asked.method {
         saved.check_setting("method", plan.asked, method)?;
     }
+    if let Some(ranks) = asked.ranks {
+        saved.check_setting("ranks", plan.ranks, ranks)?;
+    }
+    if let Some(Unused { flag, of }) = variant::unused(asked, None, &[plan.method.into()]) {
+        return Err(CliError::usage(format!(
+            "{flag} changes nothing for a session that was saved with {}; it is for {of}: leave {flag} out",
+            plan.method
+        )));
+    }
     for (what, found, asked) in [
-        ("ranks", plan.ranks, asked.ranks),
         ("anchor", plan.anchor, asked.anchor),
         ("passing", plan.passing, asked.passing),
     ] {
@@ -275,12 +304,5 @@ fn check_settings(saved: &SavedSession, asked: &Strategy) -> Result<(), CliError
     if let Some(compressor) = asked.compressor {
         saved.check_setting("compressor", plan.compressor.name(), compressor.name())?;
     }
-    let flags = [
-        ("--heads", asked.heads.is_some()),
-        ("--chunk", asked.chunk.is_some()),
-    ];
-    limits::unused(
-        flags,
-        "for a document that is prefilled already; leave it out, or prefill the document anew with `apb session save`",
-    )
+    Ok(())
 }

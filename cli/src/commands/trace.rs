@@ -22,6 +22,7 @@ use serde_json::json;
 use crate::args::{Compute, Processes};
 use crate::commands::prefill::{self, Facts};
 use crate::error::CliError;
+use crate::escape;
 use crate::output::{self, Output};
 use crate::predict::{self, Weights};
 use crate::processes;
@@ -46,9 +47,9 @@ pub struct Args {
     /// Where to write the tensors, as safetensors
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// How ring attention shares out the document: zigzag or contiguous
-    #[arg(long, value_name = "LAYOUT", default_value = "zigzag")]
-    ring_layout: RingLayout,
+    /// How ring attention shares out the document: zigzag or contiguous [default: zigzag]
+    #[arg(long, value_name = "LAYOUT")]
+    ring_layout: Option<RingLayout>,
     /// Rows of one prefill pass, and of one tile of the MLP
     #[arg(long, value_name = "ROWS", default_value = "1024")]
     chunk: std::num::NonZeroUsize,
@@ -66,12 +67,9 @@ struct Case {
     #[serde(default = "one_rank")]
     hosts: usize,
     scorer: Option<String>,
-    #[serde(default)]
-    anchor_len: usize,
-    #[serde(default)]
-    passing_len: usize,
-    #[serde(default)]
-    anchor_query_offset: usize,
+    anchor_len: Option<usize>,
+    passing_len: Option<usize>,
+    anchor_query_offset: Option<usize>,
     /// None: the query.
     anchor_query: Option<Vec<u32>>,
     #[serde(default)]
@@ -108,7 +106,7 @@ impl Case {
             // Its words may be the file's: on one line, and not all of them.
             let reason: String = reason.chars().take(300).collect();
             let reason = reason.replace('\n', "\\n");
-            CliError::usage(format!("{}: {reason}", path.display())).at(path)
+            CliError::usage(format!("{}: {reason}", escape::path(path))).at(path)
         };
         let failed = |error: std::io::Error| refuse(format!("cannot be read: {error}"));
         // Before opening, because opening a pipe would wait for a writer.
@@ -145,7 +143,7 @@ impl Case {
     fn document(&self) -> Document {
         Document {
             tokens: self.document.clone(),
-            prefix: self.anchor_query_offset,
+            prefix: self.anchor_query_offset.unwrap_or_default(),
             anchor_query: self.anchor_query.as_ref().unwrap_or(&self.query).clone(),
         }
     }
@@ -159,12 +157,13 @@ impl Case {
             ))
         };
         let method: Method = self.method.parse().map_err(unknown)?;
-        let mut config = PrefillConfig::new(method, self.hosts).with_ring_layout(args.ring_layout);
+        let layout = args.ring_layout.unwrap_or_default();
+        let mut config = PrefillConfig::new(method, self.hosts).with_ring_layout(layout);
         if method != Method::Apb {
             return Ok(config);
         }
-        config.anchor = Some(self.anchor_len);
-        config.passing = Some(self.passing_len);
+        config.anchor = Some(self.anchor_len.unwrap_or_default());
+        config.passing = Some(self.passing_len.unwrap_or_default());
         config.compressor = match self.scorer.as_deref() {
             Some("query_aware") => CompressorConfig::QueryAware,
             Some("random") => CompressorConfig::Random { seed: 0 },
@@ -179,6 +178,30 @@ impl Case {
             }
         };
         Ok(config)
+    }
+
+    /// What the case says, or a flag, that its method has no use for. Cases of several methods may have the same flags.
+    fn ignored(&self, prefill: &PrefillConfig, args: &Args) -> Vec<&'static str> {
+        let apb = prefill.method == Method::Apb;
+        let scored = matches!(prefill.compressor, CompressorConfig::Retaining { .. });
+        let all = [
+            ("hosts", self.hosts > 1 && prefill.method == Method::Full),
+            ("scorer", self.scorer.is_some() && !apb),
+            ("anchor_len", self.anchor_len.is_some() && !apb),
+            ("passing_len", self.passing_len.is_some() && !apb),
+            (
+                "anchor_query_offset",
+                self.anchor_query_offset.is_some() && !apb,
+            ),
+            ("anchor_query", self.anchor_query.is_some() && !apb),
+            (
+                "--ring-layout",
+                args.ring_layout.is_some() && prefill.method != Method::Ring,
+            ),
+            ("--heads", args.heads.is_some() && !scored),
+        ];
+        let ignored = all.into_iter().filter(|(_, ignored)| *ignored);
+        ignored.map(|(name, _)| name).collect()
     }
 }
 
@@ -199,12 +222,15 @@ struct Prepared {
     source: ModelSource,
     config: DecoderConfig,
     device: Device,
+    /// What the method has no use for.
+    ignored: Vec<&'static str>,
 }
 
 /// Checks everything that can be checked before the weights are read.
 fn prepare(args: &Args) -> Result<Prepared, CliError> {
     let case = Case::read(&args.case)?;
     let prefill = case.prefill(args)?;
+    let ignored = case.ignored(&prefill, args);
     let document = case.document();
     if case.query.is_empty() {
         return Err(CliError::usage("the case's query has no tokens"));
@@ -212,10 +238,9 @@ fn prepare(args: &Args) -> Result<Prepared, CliError> {
     if let Some(heads) = &args.heads
         && !heads.exists()
     {
-        return Err(CliError::usage(format!(
-            "{}: no such heads file",
-            heads.display()
-        )));
+        return Err(
+            CliError::usage(format!("{}: no such heads file", escape::path(heads))).at(heads),
+        );
     }
     let device = args.compute.device()?;
     let source = ModelSource::open(&args.model).map_err(CliError::usage)?;
@@ -240,6 +265,7 @@ fn prepare(args: &Args) -> Result<Prepared, CliError> {
         source,
         config,
         device,
+        ignored,
     })
 }
 
@@ -252,6 +278,7 @@ fn trace(args: &Args, world: &mut World, output: &Output) -> Result<(), CliError
         source,
         config,
         device,
+        ignored,
     } = &prepared;
     let plan = &request.plan;
     if !world.is_single() {
@@ -265,6 +292,10 @@ fn trace(args: &Args, world: &mut World, output: &Output) -> Result<(), CliError
     }
     if let Some(note) = plan.note() {
         output.note(format!("note: {note}"));
+    }
+    if !ignored.is_empty() {
+        let (names, method) = (ignored.join(", "), plan.asked);
+        output.note(format!("note: a case of {method} does not use {names}"));
     }
     let group = world.group(plan.ranks);
     let group = group.map_err(|error| CliError::from(error).known())?;
@@ -292,6 +323,7 @@ fn trace(args: &Args, world: &mut World, output: &Output) -> Result<(), CliError
         return Ok(());
     }
     let tensors = trace.finish(config)?;
+    let _reader = output.wait_for_reader(&args.out)?;
     write_file(&args.out, |file| {
         safetensors::serialize(tensors, None)
             .map_err(std::io::Error::other)
@@ -304,7 +336,7 @@ fn trace(args: &Args, world: &mut World, output: &Output) -> Result<(), CliError
             "out": crate::json::path(&args.out), "method": plan.method.name(), "ranks": plan.ranks,
             "anchor": plan.anchor, "passing": plan.passing,
         }),
-        |w| writeln!(w, "{}", args.out.display()),
+        |w| writeln!(w, "{}", escape::path(&args.out)),
     )
 }
 

@@ -28,6 +28,7 @@ use serde_json::{Map, Value, json};
 use crate::commands::eval::{estimate_json, small};
 use crate::commands::prefill;
 use crate::error::CliError;
+use crate::escape;
 use crate::interrupt;
 use crate::limits;
 use crate::output::{Output, Progress};
@@ -49,11 +50,23 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     let mut recipe = args.recipe.config();
     recipe.check().map_err(CliError::usage)?;
     limits::at_most("--synthesized", args.samples.synthesized, MOST_SYNTHESIZED)?;
+    limits::unused(
+        [("--kv-dtype", args.compute.kv_dtype().is_some())],
+        "in training, where keys and values are of --dtype; leave it out",
+    )?;
+    if let Some(file) = limits::twice(&args.data) {
+        return Err(CliError::usage(format!(
+            "--data names {} twice: samples would be learned from and held out as well",
+            escape::path(file)
+        ))
+        .at(file));
+    }
     if args.out.is_dir() {
         return Err(CliError::usage(format!(
             "{}: expected a file to write, found a folder",
-            args.out.display()
-        )));
+            escape::path(&args.out)
+        ))
+        .at(&args.out));
     }
     let ending = args.out.extension();
     if !ending.is_some_and(|ending| ending.eq_ignore_ascii_case("safetensors"))
@@ -61,8 +74,9 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     {
         return Err(CliError::usage(format!(
             "{}: expected the name of a .safetensors file, in which the heads can be read again",
-            args.out.display()
-        )));
+            escape::path(&args.out)
+        ))
+        .at(&args.out));
     }
     let mut devices = vec![args.compute.device()?];
     for name in &args.also {
@@ -124,6 +138,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
             trainer.renderer(default_renderer(interrupter, None))
         }
     };
+    let _reader = output.wait_for_reader(&args.out)?;
     let trained = trainer.fit(data.train.clone()).map_err(refusal)?;
     if let Some(bar) = bar {
         bar.finish();
@@ -234,7 +249,9 @@ impl Args {
                 .with_seed(self.recipe.seed.wrapping_add(index as u64));
             collector
                 .add_synthesis(&document, config, &mut progress)
-                .map_err(|error| CliError::usage(format!("{}: {error}", path.display())))?;
+                .map_err(|error| {
+                    CliError::usage(format!("{}: {error}", escape::path(path))).at(path)
+                })?;
         }
         bar.finish();
         for problem in collector.problems() {
@@ -279,8 +296,9 @@ impl Args {
         match self.recipe.width {
             Some(width) if width != found => Err(CliError::usage(format!(
                 "{}: expected heads of --width {width}, found {found}; leave --width out",
-                path.display()
-            ))),
+                escape::path(path)
+            ))
+            .at(path)),
             _ => Ok(Some(heads)),
         }
     }
@@ -289,7 +307,7 @@ impl Args {
         let open = |folder: &PathBuf| {
             let limit = self.cache_limit.saturating_mul(GIB);
             FeatureCache::open(folder, limit, model, dtype)
-                .map_err(|error| CliError::failed(format!("{}: {error}", folder.display())))
+                .map_err(|error| CliError::failed(error).at(folder))
         };
         self.cache.as_ref().map(open).transpose()
     }
@@ -424,7 +442,7 @@ fn show(
         writeln!(
             w,
             "{}: heads of step {step}, {:.0} s",
-            args.out.display(),
+            escape::path(&args.out),
             seconds
         )?;
         if !compared.is_empty() {

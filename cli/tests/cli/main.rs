@@ -389,7 +389,7 @@ fn flags_that_cannot_be() {
             &["--heads"],
         ),
         (
-            &["--method", "apb", "--no-anchor-query"],
+            &["--method", "apb", "--no-anchor-query", "--passing", "1"],
             2,
             &["query-aware", "--anchor-query"],
         ),

@@ -13,7 +13,7 @@ use burn_apb::apb::{
 use burn_apb::model::{Architecture, DecoderConfig};
 use burn_apb::ranks::{Environment, JoinOptions, RankError, World};
 
-use crate::mpi::{TIMEOUT, task};
+use crate::launcher::{TIMEOUT, task, transport_kind};
 
 const RANKS: usize = 4;
 /// What the issue allows on top of the timeout.
@@ -82,7 +82,7 @@ pub fn process(environment: &Environment, fault: &str) {
             }
         })),
         terminated: terminated(),
-        ..JoinOptions::default()
+        transport: transport_kind(environment),
     };
     let mut world = World::join(environment, options).expect("joined");
     let length = if faulty && kind == "length" { 399 } else { 400 };
@@ -200,6 +200,7 @@ pub fn process_that_lives_on(environment: &Environment, folder: &Path) {
             counted.fetch_add(1, Ordering::Relaxed);
             ControlFlow::Continue(())
         })),
+        transport: transport_kind(environment),
         ..JoinOptions::default()
     };
     let mut world = World::join(environment, options).expect("joined");
@@ -245,7 +246,7 @@ fn a_library_returns_the_error_and_lives_on() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path();
     let done = task(RANKS, &format!("library {}", path.display())).output();
-    let done = done.expect("mpirun starts");
+    let done = done.expect("it starts");
     let stderr = String::from_utf8_lossy(&done.stderr);
     for survivor in 0..RANKS - 1 {
         let end = std::fs::read_to_string(path.join(format!("end-{survivor}")));
@@ -258,7 +259,7 @@ fn a_library_returns_the_error_and_lives_on() {
 }
 
 /// Runs a fault, as often as is asked for, and checks how every survivor ended.
-fn check(kind: &str, expected: &str) {
+pub fn check(kind: &str, expected: &str) {
     let repeat = std::env::var(REPEAT)
         .ok()
         .and_then(|text| text.parse().ok())
@@ -268,7 +269,7 @@ fn check(kind: &str, expected: &str) {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path();
         let done = task(RANKS, &format!("fault {kind} {rank} {}", path.display())).output();
-        let done = done.expect("mpirun starts");
+        let done = done.expect("it starts");
         let stderr = String::from_utf8_lossy(&done.stderr);
         let label = format!("{kind}, rank {rank}, run {run}");
         assert!(!done.status.success(), "{label}");

@@ -17,6 +17,8 @@ use std::time::Duration;
 
 use burn::tensor::Device;
 use burn_apb::ranks::{RankGroup, threads};
+#[cfg(feature = "mpi")]
+use mpi as launcher;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 

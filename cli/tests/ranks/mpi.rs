@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use burn::tensor::Device;
-use burn_apb::ranks::{Environment, JoinOptions, World};
+use burn_apb::ranks::{Environment, JoinOptions, TransportKind, World};
 
 use crate::{faults, suite};
 
@@ -41,6 +41,11 @@ pub fn task(processes: usize, task: &str) -> Command {
         .env(TASK, task)
         .env("RUST_BACKTRACE", "0");
     command
+}
+
+/// What connects the processes.
+pub fn transport_kind(_: &Environment) -> TransportKind {
+    TransportKind::Mpi
 }
 
 /// One process of those that [`task`] started.

@@ -12,7 +12,7 @@ use super::pickle::PickleError;
 use crate::checkpoint::FileError;
 use crate::checkpoint::SourceError;
 use crate::checkpoint::{WeightsError, first};
-use crate::quoted::{Quoted, cut};
+use crate::quoted::{QuotePath, Quoted, cut};
 
 /// Characters of what is wrong with a scale of labels that a message shows.
 const SHOWN: usize = 400;
@@ -22,13 +22,13 @@ const SHOWN: usize = 400;
 #[non_exhaustive]
 pub enum HeadsError {
     /// The path does not exist.
-    #[error("{}: no such file or folder; give a {HEADS_FILE}, or the folder that holds it", path.display())]
+    #[error("{}: no such file or folder; give a {HEADS_FILE}, or the folder that holds it", path.quoted())]
     NotFound {
         /// The path that was given.
         path: PathBuf,
     },
     /// A folder without a heads file.
-    #[error("{}: expected {HEADS_FILE}, found {found}", path.display())]
+    #[error("{}: expected {HEADS_FILE}, found {found}", path.quoted())]
     NoHeadsFile {
         /// The folder.
         path: PathBuf,
@@ -36,19 +36,19 @@ pub enum HeadsError {
         found: String,
     },
     /// A PyTorch file, where this build cannot read one.
-    #[error("{}: expected safetensors, found a PyTorch file; with feature `pytorch` run `apb convert-heads {} {HEADS_FILE}` first", path.display(), path.display())]
+    #[error("{}: expected safetensors, found a PyTorch file; with feature `pytorch` run `apb convert-heads {} {HEADS_FILE}` first", path.quoted(), path.quoted())]
     Pytorch {
         /// The file.
         path: PathBuf,
     },
     /// Some other file.
-    #[error("{}: expected a .safetensors file, found another", path.display())]
+    #[error("{}: expected a .safetensors file, found another", path.quoted())]
     NotSafetensors {
         /// The file.
         path: PathBuf,
     },
     /// A later version of the file format.
-    #[error("{}: expected the format {HEADS_FORMAT}, found {}; a newer apb reads it", path.display(), Quoted(found))]
+    #[error("{}: expected the format {HEADS_FORMAT}, found {}; a newer apb reads it", path.quoted(), Quoted(found))]
     Format {
         /// The file.
         path: PathBuf,
@@ -56,7 +56,7 @@ pub enum HeadsError {
         found: String,
     },
     /// Tensors that are not retaining heads.
-    #[error("{}: expected only tensors such as model.layers.0.self_attn.fc1.weight, found {}; `apb convert-heads` takes the heads out of a file that holds more", path.display(), first(names, 3))]
+    #[error("{}: expected only tensors such as model.layers.0.self_attn.fc1.weight, found {}; `apb convert-heads` takes the heads out of a file that holds more", path.quoted(), first(names, 3))]
     Unexpected {
         /// The file.
         path: PathBuf,
@@ -64,7 +64,7 @@ pub enum HeadsError {
         names: Vec<String>,
     },
     /// A set of heads that is not whole.
-    #[error("{}: {fault}; the file is not a whole set of heads: convert or train it again", path.display())]
+    #[error("{}: {fault}; the file is not a whole set of heads: convert or train it again", path.quoted())]
     Fault {
         /// The file.
         path: PathBuf,
@@ -72,7 +72,7 @@ pub enum HeadsError {
         fault: HeadsFault,
     },
     /// A tensor stored as something else than f32, f16 or bf16.
-    #[error("{}: tensor `{}` is stored as {found}, expected F32, F16 or BF16; convert or train the heads again", path.display(), Quoted(name))]
+    #[error("{}: tensor `{}` is stored as {found}, expected F32, F16 or BF16; convert or train the heads again", path.quoted(), Quoted(name))]
     StoredType {
         /// The file.
         path: PathBuf,
@@ -82,7 +82,7 @@ pub enum HeadsError {
         found: String,
     },
     /// Metadata and tensors disagree about R.
-    #[error("{}: the metadata says width {}, the tensors have {expected}; convert or train the heads again", path.display(), Quoted(found))]
+    #[error("{}: the metadata says width {}, the tensors have {expected}; convert or train the heads again", path.quoted(), Quoted(found))]
     Width {
         /// The file.
         path: PathBuf,
@@ -92,7 +92,7 @@ pub enum HeadsError {
         found: String,
     },
     /// Metadata whose scale of labels is not one for these heads.
-    #[error("{}: the metadata's label_scale: {}; train the heads again", path.display(), cut(fault, SHOWN))]
+    #[error("{}: the metadata's label_scale: {}; train the heads again", path.quoted(), cut(fault, SHOWN))]
     LabelScale {
         /// The file.
         path: PathBuf,
@@ -100,7 +100,7 @@ pub enum HeadsError {
         fault: LabelScaleFault,
     },
     /// Heads that name another model of the same shape.
-    #[error("{}: the heads are for {} with fingerprint {}, this model has {found}; give the heads of this model, or none", path.display(), Quoted(base_model), Quoted(expected))]
+    #[error("{}: the heads are for {} with fingerprint {}, this model has {found}; give the heads of this model, or none", path.quoted(), Quoted(base_model), Quoted(expected))]
     OtherModel {
         /// The file.
         path: PathBuf,
@@ -115,7 +115,7 @@ pub enum HeadsError {
     #[error(transparent)]
     Model(#[from] SourceError),
     /// Heads for a model of another shape.
-    #[error("{}: expected {expected} {part}, found {found}; the heads were made for {}", path.display(), Quoted(made_for))]
+    #[error("{}: expected {expected} {part}, found {found}; the heads were made for {}", path.quoted(), Quoted(made_for))]
     OtherShape {
         /// The file.
         path: PathBuf,
@@ -147,13 +147,13 @@ pub enum HeadsError {
 #[non_exhaustive]
 pub enum ConvertHeadsError {
     /// The path does not exist.
-    #[error("{}: no such file or folder; check the spelling, or download the heads first", path.display())]
+    #[error("{}: no such file or folder; check the spelling, or download the heads first", path.quoted())]
     NotFound {
         /// The path that was given.
         path: PathBuf,
     },
     /// A folder without weights that are read.
-    #[error("{}: expected {}, its index with shards, or safetensors, found {found}", path.display(), PYTORCH_FILE)]
+    #[error("{}: expected {}, its index with shards, or safetensors, found {found}", path.quoted(), PYTORCH_FILE)]
     NoWeights {
         /// The folder.
         path: PathBuf,
@@ -161,7 +161,7 @@ pub enum ConvertHeadsError {
         found: String,
     },
     /// A file of another format.
-    #[error("{}: expected a PyTorch file (a zip archive) or safetensors, found {found}", path.display())]
+    #[error("{}: expected a PyTorch file (a zip archive) or safetensors, found {found}", path.quoted())]
     UnknownFormat {
         /// The file.
         path: PathBuf,
@@ -169,7 +169,7 @@ pub enum ConvertHeadsError {
         found: String,
     },
     /// A pickle that requests more than tensors.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", path.quoted())]
     Pickle {
         /// The file.
         path: PathBuf,
@@ -177,7 +177,7 @@ pub enum ConvertHeadsError {
         source: PickleError,
     },
     /// A damaged PyTorch file.
-    #[error("{}: {}; the file is damaged or incomplete: download it again", path.display(), Quoted(message))]
+    #[error("{}: {}; the file is damaged or incomplete: download it again", path.quoted(), Quoted(message))]
     Pytorch {
         /// The file.
         path: PathBuf,
@@ -185,7 +185,7 @@ pub enum ConvertHeadsError {
         message: String,
     },
     /// A length that the file claims and does not have.
-    #[error("{}: {what} claims {claimed} bytes, expected at most {file_len}; the file is damaged or made to harm: download it again", path.display())]
+    #[error("{}: {what} claims {claimed} bytes, expected at most {file_len}; the file is damaged or made to harm: download it again", path.quoted())]
     Claim {
         /// The file.
         path: PathBuf,
@@ -197,7 +197,7 @@ pub enum ConvertHeadsError {
         file_len: u64,
     },
     /// Shards that do not belong to their index.
-    #[error("{}: names {what}; the download is incomplete: download the model again", path.display())]
+    #[error("{}: names {what}; the download is incomplete: download the model again", path.quoted())]
     Shards {
         /// The index file.
         path: PathBuf,
@@ -205,7 +205,7 @@ pub enum ConvertHeadsError {
         what: String,
     },
     /// Tensors that are not a whole set of retaining heads.
-    #[error("{}: {fault}; give the file or folder of the published heads", path.display())]
+    #[error("{}: {fault}; give the file or folder of the published heads", path.quoted())]
     Fault {
         /// The file or folder.
         path: PathBuf,
@@ -213,7 +213,7 @@ pub enum ConvertHeadsError {
         fault: HeadsFault,
     },
     /// Metadata whose scale of labels is not one for these heads.
-    #[error("{}: the metadata's label_scale: {}; train the heads again", path.display(), cut(fault, SHOWN))]
+    #[error("{}: the metadata's label_scale: {}; train the heads again", path.quoted(), cut(fault, SHOWN))]
     LabelScale {
         /// The file or folder.
         path: PathBuf,
@@ -221,7 +221,7 @@ pub enum ConvertHeadsError {
         fault: LabelScaleFault,
     },
     /// A tensor of a type that heads are not kept in.
-    #[error("{}: tensor `{}` is stored as {found}, expected f32, f16 or bf16; save the heads in one of those", path.display(), Quoted(name))]
+    #[error("{}: tensor `{}` is stored as {found}, expected f32, f16 or bf16; save the heads in one of those", path.quoted(), Quoted(name))]
     StoredType {
         /// The file.
         path: PathBuf,
@@ -234,7 +234,7 @@ pub enum ConvertHeadsError {
     #[error(transparent)]
     Weights(#[from] WeightsError),
     /// The target is a folder.
-    #[error("{}: expected the name of a file, found a folder; give {}", path.display(), path.join(HEADS_FILE).display())]
+    #[error("{}: expected the name of a file, found a folder; give {}", path.quoted(), path.join(HEADS_FILE).quoted())]
     OutIsFolder {
         /// The target.
         path: PathBuf,

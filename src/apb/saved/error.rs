@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::format::FORMAT;
 use crate::checkpoint::{FileError, WeightsError};
 use crate::model::CacheError;
-use crate::quoted::Quoted;
+use crate::quoted::{QuotePath, Quoted};
 
 /// Why a session was not saved or restored.
 #[derive(Debug, thiserror::Error)]
@@ -15,7 +15,7 @@ pub enum SavedError {
     #[error("there is no prefilled document to save")]
     NoDocument,
     /// The folder holds a session already, or parts of one.
-    #[error("{}: holds a saved session already ({}); save into another folder, or replace that session (`apb session save --force`)", path.display(), file.display())]
+    #[error("{}: holds a saved session already ({}); save into another folder, or replace that session (`apb session save --force`)", path.quoted(), file.quoted())]
     Exists {
         /// The folder.
         path: PathBuf,
@@ -38,13 +38,13 @@ pub enum SavedError {
         reason: String,
     },
     /// A folder without a session.
-    #[error("{}: expected a saved session (rank-0-of-H.safetensors), found none; `apb session save` makes one", path.display())]
+    #[error("{}: expected a saved session (rank-0-of-H.safetensors), found none; `apb session save` makes one", path.quoted())]
     NotASession {
         /// The folder.
         path: PathBuf,
     },
     /// A safetensors file of something else.
-    #[error("{}: expected a saved session of format {FORMAT}, found {}", path.display(), Quoted(found))]
+    #[error("{}: expected a saved session of format {FORMAT}, found {}", path.quoted(), Quoted(found))]
     Format {
         /// The file.
         path: PathBuf,
@@ -52,7 +52,7 @@ pub enum SavedError {
         found: String,
     },
     /// A rank without its file.
-    #[error("{}: is missing: the session has {ranks} files, one for each rank; save the document again (`apb session save --force`)", path.display())]
+    #[error("{}: is missing: the session has {ranks} files, one for each rank; save the document again (`apb session save --force`)", path.quoted())]
     Missing {
         /// The file.
         path: PathBuf,
@@ -60,7 +60,7 @@ pub enum SavedError {
         ranks: usize,
     },
     /// Files of different saves in one folder.
-    #[error("{}: belongs to another session than {}; remove the files of one of the two, or save the document again (`apb session save --force`)", path.display(), first.display())]
+    #[error("{}: belongs to another session than {}; remove the files of one of the two, or save the document again (`apb session save --force`)", path.quoted(), first.quoted())]
     Mixed {
         /// The file that differs.
         path: PathBuf,
@@ -68,7 +68,7 @@ pub enum SavedError {
         first: PathBuf,
     },
     /// The session was prefilled by another model.
-    #[error("{}: the session is of a model with fingerprint {}, found {found}; load the model it was saved with, or prefill again", path.display(), Quoted(expected))]
+    #[error("{}: the session is of a model with fingerprint {}, found {found}; load the model it was saved with, or prefill again", path.quoted(), Quoted(expected))]
     OtherModel {
         /// The folder.
         path: PathBuf,
@@ -78,7 +78,7 @@ pub enum SavedError {
         found: String,
     },
     /// The session was prefilled otherwise than asked for.
-    #[error("{}: the session has {what} {}, asked for is {}; leave the setting out, or prefill again", path.display(), Quoted(expected), Quoted(found))]
+    #[error("{}: the session has {what} {}, asked for is {}; leave the setting out, or prefill again", path.quoted(), Quoted(expected), Quoted(found))]
     OtherPlan {
         /// The folder.
         path: PathBuf,
@@ -90,7 +90,7 @@ pub enum SavedError {
         found: String,
     },
     /// The bytes are not those that were written.
-    #[error("{}: is damaged: {}; prefill the document again", path.display(), Quoted(reason))]
+    #[error("{}: is damaged: {}; prefill the document again", path.quoted(), Quoted(reason))]
     Damaged {
         /// The file.
         path: PathBuf,

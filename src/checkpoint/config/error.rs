@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::quoted::{Quoted, cut};
+use crate::quoted::{QuotePath, Quoted, cut};
 
 /// Why a `config.json` was refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// The file could not be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {}: {source}", path.quoted())]
     Read {
         /// The file.
         path: PathBuf,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::content::{Fault, fault};
 use super::download::Fetching;
 use super::error::HubError;
 use super::http::{Client, Limits};
@@ -19,6 +20,7 @@ use crate::checkpoint::progress::Progress;
 use crate::checkpoint::shards::open_index;
 use crate::checkpoint::small::read_limited;
 use crate::checkpoint::source::MAX_CONFIG_LEN;
+use crate::quoted::QuotePath;
 
 /// Names that a message shows of a model's files.
 const SHOWN: usize = 20;
@@ -137,8 +139,9 @@ impl Hub {
     /// # Errors
     ///
     /// The hub unreachable or silent, access refused, no such model, no safetensors in it; answers
-    /// that name files outside the cache, or files other than what was promised; a spec that
-    /// [`Spec::parse`] refuses. No call waits longer than the timeouts.
+    /// that name files outside the cache, or files other than what was promised; a file in the cache
+    /// that is not what its name says ([`HubError::Unreadable`]); a spec that [`Spec::parse`] refuses.
+    /// No call waits longer than the timeouts.
     pub fn resolve(
         &self,
         spec: &Spec,
@@ -150,10 +153,14 @@ impl Hub {
         let known = store.commit_of(&spec.revision);
         let cached = known.filter(|commit| store.is_complete(commit));
         let fixed = is_full_commit(&spec.revision);
-        let resolved = |commit: String, warnings| Resolved {
-            path: store.snapshot(&commit),
-            commit,
-            warnings,
+        let resolved = |commit: String, warnings| -> Result<Resolved, HubError> {
+            let path = store.snapshot(&commit);
+            check_content(&path)?;
+            Ok(Resolved {
+                path,
+                commit,
+                warnings,
+            })
         };
         if self.0.offline {
             let commit = cached.ok_or_else(|| HubError::NotCached {
@@ -161,18 +168,18 @@ impl Hub {
                 path: root.into(),
             })?;
             let warnings = unchecked(spec, &commit, "HF_HUB_OFFLINE is set");
-            return Ok(resolved(commit, warnings));
+            return resolved(commit, warnings);
         }
         let settled = |commit: &String| fixed && has_tokenizer(&store, commit);
         if let Some(commit) = cached.clone().filter(settled) {
-            return Ok(resolved(commit, Vec::new()));
+            return resolved(commit, Vec::new());
         }
         match self.fetch(spec, &store, cached.as_deref(), progress) {
-            Ok((commit, warnings)) => Ok(resolved(commit, warnings)),
+            Ok((commit, warnings)) => resolved(commit, warnings),
             Err(error) => match cached.filter(|_| cache_serves(&error)) {
                 Some(commit) => {
                     let warnings = unchecked(spec, &commit, &error.to_string());
-                    Ok(resolved(commit, warnings))
+                    resolved(commit, warnings)
                 }
                 None => Err(error),
             },
@@ -226,7 +233,7 @@ impl Hub {
         }
         let holds = format!(
             "{} holds commit {} of `{}`",
-            folder.display(),
+            folder.quoted(),
             short(commit),
             spec.revision
         );
@@ -372,6 +379,25 @@ fn fetch_files(
 fn too_many(fetching: &Fetching<'_>, kind: &str, found: usize, most: usize) -> HubError {
     let message = format!("a list of {found} {kind}, of which a model has at most {most}");
     answered(fetching.client, &fetching.spec.to_string(), message)
+}
+
+/// Refuses a snapshot with a file that is not what its name says: it would be found in the cache again and again.
+fn check_content(snapshot: &Path) -> Result<(), HubError> {
+    for name in WANTED.into_iter().chain([SINGLE_FILE, INDEX_FILE]) {
+        let path = snapshot.join(name);
+        // The link alone would be made again to the same bytes.
+        let Ok(path) = path.canonicalize() else {
+            continue;
+        };
+        if let Some(Fault { expected, found }) = fault(name, &path)? {
+            return Err(HubError::Unreadable {
+                path,
+                expected,
+                found,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Whether a commit's tokenizer is in the cache, or known not to exist.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use sha1_smol::Sha1;
 use sha2::{Digest, Sha256};
 
+use super::content::fault;
 use super::error::HubError;
 use super::http::{Blob, COMMIT, Client, Reply};
 use super::manifest::for_each_part;
@@ -20,6 +21,7 @@ use crate::checkpoint::lfs::{MAX_POINTER_LEN, Pointer};
 use crate::checkpoint::progress::Progress;
 use crate::checkpoint::source::{MAX_CONFIG_LEN, MAX_TOKENIZER_LEN};
 use crate::hex;
+use crate::quoted::QuotePath;
 use crate::size::size;
 
 /// How often a request that failed is made again before it is given up.
@@ -53,7 +55,7 @@ const TOKENIZER_FILES: [&str; 7] = [
 ];
 
 /// The longest file of this name that is fetched, in bytes: what is longer would not be read either.
-fn longest(name: &str) -> u64 {
+pub(super) fn longest(name: &str) -> u64 {
     match name {
         INDEX_FILE => MAX_INDEX_LEN,
         name if name.ends_with(".safetensors") || name.ends_with(".gguf") => MAX_WEIGHTS_LEN,
@@ -167,7 +169,7 @@ impl Fetching<'_> {
             self.receive(name, reply, &mut part, &described, progress)?;
         }
         self.check(name, &mut part, &described)?;
-        let hashed = described.sha256().is_some() || described.git_id().is_some();
+        let hashed = described.hashed();
         if described.size.is_none() && !hashed && !described.framed {
             self.warn("gives no Content-Length: a file that was cut would not be noticed");
         }
@@ -208,7 +210,7 @@ impl Fetching<'_> {
         let found = format!(
             "`{etag}`, of which the cache has {} bytes: {} (remove it if it is damaged)",
             present.len(),
-            blob.display()
+            blob.quoted()
         );
         Err(self.client.wrong_header(name, "ETag", expected, found))
     }
@@ -305,6 +307,13 @@ impl Fetching<'_> {
                 part.restart()?;
                 return Err(self.damaged(name, format!("the git id {expected}"), found));
             }
+        }
+        // What no hash tells, such as a login page, would be used for ever.
+        if !described.hashed()
+            && let Some(fault) = fault(name, &part.path)?
+        {
+            part.restart()?;
+            return Err(self.damaged(name, fault.expected, fault.found));
         }
         Ok(())
     }

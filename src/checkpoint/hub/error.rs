@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::checkpoint::convert::ConvertError;
 use crate::checkpoint::error::WeightsError;
 use crate::checkpoint::folder::FolderError;
+use crate::quoted::{QuotePath, Quoted};
 
 /// Why a model could not be fetched.
 #[derive(Debug, thiserror::Error)]
@@ -15,7 +16,8 @@ use crate::checkpoint::folder::FolderError;
 pub enum HubError {
     /// Not a hub id.
     #[error(
-        "expected a folder, a hub id such as `org/name` or `org/name@revision`, or one of: {known}; found `{found}`"
+        "expected a folder, a hub id such as `org/name` or `org/name@revision`, or one of: {known}; found `{}`",
+        Quoted(found)
     )]
     Spec {
         /// The name that was given.
@@ -114,7 +116,7 @@ pub enum HubError {
     },
     /// Another process holds the lock on a file and has stopped writing.
     #[error(
-        "{}: held by another process that has written nothing for {} s; end that process, or remove the lock if there is none", path.display(), waited.as_secs()
+        "{}: held by another process that has written nothing for {} s; end that process, or remove the lock if there is none", path.quoted(), waited.as_secs()
     )]
     Locked {
         /// The lock.
@@ -168,13 +170,25 @@ pub enum HubError {
     },
     /// Not in the cache, and the hub may not be asked.
     #[error(
-        "{id}: not complete in the cache, {}, and HF_HUB_OFFLINE is set; unset it, or fetch the model elsewhere and give its folder", path.display()
+        "{id}: not complete in the cache, {}, and HF_HUB_OFFLINE is set; unset it, or fetch the model elsewhere and give its folder", path.quoted()
     )]
     NotCached {
         /// The model.
         id: String,
         /// The folder of the cache.
         path: PathBuf,
+    },
+    /// A file in the cache that is not what its name says, and that is taken as it is until it is removed.
+    #[error(
+        "{}: expected {expected}, found {found}; remove this file, and fetch the model again", path.quoted()
+    )]
+    Unreadable {
+        /// The file: where the snapshot has a link, what that leads to.
+        path: PathBuf,
+        /// What it has to be.
+        expected: String,
+        /// What it is.
+        found: String,
     },
     /// No folder for the hub's cache.
     #[error(
@@ -230,7 +244,7 @@ pub enum HubError {
         package: Box<HubError>,
     },
     /// Writing to the target or the cache failed.
-    #[error("{}: cannot be read or written: {source}", path.display())]
+    #[error("{}: cannot be read or written: {source}", path.quoted())]
     Io {
         /// The file or folder.
         path: PathBuf,

@@ -14,6 +14,7 @@ use crate::checkpoint::Checkpoint;
 use crate::checkpoint::WeightsError;
 use crate::checkpoint::folder::{refuse_occupied, write_folder};
 use crate::checkpoint::progress::Progress;
+use crate::quoted::QuotePath;
 
 /// Where a model with a short name is taken from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -195,7 +196,7 @@ fn copy_files(
         }
         let bytes = path.canonicalize().map_err(failed)?;
         if !bytes.starts_with(home) {
-            let (home, bytes) = (home.display(), bytes.display());
+            let (home, bytes) = (home.quoted(), bytes.quoted());
             let text = format!("expected a file below {home}, found a link to {bytes}");
             return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, text)));
         }

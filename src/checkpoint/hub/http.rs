@@ -80,6 +80,11 @@ impl Blob {
     pub(super) fn git_id(&self) -> Option<&str> {
         self.etag.as_deref().and_then(git_id_of)
     }
+
+    /// Whether the bytes can be compared with a hash.
+    pub(super) fn hashed(&self) -> bool {
+        self.sha256().is_some() || self.git_id().is_some()
+    }
 }
 
 /// An answer, of which the headers have arrived.

@@ -9,6 +9,7 @@
 //! | `names` | names that a hub gives, checked before they become paths |
 //! | `store` | the cache on disk |
 //! | `download` | one file: fetched, resumed, checked |
+//! | `content` | whether bytes can be the file that their name says |
 //! | `fetch`, `manifest` | names with two sources, and where models are kept: [`fetch`] |
 //! | `package` | a model out of a Python package |
 //! | `answer` | one answer by itself, for fuzzing |
@@ -17,6 +18,7 @@ mod address;
 mod aliases;
 mod answer;
 mod client;
+mod content;
 mod download;
 mod error;
 mod fetch;

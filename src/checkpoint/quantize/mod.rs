@@ -18,6 +18,7 @@ use super::file::{FileError, write_new_file};
 use super::gguf::{GgufError, Planned, header, padding};
 use super::progress::Progress;
 use super::source::{ModelSource, SourceError};
+use crate::quoted::{QuotePath, Quoted};
 use crate::text::chat_template::ChatTemplateError;
 use crate::text::generation_config::GenerationConfigError;
 use plan::{of_folder, of_gguf};
@@ -53,7 +54,7 @@ pub enum QuantizeError {
     #[error(transparent)]
     Weights(#[from] WeightsError),
     /// Its `generation_config.json` or `config.json`.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", path.quoted())]
     Generation {
         /// The model.
         path: PathBuf,
@@ -61,7 +62,7 @@ pub enum QuantizeError {
         source: GenerationConfigError,
     },
     /// Its chat template.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", path.quoted())]
     ChatTemplate {
         /// The model.
         path: PathBuf,
@@ -69,13 +70,13 @@ pub enum QuantizeError {
         source: ChatTemplateError,
     },
     /// Something at the place of the file.
-    #[error("{}: expected a new file, found one that is there; remove it or choose another name", path.display())]
+    #[error("{}: expected a new file, found one that is there; remove it or choose another name", path.quoted())]
     InTheWay {
         /// The file.
         path: PathBuf,
     },
     /// A model that GGUF cannot express.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", path.quoted())]
     Gguf {
         /// The model.
         path: PathBuf,
@@ -83,7 +84,7 @@ pub enum QuantizeError {
         source: GgufError,
     },
     /// A weight that is infinite or no number.
-    #[error("{}: tensor `{name}`: expected finite numbers, found {found} in row {row}, column {column}; the file is damaged: fetch it again", path.display())]
+    #[error("{}: tensor `{}`: expected finite numbers, found {found} in row {row}, column {column}; the file is damaged: fetch it again", path.quoted(), Quoted(name))]
     NotFinite {
         /// The file.
         path: PathBuf,
@@ -97,7 +98,7 @@ pub enum QuantizeError {
         found: f32,
     },
     /// Weights whose scale is more than the largest f16.
-    #[error("{}: tensor `{name}`: the numbers of row {row} are too large for {format}, whose scales are f16", path.display())]
+    #[error("{}: tensor `{}`: the numbers of row {row} are too large for {format}, whose scales are f16", path.quoted(), Quoted(name))]
     TooLarge {
         /// The file.
         path: PathBuf,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::fault::{Fault, Kind};
-use crate::quoted::{Quoted, brief, cut};
+use crate::quoted::{QuotePath, Quoted, brief, cut};
 use crate::text::tokenizer::SpecialTokenError;
 
 /// Characters of a message that an error shows: a template writes what it likes.
@@ -14,7 +14,7 @@ const SHOWN: usize = 1000;
 #[non_exhaustive]
 pub enum ChatTemplateError {
     /// Something is wrong with a file.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", path.quoted())]
     File {
         /// The file.
         path: PathBuf,

@@ -1,11 +1,15 @@
 //! Added and special tokens of the files beside `tokenizer.json`, collected as transformers does.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
 
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value as Json};
 use tokenizers::AddedToken;
 
 use super::TokenizerError;
+use super::error::{MAX_ADDED, MAX_ADDED_BYTES};
 use super::special::{SpecialTokens, token};
 use crate::quoted::{Quoted, cut};
 use crate::text::json;
@@ -148,6 +152,75 @@ pub(super) fn tokens_to_add(
     tokens
 }
 
+/// Refuses more added tokens than can be made ready within seconds, by their texts.
+///
+/// # Errors
+///
+/// [`TokenizerError::TooManyAdded`].
+pub(super) fn check_added<'a>(
+    texts: impl IntoIterator<Item = &'a str>,
+) -> Result<(), TokenizerError> {
+    let (mut tokens, mut bytes) = (0, 0);
+    for text in texts {
+        (tokens, bytes) = (tokens + 1, bytes + text.len());
+    }
+    match tokens > MAX_ADDED || bytes > MAX_ADDED_BYTES {
+        true => Err(TokenizerError::TooManyAdded { tokens, bytes }),
+        false => Ok(()),
+    }
+}
+
+/// [`check_added`] of a `tokenizer.json`, before its reader makes them ready. What else is wrong with the file, its reader
+/// says.
+pub(super) fn check_added_of_file(json: &[u8]) -> Result<(), TokenizerError> {
+    // An entry takes a hundred bytes beside its text.
+    if json.len() <= MAX_ADDED_BYTES {
+        return Ok(());
+    }
+    match serde_json::from_slice::<AddedTexts>(json) {
+        Ok(AddedTexts(texts)) => check_added(texts.iter().map(|added| added.content.as_str())),
+        Err(_) => Ok(()),
+    }
+}
+
+/// The texts of the added tokens of a `tokenizer.json`.
+#[derive(Default)]
+struct AddedTexts(Vec<AddedText>);
+
+#[derive(Deserialize)]
+struct AddedText {
+    content: String,
+}
+
+impl<'de> Deserialize<'de> for AddedTexts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(AddedTextsVisitor)
+    }
+}
+
+struct AddedTextsVisitor;
+
+impl<'de> Visitor<'de> for AddedTextsVisitor {
+    type Value = AddedTexts;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a tokenizer")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<AddedTexts, A::Error> {
+        let mut texts = AddedTexts::default();
+        while let Some(key) = map.next_key::<String>()? {
+            // The last one counts, as for the tokenizers crate.
+            if key == "added_tokens" {
+                texts.0 = map.next_value()?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(texts)
+    }
+}
+
 /// The object that a JSON file holds.
 pub(super) fn object(text: &str, file: &'static str) -> Result<Map<String, Json>, TokenizerError> {
     let wrong = |message: String| TokenizerError::Content { file, message };
@@ -163,6 +236,62 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::text::tokenizer::vocabulary::added_token;
+    use crate::text::tokenizer::{Tokenizer, TokenizerFiles};
+
+    /// A `tokenizer.json` of two letters and these added tokens.
+    fn file(added: impl Iterator<Item = String>) -> Vec<u8> {
+        let added = added.enumerate();
+        let added = added.map(|(at, text)| added_token(2 + at, &text, true, false).to_string());
+        let added: Vec<String> = added.collect();
+        let model = r#"{"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []}"#;
+        let added = added.join(",");
+        format!(r#"{{"version": "1.0", "added_tokens": [{added}], "model": {model}}}"#).into_bytes()
+    }
+
+    fn too_many(error: TokenizerError) -> (usize, usize) {
+        match error {
+            TokenizerError::TooManyAdded { tokens, bytes } => (tokens, bytes),
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn more_added_tokens_than_can_be_made_ready_are_refused() {
+        let many = file((0..=MAX_ADDED).map(|at| format!("{at:06}")));
+        let error = Tokenizer::from_bytes(&many).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "expected at most 131072 added tokens of 2 MiB together, found 131073 of 786438 bytes; leave out those for \
+             which the model has no row"
+        );
+        let long = file((0..3).map(|at| format!("{at}").repeat(MAX_ADDED_BYTES / 2)));
+        let error = Tokenizer::from_bytes(&long).unwrap_err();
+        assert_eq!(too_many(error), (3, MAX_ADDED_BYTES / 2 * 3));
+        // As Python writes it.
+        let marked = [&b"\xef\xbb\xbf"[..], &long].concat();
+        too_many(Tokenizer::from_bytes(&marked).unwrap_err());
+        // Twice in one file, the last one counts.
+        let twice = String::from_utf8(long)
+            .unwrap()
+            .replacen('{', "{\"added_tokens\": [],", 1);
+        too_many(Tokenizer::from_bytes(twice.as_bytes()).unwrap_err());
+
+        // In the files beside it; the same ones count once.
+        let few = file((0..3).map(|at| format!("{at}")));
+        let text = "x".repeat(MAX_ADDED_BYTES);
+        let load = |added: &str| {
+            let files = TokenizerFiles {
+                tokenizer_json: Some(few.as_slice()),
+                added_tokens: Some(added),
+                ..TokenizerFiles::default()
+            };
+            files.load().map(|_| ())
+        };
+        let error = load(&json!({ text: 5 }).to_string()).unwrap_err();
+        assert_eq!(too_many(error), (4, MAX_ADDED_BYTES + 3));
+        load(r#"{"1": 3, "y": 5}"#).unwrap();
+    }
 
     /// Also that the time does not grow with the square of the tokens, which would be minutes here.
     #[test]

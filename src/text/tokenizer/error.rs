@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::quoted::{Quoted, cut};
+use crate::quoted::{QuotePath, Quoted, cut};
 use crate::size::size;
 
 /// Characters of a parser's message that an error shows: it may repeat a text of the file.
@@ -14,12 +14,19 @@ pub(super) const MAX_FILE_BYTES: u64 = 64 << 20;
 /// Values of a `tokenizer.json` that is read. Gemma's has 1.8 million.
 pub(super) const MAX_VALUES: usize = 1 << 23;
 
+/// Added tokens of a tokenizer that is read. Llama 3 has 256, Gemma 6,400, models of speech up to 66,000.
+pub(super) const MAX_ADDED: usize = 1 << 17;
+
+/// Bytes of the texts of all added tokens together; of 66,000 they are 0.7 MiB. The automaton that finds them takes some
+/// seconds to make at this limit, and 100 to 200 times the bytes in memory.
+pub(super) const MAX_ADDED_BYTES: usize = 2 << 20;
+
 /// Why a tokenizer cannot be read or used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenizerError {
     /// Something is wrong with a file.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", path.quoted())]
     File {
         /// The file.
         path: PathBuf,
@@ -43,6 +50,18 @@ pub enum TokenizerError {
     TooManyValues {
         /// Its values.
         values: usize,
+    },
+    /// More added tokens than any real tokenizer has, or longer ones: to make them ready would take minutes.
+    #[error(
+        "expected at most {MAX_ADDED} added tokens of {} together, found {tokens} of {bytes} bytes; leave out those for \
+         which the model has no row",
+        size(MAX_ADDED_BYTES as u64)
+    )]
+    TooManyAdded {
+        /// Its added tokens, those of the files beside it included.
+        tokens: usize,
+        /// The bytes of their texts.
+        bytes: usize,
     },
     /// The content is not a tokenizer.
     #[error("not a tokenizer.json: {}", cut(message, SHOWN))]

@@ -5,12 +5,12 @@
 //! `special_tokens_map.json` and `added_tokens.json`. A folder without `tokenizer.json` has
 //! `vocab.json` with `merges.txt`, or `tokenizer.model`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde_json::{Map, Value as Json};
 use tokenizers::AddedToken;
 
-use super::added_tokens::{AddedTokens, CONFIG, NAMED, object, tokens_to_add, warn};
+use super::added_tokens::{AddedTokens, CONFIG, NAMED, check_added, object, tokens_to_add, warn};
 use super::byte_level::ByteLevel;
 use super::class::Class;
 use super::special::SpecialTokens;
@@ -112,10 +112,15 @@ impl TokenizerFiles<'_> {
         let special_tokens = added_tokens.named;
         let adds_some = !tokens.is_empty();
         let backend = &mut inner.inner;
-        guard(|| backend.add_tokens(tokens)).map_err(|message| TokenizerError::Content {
-            file: CONFIG,
-            message,
-        })?;
+        if adds_some {
+            let texts = existing.values().chain(&tokens);
+            let texts: HashSet<&str> = texts.map(|token| token.content.as_str()).collect();
+            check_added(texts)?;
+            guard(|| backend.add_tokens(tokens)).map_err(|message| TokenizerError::Content {
+                file: CONFIG,
+                message,
+            })?;
+        }
         let elsewhere = added_tokens.added.iter().filter_map(|(id, token)| {
             let found = backend.token_to_id(&token.content);
             (found != Some(*id)).then(|| {

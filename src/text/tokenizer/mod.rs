@@ -47,6 +47,7 @@ pub use files::{LoadedTokenizer, TokenizerFiles};
 pub use pieces::TextPiece;
 pub use special::{SpecialTokenError, SpecialTokens};
 
+use added_tokens::check_added_of_file;
 use error::{MAX_FILE_BYTES, MAX_VALUES};
 use pieces::strict::{Spellings, Strict};
 use tokenizers::processors::PostProcessorWrapper;
@@ -117,7 +118,8 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// [`TokenizerError::TooLarge`], [`TokenizerError::TooManyValues`] and [`TokenizerError::Parse`].
+    /// [`TokenizerError::TooLarge`], [`TokenizerError::TooManyValues`], [`TokenizerError::TooManyAdded`] and
+    /// [`TokenizerError::Parse`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, TokenizerError> {
         if bytes.len() as u64 > MAX_FILE_BYTES {
             return Err(TokenizerError::TooLarge {
@@ -127,16 +129,22 @@ impl Tokenizer {
         if let Some(values) = json::values_above(bytes, MAX_VALUES) {
             return Err(TokenizerError::TooManyValues { values });
         }
-        let read = |bytes: &[u8]| guard(|| tokenizers::Tokenizer::from_bytes(bytes));
-        let inner = read(bytes).or_else(|message| {
+        let read = |bytes: &[u8]| -> Result<tokenizers::Tokenizer, TokenizerError> {
+            check_added_of_file(bytes)?;
+            guard(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(TokenizerError::parse)
+        };
+        let inner = read(bytes).or_else(|error| {
             // Only where the file is no JSON, what Python alone accepts is replaced.
             let text = std::str::from_utf8(bytes).unwrap_or_default();
             match json::strict(text) {
-                Cow::Borrowed(same) if same.len() == bytes.len() => Err(message),
-                strict => read(strict.as_bytes()).map_err(|_| message),
+                Cow::Borrowed(same) if same.len() == bytes.len() => Err(error),
+                strict => read(strict.as_bytes()).map_err(|found| match found {
+                    TokenizerError::Parse { .. } => error,
+                    found => found,
+                }),
             }
         });
-        Self::from_inner(inner.map_err(TokenizerError::parse)?)
+        Self::from_inner(inner?)
     }
 
     fn from_inner(mut inner: tokenizers::Tokenizer) -> Result<Self, TokenizerError> {
@@ -308,7 +316,9 @@ impl Tokenizer {
 
     /// Whether `id` is a token of its own beside the vocabulary's pieces, special or not.
     pub fn is_added(&self, id: u32) -> bool {
-        self.inner.get_added_tokens_decoder().contains_key(&id)
+        // Of the tokenizer itself, the same call copies all tokens.
+        let added = self.inner.get_added_vocabulary();
+        added.get_added_tokens_decoder().contains_key(&id)
     }
 
     /// Whether `id` is one byte of a character that is not in the vocabulary (`<0xE2>`).

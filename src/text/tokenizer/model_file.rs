@@ -3,6 +3,8 @@
 //!
 //! Format: <https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto>.
 
+use std::collections::HashSet;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value as Json, json};
@@ -172,11 +174,10 @@ impl Model {
     fn by_itself(&self, config: &Map<String, Json>) -> Result<Base, TokenizerError> {
         let decoder = config.get("added_tokens_decoder").and_then(Json::as_object);
         let renamed = |id: usize| decoder?.get(&id.to_string())?.get("content")?.as_str();
-        let kept = |name: &str| {
-            let mut pieces = self.pieces.iter().enumerate();
-            pieces.any(|(id, (text, ..))| text == name && renamed(id).is_none())
-        };
-        let name = |id: usize, text: &str| match renamed(id).filter(|name| !kept(name)) {
+        let kept = self.pieces.iter().enumerate();
+        let kept = kept.filter(|(id, _)| renamed(*id).is_none());
+        let kept: HashSet<&str> = kept.map(|(_, (text, ..))| text.as_str()).collect();
+        let name = |id: usize, text: &str| match renamed(id).filter(|name| !kept.contains(name)) {
             Some(name) => name.to_owned(),
             None => text.to_owned(),
         };
@@ -363,6 +364,31 @@ mod tests {
                 .contains("type 3, neither unigram nor BPE")
         );
         assert_eq!(refused(2), None);
+    }
+
+    /// Also that the time does not grow with the square of the pieces, which would be minutes here.
+    #[test]
+    fn pieces_are_renamed_by_the_configuration() {
+        const COUNT: usize = 100_000;
+        let pieces = (0..COUNT).map(|at| (format!("p{at}"), 0.0, Kind::Normal));
+        let model = Model {
+            pieces: pieces.collect(),
+            algorithm: BPE,
+            ..Model::default()
+        };
+        let odd = (1..COUNT).step_by(2);
+        let mut decoder: Map<String, Json> = odd
+            .map(|at| (at.to_string(), json!({ "content": format!("<r{at}>") })))
+            .collect();
+        // A name that another piece keeps.
+        decoder.insert("3".into(), json!({ "content": "p2" }));
+        let config = json!({ "added_tokens_decoder": decoder });
+        let base = model.by_itself(config.as_object().unwrap()).unwrap();
+        let vocab = base.json["model"]["vocab"].as_object().unwrap();
+        assert_eq!(vocab.len(), COUNT);
+        for (piece, id) in [("p0", 0), ("<r1>", 1), ("p2", 2), ("p3", 3)] {
+            assert_eq!(vocab[piece], id, "{piece}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::report::{Problem, ProblemKind};
+use crate::quoted::QuotePath;
 use crate::tasks::TaskError;
 
 /// Why samples cannot be read or made.
@@ -11,7 +12,7 @@ use crate::tasks::TaskError;
 #[non_exhaustive]
 pub enum DataError {
     /// The file cannot be read.
-    #[error("{}: cannot be read: {source}", path.display())]
+    #[error("{}: cannot be read: {source}", path.quoted())]
     Read {
         /// The file.
         path: PathBuf,
@@ -19,7 +20,7 @@ pub enum DataError {
         source: io::Error,
     },
     /// A folder, a pipe or a device, in which samples cannot be read at their positions.
-    #[error("{}: expected a file of samples, found {found}", path.display())]
+    #[error("{}: expected a file of samples, found {found}", path.quoted())]
     NotAFile {
         /// The path.
         path: PathBuf,
@@ -27,7 +28,7 @@ pub enum DataError {
         found: &'static str,
     },
     /// A line is not a sample, in strict mode.
-    #[error("{}: {problem}", path.display())]
+    #[error("{}: {problem}", path.quoted())]
     Refused {
         /// The file.
         path: PathBuf,
@@ -35,7 +36,7 @@ pub enum DataError {
         problem: Problem,
     },
     /// No line of the file is a sample.
-    #[error("{}: expected samples, found none{}", path.display(), unusable(*skipped, first))]
+    #[error("{}: expected samples, found none{}", path.quoted(), unusable(*skipped, first))]
     Empty {
         /// The file.
         path: PathBuf,
@@ -45,7 +46,7 @@ pub enum DataError {
         first: Option<Problem>,
     },
     /// A line was a sample when the file was opened, and is none now.
-    #[error("{}: line {line} has changed since the file was opened: {found}", path.display())]
+    #[error("{}: line {line} has changed since the file was opened: {found}", path.quoted())]
     Changed {
         /// The file.
         path: PathBuf,

@@ -52,18 +52,21 @@ fn blank_lines(text: &str) -> (Option<usize>, Option<usize>) {
 /// The document and the question around the last "Now the paper ends.", without the text before "The
 /// paper begins.". The document or the question may be empty.
 pub(super) fn split_at_markers(text: &str) -> Option<(&str, &str)> {
-    let ends = find_all(text, "now the ").filter_map(|at| {
+    let bytes = text.as_bytes();
+    let ends = find_all(bytes, "now the ").filter_map(|at| {
         let noun = at + "now the ".len();
-        let length = find_all(&text[noun..], " ends").next()?;
+        let behind = &bytes[noun..];
+        let behind = &behind[..behind.len().min(NOUN_BYTES + " ends".len())];
+        let length = find_all(behind, " ends").next()?;
         let words = text[noun..noun + length].split_whitespace().count();
         let line = !text[noun..noun + length].contains('\n');
-        let is_noun = line && length <= NOUN_BYTES && (1..=NOUN_WORDS).contains(&words);
+        let is_noun = line && (1..=NOUN_WORDS).contains(&words);
         is_noun.then_some((at, noun + length + " ends".len()))
     });
     let (document_end, question) = ends.last()?;
     let document = &text[..document_end];
     let question = text[question..].trim_start_matches(['.', ':']).trim();
-    let begins = find_all(document, " begins").next();
+    let begins = find_all(document.as_bytes(), " begins").next();
     let document = match begins {
         Some(at) if at <= LONGEST_PREAMBLE => {
             document[at + " begins".len()..].trim_start_matches(['.', ':'])
@@ -74,8 +77,8 @@ pub(super) fn split_at_markers(text: &str) -> Option<(&str, &str)> {
 }
 
 /// The positions of `wanted`, in lower-case ASCII, in `text` in any case.
-fn find_all(text: &str, wanted: &'static str) -> impl Iterator<Item = usize> {
-    let windows = text.as_bytes().windows(wanted.len()).enumerate();
+fn find_all(text: &[u8], wanted: &'static str) -> impl Iterator<Item = usize> {
+    let windows = text.windows(wanted.len()).enumerate();
     // An ASCII byte is never inside a character, so that every place is the start of one.
     windows
         .filter_map(move |(at, found)| found.eq_ignore_ascii_case(wanted.as_bytes()).then_some(at))
@@ -129,6 +132,12 @@ mod tests {
         );
         assert_eq!(split_at_markers("Now the\nlong day\n ends"), None);
         assert_eq!(split_at_markers("now the  ends"), None);
+        let noun = "n".repeat(NOUN_BYTES);
+        let text = format!("x now the {noun} ends");
+        assert_eq!(split_at_markers(&text), Some(("x", "")));
+        assert_eq!(split_at_markers(&format!("x now the {noun}n ends")), None);
+        // The time does not grow with the square of the text, which would be hours here.
+        assert_eq!(split_at_markers(&"now the ".repeat(1 << 20)), None);
         let long = format!("{}The end begins. x\nNow the text ends", "é ".repeat(400));
         assert!(split_at_markers(&long).unwrap().0.starts_with('é'));
     }

@@ -14,7 +14,7 @@ use super::timing::Bench;
 use super::{Log, or_dash};
 use crate::args::Compute;
 use crate::error::CliError;
-use crate::limits::check_tokens;
+use crate::limits::{self, check_tokens};
 use crate::output::{self, Output};
 use crate::{interrupt, memory};
 
@@ -85,6 +85,9 @@ pub fn run(args: &Attention, output: &Output) -> Result<(), CliError> {
     if args.tokens.contains(&0) {
         return Err(CliError::usage("--tokens holds a 0; the least is 1"));
     }
+    limits::distinct("--tokens", &args.tokens)?;
+    limits::distinct("--shapes", &args.shapes)?;
+    limits::distinct("--cases", &args.cases)?;
     if args.compute.kv_dtype().is_some() || args.compute.dequantize() {
         return Err(CliError::usage(
             "bench attention loads no weights and measures keys and values of --dtype; leave --kv-dtype and \
@@ -94,7 +97,7 @@ pub fn run(args: &Attention, output: &Output) -> Result<(), CliError> {
     let device = args.compute.device()?;
     let dtype = DType::from(args.compute.dtype());
     args.check_memory(dtype)?;
-    let mut log = Log::open(args.log.as_deref())?;
+    let mut log = Log::open(args.log.as_deref(), output)?;
     interrupt::listen();
     let bar = output.progress("measuring", "cases");
     let total = args.shapes.len() * args.tokens.len() * args.cases.len();
@@ -155,12 +158,8 @@ impl Attention {
                     let needed = needed.unwrap_or(u64::MAX);
                     if needed > free {
                         return Err(CliError::memory(format!(
-                            "{} {}/{}x{}, {tokens} tokens: queries, keys, values and outputs take {}, and {} are free; \
+                            "{case} {shape}, {tokens} tokens: queries, keys, values and outputs take {}, and {} are free; \
                              ask for fewer --tokens",
-                            case.name(),
-                            shape.heads,
-                            shape.kv_heads,
-                            shape.head_dim,
                             output::bytes(needed),
                             output::bytes(free)
                         )));
@@ -220,9 +219,8 @@ fn measure(
     let error = last_row_error(first, &q, &k, &v)?;
     if error > LARGEST_ERROR || error.is_nan() {
         return Err(CliError::failed(format!(
-            "{} {heads}/{kv_heads}x{head_dim}, {tokens} tokens: the last row is off by {error}; the kernel \
-             does not compute on this device",
-            case.name()
+            "{case} {shape}, {tokens} tokens: the last row is off by {error}; the kernel does not compute on \
+             this device"
         )));
     }
     let seconds = bench.time(attend)?;
@@ -350,16 +348,11 @@ fn print(w: &mut dyn Write, rows: &[Row], peak: Peak) -> std::io::Result<()> {
         "faster"
     )?;
     for row in rows {
-        let Shape {
-            heads,
-            kv_heads,
-            head_dim,
-        } = row.shape;
         writeln!(
             w,
             "{:<8} {:>12} {:>8} {:>11.3} {:>9.1} {:>8.2} {:>8.1} {:>10.2} {:>12.2} {:>10} {:>7}",
             row.case.name(),
-            format!("{heads}/{kv_heads}x{head_dim}"),
+            row.shape,
             row.tokens,
             row.seconds * 1e3,
             row.gflops,

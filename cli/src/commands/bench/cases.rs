@@ -1,5 +1,6 @@
 //! The problems of `apb bench attention`.
 
+use std::fmt;
 use std::str::FromStr;
 
 use burn_apb::kernels::Regions;
@@ -8,7 +9,7 @@ use burn_apb::kernels::Regions;
 const RANKS: usize = 8;
 
 /// Heads and their width.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
     pub heads: usize,
     pub kv_heads: usize,
@@ -40,6 +41,13 @@ impl FromStr for Shape {
     }
 }
 
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shape = format!("{}/{}x{}", self.heads, self.kv_heads, self.head_dim);
+        f.pad(&shape)
+    }
+}
+
 /// Which keys a row attends to.
 #[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Case {
@@ -49,6 +57,12 @@ pub enum Case {
     Apb,
     /// One row
     Decode,
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
 }
 
 /// Rows, keys, and which rows attend to which keys.

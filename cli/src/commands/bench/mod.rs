@@ -13,6 +13,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::error::CliError;
+use crate::escape;
 use crate::output::Output;
 
 /// Measure speed and memory
@@ -36,17 +37,18 @@ pub fn run(command: &Command, output: &Output) -> Result<(), CliError> {
 struct Log(Option<File>);
 
 impl Log {
-    fn open(path: Option<&Path>) -> Result<Self, CliError> {
+    fn open(path: Option<&Path>, output: &Output) -> Result<Self, CliError> {
         let Some(path) = path else {
             return Ok(Self(None));
         };
+        let _reader = output.wait_for_reader(path)?;
         let opened = File::options().create(true).append(true).open(path);
         match opened {
             Ok(file) => Ok(Self(Some(file))),
-            Err(e) => Err(CliError::usage(format!(
-                "cannot write {}: {e}",
-                path.display()
-            ))),
+            Err(e) => {
+                let shown = escape::path(path);
+                Err(CliError::usage(format!("cannot write {shown}: {e}")).at(path))
+            }
         }
     }
 

@@ -91,7 +91,7 @@ impl Subject {
             dtype: self.memory.dtype,
             kv_dtype: self.memory.kv_dtype,
             chunk: request.session.chunk_on(&self.device),
-            following: args.decode,
+            following: args.decode(),
             program,
             threads: predict::threads(self.gpu),
         }
@@ -120,7 +120,7 @@ impl Subject {
                 let encode = |part: &str| text.tokenizer.encode(part, false);
                 Tokens {
                     ids: encode(&document).map_err(CliError::failed)?,
-                    query: encode(&args.query).map_err(CliError::failed)?,
+                    query: encode(args.query()).map_err(CliError::failed)?,
                 }
             }
         };

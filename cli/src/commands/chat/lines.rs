@@ -50,7 +50,7 @@ impl<'a> Lines<'a> {
                 let _ = write!(std::io::stderr(), "> ");
                 let _ = std::io::stderr().flush();
             }
-            let Some(line) = interrupt::waiting(read_line)? else {
+            let Some(line) = interrupt::at_once(read_line)? else {
                 return Ok(Line::End);
             };
             match line.and_then(|line| parse(&line)) {

@@ -16,6 +16,7 @@ use crate::args::{Compute, Reading, Sampling, drawn_seed};
 use crate::commands::prefill::{self, First, Prefilled, Terminal};
 use crate::commands::{generate, session};
 use crate::error::CliError;
+use crate::escape;
 use crate::interrupt;
 use crate::output::{self, Output};
 use crate::predict::{self, Weights};
@@ -176,6 +177,12 @@ fn converse(
         line = lines.next()?;
         // Ctrl-C ended an answer, or came while nothing was running; this line is a new task.
         interrupt::reset();
+        // Of the first question it has been said.
+        if let Line::Question(question) = &line {
+            let spelled = text.tokenizer.control_tokens_in(question);
+            let read = conversation.options.prompt.allow_control_tokens;
+            prefill::note_control_tokens(&spelled, read, text, output);
+        }
     }
 }
 
@@ -275,14 +282,14 @@ impl Again<'_> {
     ) -> Result<(), CliError> {
         let text = conversation.text;
         let document = prefill::read_text(&self.reading.document, "document")?;
-        let request = Request::new(text, &document, question, &options)?;
+        let request = interrupt::at_once(|| Request::new(text, &document, question, &options))?;
         let read = request.document.tokens.get(request.document.prefix..);
         let held = conversation.session.document().get(conversation.prefix..);
         if read != held {
             let path = &self.reading.document;
             return Err(CliError::usage(format!(
                 "{}: is another text than the one that was read first; start anew to talk about it",
-                path.display()
+                escape::path(path)
             ))
             .at(path));
         }

@@ -20,7 +20,7 @@ use crate::charts::{Bar, BarSeries, Bars, ChartError, MAX_SERIES, Unit, bars};
 use crate::commands::prefill::describe;
 use crate::error::CliError;
 use crate::interrupt;
-use crate::output::{self, Output};
+use crate::output::Output;
 use crate::variant::Variant;
 
 /// The fields that name a case.
@@ -55,6 +55,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     let flags = &args.flags;
+    flags.check()?;
     let settings = flags.settings(&args.methods, &[Method::Star, Method::Apb])?;
     let material = args.asked.read()?;
     let subject = Subject::open(flags, output)?;
@@ -82,7 +83,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     let summary = Summary::new(&comparison, &lengths, &log);
     if let Some(path) = &flags.chart {
         let svg = summary.chart().map_err(CliError::failed)?;
-        output::write_file(path, svg.as_bytes())?;
+        output.write_file(path, svg.as_bytes())?;
     }
     let json = json!({
         "eval": "agreement", "model": crate::json::path(&flags.model.model), "questions": material.questions.len(),

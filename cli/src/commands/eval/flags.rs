@@ -10,6 +10,8 @@ use sha2::{Digest, Sha256};
 use crate::args::{Anchor, Compute, Model, Prompt, Strategy};
 use crate::commands::prefill::{hash_of, read_text};
 use crate::error::CliError;
+use crate::escape;
+use crate::output;
 use crate::variant::{self, Variant};
 
 /// Flags of every evaluation.
@@ -64,6 +66,23 @@ impl Setting {
 }
 
 impl Flags {
+    /// Refuses files of results that cannot be made, or are one and the same, before a model is read.
+    pub fn check(&self) -> Result<(), CliError> {
+        for path in [&self.out, &self.chart].into_iter().flatten() {
+            output::check_file(path)?;
+        }
+        match (&self.out, &self.chart) {
+            (Some(out), Some(chart)) if output::is_same_file(out, chart) => {
+                let shown = escape::path(out);
+                Err(CliError::usage(format!(
+                    "--chart names the file of --out, {shown}, which it would replace; give another"
+                ))
+                .at(out))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The methods of a comparison; `usual` where none are named. Flags that none of them has a use for are refused.
     pub fn settings(
         &self,

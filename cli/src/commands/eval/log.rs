@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::error::CliError;
+use crate::error::{AtPath, CliError};
+use crate::escape;
 use crate::output;
 
 /// Most bytes of a file of results that is read, and of a line of it.
@@ -40,12 +41,16 @@ impl Log {
             rows: HashMap::new(),
             file: None,
         };
-        let Some(path) = path else {
-            return Ok(log);
-        };
-        let failed = |error: std::io::Error| {
-            CliError::usage(format!("cannot open {}: {error}", path.display()))
-        };
+        if let Some(path) = path {
+            log.open_file(path, header).at(path)?;
+        }
+        Ok(log)
+    }
+
+    fn open_file(&mut self, path: &Path, header: Map<String, Value>) -> Result<(), CliError> {
+        let shown = escape::path(path);
+        let failed =
+            |error: std::io::Error| CliError::usage(format!("cannot open {shown}: {error}"));
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -55,31 +60,29 @@ impl Log {
             .map_err(failed)?;
         if !file.metadata().map_err(failed)?.is_file() {
             return Err(CliError::usage(format!(
-                "{} is no regular file; results are read again when a run goes on",
-                path.display()
+                "{shown} is no regular file; results are read again when a run goes on"
             )));
         }
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(CliError::usage(format!(
-                    "another process writes {}; wait for it, or give another --out",
-                    path.display()
+                    "another process writes {shown}; wait for it, or give another --out"
                 )));
             }
             Err(TryLockError::Error(error)) => {
-                tracing::warn!("{} cannot be locked: {error}", path.display());
+                tracing::warn!("{shown} cannot be locked: {error}");
             }
         }
         let text = read(path, &mut file, &header)?;
-        log.read(path, &text, &header)?;
+        self.read(path, &text, &header)?;
         file.set_len(text.len() as u64).map_err(failed)?;
         file.seek(SeekFrom::End(0)).map_err(failed)?;
-        log.file = Some((path.to_owned(), file));
-        if text.is_empty() {
-            log.write(&Value::Object(header).to_string())?;
+        self.file = Some((path.to_owned(), file));
+        match text.is_empty() {
+            true => self.write(&Value::Object(header).to_string()),
+            false => Ok(()),
         }
-        Ok(log)
     }
 
     /// Reads the lines of a file.
@@ -92,7 +95,7 @@ impl Log {
         let wrong = |number: usize, what: String| {
             CliError::usage(format!(
                 "{}: line {number}: {what}; give another --out, or mend the file",
-                path.display()
+                escape::path(path)
             ))
         };
         let mut lines = (1..).zip(text.lines());
@@ -154,8 +157,9 @@ impl Log {
             .map_err(|error| {
                 CliError::failed(format!(
                     "cannot write {}: {error}; what it holds is kept",
-                    path.display()
+                    escape::path(path)
                 ))
+                .at(path.as_path())
             })
     }
 
@@ -169,14 +173,14 @@ impl Log {
 ///
 /// A file without a whole line must be the beginning of one with these settings: what another program wrote is not cut off.
 fn read(path: &Path, file: &mut File, header: &Map<String, Value>) -> Result<String, CliError> {
+    let shown = escape::path(path);
     let mut bytes = Vec::new();
     file.take(MOST_BYTES + 1)
         .read_to_end(&mut bytes)
-        .map_err(|error| CliError::usage(format!("cannot read {}: {error}", path.display())))?;
+        .map_err(|error| CliError::usage(format!("cannot read {shown}: {error}")))?;
     if bytes.len() as u64 > MOST_BYTES {
         return Err(CliError::usage(format!(
-            "{} is larger than {}, which no file of results is",
-            path.display(),
+            "{shown} is larger than {}, which no file of results is",
             output::bytes(MOST_BYTES)
         )));
     }
@@ -185,15 +189,13 @@ fn read(path: &Path, file: &mut File, header: &Map<String, Value>) -> Result<Str
     let begun = || Value::Object(header.clone()).to_string();
     if complete.is_none() && !begun().as_bytes().starts_with(&bytes) {
         return Err(CliError::usage(format!(
-            "{}: line 1: expected the settings of an evaluation; give another --out",
-            path.display()
+            "{shown}: line 1: expected the settings of an evaluation; give another --out"
         )));
     }
     bytes.truncate(complete.map_or(0, |end| end + 1));
     String::from_utf8(bytes).map_err(|error| {
         CliError::usage(format!(
-            "{} is not UTF-8 at byte {}; it is no file of results",
-            path.display(),
+            "{shown} is not UTF-8 at byte {}; it is no file of results",
             error.utf8_error().valid_up_to()
         ))
     })

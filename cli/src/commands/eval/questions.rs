@@ -6,9 +6,11 @@ use serde::Deserialize;
 
 use super::flags::text_or_shipped;
 use super::subject::Subject;
+use super::suite::check_lengths;
 use crate::commands::prefill::read_text;
 use crate::error::CliError;
-use crate::limits::{at_least_one, check_samples};
+use crate::escape;
+use crate::limits::{self, at_least_one, check_samples};
 
 /// Tokens of the shipped text that are read.
 const SHIPPED_TOKENS: usize = 2000;
@@ -62,6 +64,9 @@ impl Asked {
     /// Reads the document and the questions.
     pub fn read(&self) -> Result<Material, CliError> {
         at_least_one("--max-tokens", self.max_tokens)?;
+        check_samples(self.samples.unwrap_or(1))?;
+        check_lengths(&self.tokens)?;
+        limits::distinct("--tokens", &self.tokens)?;
         let (document, name) = text_or_shipped(self.document.as_deref(), "document")?;
         let path = self.questions.as_deref();
         let (text, shown) = match path {
@@ -71,22 +76,14 @@ impl Asked {
                 Path::new("shipped questions"),
             ),
         };
-        let mut questions = parse(&text)
-            .map_err(|error| CliError::usage(format!("{}: {error}", shown.display())))?;
+        let refused =
+            |error: String| CliError::usage(format!("{}: {error}", escape::path(shown))).at(shown);
+        let mut questions = parse(&text).map_err(refused)?;
         if questions.is_empty() {
-            return Err(CliError::usage(format!(
-                "{}: expected a question a line, found none",
-                shown.display()
-            )));
+            return Err(refused("expected a question a line, found none".into()));
         }
-        if let Some(samples) = self.samples {
-            check_samples(samples)?;
-            questions.truncate(samples);
-        }
+        questions.truncate(self.samples.unwrap_or(usize::MAX));
         let mut lengths: Vec<Option<usize>> = self.tokens.iter().copied().map(Some).collect();
-        for &tokens in &self.tokens {
-            at_least_one("--tokens", tokens)?;
-        }
         if lengths.is_empty() {
             lengths.push(path.is_none().then_some(SHIPPED_TOKENS));
         }
@@ -108,7 +105,7 @@ impl Material {
                     let there = subject.count(&self.document).map_err(CliError::failed)?;
                     if there < count {
                         return Err(CliError::usage(format!(
-                            "--tokens {count}: the document has {there}"
+                            "--tokens is {count}; the document has {there}"
                         )));
                     }
                     subject.first_tokens(&self.document, count)?

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn_apb::apb::{AnswerOptions, ask};
 use burn_apb::model::Decoder;
 use burn_apb::tasks::TaskSample;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::flags::{Flags, Setting};
 use super::log::Log;
@@ -26,10 +26,14 @@ const NAMES: &[&str] = &[
 /// Runs a suite.
 pub fn run(suite: &impl Suite, output: &Output) -> Result<(), CliError> {
     let flags = &suite.common().flags;
+    suite.check()?;
+    flags.check()?;
     let settings = suite.common().settings()?;
+    let mut sources = Map::new();
+    suite.add_to_header(&mut sources)?;
     let subject = Subject::open(flags, output)?;
     let mut header = flags.header(suite.name(), subject.source.fingerprint()?)?;
-    suite.add_to_header(&mut header)?;
+    header.extend(sources);
     suite.with_parts(&subject, output, &mut |parts| {
         let run = Run {
             flags,
@@ -170,7 +174,8 @@ impl Run<'_> {
         // A group of every part in turn, so that a run that is stopped has samples of all.
         while !queues.is_empty() {
             for queue in &mut queues {
-                let group = queue.group()?;
+                check_interrupt()?;
+                let group = interrupt::at_once(|| queue.group())?;
                 self.answer(queue.part, &group, &decoder, log)?;
                 done += group.len();
                 bar.update(done as u64, total as u64);

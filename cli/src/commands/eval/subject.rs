@@ -48,7 +48,8 @@ impl Subject {
         question: &str,
         options: &AnswerOptions,
     ) -> Result<Request, CliError> {
-        Ok(Request::new(&self.text, document, question, options)?)
+        let request = || Request::new(&self.text, document, question, options);
+        Ok(interrupt::at_once(request)?)
     }
 
     /// Refuses heads of another model, and what the memory does not hold.

@@ -1,6 +1,7 @@
 //! Parts of a run of scored tasks.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,8 @@ use super::flags::{Flags, Setting, text_or_shipped};
 use super::subject::Subject;
 use crate::commands::prefill::{hash_of, read_text};
 use crate::error::CliError;
-use crate::limits::{at_least_one, check_samples};
+use crate::escape;
+use crate::limits::{at_least_one, check_samples, check_tokens, distinct};
 use crate::output::Output;
 use crate::variant::Variant;
 
@@ -70,7 +72,9 @@ impl<'a> Part<'a> {
             samples,
             source: None,
             order: None,
-            make: Box::new(move |index| make(index).map_err(|error| refused(error, around))),
+            make: Box::new(move |index| {
+                make(index).map_err(|error| refused(error, tokens, around))
+            }),
             labels: Box::new(|_| Vec::new()),
             score: Box::new(score),
         }
@@ -87,6 +91,9 @@ pub trait Suite {
 
     /// Flags of every suite.
     fn common(&self) -> &Common;
+
+    /// Refuses flags that cannot be used, before a model is read.
+    fn check(&self) -> Result<(), CliError>;
 
     /// Adds to what results depend on.
     fn add_to_header(&self, header: &mut Map<String, Value>) -> Result<(), CliError>;
@@ -142,6 +149,7 @@ pub struct Niah {
         long,
         value_name = "PERCENT,..",
         value_delimiter = ',',
+        allow_negative_numbers = true,
         default_value = "0,25,50,75,100"
     )]
     depths: Vec<f64>,
@@ -242,6 +250,12 @@ impl Suite for Niah {
         &self.common
     }
 
+    fn check(&self) -> Result<(), CliError> {
+        check_samples(self.samples)?;
+        check_lengths(&self.tokens)?;
+        check_depths(&self.depths)
+    }
+
     fn add_to_header(&self, header: &mut Map<String, Value>) -> Result<(), CliError> {
         let (_, name) = text_or_shipped(self.haystack.as_deref(), "haystack")?;
         header.insert("haystack".into(), name.into());
@@ -254,23 +268,23 @@ impl Suite for Niah {
         output: &Output,
         work: &mut Work<'_>,
     ) -> Result<(), CliError> {
-        check_samples(self.samples)?;
         let haystack = haystack(self.haystack.as_deref(), output)?;
         let count = |text: &str| subject.count(text);
         let count: &CountTokens<'_> = &count;
         let around = subject.around(&self.common.flags)?;
         let mut parts = Vec::new();
-        for &tokens in distinct("--tokens", &self.tokens)? {
+        for &tokens in &self.tokens {
             subject.check_tokens(&self.common.flags, tokens)?;
-            for &percent in distinct("--depths", &self.depths)? {
-                let depth = percent / 100.0;
+            for percent in &self.depths {
+                // 0 in place of -0.
+                let depth = percent.abs() / 100.0;
                 let config = NiahConfig {
                     tokens: tokens.saturating_sub(around),
                     depth,
                     seed: self.common.flags.seed(),
                 };
                 let samples = niah::Niah::new(config, &haystack, count);
-                let samples = samples.map_err(|error| refused(error, around))?;
+                let samples = samples.map_err(|error| refused(error, tokens, around))?;
                 let make = move |index| samples.sample(index);
                 let score = niah::score_needle;
                 let part = Part::generated("niah", tokens, self.samples, around, make, score);
@@ -308,6 +322,24 @@ impl Suite for Ruler {
         &self.common
     }
 
+    fn check(&self) -> Result<(), CliError> {
+        check_samples(self.samples)?;
+        check_lengths(&self.tokens)?;
+        let lacks = |task: &RulerTask| match task.needs() {
+            Needs::Squad if self.squad.is_none() => Some(("SQuAD", "--squad")),
+            Needs::HotpotQa if self.hotpotqa.is_none() => Some(("HotpotQA", "--hotpotqa")),
+            _ => None,
+        };
+        for task in self.tasks()? {
+            if let Some((dataset, flag)) = lacks(&task) {
+                return Err(CliError::usage(format!(
+                    "--tasks names {task}, which asks the questions of {dataset}; give their file with {flag} FILE"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     fn add_to_header(&self, header: &mut Map<String, Value>) -> Result<(), CliError> {
         let (_, name) = text_or_shipped(self.haystack.as_deref(), "haystack")?;
         header.insert("haystack".into(), name.into());
@@ -324,7 +356,6 @@ impl Suite for Ruler {
         output: &Output,
         work: &mut Work<'_>,
     ) -> Result<(), CliError> {
-        check_samples(self.samples)?;
         let tasks = self.tasks()?;
         let needs_text = tasks.iter().any(|task| task.needs() == Needs::Text);
         let haystack = match needs_text {
@@ -342,7 +373,7 @@ impl Suite for Ruler {
         let count: &CountTokens<'_> = &count;
         let around = subject.around(&self.common.flags)?;
         let mut parts = Vec::new();
-        for &tokens in distinct("--tokens", &self.tokens)? {
+        for &tokens in &self.tokens {
             subject.check_tokens(&self.common.flags, tokens)?;
             for &task in &tasks {
                 let config = RulerConfig {
@@ -351,7 +382,7 @@ impl Suite for Ruler {
                     seed: self.common.flags.seed(),
                 };
                 let samples = ruler::Ruler::new(config, sources, count);
-                let samples = samples.map_err(|error| refused(error, around))?;
+                let samples = samples.map_err(|error| refused(error, tokens, around))?;
                 let count = samples.samples().unwrap_or(usize::MAX).min(self.samples);
                 let make = move |index| samples.sample(index);
                 let score = move |answer: &str, references: &[String]| {
@@ -375,7 +406,7 @@ impl Size {
     fn check(&self) -> Result<(), CliError> {
         check_samples(self.samples.unwrap_or(1))?;
         at_least_one("--max-tokens", self.max_tokens.unwrap_or(1))?;
-        distinct("--tokens", &self.tokens).map(|_| ())
+        check_lengths(&self.tokens)
     }
 
     /// The parts of samples that were read: one for each length.
@@ -460,13 +491,14 @@ fn by_document(samples: &[Read]) -> Vec<usize> {
 }
 
 fn open(path: &Path) -> Result<BufReader<File>, CliError> {
-    let failed = |error| CliError::usage(format!("cannot read {}: {error}", path.display()));
+    let shown = escape::path(path);
+    let failed = |error| CliError::usage(format!("cannot read {shown}: {error}")).at(path);
     // Before opening, because opening a pipe would wait for a writer.
     if !std::fs::metadata(path).map_err(failed)?.is_file() {
         return Err(CliError::usage(format!(
-            "{}: expected a regular file, found a folder, device or pipe",
-            path.display()
-        )));
+            "{shown}: expected a regular file, found a folder, device or pipe"
+        ))
+        .at(path));
     }
     Ok(BufReader::new(File::open(path).map_err(failed)?))
 }
@@ -486,8 +518,9 @@ impl InfiniteBench {
         match there.is_empty() {
             true => Err(CliError::usage(format!(
                 "{}: expected published files such as passkey.jsonl, found none",
-                folder.display()
-            ))),
+                escape::path(folder)
+            ))
+            .at(folder)),
             false => Ok(there),
         }
     }
@@ -497,7 +530,7 @@ impl InfiniteBench {
         let generated = |task: &InfiniteBenchTask| {
             task.name().parse::<GeneratedTask>().map_err(|_| {
                 CliError::usage(format!(
-                    "{task} is not generated; give the folder of its published file with --data"
+                    "--tasks names {task}, which is not generated; give the folder of its published file with --data"
                 ))
             })
         };
@@ -520,6 +553,19 @@ impl Suite for InfiniteBench {
         &self.common
     }
 
+    fn check(&self) -> Result<(), CliError> {
+        self.size.check()?;
+        match &self.data {
+            Some(folder) => {
+                let files = self.files(folder)?;
+                files
+                    .iter()
+                    .try_for_each(|(_, path)| open(path).map(|_| ()))
+            }
+            None => self.generated().map(|_| ()),
+        }
+    }
+
     fn add_to_header(&self, header: &mut Map<String, Value>) -> Result<(), CliError> {
         header.insert("max_tokens".into(), self.size.max_tokens.into());
         Ok(())
@@ -531,15 +577,13 @@ impl Suite for InfiniteBench {
         _: &Output,
         work: &mut Work<'_>,
     ) -> Result<(), CliError> {
-        self.size.check()?;
         if let Some(folder) = &self.data {
             let mut all = Vec::new();
             for (task, path) in self.files(folder)? {
                 let samples = infinitebench::read(task, open(&path)?);
                 let samples = samples.take(self.size.samples.unwrap_or(usize::MAX));
                 let samples: Result<Vec<TaskSample>, _> = samples.collect();
-                let samples = samples
-                    .map_err(|error| CliError::usage(format!("{}: {error}", path.display())))?;
+                let samples = samples.map_err(|error| unreadable(&path, &error))?;
                 let samples = samples.into_iter().map(|sample| Read {
                     sample,
                     labels: Vec::new(),
@@ -583,7 +627,7 @@ impl Suite for InfiniteBench {
                     seed: self.common.flags.seed(),
                 };
                 let samples = Generated::new(config, count);
-                let samples = samples.map_err(|error| refused(error, around))?;
+                let samples = samples.map_err(|error| refused(error, tokens, around))?;
                 let make = move |index| {
                     let sample = samples.sample(index)?;
                     let tokens_to_generate = sample.tokens_to_generate.min(most);
@@ -619,6 +663,11 @@ impl Suite for LongBench {
         &self.common
     }
 
+    fn check(&self) -> Result<(), CliError> {
+        self.size.check()?;
+        open(&self.data).map(|_| ())
+    }
+
     fn add_to_header(&self, header: &mut Map<String, Value>) -> Result<(), CliError> {
         header.insert("max_tokens".into(), self.size.max_tokens.into());
         Ok(())
@@ -630,13 +679,11 @@ impl Suite for LongBench {
         _: &Output,
         work: &mut Work<'_>,
     ) -> Result<(), CliError> {
-        self.size.check()?;
         let source = hash_of(&self.data)?;
         let samples = longbench::read(open(&self.data)?);
         let samples = samples.take(self.size.samples.unwrap_or(usize::MAX));
         let samples: Result<Vec<_>, _> = samples.collect();
-        let samples = samples
-            .map_err(|error| CliError::usage(format!("{}: {error}", self.data.display())))?;
+        let samples = samples.map_err(|error| unreadable(&self.data, &error))?;
         let samples = samples.into_iter().map(|read| Read {
             labels: vec![
                 read.difficulty.to_string(),
@@ -658,18 +705,23 @@ impl Suite for LongBench {
     }
 }
 
-/// A list without repetitions.
-fn distinct<'l, T: PartialEq + std::fmt::Debug>(
-    flag: &str,
-    list: &'l [T],
-) -> Result<&'l [T], CliError> {
-    let twice = list
-        .iter()
-        .enumerate()
-        .find(|(place, value)| list[..*place].contains(value));
-    match twice {
-        Some((_, value)) => Err(CliError::usage(format!("{flag} names {value:?} twice"))),
-        None => Ok(list),
+/// Refuses lengths that no prompt has, and one that is named twice.
+pub fn check_lengths(tokens: &[usize]) -> Result<(), CliError> {
+    for &tokens in distinct("--tokens", tokens)? {
+        at_least_one("--tokens", tokens)?;
+        check_tokens(tokens)?;
+    }
+    Ok(())
+}
+
+/// Refuses depths outside the text.
+fn check_depths(depths: &[f64]) -> Result<(), CliError> {
+    let range = 0.0..=100.0;
+    match depths.iter().find(|depth| !range.contains(*depth)) {
+        Some(depth) => Err(CliError::usage(format!(
+            "--depths is {depth}; depths are percents of the text, from 0 to 100"
+        ))),
+        None => distinct("--depths", depths).map(|_| ()),
     }
 }
 
@@ -693,27 +745,29 @@ fn questions(
     let json = read_text(path, "question file")?;
     match read(&json) {
         Ok(set) => Ok(Some(set)),
-        Err(error) => Err(CliError::usage(format!("{}: {error}", path.display()))),
+        Err(error) => Err(unreadable(path, &error)),
     }
 }
 
-/// An error of making a sample; lengths of the prompt are without what the template adds.
-fn refused(error: TaskError, around: usize) -> CliError {
-    match error {
-        TaskError::TooShort {
+/// What is wrong with a file.
+fn unreadable(path: &Path, error: &dyn Display) -> CliError {
+    CliError::usage(format!("{}: {error}", escape::path(path))).at(path)
+}
+
+/// An error of making a sample of `asked` tokens; lengths in it are without what the template adds.
+fn refused(error: TaskError, asked: usize, around: usize) -> CliError {
+    let error = match error {
+        TaskError::TooShort { task, needed, .. } => TaskError::TooShort {
             task,
-            tokens,
-            needed,
-        } => CliError::usage(TaskError::TooShort {
-            task,
-            tokens: tokens.saturating_add(around),
+            tokens: asked,
             needed: needed.saturating_add(around),
-        }),
-        TaskError::TooLong { task, tokens, most } => CliError::usage(TaskError::TooLong {
+        },
+        TaskError::TooLong { task, most, .. } => TaskError::TooLong {
             task,
-            tokens: tokens.saturating_add(around),
+            tokens: asked,
             most: most.saturating_add(around),
-        }),
-        error => CliError::usage(error),
-    }
+        },
+        error => return CliError::usage(error),
+    };
+    CliError::usage(format!("--tokens: {error}"))
 }

@@ -12,7 +12,8 @@ use crate::charts::{
     Bar, BarSeries, Bars, ChartError, HeatMap, HeatPanel, MAX_SERIES, Unit, bars, heat_map,
 };
 use crate::error::CliError;
-use crate::output::{self, Output};
+use crate::escape;
+use crate::output::Output;
 
 /// Samples of a task at a length and depth, and the scores of each method.
 struct Cell {
@@ -101,7 +102,7 @@ impl Summary {
     pub fn show(&self, flags: &Flags, output: &Output) -> Result<(), CliError> {
         if let Some(path) = &flags.chart {
             let svg = self.chart().map_err(CliError::failed)?;
-            output::write_file(path, svg.as_bytes())?;
+            output.write_file(path, svg.as_bytes())?;
         }
         let cells = self.cells.iter().flat_map(|cell| {
             self.methods
@@ -135,7 +136,11 @@ impl Summary {
 
     fn print(&self, w: &mut dyn Write) -> io::Result<()> {
         let has_depth = self.cells.iter().any(|cell| cell.depth.is_some());
-        let task_width = self.cells.iter().map(|cell| cell.task.len()).max();
+        let task_width = self
+            .cells
+            .iter()
+            .map(|cell| escape::line(&cell.task).len())
+            .max();
         let task_width = task_width.unwrap_or(0).max("average".len());
         write!(w, "{:<task_width$} {:>8}", "task", "tokens")?;
         if has_depth {
@@ -147,7 +152,8 @@ impl Summary {
         }
         writeln!(w)?;
         for cell in &self.cells {
-            write!(w, "{:<task_width$} {:>8}", cell.task, tokens(cell.tokens))?;
+            let task = escape::line(&cell.task);
+            write!(w, "{task:<task_width$} {:>8}", tokens(cell.tokens))?;
             if has_depth {
                 let depth = cell.depth.map(|depth| format!("{:.0}%", depth * 100.0));
                 write!(w, " {:>6}", depth.unwrap_or_default())?;

@@ -13,8 +13,8 @@ use super::questions::{Asked, Length, Question};
 use super::subject::Subject;
 use crate::charts::{ChartError, FrontPoint, Reference, Scale, ScatterFront, scatter_front};
 use crate::error::CliError;
-use crate::limits::at_least_one;
-use crate::output::{self, Output};
+use crate::limits::{at_least_one, distinct};
+use crate::output::Output;
 use crate::predict;
 use crate::variant;
 
@@ -49,7 +49,12 @@ pub struct Args {
     )]
     passings: Vec<usize>,
     /// Divergence to stay within, in nats a token: the upper end of its interval counts
-    #[arg(long, value_name = "NATS", default_value_t = 0.02)]
+    #[arg(
+        long,
+        value_name = "NATS",
+        default_value_t = 0.02,
+        allow_negative_numbers = true
+    )]
     within: f64,
     /// What each rank runs on, for the times: a100, a800, h100, h200, or measured: this machine's CPU
     #[arg(long, value_name = "NAME", default_value = "measured")]
@@ -69,19 +74,21 @@ struct Point {
 /// Runs the command.
 pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     args.check()?;
+    let known = match args.hardware.as_str() {
+        "measured" => None,
+        name => {
+            let known = Hardware::known(name);
+            Some(known.map_err(|error| CliError::usage(format!("--hardware: {error}")))?)
+        }
+    };
     let flags = &args.flags;
+    flags.check()?;
     variant::check_used(&flags.strategy, Some(&flags.anchor), &[Method::Apb.into()])?;
     let material = args.asked.read()?;
     let subject = Subject::open(flags, output)?;
     let lengths = material.lengths(&subject)?;
     let [length] = &lengths[..] else {
-        return Err(CliError::usage(
-            "--tokens names several lengths; settings are for one, so tune each by itself",
-        ));
-    };
-    let known = match args.hardware.as_str() {
-        "measured" => None,
-        name => Some(Hardware::known(name).map_err(CliError::usage)?),
+        return Err(CliError::failed("there is not one length"));
     };
     let mut settings = args.candidates(&subject, length, &material.questions)?;
     let star = settings.len();
@@ -137,7 +144,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), CliError> {
     };
     if let Some(path) = &flags.chart {
         let svg = report.chart().map_err(CliError::failed)?;
-        output::write_file(path, svg.as_bytes())?;
+        output.write_file(path, svg.as_bytes())?;
     }
     let mut json = report.json();
     json["model"] = crate::json::path(&flags.model.model);
@@ -150,9 +157,14 @@ impl Args {
     fn check(&self) -> Result<(), CliError> {
         if !(self.within.is_finite() && self.within >= 0.0) {
             return Err(CliError::usage(format!(
-                "--within is {}; it must be 0 or more",
+                "--within is {}; a divergence in nats is a number from 0 on",
                 self.within
             )));
+        }
+        if self.asked.tokens.len() > 1 {
+            return Err(CliError::usage(
+                "--tokens names several lengths; settings are for one, so tune each by itself",
+            ));
         }
         if let Some(method) = self
             .flags
@@ -164,9 +176,10 @@ impl Args {
                 "--method {method} has no lengths to tune; leave it out, or name apb"
             )));
         }
-        for anchor in &self.anchors {
+        for anchor in distinct("--anchors", &self.anchors)? {
             at_least_one("--anchors", *anchor)?;
         }
+        distinct("--passings", &self.passings)?;
         Ok(())
     }
 

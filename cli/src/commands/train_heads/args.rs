@@ -67,16 +67,21 @@ pub struct Args {
 #[command(next_help_heading = "Samples")]
 pub struct Samples {
     /// The most samples of each --data file
-    #[arg(long = "samples", value_name = "N")]
+    #[arg(long = "samples", value_name = "N", requires = "data")]
     pub per_file: Option<NonZeroUsize>,
     /// Samples to make from each --synthesize text
-    #[arg(long, value_name = "N", default_value_t = 512)]
+    #[arg(long, value_name = "N", default_value_t = 512, requires = "synthesize")]
     pub synthesized: usize,
     /// Shortest document to make, in tokens
-    #[arg(long, value_name = "N", default_value_t = 500)]
+    #[arg(long, value_name = "N", default_value_t = 500, requires = "synthesize")]
     pub min_tokens: usize,
     /// Longest document to make, in tokens
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1000,
+        requires = "synthesize"
+    )]
     pub max_tokens: usize,
     /// Longest sample, in tokens [default: the model's context, at most 10240]
     #[arg(long, value_name = "N")]
@@ -87,8 +92,8 @@ pub struct Samples {
     /// Leave the question in front out: heads for documents without a query in the anchor
     #[arg(long)]
     pub no_question_first: bool,
-    /// Refuse a file with a line that cannot be used, in place of skipping it
-    #[arg(long)]
+    /// Refuse a --data file with a line that cannot be used, in place of skipping it
+    #[arg(long, requires = "data")]
     pub strict: bool,
 }
 

@@ -2,8 +2,9 @@
 
     hub.py PORT_FILE [NAME=VALUE ..]
 
-NAME is a header in the answer about a file (`ETag`, `X-Repo-Commit`, ..), `list` the commit in a list of files, or `file` a
-further name in it. It ends with its parent.
+NAME is a header in the answer about a file (`ETag`, `X-Repo-Commit`, ..), `list` the commit in a list of files, `file` a
+further name in it, `body:FILE` what comes in a file's place, or `cut:FILE` how many bytes of it come, without a length. It
+ends with its parent.
 """
 
 import http.server
@@ -40,6 +41,9 @@ class Hub(http.server.BaseHTTPRequestHandler):
             headers = {"Content-Type": "application/json"}
         elif (model / name).is_file():
             body = (model / name).read_bytes()
+            body = lies.get("body:" + name, "").encode() or body
+            cut = lies.get("cut:" + name)
+            body = body[: int(cut)] if cut else body
             headers = {"ETag": f'"tag-{name}"', "X-Repo-Commit": commit}
             headers |= {key: value for key, value in lies.items() if key[0].isupper()}
         else:
@@ -51,7 +55,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
         self.send_response(200)
         for key, value in headers.items():
             self.send_header(key, value)
-        if "Content-Length" not in headers:
+        if "Content-Length" not in headers and "cut:" + name not in lies:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if with_body:

@@ -15,8 +15,8 @@ fn cached_by_python(cache: &Path, links: bool) {
     fs::write(folder.join("refs/main"), COMMIT).unwrap();
     let weights = tensor("a");
     for (name, bytes) in [
-        ("config.json", &b"{}"[..]),
-        ("tokenizer.json", b"{}"),
+        ("config.json", TEXT.as_bytes()),
+        ("tokenizer.json", TEXT.as_bytes()),
         ("model.safetensors", &weights),
     ] {
         if links {
@@ -56,8 +56,8 @@ fn what_is_fetched_lies_as_python_looks_for_it() {
     assert_eq!(folder, repo.join("snapshots").join(COMMIT));
     // Python reads the file without trimming it.
     assert_eq!(fs::read_to_string(repo.join("refs/main")).unwrap(), COMMIT);
-    let blob = format!("blobs/{}", git_id(b"{}"));
-    assert_eq!(fs::read(repo.join(&blob)).unwrap(), b"{}");
+    let blob = format!("blobs/{}", git_id(TEXT.as_bytes()));
+    assert_eq!(fs::read_to_string(repo.join(&blob)).unwrap(), TEXT);
     #[cfg(unix)]
     assert_eq!(
         fs::read_link(folder.join("config.json")).unwrap(),
@@ -209,7 +209,7 @@ fn a_lock_that_nobody_gives_back_is_named() {
     let local = LocalHub::new(model());
     let locks = cache.path().join("hub/.locks/models--org--name");
     fs::create_dir_all(&locks).unwrap();
-    let lock = fs::File::create(locks.join(format!("{}.lock", git_id(b"{}")))).unwrap();
+    let lock = fs::File::create(locks.join(format!("{}.lock", git_id(TEXT.as_bytes())))).unwrap();
     lock.lock().unwrap();
     let limits = (Duration::from_secs(20), Duration::from_millis(300));
     let hub = hub(&local.endpoint, cache.path()).with_timeouts(limits.0, limits.1);
@@ -248,7 +248,7 @@ fn links_in_a_shared_cache_are_not_written_through() {
     for folder in [&repo.join("blobs"), &repo.join("refs"), &locks, &absent] {
         fs::create_dir_all(folder).unwrap();
     }
-    let id = git_id(b"{}");
+    let id = git_id(TEXT.as_bytes());
     let nothing = cache.path().join("nothing");
     symlink(&victim, repo.join(format!("blobs/{id}.incomplete"))).unwrap();
     symlink(&victim, locks.join(format!("{id}.lock"))).unwrap();
@@ -258,7 +258,10 @@ fn links_in_a_shared_cache_are_not_written_through() {
     let mut bare = model();
     bare.files.remove("tokenizer.json");
     let found = resolved(bare, cache.path()).unwrap();
-    assert_eq!(fs::read(found.path.join("config.json")).unwrap(), b"{}");
+    assert_eq!(
+        fs::read_to_string(found.path.join("config.json")).unwrap(),
+        TEXT
+    );
     assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
     assert!(!nothing.exists());
     assert_eq!(fs::read_to_string(repo.join("refs/main")).unwrap(), COMMIT);
@@ -310,6 +313,35 @@ fn a_blob_of_another_length_is_replaced_by_what_its_name_says_alone() {
     fs::write(&damaged, "cut").unwrap();
     resolved(model(), cache.path()).unwrap();
     assert_eq!(fs::read(&damaged).unwrap(), tensor("a"));
+}
+
+/// Such a file would be found in the cache again and again: the error names what to remove.
+#[test]
+fn what_is_in_the_cache_under_another_name_than_its_own_is_named() {
+    let cache = tempfile::tempdir().unwrap();
+    let mut manner = model();
+    manner.etag = Some("\"tag-*\"".into());
+    let local = LocalHub::new(manner);
+    let hub = hub(&local.endpoint, cache.path());
+    let folder = hub.resolve(&spec(), &mut |_| {}).unwrap().path;
+    let weights = tensor("a");
+    for (name, content) in [
+        ("config.json", &b"<html>log in</html>"[..]),
+        ("tokenizer.json", b"{\"error\": \"log in\"}"),
+        ("model.safetensors", &weights[..30]),
+    ] {
+        let blob = folder.join(name).canonicalize().unwrap();
+        fs::write(&blob, content).unwrap();
+        for hub in [hub.clone(), hub.clone().with_offline(true)] {
+            let error = hub.resolve(&spec(), &mut |_| {}).unwrap_err();
+            let text = error.to_string();
+            assert!(matches!(error, HubError::Unreadable { .. }), "{text}");
+            let named = text.contains(&blob.display().to_string());
+            assert!(named && text.contains("remove this file"), "{text}");
+        }
+        fs::remove_file(&blob).unwrap();
+        hub.resolve(&spec(), &mut |_| {}).unwrap();
+    }
 }
 
 #[test]

@@ -243,7 +243,8 @@ fn what_was_left_by_another_file_is_thrown_away() {
 #[test]
 fn bodies_that_are_cut_are_completed_part_by_part() {
     let cache = tempfile::tempdir().unwrap();
-    let long = vec![b'7'; 400];
+    let mut long = TEXT.as_bytes().to_vec();
+    long.resize(400, b' ');
     let mut manner = model();
     manner.files.insert("tokenizer.json".into(), long.clone());
     let local = LocalHub::new(manner);
@@ -311,7 +312,10 @@ fn other_bytes_than_promised_are_not_kept() {
     };
     let error = resolved(manner, cache.path()).unwrap_err();
     assert!(matches!(error, HubError::Damaged { .. }), "{error}");
-    assert!(error.to_string().contains(&git_id(b"{}")), "{error}");
+    assert!(
+        error.to_string().contains(&git_id(TEXT.as_bytes())),
+        "{error}"
+    );
     let blobs = cache.path().join("hub/models--org--name/blobs");
     assert!(!blobs.join(&other).exists());
 
@@ -323,6 +327,39 @@ fn other_bytes_than_promised_are_not_kept() {
     let cache = tempfile::tempdir().unwrap();
     let error = resolved(manner, cache.path()).unwrap_err().to_string();
     assert!(error.contains("Git LFS pointer"), "{error}");
+}
+
+/// No hash tells these from the file, nor a length where a part is missing.
+#[test]
+fn what_is_not_the_file_by_its_content_is_not_kept() {
+    let weights = tensor("a");
+    let page = b"<!DOCTYPE html><html>log in</html>";
+    for etag in [Some("\"tag-*\"".to_string()), None] {
+        for (name, content) in [
+            ("config.json", &page[..]),
+            ("config.json", br#"{"error": "log in"}"#),
+            ("tokenizer.json", &TEXT.as_bytes()[..TEXT.len() - 1]),
+            ("model.safetensors", &weights[..weights.len() - 1]),
+            ("additional_chat_templates/a.jinja", page),
+        ] {
+            let cache = tempfile::tempdir().unwrap();
+            let mut manner = model();
+            (manner.etag, manner.lengths) = (etag.clone(), false);
+            manner.files.insert(name.into(), content.to_vec());
+            let local = LocalHub::new(manner);
+            let hub = hub(&local.endpoint, cache.path());
+            let error = hub.resolve(&spec(), &mut |_| {}).unwrap_err();
+            let text = error.to_string();
+            assert!(matches!(error, HubError::Damaged { .. }), "{text}");
+            assert!(
+                text.contains(name) && text.contains("nothing was kept"),
+                "{text}"
+            );
+            local.change(|manner| manner.files = model().files);
+            let found = hub.resolve(&spec(), &mut |_| {}).unwrap();
+            assert_eq!(weights_of(&found), weights);
+        }
+    }
 }
 
 #[test]
@@ -359,7 +396,7 @@ fn more_files_than_a_model_has_are_refused() {
         .collect();
     let index = format!(r#"{{"weight_map":{{{}}}}}"#, names.join(","));
     let shards = files(&[
-        ("config.json", b"{}"),
+        ("config.json", TEXT.as_bytes()),
         ("model.safetensors.index.json", index.as_bytes()),
     ]);
     let error = resolved(shards, cache.path()).unwrap_err();

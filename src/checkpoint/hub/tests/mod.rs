@@ -15,6 +15,9 @@ use crate::checkpoint::source::MAX_CONFIG_LEN;
 /// An address at which nobody listens.
 const NOBODY: &str = "http://127.0.0.1:9";
 
+/// The text of a configuration, and of a tokenizer, as far as the hub's client looks into them.
+const TEXT: &str = r#"{"model_type":"llama","model":{}}"#;
+
 /// One tensor in a safetensors file.
 fn tensor(name: &str) -> Vec<u8> {
     let header = format!(r#"{{"{name}":{{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}}}"#);
@@ -37,8 +40,8 @@ fn files(files: &[(&str, &[u8])]) -> Manner {
 /// A model with a tokenizer.
 fn model() -> Manner {
     files(&[
-        ("config.json", b"{}"),
-        ("tokenizer.json", b"{}"),
+        ("config.json", TEXT.as_bytes()),
+        ("tokenizer.json", TEXT.as_bytes()),
         ("model.safetensors", &tensor("a")),
     ])
 }
@@ -134,8 +137,8 @@ fn a_spec_that_was_written_by_hand_is_read_as_strictly() {
 fn fetches_what_is_needed_once_and_serves_it_without_the_hub() {
     let cache = tempfile::tempdir().unwrap();
     let local = LocalHub::new(files(&[
-        ("config.json", b"{}"),
-        ("tokenizer.json", b"{}"),
+        ("config.json", TEXT.as_bytes()),
+        ("tokenizer.json", TEXT.as_bytes()),
         ("model.safetensors", &tensor("a")),
         ("pytorch_model.bin", b"pickle"),
         ("README.md", b"text"),
@@ -188,7 +191,7 @@ fn fetches_the_shards_an_index_names() {
     let index = br#"{"weight_map":{"a":"m-1.safetensors","b":"m-2.safetensors"}}"#;
     let folder = resolved(
         files(&[
-            ("config.json", b"{}"),
+            ("config.json", TEXT.as_bytes()),
             ("model.safetensors.index.json", index),
             ("m-1.safetensors", &tensor("a")),
             ("m-2.safetensors", &tensor("b")),
@@ -207,7 +210,7 @@ fn fetches_what_stands_for_a_tokenizer_and_templates_with_names() {
     let cache = tempfile::tempdir().unwrap();
     let template = "additional_chat_templates/rag.jinja";
     let manner = files(&[
-        ("config.json", b"{}"),
+        ("config.json", TEXT.as_bytes()),
         ("vocab.json", b"{}"),
         ("merges.txt", b""),
         (template, b"{{ x }}"),
@@ -237,7 +240,7 @@ fn says_why_a_model_cannot_be_had() {
     assert!(matches!(error(status(404)), HubError::NotFound { .. }));
     assert!(matches!(error(status(500)), HubError::Answer { .. }));
     let found = error(files(&[
-        ("config.json", b"{}"),
+        ("config.json", TEXT.as_bytes()),
         ("pytorch_model.bin", b"pickle"),
     ]));
     assert!(
@@ -272,7 +275,7 @@ fn a_named_folder_is_filled_once() {
     let weights = tensor("a");
     let template = "additional_chat_templates/rag.jinja";
     let local = LocalHub::new(files(&[
-        ("config.json", b"{}"),
+        ("config.json", TEXT.as_bytes()),
         (template, b"x"),
         ("model.safetensors", &weights),
     ]));
@@ -321,8 +324,8 @@ fn a_configuration_is_read_without_the_weights() {
     let gone = hub(NOBODY, cache.path());
     assert!(gone.config(&spec()).is_err());
     resolved(model(), cache.path()).unwrap();
-    assert_eq!(gone.config(&spec()).unwrap(), "{}");
-    assert_eq!(gone.with_offline(true).config(&spec()).unwrap(), "{}");
+    assert_eq!(gone.config(&spec()).unwrap(), TEXT);
+    assert_eq!(gone.with_offline(true).config(&spec()).unwrap(), TEXT);
 
     let local = LocalHub::new(files(&[("config.json", b"\xff\xfe")]));
     let empty = tempfile::tempdir().unwrap();
@@ -336,7 +339,7 @@ fn a_cached_configuration_is_not_read_without_limit() {
     let cache = tempfile::tempdir().unwrap();
     let folder = resolved(model(), cache.path()).unwrap().path;
     let offline = hub(NOBODY, cache.path()).with_offline(true);
-    assert_eq!(offline.config(&spec()).unwrap(), "{}");
+    assert_eq!(offline.config(&spec()).unwrap(), TEXT);
     let path = folder.join("config.json");
     std::fs::remove_file(&path).unwrap();
     let long = std::fs::File::create(&path).unwrap();

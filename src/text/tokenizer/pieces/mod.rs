@@ -2,6 +2,7 @@
 
 pub(super) mod strict;
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use aho_corasick::{AhoCorasick, MatchKind};
@@ -268,8 +269,11 @@ fn stand_in(mark: char, index: usize) -> String {
 
 /// A character for stand-ins that a text does not use.
 fn free_mark(text: &str) -> Option<char> {
-    let mut marks = (FIRST_MARK..='\u{fdef}').chain('\u{f0000}'..='\u{ffffd}');
-    marks.find(|&mark| !text.contains(mark))
+    let (first, second) = (FIRST_MARK..='\u{fdef}', '\u{f0000}'..='\u{ffffd}');
+    let marks = text.chars();
+    let used = marks.filter(|c| first.contains(c) || second.contains(c));
+    let used: HashSet<char> = used.collect();
+    first.chain(second).find(|mark| !used.contains(mark))
 }
 
 /// The place in the text without stand-ins for one in the text with them.

@@ -113,6 +113,19 @@ fn stand_ins_cannot_be_written() {
     assert_eq!(back, format!("{document}<|end|>"));
 }
 
+/// Also that the time does not grow with the number of marks, which would be minutes here.
+#[test]
+fn a_mark_is_one_that_the_text_does_not_use() {
+    assert_eq!(free_mark("a"), Some(FIRST_MARK));
+    assert_eq!(free_mark("\u{fdd0}\u{fdd2}"), Some('\u{fdd1}'));
+    let mut text = "a".repeat(64 << 20);
+    text.extend(FIRST_MARK..='\u{fdef}');
+    text.extend('\u{f0000}'..'\u{ffffd}');
+    assert_eq!(free_mark(&text), Some('\u{ffffd}'));
+    text.push('\u{ffffd}');
+    assert_eq!(free_mark(&text), None);
+}
+
 const PARTS: &[&str] = &[
     "<s>", "<|end|>", "<|en", "d|>", "<", "|", "th", "\n\n", ". ", "\u{20ac}", "\u{fdd0}",
 ];

@@ -8,13 +8,13 @@ use burn_apb::plan::Prediction;
 use super::row::Row;
 use crate::charts::{LinePoint, LineSeries, Lines, StackedBar, StackedBars, lines, stacked_bars};
 use crate::error::CliError;
-use crate::output;
+use crate::output::Output;
 
 /// Seconds of the slowest rank by length; of one length, the parts of all ranks.
-pub fn write(rows: &[Row], path: &Path) -> Result<(), CliError> {
+pub fn write(rows: &[Row], path: &Path, output: &Output) -> Result<(), CliError> {
     let one = rows.iter().all(|row| row.tokens == rows[0].tokens);
     let svg = if one { parts(rows) } else { by_length(rows) };
-    output::write_file(path, svg.map_err(CliError::failed)?.as_bytes())
+    output.write_file(path, svg.map_err(CliError::failed)?.as_bytes())
 }
 
 fn parts(rows: &[Row]) -> Result<String, crate::charts::ChartError> {

@@ -29,6 +29,10 @@ use times::{Times, Untimed};
 
 /// Runs of a length at most.
 const MOST_RUNS: usize = 1 << 16;
+/// Tokens to decode where no number is given.
+const DECODED: usize = 64;
+/// The query in apb's anchor where none is given.
+const QUERY: &str = "What is this text about?";
 
 /// Flags of `apb bench prefill`.
 #[derive(clap::Args, Debug)]
@@ -42,7 +46,7 @@ pub struct Prefill {
     /// Text to take the tokens from [default: the text that ships with apb]
     #[arg(long, value_name = "FILE")]
     pub document: Option<PathBuf>,
-    /// Document lengths, in tokens
+    /// Document lengths, in tokens; one that is named again is measured again
     #[arg(
         long,
         value_name = "N,..",
@@ -50,9 +54,9 @@ pub struct Prefill {
         default_value = "512,2048,4096"
     )]
     pub tokens: Vec<usize>,
-    /// Tokens to decode after each prefill
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    pub decode: usize,
+    /// Tokens to decode after each prefill [default: 64]
+    #[arg(long, value_name = "N")]
+    decode: Option<usize>,
     /// Runs of each length; medians are printed
     #[arg(long, value_name = "N", default_value = "5")]
     pub runs: std::num::NonZeroUsize,
@@ -82,9 +86,9 @@ pub struct Prefill {
     /// Draw a chart, as SVG: time by length, or the parts where there is one length
     #[arg(long, value_name = "FILE")]
     chart: Option<PathBuf>,
-    /// The query in apb's anchor
-    #[arg(long, value_name = "TEXT", default_value = "What is this text about?")]
-    pub query: String,
+    /// The query in apb's anchor [default: What is this text about?]
+    #[arg(long, value_name = "TEXT")]
+    query: Option<String>,
     #[command(flatten)]
     pub strategy: Strategy,
     #[command(flatten)]
@@ -112,6 +116,48 @@ impl Prefill {
         }
     }
 
+    /// Tokens to decode after each prefill.
+    pub fn decode(&self) -> usize {
+        self.decode.unwrap_or(DECODED)
+    }
+
+    /// The query in apb's anchor.
+    pub fn query(&self) -> &str {
+        self.query.as_deref().unwrap_or(QUERY)
+    }
+
+    /// Refuses flags that nothing measured has a use for, and methods that are named twice.
+    fn check_used(&self) -> Result<(), CliError> {
+        limits::distinct("--methods", &self.methods)?;
+        let methods = self.methods();
+        variant::check_used(&self.strategy, None, &methods)?;
+        variant::check_passing(&self.strategy)?;
+        variant::check_seed(&self.strategy, &methods)?;
+        let any = |used: fn(Method) -> bool| methods.iter().any(|v| used(v.method));
+        let passes = self.strategy.passing != Some(0);
+        let exchanged = any(|method| matches!(method, Method::Ring | Method::Ulysses))
+            || (passes && any(|method| method == Method::Apb));
+        limits::unused(
+            [("--bandwidth", self.bandwidth.is_some() && !exchanged)],
+            "where ranks exchange nothing; it is for ring, ulysses and apb: leave it out, or measure one of them",
+        )?;
+        let anchor = any(|method| method == Method::Apb);
+        limits::unused(
+            [("--query", self.query.is_some() && !anchor)],
+            "without an anchor, which holds it; it is for apb: leave it out, or measure that",
+        )?;
+        let decoded = self.decode.is_some_and(|tokens| tokens > 0);
+        limits::unused(
+            [("--decode", decoded && self.only_rank.is_some())],
+            "with --only-rank, after which nothing is decoded; leave one of the two out",
+        )?;
+        let floats = self.random_weights && self.compute.dequantize();
+        limits::unused(
+            [("--dequantize", floats)],
+            "for --random-weights, which are floats; leave it out",
+        )
+    }
+
     /// Refuses flags that do not go together.
     fn check(&self, world: &World) -> Result<(), CliError> {
         if let Some(bandwidth) = self.bandwidth
@@ -121,7 +167,7 @@ impl Prefill {
                 "--bandwidth is {bandwidth}; it must be a positive number of gigabytes a second"
             )));
         }
-        variant::check_used(&self.strategy, None, &self.methods())?;
+        self.check_used()?;
         for (flag, runs) in [("--runs", self.runs.get()), ("--warm-up", self.warm_up)] {
             limits::at_most(flag, runs, MOST_RUNS)?;
         }
@@ -170,7 +216,7 @@ impl Prefill {
                     .plan(&document, &subject.config);
                 let plan = plan.map_err(CliError::usage)?;
                 let next = vec![tokens.ids[length]];
-                let most = self.decode.saturating_add(1);
+                let most = self.decode().saturating_add(1);
                 if let Some(rank) = self.only_rank.filter(|rank| *rank >= plan.ranks) {
                     return Err(CliError::usage(format!(
                         "--only-rank {rank} of {method}, which has {}; they count from 0",
@@ -218,7 +264,7 @@ impl Prefill {
         output: &Output,
     ) -> Result<(), CliError> {
         if let Some(path) = &self.chart {
-            chart::write(rows, path)?;
+            chart::write(rows, path, output)?;
         }
         let json_rows: Vec<Value> = rows.iter().map(|row| row.json(peak)).collect();
         let summary = json!({
@@ -237,7 +283,7 @@ impl Prefill {
 /// and report their memory.
 fn measure(args: &Prefill, world: &mut World, output: &Output) -> Result<(), CliError> {
     args.check(world)?;
-    let log = processes::on_first(world, || Log::open(args.log.as_deref()))?;
+    let log = processes::on_first(world, || Log::open(args.log.as_deref(), output))?;
     let mut log = log.unwrap_or(Log(None));
     let mut strategy = args.strategy.clone();
     if !world.is_single() && strategy.ranks.is_none() {
@@ -323,7 +369,7 @@ fn facts(args: &Prefill, strategy: &Strategy, subject: &Subject) -> Result<Facts
         args.methods(),
         strategy.config()?,
         args.warm_up.saturating_add(args.runs.get()),
-        args.decode
+        args.decode()
     );
     facts.push(("lengths", Some(asked)));
     Ok(facts)
@@ -382,7 +428,7 @@ fn once(
     let mut times = Times::default();
     let observer: &mut dyn Observer = if apart { &mut Untimed } else { &mut times };
     let (mut session, seconds) = request.prefill(decoder.clone(), group, observer)?;
-    let decode_rate = match args.decode {
+    let decode_rate = match args.decode() {
         _ if args.only_rank.is_some() => None,
         0 => None,
         _ => {

@@ -84,7 +84,7 @@ impl Row {
         let (plan, config) = (&request.plan, &subject.config);
         let chunk = request.session.chunk_on(&subject.device);
         let tile = chunk.min(plan.tokens);
-        let cached = plan.tokens.saturating_add(args.decode);
+        let cached = plan.tokens.saturating_add(args.decode());
         let memory = subject.memory_config(request, args, program);
         let driven = match args.only_rank {
             Some(rank) => rank..rank.saturating_add(1),
