@@ -59,6 +59,8 @@
 
 pub mod apb;
 pub mod checkpoint;
+#[cfg(any(feature = "cuda", feature = "nccl-engine"))]
+mod cuda;
 mod error_path;
 pub mod eval;
 #[doc(hidden)]

@@ -2,6 +2,9 @@
 //!
 //! NaN and infinity reach everything behind them, so that it is enough to look at the end: at the last layer's keys and
 //! values after a prefill, and at the logits of every token. Only when these are broken are the other layers looked at.
+//!
+//! What comes back from a device is worth nothing, finite or not, where a rank was lost meanwhile: an exchange may end
+//! without what it was to bring.
 
 use super::error::{NotFinitePlace, SessionError};
 use super::session::{Prefilled, Session};
@@ -16,7 +19,9 @@ impl Session {
         let layers = self.model.shape().layers;
         let last = layers.saturating_sub(1)..layers;
         let broken = prefilled.cache.first_not_finite(last, 0..prefilled.local);
-        match broken.map_err(ForwardError::from)? {
+        let broken = broken.map_err(ForwardError::from)?;
+        self.group.check()?;
+        match broken {
             None => Ok(()),
             Some(_) => Err(self.not_finite()?),
         }
@@ -24,6 +29,7 @@ impl Session {
 
     /// Refuses logits that are not finite; those of tokens that a model rules out itself may be negative infinity.
     pub(super) fn check_logits(&self, logits: &[f32]) -> Result<(), SessionError> {
+        self.group.check()?;
         let is_broken = |x: &f32| x.is_nan() || *x == f32::INFINITY;
         match logits.iter().any(is_broken) {
             false => Ok(()),

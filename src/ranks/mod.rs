@@ -18,7 +18,7 @@
 //! something else becomes a [`RankError`] on all others that names it.
 
 #![cfg_attr(
-    not(all(feature = "mpi", feature = "nccl")),
+    not(all(feature = "mpi", feature = "nccl-engine")),
     allow(
         dead_code,
         unused_imports,
@@ -33,7 +33,7 @@ mod group;
 mod local;
 #[cfg(feature = "mpi")]
 mod mpi;
-#[cfg(feature = "nccl")]
+#[cfg(feature = "nccl-engine")]
 mod nccl;
 mod options;
 mod rendezvous;
@@ -48,7 +48,7 @@ pub use environment::{Environment, Launcher};
 pub use error::RankError;
 pub use group::{PendingGather, PendingShift, RankGroup};
 pub use local::Local;
-#[cfg(feature = "nccl")]
+#[cfg(feature = "nccl-engine")]
 pub use nccl::version as nccl_version;
 pub use options::{JoinOptions, OnFailure, TransportKind};
 pub use rendezvous::TOKEN_VARIABLE;

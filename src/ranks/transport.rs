@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 
 use super::watch::Watch;
 use super::{RankError, Step};
@@ -122,4 +122,11 @@ pub(super) trait Engine: fmt::Debug + Send + Sync {
 
     /// Ends the library, which waits for all processes.
     fn finish(&self, watch: &Watch) -> Result<(), RankError>;
+}
+
+/// A tensor of these bytes, with the dtype and device of `like`.
+pub(super) fn tensor_of(bytes: Vec<u8>, shape: [usize; 4], like: &Tensor<4>) -> Tensor<4> {
+    let dtype = like.dtype();
+    let data = TensorData::from_bytes_vec(bytes, shape, dtype);
+    Tensor::from_data(data, (&like.device(), dtype))
 }

@@ -61,7 +61,7 @@ impl World {
     /// [`RankError::Unavailable`] in a build without the transport, on a machine without its library, or
     /// where the launcher starts no MPI; [`RankError::Connect`] when a process does not connect in time.
     #[cfg_attr(
-        not(any(feature = "mpi", feature = "nccl")),
+        not(any(feature = "mpi", feature = "nccl-engine")),
         allow(
             unreachable_code,
             reason = "a build without an engine joins no processes"
@@ -83,9 +83,9 @@ impl World {
                     ),
                 });
             }
-            #[cfg(feature = "nccl")]
+            #[cfg(feature = "nccl-engine")]
             TransportKind::Nccl { device } => super::nccl::join(environment, options, device)?,
-            #[cfg(not(feature = "nccl"))]
+            #[cfg(not(feature = "nccl-engine"))]
             TransportKind::Nccl { .. } => {
                 return Err(RankError::Unavailable {
                     reason: "this build has no NCCL; build it with `cargo install --path cli --features nccl`"

@@ -2,7 +2,6 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `order` | a stream of our own, in order with all that CubeCL runs on the device |
 //! | `products` | the library's handle, its plans, and the product of two matrices in memory |
 //!
 //! What Burn tunes its products over has no `wgmma`, takes most of a minute to tune for each shape, and on an H100 chose
@@ -11,7 +10,6 @@
 //! product at the start, Burn's own serve; and while this stream records a graph. A product on one thread ends the
 //! recording of a graph on another.
 
-mod order;
 mod products;
 
 use std::collections::HashMap;

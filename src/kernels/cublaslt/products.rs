@@ -18,7 +18,7 @@ use cudarc::driver::result::{free_sync, malloc_sync, memcpy_dtoh_sync, memcpy_ht
 use cudarc::driver::sys::CUdeviceptr;
 use half::bf16;
 
-use super::order::{Order, driver_version};
+use crate::cuda::{Order, Turn, driver_version};
 
 /// Scratch memory of a product, in bytes: NVIDIA's recommendation for Hopper.
 const WORKSPACE: usize = 32 << 20;
@@ -112,6 +112,7 @@ pub fn version() -> Result<String, String> {
 #[derive(Debug)]
 pub struct Products {
     order: Order,
+    turn: Turn,
     handle: cublasLtHandle_t,
     workspace: CUdeviceptr,
     /// What the library refused once it is not asked for again.
@@ -135,8 +136,10 @@ impl Products {
                 workspace.map_err(|error| format!("cuMemAlloc: {error:?}"))?,
             ))
         })?;
+        let turn = order.turn()?;
         Ok(Self {
             order,
+            turn,
             handle,
             workspace,
             plans: HashMap::new(),
@@ -158,7 +161,7 @@ impl Products {
         }
         let plan = self.plans[problem].as_ref().map_err(String::clone)?;
         let workspace = self.workspace;
-        self.order.run(|stream| {
+        self.order.run(&mut self.turn, |stream| {
             if let Some(bias) = at.bias {
                 set(
                     plan.description,

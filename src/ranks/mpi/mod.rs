@@ -4,11 +4,12 @@ mod engine;
 
 use std::time::Duration;
 
-use burn::tensor::{Bytes, DType, Tensor, TensorData};
+use burn::tensor::{Bytes, Tensor};
 use serde::{Deserialize, Serialize};
 
 use self::engine::{Engine, Job};
 use super::tcp::new_token;
+use super::transport::tensor_of;
 use super::watch::{Entry, Watch, listen};
 use super::{Environment, JoinOptions, Launcher, RankError, Step, Ticket, Transport, transport};
 
@@ -181,7 +182,7 @@ impl Transport for MpiTransport {
                 };
                 return Err(self.watch.fail_step(step, error));
             }
-            held[process] = Some(tensor(bytes.to_vec(), shape, &like));
+            held[process] = Some(tensor_of(bytes.to_vec(), shape, &like));
         }
         Ok(held)
     }
@@ -257,11 +258,4 @@ impl MpiTransport {
 /// Bytes of a message with a tensor of this shape.
 fn message_bytes(shape: [usize; 4], element: usize) -> usize {
     Step::HEADER + shape.iter().product::<usize>() * element
-}
-
-/// A tensor of these bytes, with the dtype and device of `like`.
-fn tensor(bytes: Vec<u8>, shape: [usize; 4], like: &Tensor<4>) -> Tensor<4> {
-    let dtype: DType = like.dtype();
-    let data = TensorData::from_bytes_vec(bytes, shape, dtype);
-    Tensor::from_data(data, (&like.device(), dtype))
 }

@@ -8,14 +8,14 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::ffi::c_void;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
-use std::time::Duration;
-
-use cudarc::driver::{CudaContext, CudaEvent, CudaStream};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use super::library::{BYTES, Comm, Config, IN_PROGRESS, Library, SUCCESS, UniqueId};
-use crate::ranks::watch::Watch;
+use crate::cuda::{Event, Order};
+use crate::ranks::watch::{OWN_GAP, Watch};
+use crate::ranks::{RankError, Step};
 
 /// Tests in a row before the thread sleeps, for low latency.
 const EAGER_TESTS: u32 = 200;
@@ -57,11 +57,17 @@ pub(super) enum Transfer {
 /// Keeps memory alive while it is moved.
 pub(super) type Kept = Vec<Box<dyn Any + Send>>;
 
+/// Where the end of a step's transfers is on the device, once they are on the stream.
+pub(super) type End = Arc<OnceLock<Event>>;
+
 enum Job {
     /// The transfers of one step, whose memory nothing else uses until they are done.
     Move {
-        index: u64,
+        step: Step,
+        /// They start behind it.
+        ready: Option<Event>,
         transfers: Vec<Transfer>,
+        end: End,
         kept: Kept,
     },
     /// Finalises NCCL, when every process does.
@@ -72,6 +78,7 @@ enum Job {
 #[derive(Debug, Clone)]
 pub(super) struct Engine {
     jobs: Sender<Job>,
+    order: Arc<Order>,
 }
 
 impl Engine {
@@ -84,15 +91,20 @@ impl Engine {
         watch: Watch,
         timeout: Duration,
     ) -> Result<Self, String> {
+        let order = Order::new(device).map_err(|error| format!("GPU {device}: {error}"))?;
+        let order = Arc::new(order);
         let (jobs, queue) = mpsc::channel();
         let (ready, connected) = mpsc::channel();
-        let run = move || match Communicator::connect(library, device, id, &watch) {
-            Ok(communicator) => {
-                let _ = ready.send(Ok(()));
-                serve(communicator, &queue, &watch);
-            }
-            Err(reason) => {
-                let _ = ready.send(Err(reason));
+        let run = {
+            let order = order.clone();
+            move || match Communicator::connect(library, order, id, &watch) {
+                Ok(communicator) => {
+                    let _ = ready.send(Ok(()));
+                    serve(communicator, &queue, &watch);
+                }
+                Err(reason) => {
+                    let _ = ready.send(Err(reason));
+                }
             }
         };
         std::thread::Builder::new()
@@ -100,7 +112,7 @@ impl Engine {
             .spawn(run)
             .map_err(|error| format!("no thread for NCCL: {error}"))?;
         match connected.recv_timeout(timeout) {
-            Ok(result) => result.map(|()| Self { jobs }),
+            Ok(result) => result.map(|()| Self { jobs, order }),
             Err(_) => Err(format!(
                 "NCCL did not connect the processes within {timeout:?}; NCCL_DEBUG=INFO shows what it \
                  tries, NCCL_SOCKET_IFNAME names the network"
@@ -108,14 +120,30 @@ impl Engine {
         }
     }
 
-    /// Starts transfers, whose end is passed to [`Watch::deliver`].
-    pub(super) fn submit(&self, index: u64, transfers: Vec<Transfer>, kept: Kept) {
+    /// The stream that NCCL works on.
+    pub(super) fn order(&self) -> &Order {
+        &self.order
+    }
+
+    /// Starts transfers behind `ready`, or at once. [`Watch::deliver`] gets their end: that they are on the stream where
+    /// the stream [is ordered](Order::is_total) with all else, and then `end` is set; else that they are done.
+    pub(super) fn submit(
+        &self,
+        step: Step,
+        ready: Option<Event>,
+        transfers: Vec<Transfer>,
+        kept: Kept,
+    ) -> End {
+        let end = End::default();
         // A thread that has ended has passed the reason to the watch.
         let _ = self.jobs.send(Job::Move {
-            index,
+            step,
+            ready,
             transfers,
+            end: end.clone(),
             kept,
         });
+        end
     }
 
     /// Finalises NCCL, which waits for all processes, no longer than `timeout`.
@@ -128,10 +156,23 @@ impl Engine {
     }
 }
 
+/// Transfers on the stream.
+struct Moving {
+    step: Step,
+    ready: Option<Event>,
+    end: End,
+    /// How long they have waited for other processes.
+    waited: Duration,
+    /// Kept alive until they are done.
+    _kept: Kept,
+}
+
 /// Runs the jobs in order until the end.
 fn serve(communicator: Communicator, queue: &Receiver<Job>, watch: &Watch) {
-    let mut moving: VecDeque<(u64, CudaEvent, Kept)> = VecDeque::new();
+    let ordered = communicator.order.is_total();
+    let mut moving: VecDeque<Moving> = VecDeque::new();
     let mut tests = 0;
+    let mut checked = Instant::now();
     loop {
         let job = match moving.is_empty() {
             true => queue.recv_timeout(CHECK),
@@ -142,25 +183,44 @@ fn serve(communicator: Communicator, queue: &Receiver<Job>, watch: &Watch) {
         };
         let result = match job {
             Ok(Job::Move {
-                index,
+                step,
+                ready,
                 transfers,
+                end,
                 kept,
             }) => {
                 tests = 0;
-                match communicator.enqueue(&transfers, watch) {
+                match communicator.enqueue(ready.as_ref(), &transfers, watch) {
                     Ok(event) => {
-                        moving.push_back((index, event, kept));
+                        // Nothing else sets it.
+                        let _ = end.set(event);
+                        if ordered {
+                            watch.deliver(step.index, Ok(Vec::new()));
+                        }
+                        moving.push_back(Moving {
+                            step,
+                            ready,
+                            end,
+                            waited: Duration::ZERO,
+                            _kept: kept,
+                        });
                         Ok(())
                     }
                     Err(reason) => {
                         // Which of them have begun is unknown: their memory is never used again.
                         std::mem::forget(kept);
-                        Err((index, reason))
+                        watch.deliver(step.index, Err(reason.clone()));
+                        Err((step, reason))
                     }
                 }
             }
             Ok(Job::Finish(done)) => {
-                let _ = done.send(communicator.finish(watch));
+                // It ends what is on the stream as well.
+                let finished = communicator.finish(watch);
+                if finished.is_err() {
+                    std::mem::forget(moving);
+                }
+                let _ = done.send(finished);
                 return;
             }
             Err(RecvTimeoutError::Timeout) => Ok(()),
@@ -169,22 +229,36 @@ fn serve(communicator: Communicator, queue: &Receiver<Job>, watch: &Watch) {
         };
         let result = result.and_then(|()| match moving.front() {
             None => Ok(()),
-            Some((index, event, _)) => match communicator.test(event) {
+            Some(first) => match communicator.test(&first.end) {
                 Ok(false) => Ok(()),
                 Ok(true) => {
-                    watch.deliver(*index, Ok(Vec::new()));
+                    if !ordered {
+                        watch.deliver(first.step.index, Ok(Vec::new()));
+                    }
                     moving.pop_front();
                     tests = 0;
                     Ok(())
                 }
-                Err(reason) => Err((*index, reason)),
+                Err(reason) if ordered => Err((first.step, reason)),
+                Err(reason) => {
+                    watch.deliver(first.step.index, Err(reason.clone()));
+                    Err((first.step, reason))
+                }
             },
         });
-        let failed = result.is_err();
-        if let Err((index, reason)) = result {
-            watch.deliver(index, Err(reason));
+        let passed = checked.elapsed();
+        if ordered && passed >= CHECK {
+            checked = Instant::now();
+            if let Some(first) = moving.front_mut() {
+                first.wait(passed, watch);
+            }
         }
+        let failed = result.is_err();
         if failed || watch.is_broken() {
+            // Nobody waits for a step that was delivered: the failure is everybody's, before its transfers end.
+            if let (true, Err((step, reason))) = (ordered, result) {
+                watch.fail_step(step, RankError::Engine { at: step, reason });
+            }
             std::mem::forget(moving);
             communicator.abort();
             return;
@@ -196,36 +270,48 @@ fn serve(communicator: Communicator, queue: &Receiver<Job>, watch: &Watch) {
     }
 }
 
+impl Moving {
+    /// Counts time in which the others could have come, and has the watch say who has not once it is too long.
+    fn wait(&mut self, passed: Duration, watch: &Watch) {
+        // Before that, this process computes what it sends.
+        let ready = self.ready.as_ref().map(Event::is_reached);
+        if matches!(ready, None | Some(Ok(true))) {
+            self.ready = None;
+            // The clock runs on while this process is stopped; that is not the others' delay.
+            self.waited += passed.min(OWN_GAP);
+        }
+        watch.check_step(self.step, self.waited);
+    }
+}
+
 /// A communicator and the stream that it works on. It lives on one thread.
 struct Communicator {
     library: &'static Library,
     comm: Comm,
-    stream: Arc<CudaStream>,
+    order: Arc<Order>,
 }
 
 impl Communicator {
     fn connect(
         library: &'static Library,
-        device: usize,
+        order: Arc<Order>,
         id: UniqueId,
         watch: &Watch,
     ) -> Result<Self, String> {
         let number = |n: usize| i32::try_from(n).map_err(|_| format!("{n} is no rank of NCCL's"));
-        // The context is the device's primary one, as CubeCL's, so that addresses are the same.
-        let stream = CudaContext::new(device)
-            .and_then(|context| context.new_stream())
-            .map_err(|error| format!("GPU {device}: {error}"))?;
         let mut config = Config::without_blocking();
         let mut comm: Comm = std::ptr::null_mut();
         let (process, processes) = (number(watch.process())?, number(watch.processes())?);
-        // SAFETY: the pointers are to values of this function; `new_stream` has made the device's context
-        // this thread's. NCCL has read the configuration when it returns.
-        let code =
-            unsafe { (library.init)(&raw mut comm, processes, id, process, &raw mut config) };
+        // The context is the device's primary one, as CubeCL's, so that addresses are the same.
+        let code = order.within(|_| {
+            // SAFETY: the pointers are to values of this function, and the device's context is this thread's. NCCL has
+            // read the configuration when it returns.
+            Ok(unsafe { (library.init)(&raw mut comm, processes, id, process, &raw mut config) })
+        })?;
         let communicator = Self {
             library,
             comm,
-            stream,
+            order,
         };
         match (library.check(code, comm)).and_then(|_| communicator.settle(watch)) {
             Ok(()) => Ok(communicator),
@@ -255,26 +341,34 @@ impl Communicator {
         self.library.check(state, self.comm)
     }
 
-    /// Puts transfers on the stream, all at once, and an event behind them.
-    fn enqueue(&self, transfers: &[Transfer], watch: &Watch) -> Result<CudaEvent, String> {
+    /// Puts transfers on the stream, all at once, behind `ready`; returns where they end.
+    fn enqueue(
+        &self,
+        ready: Option<&Event>,
+        transfers: &[Transfer],
+        watch: &Watch,
+    ) -> Result<Event, String> {
         let library = self.library;
-        // SAFETY: takes no pointers; every group is ended below, on this thread.
-        library.check(unsafe { (library.group_start)() }, self.comm)?;
-        let begun = transfers
-            .iter()
-            .try_for_each(|transfer| self.begin(transfer));
-        // SAFETY: ends the group begun above.
-        let ended = library.check(unsafe { (library.group_end)() }, self.comm);
-        begun.and(ended)?;
+        if let Some(ready) = ready {
+            self.order.follow(ready)?;
+        }
+        self.order.within(|stream| {
+            // SAFETY: takes no pointers; every group is ended below, on this thread.
+            library.check(unsafe { (library.group_start)() }, self.comm)?;
+            let begun = transfers
+                .iter()
+                .try_for_each(|transfer| self.begin(transfer, stream.cast()));
+            // SAFETY: ends the group begun above.
+            let ended = library.check(unsafe { (library.group_end)() }, self.comm);
+            begun.and(ended)
+        })?;
         // Kernels are launched by a thread of NCCL's own; the event belongs behind them.
         self.settle(watch)?;
-        let event = self.stream.record_event(None);
-        event.map_err(|error| format!("CUDA: {error}"))
+        self.order.point()
     }
 
-    fn begin(&self, transfer: &Transfer) -> Result<(), String> {
+    fn begin(&self, transfer: &Transfer, stream: *mut c_void) -> Result<(), String> {
         let Self { library, comm, .. } = *self;
-        let stream = self.stream.cu_stream().cast::<c_void>();
         let at = |span: Span| span.address as *mut c_void;
         // Peers are processes of the world, whose number fits (`connect`).
         let peer = |process: usize| process as i32;
@@ -300,10 +394,9 @@ impl Communicator {
         library.check(code, comm).map(|_| ())
     }
 
-    /// Whether the stream has come to an event, unless NCCL found an error.
-    fn test(&self, event: &CudaEvent) -> Result<bool, String> {
-        let reached = event.try_is_complete();
-        match reached.map_err(|error| format!("CUDA: {error}"))? {
+    /// Whether the stream has come to an end, unless NCCL found an error.
+    fn test(&self, end: &End) -> Result<bool, String> {
+        match end.get().map_or(Ok(true), Event::is_reached)? {
             true => Ok(true),
             false => self.settled().map(|_| false),
         }

@@ -33,7 +33,7 @@ const HEARTBEAT: Duration = Duration::from_millis(100);
 /// acknowledgements of the others.
 const GRACE: Duration = Duration::from_millis(500);
 /// A gap in this process's own heartbeats that means it was stopped itself: the others are not late.
-const OWN_GAP: Duration = Duration::from_secs(2);
+pub(crate) const OWN_GAP: Duration = Duration::from_secs(2);
 /// Silence after which a process counts as stopped rather than slow.
 const QUIET: Duration = Duration::from_secs(2);
 
@@ -249,11 +249,25 @@ impl Watch {
     /// Waits for the engine's result of a step, unless a process is lost or late.
     pub(crate) fn wait(&self, step: Step) -> Result<Vec<Vec<u8>>, RankError> {
         let mut ready = |state: &mut State| state.delivered.remove(&step.index);
-        let result = self.wait_within(step, Some(self.shared.timeout), &mut ready, |state| {
-            let behind = |member: &&Member| member.step.is_none_or(|at| at.index < step.index);
-            (state.others().filter(behind).map(|m| m.peer.process)).collect()
-        })?;
+        let timeout = Some(self.shared.timeout);
+        let result = self.wait_within(step, timeout, &mut ready, |state| state.behind(step))?;
         result.map_err(|reason| self.fail_step(step, RankError::Engine { at: step, reason }))
+    }
+
+    /// Records why a step that nobody waits for does not end, where that is known: a process is in another one, or it
+    /// has waited for longer than the timeout.
+    pub(crate) fn check_step(&self, step: Step, waited: Duration) {
+        let state = self.lock();
+        if state.failure.is_some() {
+            return;
+        }
+        let late = || state.late(step, waited, &state.behind(step));
+        let error = state
+            .mismatch(step)
+            .or_else(|| (waited >= self.shared.timeout).then(late));
+        if let Some(error) = error {
+            self.record_failure(state, error);
+        }
     }
 
     fn wait_within<T>(

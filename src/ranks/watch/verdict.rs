@@ -10,18 +10,32 @@ fn peers<'a>(members: impl IntoIterator<Item = &'a Member>) -> Vec<Peer> {
 }
 
 impl State {
-    /// A process that is in another collective at the same index.
+    /// A process that is in another collective than most at the same index. It may be this one.
     pub(super) fn mismatch(&self, step: Step) -> Option<RankError> {
         // Gathers of values have a count of their own.
-        let (other, found) = (self
-            .others()
-            .filter(|_| step.operation != Operation::GatherValues))
-        .filter_map(|member| Some((member, member.step?)))
-        .find(|(_, found)| !found.agrees_with(&step))?;
+        if step.operation == Operation::GatherValues {
+            return None;
+        }
+        let here = || {
+            let steps = (self.others()).filter_map(|member| Some((member, member.step?)));
+            steps.filter(|(_, at)| at.index == step.index)
+        };
+        let (other, theirs) = here().find(|(_, at)| !at.agrees_with(&step))?;
+        let against = here().filter(|(_, at)| !at.agrees_with(&step)).count();
+        let with = here().count() - against + 1;
+        let to_come = |member: &Member| member.step.is_none_or(|at| at.index < step.index);
+        if with == against && self.others().any(to_come) {
+            // Which of the two is odd shows once the others are here.
+            return None;
+        }
+        let (peer, expected, found) = match with < against {
+            true => (&self.members[self.me], theirs, step),
+            false => (other, step, theirs),
+        };
         Some(RankError::Mismatch {
-            peer: Box::new(other.peer.clone()),
+            peer: Box::new(peer.peer.clone()),
             at: Some(step),
-            expected: step.to_string(),
+            expected: expected.to_string(),
             found: found.to_string(),
         })
     }
@@ -37,6 +51,13 @@ impl State {
             at: self.step,
             silence,
         })
+    }
+
+    /// The other processes that have not entered a collective.
+    pub(super) fn behind(&self, step: Step) -> Vec<usize> {
+        let behind = |member: &&Member| member.step.is_none_or(|at| at.index < step.index);
+        let others = self.others().filter(behind);
+        others.map(|member| member.peer.process).collect()
     }
 
     /// Why a collective was not finished in time, where the processes `missing` have not entered it.

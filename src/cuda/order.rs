@@ -14,17 +14,37 @@ use cudarc::driver::sys::{
 /// The driver's first version with events of a context, as `cuDriverGetVersion` writes it.
 const LEAST_DRIVER: i32 = 12_050;
 
-/// A stream, with the events that tie it to the rest of a device's primary context, which CubeCL uses.
+/// A stream of a device's primary context, which CubeCL uses too.
 #[derive(Debug)]
 pub struct Order {
     context: CUcontext,
     stream: CUstream,
-    before: CUevent,
-    after: CUevent,
 }
 
-// SAFETY: the driver's objects may be used from any thread; `Order` lends them to one at a time.
+// SAFETY: the driver's objects may be used from any thread, and by several at once.
 unsafe impl Send for Order {}
+// SAFETY: the same.
+unsafe impl Sync for Order {}
+
+/// The events around what is put on a stream, one use after another.
+#[cfg(feature = "cuda")]
+#[derive(Debug)]
+pub struct Turn {
+    before: Event,
+    after: Event,
+}
+
+/// A point in the work of a device.
+#[derive(Debug)]
+pub struct Event {
+    context: CUcontext,
+    event: CUevent,
+}
+
+// SAFETY: the driver's objects may be used from any thread, and by several at once.
+unsafe impl Send for Event {}
+// SAFETY: the same.
+unsafe impl Sync for Event {}
 
 type OfContext = unsafe extern "C" fn(CUcontext, CUevent) -> CUresult;
 
@@ -46,6 +66,7 @@ impl ContextEvents {
     }
 
     fn open() -> Result<Self, String> {
+        driver_version()?;
         let name = if cfg!(windows) {
             "nvcuda.dll"
         } else {
@@ -75,23 +96,16 @@ fn failed<E: std::fmt::Debug>(step: &'static str) -> impl Fn(E) -> String {
 impl Order {
     /// A stream on device `index`.
     pub fn new(index: usize) -> Result<Self, String> {
-        driver_version()?;
         init().map_err(failed("cuInit"))?;
         let ordinal = i32::try_from(index).map_err(failed("device"))?;
         let device = device::get(ordinal).map_err(failed("cuDeviceGet"))?;
         // SAFETY: the device is the driver's own. The primary context is retained for good, as CubeCL does.
         let context = unsafe { primary_ctx::retain(device) }.map_err(failed("context"))?;
         let _current = Current::new(context)?;
-        let new_event = || {
-            let flags = CUevent_flags::CU_EVENT_DISABLE_TIMING;
-            event::create(flags).map_err(failed("cuEventCreate"))
-        };
         let kind = stream::StreamKind::NonBlocking;
         Ok(Self {
             context,
             stream: stream::create(kind).map_err(failed("cuStreamCreate"))?,
-            before: new_event()?,
-            after: new_event()?,
         })
     }
 
@@ -101,21 +115,99 @@ impl Order {
         call(self.stream)
     }
 
+    /// Whether the driver can order this stream with all other work of the device.
+    #[cfg(feature = "nccl-engine")]
+    pub fn is_total(&self) -> bool {
+        ContextEvents::get()
+            .inspect_err(|error| tracing::debug!(%error, "exchanges wait on the host"))
+            .is_ok()
+    }
+
+    fn event(&self) -> Result<Event, String> {
+        let flags = CUevent_flags::CU_EVENT_DISABLE_TIMING;
+        Ok(Event {
+            context: self.context,
+            event: event::create(flags).map_err(failed("cuEventCreate"))?,
+        })
+    }
+
+    /// The end of all that was submitted to the device so far.
+    #[cfg(feature = "nccl-engine")]
+    pub fn mark(&self) -> Result<Event, String> {
+        let events = ContextEvents::get()?;
+        self.within(|_| {
+            let event = self.event()?;
+            // SAFETY: context and event are alive.
+            let recorded = unsafe { (events.record)(self.context, event.event) }.result();
+            recorded.map_err(failed("cuCtxRecordEvent"))?;
+            Ok(event)
+        })
+    }
+
+    /// Lets what is submitted to the stream later wait for `event`.
+    #[cfg(feature = "nccl-engine")]
+    pub fn follow(&self, event: &Event) -> Result<(), String> {
+        self.within(|stream| {
+            let flags = CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+            // SAFETY: stream and event are alive.
+            unsafe { stream::wait_event(stream, event.event, flags) }
+                .map_err(failed("cuStreamWaitEvent"))
+        })
+    }
+
+    /// The end of all that was submitted to the stream so far.
+    #[cfg(feature = "nccl-engine")]
+    pub fn point(&self) -> Result<Event, String> {
+        self.within(|stream| {
+            let event = self.event()?;
+            // SAFETY: stream and event are alive.
+            unsafe { event::record(event.event, stream) }.map_err(failed("cuEventRecord"))?;
+            Ok(event)
+        })
+    }
+
+    /// Lets all that is submitted to the device later wait for `event`.
+    #[cfg(feature = "nccl-engine")]
+    pub fn hold(&self, event: &Event) -> Result<(), String> {
+        let events = ContextEvents::get()?;
+        self.within(|_| {
+            // SAFETY: context and event are alive.
+            let waits = unsafe { (events.wait)(self.context, event.event) }.result();
+            waits.map_err(failed("cuCtxWaitEvent"))
+        })
+    }
+
+    /// Events for [`run`](Self::run), which uses them again every time.
+    #[cfg(feature = "cuda")]
+    pub fn turn(&self) -> Result<Turn, String> {
+        let _current = Current::new(self.context)?;
+        Ok(Turn {
+            before: self.event()?,
+            after: self.event()?,
+        })
+    }
+
     /// Runs `submit`, which puts work on the stream: it starts when all that was submitted to the device before is done,
     /// and all that is submitted later waits for it. After an error the stream is idle.
-    pub fn run<T>(&self, submit: impl FnOnce(CUstream) -> Result<T, String>) -> Result<T, String> {
+    #[cfg(feature = "cuda")]
+    pub fn run<T>(
+        &self,
+        turn: &mut Turn,
+        submit: impl FnOnce(CUstream) -> Result<T, String>,
+    ) -> Result<T, String> {
         let events = ContextEvents::get()?;
+        let (before, after) = (turn.before.event, turn.after.event);
         let done = self.within(|stream| {
             let flags = CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
-            // SAFETY: context, stream and events are this object's and alive.
+            // SAFETY: context, stream and events are alive.
             unsafe {
-                let recorded = (events.record)(self.context, self.before).result();
+                let recorded = (events.record)(self.context, before).result();
                 recorded.map_err(failed("cuCtxRecordEvent"))?;
-                let waits = stream::wait_event(stream, self.before, flags);
+                let waits = stream::wait_event(stream, before, flags);
                 waits.map_err(failed("cuStreamWaitEvent"))?;
                 let submitted = submit(stream)?;
-                event::record(self.after, stream).map_err(failed("cuEventRecord"))?;
-                let waits = (events.wait)(self.context, self.after).result();
+                event::record(after, stream).map_err(failed("cuEventRecord"))?;
+                let waits = (events.wait)(self.context, after).result();
                 waits.map_err(failed("cuCtxWaitEvent"))?;
                 Ok(submitted)
             }
@@ -139,15 +231,37 @@ impl Order {
 impl Drop for Order {
     fn drop(&mut self) {
         let destroyed = self.within(|stream| {
-            // SAFETY: nothing else holds the stream and its events; the driver ends what is submitted first.
-            unsafe {
-                stream::destroy(stream).map_err(failed("cuStreamDestroy"))?;
-                event::destroy(self.before).map_err(failed("cuEventDestroy"))?;
-                event::destroy(self.after).map_err(failed("cuEventDestroy"))
-            }
+            // SAFETY: nothing else holds the stream; the driver ends what is submitted first.
+            unsafe { stream::destroy(stream) }.map_err(failed("cuStreamDestroy"))
         });
         if let Err(error) = destroyed {
             tracing::debug!(%error, "a stream was left");
+        }
+    }
+}
+
+impl Event {
+    /// Whether the device has come to it.
+    #[cfg(feature = "nccl-engine")]
+    pub fn is_reached(&self) -> Result<bool, String> {
+        let _current = Current::new(self.context)?;
+        // SAFETY: the event is alive.
+        match unsafe { event::query(self.event) } {
+            Ok(()) => Ok(true),
+            Err(error) if error.0 == CUresult::CUDA_ERROR_NOT_READY => Ok(false),
+            Err(error) => Err(failed("cuEventQuery")(error)),
+        }
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        let destroyed = Current::new(self.context).and_then(|_current| {
+            // SAFETY: nothing else holds the event; the driver keeps it until nothing waits for it.
+            unsafe { event::destroy(self.event) }.map_err(failed("cuEventDestroy"))
+        });
+        if let Err(error) = destroyed {
+            tracing::debug!(%error, "an event was left");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Tensors as addresses on the device, which NCCL reads and writes.
+//! Tensors of the device as addresses, which NCCL reads and writes.
 
 use std::fmt;
 
@@ -12,25 +12,26 @@ use cubecl::cuda::CudaRuntime;
 use cubecl::server::Handle;
 use cubecl_runtime::runtime::Runtime;
 
+use super::bytes;
 use super::communicator::{Kept, Span};
 
 type Server = <CudaRuntime as Runtime>::Server;
 
 /// The memory of one GPU.
-pub(super) struct Memory {
+pub(super) struct Gpu {
     device: Device,
     client: Client,
 }
 
-impl fmt::Debug for Memory {
+impl fmt::Debug for Gpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Memory")
+        f.debug_struct("Gpu")
             .field("device", &self.device)
             .finish_non_exhaustive()
     }
 }
 
-impl Memory {
+impl Gpu {
     /// The memory of GPU `index`.
     pub(super) fn new(index: usize) -> Result<Self, String> {
         let device = Device::cuda(index);
@@ -44,11 +45,11 @@ impl Memory {
         &self.device
     }
 
-    /// The elements of a tensor `[n0, n1, n2, n3]`, in the order of its dimensions, on this device. They may
-    /// still be computed until [`sync`](Self::sync).
+    /// The elements of a tensor `[n0, n1, n2, n3]` of this device, in the order of its dimensions. They may still be
+    /// computed.
     pub(super) fn read(&self, tensor: Tensor<4>, kept: &mut Kept) -> Result<Span, String> {
         let bytes = bytes(tensor.dims(), tensor.dtype());
-        let tensor = into_contiguous(primitive(tensor.to_device(&self.device))?);
+        let tensor = into_contiguous(primitive(tensor)?);
         let span = self.span(tensor.handle.clone(), bytes, kept);
         kept.push(Box::new(tensor));
         span
@@ -69,21 +70,7 @@ impl Memory {
         Ok((tensor.reshape(Shape::new(shape)), span))
     }
 
-    /// Copies bytes to the device.
-    pub(super) fn stage(&self, bytes: &[u8], kept: &mut Kept) -> Result<(Handle, Span), String> {
-        let handle = self.client.create_from_slice(bytes);
-        let span = self.span(handle.clone(), bytes.len(), kept)?;
-        Ok((handle, span))
-    }
-
-    /// Copies bytes from the device.
-    pub(super) fn fetch(&self, handle: Handle) -> Result<Vec<u8>, String> {
-        let bytes = self.client.read_one(handle);
-        Ok(bytes.map_err(|error| error.to_string())?.to_vec())
-    }
-
-    /// Waits until the device has run all that was launched: NCCL works on another stream, which does not
-    /// wait for this one.
+    /// Waits until the device has run all that was launched.
     pub(super) fn sync(&self) -> Result<(), String> {
         cubecl::future::block_on(self.client.sync()).map_err(|error| error.to_string())
     }
@@ -101,11 +88,6 @@ impl Memory {
         kept.push(Box::new(resource));
         Ok(Span { address, bytes })
     }
-}
-
-/// Bytes of a tensor.
-pub(super) fn bytes(shape: [usize; 4], dtype: DType) -> usize {
-    shape.iter().product::<usize>() * dtype.size()
 }
 
 /// The tensor beneath fusion, once the kernels that compute it are launched.

@@ -1,0 +1,10 @@
+//! Ranks as processes over NCCL, without a GPU: NCCL, CUDA's driver and their faults are those of `tests/stand_in`, whose
+//! streams run out of order unless events order them. `scripts/test-nccl` builds them and runs this.
+
+#[path = "../../cli/tests/ranks/faults.rs"]
+mod faults;
+mod launcher;
+mod methods;
+#[path = "../../cli/tests/ranks/suite.rs"]
+mod suite;
+mod transport;

@@ -1,0 +1,80 @@
+//! The transport suite, and the faults of NCCL itself.
+
+use std::process::Command;
+
+use burn::tensor::Device;
+use burn_apb::ranks::Environment;
+
+use crate::launcher::{join, task, task_with};
+use crate::{faults, suite};
+
+/// Ranks a process.
+const SHARES: [usize; 2] = [1, 2];
+
+/// One process of the suite.
+pub fn process(environment: &Environment) {
+    let world = join(environment);
+    let processes = world.processes();
+    let group = |each| world.group(processes * each).expect("even");
+    suite::run(&Device::flex(), group, processes, &SHARES);
+    world.leave().expect("left");
+    println!("process {} done", world.process());
+}
+
+/// Runs a task to its good end.
+pub fn run(mut command: Command, processes: usize) {
+    let done = command.output().expect("it starts");
+    let stdout = String::from_utf8_lossy(&done.stdout);
+    let stderr = String::from_utf8_lossy(&done.stderr);
+    assert!(
+        done.status.success(),
+        "{processes} processes:\n{stdout}{stderr}"
+    );
+    for process in 0..processes {
+        let line = format!("process {process} done");
+        assert!(stdout.contains(&line), "{stdout}{stderr}");
+    }
+}
+
+/// Work of other streams comes early or late, and is waited for by events alone.
+#[test]
+fn every_exchange() {
+    for (processes, seed) in [(1, "1"), (2, "2"), (4, "3"), (8, "4")] {
+        let mut command = task(processes, "suite");
+        command.env("STAND_IN_JITTER", seed);
+        run(command, processes);
+    }
+}
+
+/// Drivers without events of a context: the host waits.
+#[test]
+fn every_exchange_with_an_old_driver() {
+    let mut command = task(3, "suite");
+    command
+        .env("STAND_IN_JITTER", "5")
+        .env("STAND_IN_DRIVER", "12040");
+    run(command, 3);
+}
+
+/// A rank whose transfers come late, and not too late.
+#[test]
+fn a_rank_that_is_late() {
+    run(task_with(3, "suite", Some("late:1:2:500,late:2:5:300")), 3);
+}
+
+macro_rules! faults {
+    ($($name:ident: $kind:literal, $expected:literal;)*) => {$(
+        #[test]
+        fn $name() {
+            faults::check($kind, $expected);
+        }
+    )*};
+}
+
+faults! {
+    an_asynchronous_error: "nccl-async", "NCCL";
+    a_group_that_hangs: "nccl-hang", "";
+    a_call_that_never_returns: "nccl-hang-call", "";
+    transfers_that_are_too_late: "nccl-late", "";
+    killed_in_a_call: "nccl-die", "ended";
+}
