@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::regions::attend_block;
+use super::regions::{Begun, attend_block, begin_block, finish_block};
 use super::{AnchorHeads, LayerClock, MethodAttention, RankHeads};
 use crate::apb::compressor::{AnchorContext, Compressor, ScoreInput, checked_scores};
 use crate::apb::error::SessionError;
@@ -111,14 +111,27 @@ impl MethodAttention for Apb<'_> {
         group: &mut RankGroup,
         clock: &mut LayerClock,
     ) -> Result<Vec<Tensor<3>>, SessionError> {
-        let blocks = match self.pending.take() {
+        let pending = self.pending.take();
+        let mut begun: Vec<Option<Begun>> = ranks.iter().map(|_| None).collect();
+        // Passing blocks travel while anchor and local keys are attended to. Where nothing travels, one attention costs
+        // less than two.
+        if pending.is_some() && group.processes() > 1 {
+            for (rank, begun) in ranks.iter().zip(&mut begun) {
+                *begun = Some(begin_block(rank, anchor.as_ref())?);
+                clock.mark(Part::Attention, Some(rank.rows.rank))?;
+            }
+        }
+        let blocks = match pending {
             Some(pending) => group.finish_all_gather(pending)?,
             None => Vec::new(),
         };
         clock.mark(Part::Exchange, None)?;
-        let attended = ranks.iter().map(|rank| {
+        let attended = ranks.iter().zip(begun).map(|(rank, begun)| {
             let earlier = &blocks[..rank.rows.rank.min(blocks.len())];
-            let attended = attend_block(rank, anchor.as_ref(), earlier)?;
+            let attended = match begun {
+                Some(begun) => finish_block(rank, begun, earlier)?,
+                None => attend_block(rank, anchor.as_ref(), earlier)?,
+            };
             clock.mark(Part::Attention, Some(rank.rows.rank))?;
             Ok(attended)
         });

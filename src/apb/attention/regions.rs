@@ -1,11 +1,11 @@
 //! Attention of a block over `[passing | anchor | local]` keys, which Star and APB share.
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 use super::{AnchorHeads, RankHeads};
 use crate::apb::error::SessionError;
 use crate::apb::passing::unpack;
-use crate::kernels::{AttentionOutput, KernelError, Regions, attention};
+use crate::kernels::{AttentionOutput, KernelError, Regions, attention, merge};
 use crate::model::join_heads;
 
 /// The joined heads `[batch, rows, heads * head_dim]` of a rank's `[anchor | local]` rows.
@@ -35,16 +35,25 @@ pub(super) fn over_regions(
     anchor: &AnchorHeads,
     (key, value): (Tensor<4>, Tensor<4>),
 ) -> Result<AttentionOutput, KernelError> {
-    let (mut keys, mut values): (Vec<_>, Vec<_>) = passing.iter().cloned().map(unpack).unzip();
+    let mut blocks: Vec<_> = passing.iter().cloned().map(unpack).collect();
     let regions = Regions {
-        passing: keys.iter().map(|block| block.dims()[2]).sum(),
+        passing: blocks.iter().map(|(key, _)| key.dims()[2]).sum(),
         anchor: anchor.key.dims()[2],
         causal: true,
     };
-    // Rows of a cache may be of another dtype than those that were just projected.
     let dtype = key.dtype();
-    keys.extend([anchor.key.clone(), key]);
-    values.extend([anchor.value.clone(), value]);
+    blocks.extend([(anchor.key.clone(), anchor.value.clone()), (key, value)]);
+    let (keys, values) = joined(blocks, dtype)?;
+    attention(query, keys, values, regions)
+}
+
+/// Keys and values of all blocks, one after another. Rows of a cache may be of another dtype than those that were just
+/// projected.
+fn joined(
+    blocks: Vec<(Tensor<4>, Tensor<4>)>,
+    dtype: DType,
+) -> Result<(Tensor<4>, Tensor<4>), KernelError> {
+    let (mut keys, mut values): (Vec<_>, Vec<_>) = blocks.into_iter().unzip();
     for block in keys.iter_mut().chain(&mut values) {
         *block = block.clone().cast(dtype);
     }
@@ -62,7 +71,66 @@ pub(super) fn over_regions(
             ));
         }
     }
-    attention(query, Tensor::cat(keys, 2), Tensor::cat(values, 2), regions)
+    Ok((Tensor::cat(keys, 2), Tensor::cat(values, 2)))
+}
+
+/// A rank's attention while passing blocks travel.
+pub(super) enum Begun {
+    /// Done: this rank's rows attend to no other keys.
+    Joined(Box<Tensor<3>>),
+    /// That of all rows over anchor and local keys, and the dtype of these.
+    Own(Box<AttentionOutput>, DType),
+}
+
+/// The part of [`attend_block`] that needs no passing block.
+pub(super) fn begin_block(
+    rank: &RankHeads<'_>,
+    anchor: Option<&AnchorHeads>,
+) -> Result<Begun, SessionError> {
+    Ok(match anchor.filter(|_| rank.rows.sees_anchor) {
+        Some(anchor) => {
+            let (key, value) = rank.floats()?;
+            let dtype = key.dtype();
+            let own = over_regions(rank.query.clone(), &[], anchor, (key, value))?;
+            Begun::Own(Box::new(own), dtype)
+        }
+        None => Begun::Joined(Box::new(apart(rank, anchor)?)),
+    })
+}
+
+/// The rest of [`attend_block`]: local rows attend to the passing keys, and the two parts are merged.
+pub(super) fn finish_block(
+    rank: &RankHeads<'_>,
+    begun: Begun,
+    passing: &[Tensor<4>],
+) -> Result<Tensor<3>, KernelError> {
+    let (own, keys) = match begun {
+        Begun::Joined(joined) => return Ok(*joined),
+        Begun::Own(own, _) if passing.is_empty() => return Ok(join_heads(own.out)),
+        Begun::Own(own, keys) => (own, keys),
+    };
+    let dtype = own.out.dtype();
+    let [batch, heads, rows, head_dim] = own.out.dims();
+    let split = rank.rows.anchor;
+    let out = |range| {
+        let of = [0..batch, 0..heads, range, 0..head_dim];
+        own.out.clone().slice(of)
+    };
+    let query = rank.query.clone();
+    let query = query.slice([0..batch, 0..heads, split..rows, 0..head_dim]);
+    let blocks = passing.iter().cloned().map(unpack).collect();
+    let (keys, values) = joined(blocks, keys)?;
+    let passed = attention(query, keys, values, Regions::full())?;
+    // Sums stay f32 until both are in.
+    let local = AttentionOutput {
+        out: out(split..rows).cast(DType::F32),
+        lse: own.lse.clone().slice([0..batch, 0..heads, split..rows]),
+    };
+    let local = join_heads(merge([local, passed])?.out.cast(dtype));
+    Ok(match split {
+        0 => local,
+        _ => Tensor::cat(vec![join_heads(out(0..split)), local], 1),
+    })
 }
 
 /// Anchor rows over the anchor, local rows over themselves.
