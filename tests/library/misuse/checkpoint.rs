@@ -55,6 +55,9 @@ fn checkpoint() {
     calls.call("checkpoint::FileError::at", || {
         FileError::at(Path::new(""))(std::io::Error::other(""))
     });
+    calls.call("error_path", || {
+        assert_eq!(burn_apb::error_path(&std::fmt::Error), None);
+    });
     let folder = fixture("models/llama-gqa");
     let checkpoint = Checkpoint::open(&folder).expect("the model");
     for name in ["", "model.embed_tokens.weigth", "\u{0}"] {
@@ -190,5 +193,5 @@ fn checkpoint() {
     ]);
     calls.call("cache_dir", cache_dir);
     calls.tried.remove("cache_dir");
-    calls.finish(&["checkpoint"], &[]);
+    calls.finish(&["checkpoint", "error_path"], &[]);
 }
