@@ -3,18 +3,5 @@
 #: seconds 20
 #: mebibytes 2000
 #: stderr expected at most 131072 added tokens of 2 MiB together, found 4003
-python3 "$TOOLS/model.py" copy changed
-python3 - <<'END'
-import json
-path = "changed/tokenizer.json"
-tokenizer = json.load(open(path))
-def add(text, at):
-    flags = dict.fromkeys(["single_word", "lstrip", "rstrip", "normalized"], False)
-    tokenizer["added_tokens"].append({"id": 259 + at, "content": text, "special": True, **flags})
-import random
-letters = random.Random(1)
-for at in range(4000):
-    add("".join(letters.choices("abcdefghijklmnopqrstuvwxyz", k=10000)), at)
-json.dump(tokenizer, open(path, "w"))
-END
+python3 "$TOOLS/model.py" added changed 4000 10000
 apb generate --model changed --document "$DOCUMENT" --query Why?

@@ -4,12 +4,14 @@
     model.py set TO TENSOR INDEX VALUE    an element of a tensor
     model.py scale TO TENSOR FACTOR       a tensor times a factor
     model.py config TO KEY JSON ..        fields of config.json
+    model.py added TO COUNT [LETTERS]     so many added tokens more: `<0>`, `<1>` .., or of so many letters each
 """
 
 import array
 import json
 import os
 import pathlib
+import random
 import shutil
 import struct
 import sys
@@ -47,3 +49,11 @@ elif what == "config":
     for key, value in zip(rest[::2], rest[1::2]):
         config[key] = json.loads(value)
     (to / "config.json").write_text(json.dumps(config))
+elif what == "added":
+    letters, path = random.Random(1), to / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    flags = dict.fromkeys(["single_word", "lstrip", "rstrip", "normalized"], False)
+    for at in range(int(rest[0])):
+        text = "".join(letters.choices("abcdefghijklmnopqrstuvwxyz", k=int(rest[1]))) if rest[1:] else f"<{at}>"
+        tokenizer["added_tokens"].append({"id": 259 + at, "content": text, "special": True, **flags})
+    path.write_text(json.dumps(tokenizer))
