@@ -1,5 +1,5 @@
 //! Every method over processes gives what one process does. Not to the last bit: parts are merged in another order, and
-//! the order in which a product adds up depends on where a process has its memory.
+//! products of few rows add up in an order that depends on where the weights lie.
 
 use std::sync::Arc;
 

@@ -63,18 +63,18 @@ fn a_rank_that_is_late() {
 }
 
 macro_rules! faults {
-    ($($name:ident: $kind:literal, $expected:literal;)*) => {$(
+    ($($name:ident: $kind:literal, $expected:literal, $cause:ident;)*) => {$(
         #[test]
         fn $name() {
-            faults::check($kind, $expected);
+            faults::check($kind, $expected, faults::Cause::$cause);
         }
     )*};
 }
 
 faults! {
-    an_asynchronous_error: "nccl-async", "NCCL";
-    a_group_that_hangs: "nccl-hang", "";
-    a_call_that_never_returns: "nccl-hang-call", "";
-    transfers_that_are_too_late: "nccl-late", "";
-    killed_in_a_call: "nccl-die", "ended";
+    an_asynchronous_error: "nccl-async", "NCCL", Unknown;
+    a_group_that_hangs: "nccl-hang", "", Named;
+    a_call_that_never_returns: "nccl-hang-call", "", Named;
+    transfers_that_are_too_late: "nccl-late", "", Named;
+    killed_in_a_call: "nccl-die", "ended", Named;
 }

@@ -82,8 +82,7 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    /// Connects process `process` of `processes`, which takes GPU `device`, with the others; waits no
-    /// longer than `timeout`.
+    /// Connects this process, which takes GPU `device`, with the others; waits no longer than `timeout`.
     pub(super) fn start(
         library: &'static Library,
         device: usize,
