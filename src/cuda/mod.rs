@@ -2,10 +2,15 @@
 //!
 //! The driver and every other library of NVIDIA's are opened at run time.
 
+#![cfg_attr(
+    not(all(feature = "cuda", feature = "nccl-engine")),
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "some functions serve products alone, some NCCL alone"
+    )
+)]
+
 mod order;
 
-#[cfg(feature = "nccl-engine")]
-pub(crate) use order::Event;
-pub(crate) use order::Order;
-#[cfg(feature = "cuda")]
-pub(crate) use order::{Turn, driver_version};
+pub(crate) use order::{Event, Order, Turn, driver_version};

@@ -27,7 +27,6 @@ unsafe impl Send for Order {}
 unsafe impl Sync for Order {}
 
 /// The events around what is put on a stream, one use after another.
-#[cfg(feature = "cuda")]
 #[derive(Debug)]
 pub struct Turn {
     before: Event,
@@ -116,7 +115,6 @@ impl Order {
     }
 
     /// Whether the driver can order this stream with all other work of the device.
-    #[cfg(feature = "nccl-engine")]
     pub fn is_total(&self) -> bool {
         ContextEvents::get()
             .inspect_err(|error| tracing::debug!(%error, "exchanges wait on the host"))
@@ -132,7 +130,6 @@ impl Order {
     }
 
     /// The end of all that was submitted to the device so far.
-    #[cfg(feature = "nccl-engine")]
     pub fn mark(&self) -> Result<Event, String> {
         let events = ContextEvents::get()?;
         self.within(|_| {
@@ -145,7 +142,6 @@ impl Order {
     }
 
     /// Lets what is submitted to the stream later wait for `event`.
-    #[cfg(feature = "nccl-engine")]
     pub fn follow(&self, event: &Event) -> Result<(), String> {
         self.within(|stream| {
             let flags = CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
@@ -156,7 +152,6 @@ impl Order {
     }
 
     /// The end of all that was submitted to the stream so far.
-    #[cfg(feature = "nccl-engine")]
     pub fn point(&self) -> Result<Event, String> {
         self.within(|stream| {
             let event = self.event()?;
@@ -167,7 +162,6 @@ impl Order {
     }
 
     /// Lets all that is submitted to the device later wait for `event`.
-    #[cfg(feature = "nccl-engine")]
     pub fn hold(&self, event: &Event) -> Result<(), String> {
         let events = ContextEvents::get()?;
         self.within(|_| {
@@ -178,7 +172,6 @@ impl Order {
     }
 
     /// Events for [`run`](Self::run), which uses them again every time.
-    #[cfg(feature = "cuda")]
     pub fn turn(&self) -> Result<Turn, String> {
         let _current = Current::new(self.context)?;
         Ok(Turn {
@@ -189,7 +182,6 @@ impl Order {
 
     /// Runs `submit`, which puts work on the stream: it starts when all that was submitted to the device before is done,
     /// and all that is submitted later waits for it. After an error the stream is idle.
-    #[cfg(feature = "cuda")]
     pub fn run<T>(
         &self,
         turn: &mut Turn,
@@ -242,7 +234,6 @@ impl Drop for Order {
 
 impl Event {
     /// Whether the device has come to it.
-    #[cfg(feature = "nccl-engine")]
     pub fn is_reached(&self) -> Result<bool, String> {
         let _current = Current::new(self.context)?;
         // SAFETY: the event is alive.

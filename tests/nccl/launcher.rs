@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use burn_apb::ranks::{Environment, JoinOptions, TransportKind, World};
 
-use crate::{faults, methods, transport};
+use crate::{faults, methods, overlap, products, transport};
 
 /// The folder with the stand-ins' libraries.
 const FOLDER: &str = "APB_STAND_INS";
@@ -68,10 +68,10 @@ fn launch() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let port = listener.local_addr().expect("an address").port();
     drop(listener);
-    let fault = nccl_fault(&std::env::var(TASK).expect("a task"));
+    let fault = nccl_fault(&std::env::var(TASK).expect("a task"), processes);
     let start = |process: usize| {
         let mut command = this("launcher::process");
-        command.envs(fault.as_ref().map(|fault| ("STAND_IN_NCCL_FAULT", fault)));
+        command.envs(fault.iter().map(|(name, value)| (name, value)));
         command
             .env("RANK", process.to_string())
             .env("LOCAL_RANK", process.to_string())
@@ -103,12 +103,34 @@ fn launch() {
     assert!(failed.is_none(), "a process failed");
 }
 
-/// The fault of NCCL itself that a task asks for: of `fault nccl-hang 2 ..`, that of rank 2 in the middle of its prefill.
-fn nccl_fault(task: &str) -> Option<String> {
-    let (kind, rest) = task.strip_prefix("fault nccl-")?.split_once(' ')?;
-    let rank = rest.split(' ').next()?;
-    let late = if kind == "late" { ":20000" } else { "" };
-    Some(format!("{kind}:{rank}:{FAULTY_CALL}{late}"))
+/// The variables of the fault of NCCL itself that a task asks for: of `fault nccl-hang 2 ..`, that of rank 2 in the middle
+/// of its prefill.
+fn nccl_fault(task: &str, processes: usize) -> Vec<(&'static str, String)> {
+    let fault = || {
+        let (kind, rest) = task.strip_prefix("fault nccl-")?.split_once(' ')?;
+        let rank: usize = rest.split(' ').next()?.parse().ok()?;
+        Some((kind, rank))
+    };
+    let Some((kind, rank)) = fault() else {
+        return Vec::new();
+    };
+    let of = |kind: &str| format!("{kind}:{rank}:{FAULTY_CALL}");
+    let faults = match kind {
+        "system" => of("async") + ":system",
+        "late" => of("late") + ":20000",
+        "noticed" => of("die"),
+        "hang-abort" => {
+            let others = (0..processes).filter(|other| *other != rank);
+            let aborts = others.map(|other| format!("hang-abort:{other}"));
+            aborts.chain([of("hang")]).collect::<Vec<_>>().join(",")
+        }
+        kind => of(kind),
+    };
+    let mut variables = vec![("STAND_IN_NCCL_FAULT", faults)];
+    if kind == "noticed" {
+        variables.push(("STAND_IN_NCCL_NOTICE", "1".into()));
+    }
+    variables
 }
 
 /// The transport of process `process`, each with a GPU of its own.
@@ -120,12 +142,16 @@ pub fn transport_kind(environment: &Environment) -> TransportKind {
 
 /// A world whose timeout is no part of a test.
 pub fn join(environment: &Environment) -> World {
-    let options = JoinOptions {
+    World::join(environment, options(environment)).expect("joined")
+}
+
+/// How [`join`] joins.
+pub fn options(environment: &Environment) -> JoinOptions {
+    JoinOptions {
         timeout: Duration::from_secs(60),
         transport: transport_kind(environment),
         ..JoinOptions::default()
-    };
-    World::join(environment, options).expect("joined")
+    }
 }
 
 /// One process of those that [`launch`] started.
@@ -139,7 +165,12 @@ fn process() {
     let rest = rest.map_or("", |(_, rest)| rest);
     match kind {
         "suite" => transport::process(&environment),
-        "methods" => methods::process(&environment),
+        "connect" => transport::connect(&environment),
+        "methods" => methods::process(&environment, rest),
+        "products" => products::process(&environment),
+        "copies" => products::between_copies(),
+        "test" => products::test(),
+        "overlap" => overlap::process(&environment, rest),
         "library" => faults::process_that_lives_on(&environment, rest.as_ref()),
         "fault" => faults::process(&environment, rest),
         other => panic!("no task {other}"),

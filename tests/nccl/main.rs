@@ -1,10 +1,23 @@
-//! Ranks as processes over NCCL, without a GPU: NCCL, CUDA's driver and their faults are those of `tests/stand_in`, whose
-//! streams run out of order unless events order them. `scripts/test-nccl` builds them and runs this.
+//! Ranks as processes over NCCL, without a GPU: NCCL, CUDA's driver, cuBLASLt and their faults are those of
+//! `tests/stand_in`, whose streams run out of order unless events order them. `scripts/test-nccl` builds them and runs
+//! this.
 
+mod aligned;
+// Products need the driver and no CubeCL: their sources are compiled here as they are.
+#[allow(dead_code, reason = "the library uses all of it")]
+#[path = "../../src/kernels/cublaslt/products.rs"]
+mod cublaslt;
+#[allow(dead_code, unused_imports, reason = "the library uses all of it")]
+#[path = "../../src/cuda/mod.rs"]
+mod cuda;
 #[path = "../../cli/tests/ranks/faults.rs"]
 mod faults;
 mod launcher;
 mod methods;
+#[path = "../common/noise.rs"]
+mod noise;
+mod overlap;
+mod products;
 #[path = "../../cli/tests/ranks/suite.rs"]
 mod suite;
 mod transport;

@@ -107,7 +107,8 @@ pub(super) fn join(
         options,
     )?;
     let engine = Engine::start(library, device, UniqueId(id), watch.unguarded(), timeout);
-    let engine = engine.map_err(failed)?;
+    // A rank that is lost is why NCCL does not connect the others.
+    let engine = engine.map_err(|reason| watch.check().err().unwrap_or_else(|| failed(reason)))?;
     Ok((Box::new(Nccl { engine, device }), watch))
 }
 

@@ -87,6 +87,14 @@ static void context_events_missing(void) {
     EXPECT(right[0] <= 8 && right[1] <= 8);
 }
 
+/* The events are there, and order nothing. */
+static void context_events_lost(void) {
+    void *context = use_device(0);
+    int right = 0;
+    for (int round = 0; round < 30; round++) right += context_round(context, 1, 1, (unsigned char)(round + 1));
+    EXPECT(right <= 8);
+}
+
 /* A copy reads its source when it runs. */
 static void late_sources(void) {
     use_device(0);
@@ -439,6 +447,8 @@ const struct Case cuda_cases[] = {
     {"cuda: without events it is not", order_without_events, SLOW, 1, 0, 1},
     {"cuda: events of the context", context_events, JITTER, 1, 0, 0},
     {"cuda: events of the context missing", context_events_missing, SLOW, 1, 0, 1},
+    {"cuda: fault record", context_events_lost, SLOW " STAND_IN_CUDA_FAULT=record", 1, 0, 1},
+    {"cuda: fault wait", context_events_lost, SLOW " STAND_IN_CUDA_FAULT=wait", 1, 0, 1},
     {"cuda: sources are read late", late_sources, SLOW, 1, 0, 1},
     {"cuda: the stream of null", stream_of_null, JITTER, 1, 0, 0},
     {"cuda: events", events, JITTER, 1, 0, 0},
