@@ -13,19 +13,29 @@ HEADERS = ["cuda_fp16.h", "cuda_bf16.h", "mma.h"]
 DRIVER_FOLDERS = ["/usr/local/nvidia/lib64", "/usr/local/nvidia/lib", "/usr/lib64", "/usr/lib/x86_64-linux-gnu"]
 
 
-def package_folders():
-    """Folders of PyPI's nvidia packages, of this Python and of the python3 on the PATH."""
-    sites = [sysconfig.get_path("purelib")] + [p for p in sys.path if p.endswith("-packages")]
+def sites():
+    """Where packages are, of this Python and of the python3 on the PATH."""
+    found = [sysconfig.get_path("purelib")] + [p for p in sys.path if p.endswith("-packages")]
     python = shutil.which("python3")
     if python:
         code = "import sysconfig; print(sysconfig.get_path('purelib'))"
         done = subprocess.run([python, "-c", code], capture_output=True, text=True)
-        sites += done.stdout.split()
-    found = []
-    for site in dict.fromkeys(sites):
-        # cu13 holds all of CUDA 13; CUDA 12 has a folder for each part.
-        found += sorted(glob.glob(os.path.join(site, "nvidia", "*")), reverse=True)
-    return found
+        found += done.stdout.split()
+    return list(dict.fromkeys(found))
+
+
+def package_folders():
+    """Folders of PyPI's nvidia packages."""
+    # cu13 holds all of CUDA 13; CUDA 12 has a folder for each part.
+    return [path for site in sites() for path in sorted(glob.glob(os.path.join(site, "nvidia", "*")), reverse=True)]
+
+
+def tool(name):
+    """A program of CUDA; PyTorch brings ptxas with Triton. None where there is none."""
+    folders = [os.path.join(root, "bin") for root in roots()]
+    folders += [os.path.join(site, "triton", "backends", "nvidia", "bin") for site in sites()]
+    paths = [shutil.which(name)] + [os.path.join(folder, name) for folder in folders]
+    return next((path for path in paths if path and os.path.isfile(path)), None)
 
 
 def roots():

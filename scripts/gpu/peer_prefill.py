@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
-"""A causal prefill of a Llama shape in PyTorch, with random weights, and the products it is made of.
+"""A causal prefill of a Llama shape in PyTorch, with random weights.
 
-    peer_prefill.py --model config.json --tokens 32768,131072 [--chunk 8192] [--log FILE]
+    peer_prefill.py --model config.json --tokens 32768,131072 [--chunk 8192]
 
 RMS norm, rotation, attention over all keys by flash and by cuDNN, silu MLP over `chunk` rows at a time, bf16, keys and
 values kept; then 32 tokens one by one. Each length and backend once before it is timed. Nothing is compiled: PyTorch runs
-operation after operation. One JSON object on stdout; `--log` gets a line for each length when it is done."""
+operation after operation. Each is a line of JSON on stdout when it is done; the last line says whose they are."""
 import argparse
 import json
-import statistics
 import sys
 import time
 
@@ -20,7 +19,6 @@ def main():
     parser.add_argument("--model", required=True)
     parser.add_argument("--tokens", default="32768,131072")
     parser.add_argument("--chunk", type=int, default=8192)
-    parser.add_argument("--log")
     args = parser.parse_args()
     try:
         import torch
@@ -39,25 +37,6 @@ def main():
               "gate": (wide, hidden), "up": (wide, hidden), "down": (hidden, wide)}
     stack = [{name: new(*shape) for name, shape in shapes.items()} for _ in range(layers)]
     embed, head, norm = new(c["vocab_size"], hidden), new(c["vocab_size"], hidden), torch.ones(hidden, device="cuda", dtype=torch.bfloat16)
-
-    def median_ms(run, times=5):
-        run()
-        seen = []
-        for _ in range(times):
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            run()
-            end.record()
-            torch.cuda.synchronize()
-            seen.append(start.elapsed_time(end))
-        return statistics.median(seen)
-
-    x = new(args.chunk, hidden)
-    products = {}
-    for name, (out, into) in shapes.items():
-        a = x if into == hidden else new(args.chunk, into)
-        w = stack[0][name]
-        products[name] = 2 * args.chunk * out * into / median_ms(lambda: linear(a, w)) / 1e9
 
     def rotated(x, cos, sin):
         half = d // 2
@@ -107,10 +86,10 @@ def main():
                 token.item()
             return prefilled - started, DECODE / (time.perf_counter() - prefilled)
 
-    rows = []
     for tokens in map(int, args.tokens.split(",")):
         for backend in [SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION]:
             row = {"tokens": tokens, "backend": backend.name}
+            torch.cuda.reset_peak_memory_stats()
             try:
                 once(tokens, backend)
                 seconds, rate = once(tokens, backend)
@@ -118,12 +97,9 @@ def main():
                            peak_bytes=torch.cuda.max_memory_reserved())
             except (RuntimeError, ValueError) as error:
                 row["refused"] = str(error).splitlines()[0][:200]
-            rows.append(row)
+            print(json.dumps(row), flush=True)
             torch.cuda.empty_cache()
-            if args.log:
-                with open(args.log, "a") as file:
-                    file.write(json.dumps(row) + "\n")
-    print(json.dumps({"torch": torch.__version__, "product_tflops": products, "rows": rows}))
+    print(json.dumps({"torch": torch.__version__, "device": torch.cuda.get_device_name(0)}))
     return 0
 
 
