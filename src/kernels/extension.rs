@@ -75,10 +75,33 @@ pub trait Kernels: Backend {
         plain::quantize_rows::<Self>(x)
     }
 
-    /// See [`first_rows`](super::first_rows()).
-    #[fusion(meta = first_rows_meta)]
-    fn first_rows(x: FloatTensor<Self>, rows: usize) -> FloatTensor<Self> {
-        plain::first_rows::<Self>(x, rows)
+    /// See [`first_rows`](super::first_rows()); here `rows` rows from any `start` on.
+    #[fusion(meta = some_rows_meta)]
+    fn some_rows(x: FloatTensor<Self>, start: usize, rows: usize) -> FloatTensor<Self> {
+        plain::some_rows::<Self>(x, start, rows)
+    }
+
+    /// The mean over the rows of `x` `[batch, heads, rows, width]`: `[batch, heads, width]`, f32.
+    #[fusion(dtype = DType::F32, shape = mean_shape(x))]
+    fn mean_rows(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        plain::mean_rows::<Self>(x)
+    }
+
+    /// `keys` `[batch, heads, rows, width]` by `query` `[batch, heads, width]`, f32, times `scale`: `[batch, heads, rows]`,
+    /// f32.
+    #[fusion(dtype = DType::F32, shape = rows_shape(keys))]
+    fn query_scores(
+        keys: FloatTensor<Self>,
+        query: FloatTensor<Self>,
+        scale: f64,
+    ) -> FloatTensor<Self> {
+        plain::query_scores::<Self>(keys, query, scale)
+    }
+
+    /// Whether some element of `x` `[batch, heads, rows, width]` is infinite or not a number: 1 or 0, `[1]`, i32.
+    #[fusion(dtype = DType::I32, shape = one_element(x))]
+    fn not_finite(x: FloatTensor<Self>) -> IntTensor<Self> {
+        plain::not_finite::<Self>(x)
     }
 
     /// See [`linear`](super::linear()), without bias.
@@ -98,7 +121,7 @@ pub trait Kernels: Backend {
         plain::product::<Self>(x, weight, Some(bias))
     }
 
-    /// [`linear`](Self::linear) as one operation of the backend, for those with a library of products.
+    /// [`linear`](Self::linear) as one operation of the backend, for those with a library of products, and for few rows.
     // Not the default: fusion would see no product to put operations behind.
     #[fusion(meta = linear_meta)]
     fn library_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -257,6 +280,24 @@ fn gathered_shape(keys: &Shape, rows: &Shape) -> Shape {
     Shape::new([2 * keys[0], keys[1], rows[2], keys[3]])
 }
 
+/// Of [`Kernels::mean_rows`].
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+fn mean_shape(x: &Shape) -> Shape {
+    Shape::new([x[0], x[1], x[3]])
+}
+
+/// Of [`Kernels::query_scores`].
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+fn rows_shape(keys: &Shape) -> Shape {
+    Shape::new([keys[0], keys[1], keys[2]])
+}
+
+/// Of [`Kernels::not_finite`].
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+fn one_element(_x: &Shape) -> Shape {
+    Shape::new([1])
+}
+
 /// The rows of `x`, each as long as there are rows of blocks.
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 fn product_shape(x: &Shape, blocks: &Shape) -> Shape {
@@ -331,9 +372,9 @@ fn added_meta(
     }
 }
 
-/// The output of [`Kernels::first_rows`].
+/// The output of [`Kernels::some_rows`].
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-fn first_rows_meta(x: &TensorSpec, rows: &usize) -> TensorSpec {
+fn some_rows_meta(x: &TensorSpec, _start: &usize, rows: &usize) -> TensorSpec {
     let [batch, heads, _, head_dim] = x.shape.dims();
     TensorSpec::new(Shape::new([batch, heads, *rows, head_dim]), x.dtype)
 }
@@ -355,19 +396,17 @@ impl Kernels for burn_cubecl::CubeBackend {
         AttentionPrimitives { out, lse }
     }
 
-    #[cfg(feature = "cuda")]
     fn library_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        let product = cublaslt::linear(&x, &weight, None);
+        let product = library_product(&x, &weight, None);
         product.unwrap_or_else(|| plain::product::<Self>(x, weight, None))
     }
 
-    #[cfg(feature = "cuda")]
     fn library_linear_bias(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        let product = cublaslt::linear(&x, &weight, Some(&bias));
+        let product = library_product(&x, &weight, Some(&bias));
         product.unwrap_or_else(|| plain::product::<Self>(x, weight, Some(bias)))
     }
 
@@ -482,9 +521,51 @@ impl Kernels for burn_cubecl::CubeBackend {
         fused::launch::gather_rows(&keys, &values, &rows)
     }
 
-    fn first_rows(x: FloatTensor<Self>, rows: usize) -> FloatTensor<Self> {
-        cube::tensors::first_rows(x, rows)
+    fn some_rows(x: FloatTensor<Self>, start: usize, rows: usize) -> FloatTensor<Self> {
+        match cube::tensors::some_rows(&x, start, rows) {
+            Some(view) => view,
+            None => plain::some_rows::<Self>(x, start, rows),
+        }
     }
+
+    fn mean_rows(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        match fused::launch::mean_rows(&x) {
+            Some(mean) => mean,
+            None => plain::mean_rows::<Self>(x),
+        }
+    }
+
+    fn query_scores(
+        keys: FloatTensor<Self>,
+        query: FloatTensor<Self>,
+        scale: f64,
+    ) -> FloatTensor<Self> {
+        match fused::launch::query_scores(&keys, &query, scale) {
+            Some(scores) => scores,
+            None => plain::query_scores::<Self>(keys, query, scale),
+        }
+    }
+
+    fn not_finite(x: FloatTensor<Self>) -> IntTensor<Self> {
+        match fused::launch::not_finite(&x) {
+            Some(found) => found,
+            None => plain::not_finite::<Self>(x),
+        }
+    }
+}
+
+/// The product of few rows by a kernel of ours, of more by a library; `None` where Burn's serves.
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+fn library_product(
+    x: &burn_cubecl::tensor::CubeTensor,
+    weight: &burn_cubecl::tensor::CubeTensor,
+    bias: Option<&burn_cubecl::tensor::CubeTensor>,
+) -> Option<burn_cubecl::tensor::CubeTensor> {
+    let few = fused::launch::few_rows(x, weight, bias);
+    #[cfg(feature = "cuda")]
+    return few.or_else(|| cublaslt::linear(x, weight, bias));
+    #[cfg(not(feature = "cuda"))]
+    few
 }
 
 /// The device below autodiff.

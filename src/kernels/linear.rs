@@ -36,7 +36,8 @@ pub fn linear<const D: usize>(
     if let Some(bias) = &bias {
         check_devices(OPERATION, &[&x.device(), &bias.device()])?;
     }
-    let library = has_library(&x.device());
+    let rows = x.dims().iter().rev().skip(1).product();
+    let library = has_library(&x.device(), rows);
     let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
     let out = match (bias.map(Tensor::into_dispatch), library) {
         (None, false) => Dispatch::linear(x, weight),
@@ -47,13 +48,14 @@ pub fn linear<const D: usize>(
     Ok(Tensor::from_dispatch(out))
 }
 
-/// Whether products on the device are a library's.
-fn has_library(device: &Device) -> bool {
+/// Whether products on the device are a library's, or of as few rows as a kernel of ours is for.
+fn has_library(device: &Device, rows: usize) -> bool {
     #[cfg(feature = "cuda")]
-    return is_cuda(device) && super::cublaslt::version().is_ok();
+    return is_cuda(device)
+        && (rows <= super::fused::few_rows::MAX_ROWS || super::cublaslt::version().is_ok());
     #[cfg(not(feature = "cuda"))]
     {
-        let _ = device;
+        let _ = (device, rows);
         false
     }
 }

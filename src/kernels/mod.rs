@@ -23,9 +23,10 @@
 //! |---|---|
 //! | Flex (CPU) | tiles and vector instructions, below |
 //! | CUDA from compute capability 8.0, attention in bf16 or f16 | tensor-core kernels: `tensor_core_table` prints which; `APB_TENSOR_CORE=mma`, `wgmma` or `none` restricts them, for comparisons |
+//! | CUDA, linear layers of up to 8 rows | a kernel that reads each weight once |
 //! | CUDA, linear layers | cuBLASLt, where it is found at run time: `cublaslt_version` says; `APB_PRODUCTS=burn` leaves them to Burn |
 //! | CubeCL runtimes (wgpu, CUDA) otherwise, attention, head_dim a multiple of 8 up to 256 | the portable kernel: `portable_table` prints its tiles |
-//! | CubeCL runtimes: norms, gate, rotation, scores, selection, gathering | one kernel each |
+//! | CubeCL runtimes: norms, gate, rotation, scores, selection, gathering, the search for what is not finite | one kernel each |
 //! | CubeCL runtimes: quantised weights | up to 8 rows: a kernel that reads codes once; more: dequantised, and the device's product; rows: a kernel |
 //! | CubeCL runtimes, everything else, with or without fusion | plain backend operations, attention in tiles of rows |
 //! | with autodiff | attention on the device's kernel, with a backward pass in tiles; the others by their references |
@@ -66,6 +67,7 @@ pub mod fused;
 mod gather_rows;
 mod linear;
 mod merge;
+mod not_finite;
 mod plain;
 #[cfg(feature = "cube")]
 #[doc(hidden)]
@@ -73,6 +75,7 @@ pub mod portable;
 pub(crate) mod quantized;
 mod quantized_attention;
 mod quantized_linear;
+mod query_scores;
 #[doc(hidden)]
 pub mod reference;
 mod regions;
@@ -94,9 +97,12 @@ pub use cublaslt::version as cublaslt_version;
 pub use error::KernelError;
 pub(crate) use extension::{has_kernels, is_cpu, is_cuda};
 pub use first_rows::first_rows;
+pub(crate) use first_rows::some_rows;
 pub use gather_rows::gather_rows;
 pub use linear::linear;
 pub use merge::merge;
+#[doc(hidden)]
+pub use not_finite::not_finite;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 pub use portable::table::describe as portable_table;
 pub use quantized::BlockFormat;
@@ -105,6 +111,7 @@ pub(crate) use quantized::q8_0;
 pub use quantized_attention::{quantize_rows, quantized_attention};
 pub(crate) use quantized_linear::check_quantized;
 pub use quantized_linear::{dequantize, quantized_linear, quantized_rows};
+pub(crate) use query_scores::{mean_rows, query_scores};
 pub use regions::Regions;
 pub use rms_norm::{add_rms_norm, rms_norm};
 pub use rotate::rotate;

@@ -6,7 +6,7 @@ use core::ops::Range;
 
 use burn::backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata, get_or_init_device_settings};
-use burn::tensor::{DType, FloatDType, Shape, Slice, TensorData};
+use burn::tensor::{DType, FloatDType, IntDType, Shape, Slice, TensorData};
 
 use super::extension::{AttentionPrimitives, Kernels};
 use super::{BlockFormat, Regions, q8_0};
@@ -148,9 +148,13 @@ pub(super) fn hidden<B: Backend>(
     Some(B::bool_expand(mask, scores))
 }
 
-/// The first rows of every head of `[batch, heads, rows, head_dim]`.
-pub(super) fn first_rows<B: Backend>(x: FloatTensor<B>, rows: usize) -> FloatTensor<B> {
-    B::float_slice(x, &along(2, 0..rows))
+/// `rows` rows from `start` on of every head.
+pub(super) fn some_rows<B: Backend>(
+    x: FloatTensor<B>,
+    start: usize,
+    rows: usize,
+) -> FloatTensor<B> {
+    B::float_slice(x, &along(2, start..start + rows))
 }
 
 /// `x weight + bias`, computed in f32 and rounded once, to the dtype of `x`.
@@ -373,6 +377,35 @@ pub(super) fn silu_scores<B: Backend>(
     let scores = B::float_matmul(hidden, wide::<B>(weight));
     let scores = B::float_reshape(scores, Shape::new([batch, rows, outputs]));
     B::float_swap_dims(scores, 1, 2)
+}
+
+/// The mean over the third dimension, in f32.
+pub(super) fn mean_rows<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    let [batch, heads, _, width] = x.shape().dims();
+    let mean = B::float_mean_dim(wide::<B>(x), 2);
+    B::float_reshape(mean, Shape::new([batch, heads, width]))
+}
+
+/// A product of each row with its head's query, in f32.
+pub(super) fn query_scores<B: Backend>(
+    keys: FloatTensor<B>,
+    query: FloatTensor<B>,
+    scale: f64,
+) -> FloatTensor<B> {
+    let [batch, heads, rows, width] = keys.shape().dims();
+    let column = B::float_reshape(query, Shape::new([batch, heads, width, 1]));
+    let scores = B::float_matmul(wide::<B>(keys), column);
+    let scores = B::float_reshape(scores, Shape::new([batch, heads, rows]));
+    B::float_mul_scalar(scores, scale.into())
+}
+
+/// Whether some element is not finite: 0 times an element is 0, or else not a number.
+pub(super) fn not_finite<B: Backend>(x: FloatTensor<B>) -> IntTensor<B> {
+    let device = x.device();
+    let settings = get_or_init_device_settings::<B>(&device);
+    let sum = B::float_sum(B::float_mul_scalar(x, 0.0.into()));
+    let broken = B::float_not_equal_elem(sum, 0.0.into(), settings.bool_dtype);
+    B::bool_into_int(broken, IntDType::I32)
 }
 
 /// The named rows of keys, then of values.

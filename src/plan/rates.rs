@@ -144,12 +144,12 @@ const A800: Rates = Rates {
     program: Program::Published,
 };
 
-/// An H100 with this crate: `benches/results/2026-11-26-h100-prefill.jsonl`, 131,072 tokens; the exchange is NVLink's,
+/// An H100 with this crate: `benches/results/2026-11-27-h100-prefill.jsonl`, 131,072 tokens; the exchange is NVLink's,
 /// by the A800's share of its own.
 const H100: Rates = Rates {
     projections: 510e12,
     scores: 300e12,
-    attention: 400e12,
+    attention: 575e12,
     mlp: 585e12,
     exchange: Some(213e9),
     exchange_seconds: 0.1e-3,

@@ -9,6 +9,9 @@ GATE_TOLERANCE = 2**-8
 EPSILON = 1e-5
 # Elements of a vector of the emitted norms and gate; src/emit_fused.rs names the same.
 VECTOR = 4
+# Elements of a vector of weights, and weight rows of a cube; src/emit_fused.rs and the kernel name the same.
+WEIGHTS = 8
+COLUMNS = 8
 # Outputs that the emitted scores' kernel has; src/emit_fused.rs names the same.
 OUTPUTS = 8
 
@@ -81,6 +84,63 @@ def scores(kernels, elements, random):
             yield f"scores {elements.dtype} {rows} x {width}: {error:.0e}", bool(error <= SCORE_TOLERANCE)
 
 
+def products(kernels, elements, random):
+    """Names of cases, and whether they came out right: within the rounding of their type."""
+    for rows in (1, 3):
+        for width, outputs, pitch in [(64, 5, 64), (2048, 17, 2056), (1400, 9, 1400)]:
+            x, weight, bias = (
+                elements.encode(random.standard_normal(shape).astype(np.float32))
+                for shape in ((rows, width), (outputs, pitch), outputs)
+            )
+            x64, weight64, bias64 = (elements.decode(a).astype(np.float64) for a in (x, weight[:, :width], bias))
+            expected = x64 @ weight64.T + (bias64 if rows == 3 else 0)
+            scalars = {"usize": [width // WEIGHTS, outputs, pitch // WEIGHTS]}
+            for race in (True, False):
+                out = np.full((rows, outputs), elements.encode(np.float32("nan")), elements.storage)
+                cubes = (-(-outputs // COLUMNS) + 1, 1, 1)
+                kernels[f"few_rows_{rows}"].launch(cubes, [x, weight, bias, out], scalars, race)
+                error = np.abs(elements.decode(out) - expected)
+                right = error <= GATE_TOLERANCE * (np.abs(expected) + 1e-2)
+                yield f"product {rows} x {width} x {outputs}", bool(right.all())
+
+
+def query(kernels, elements, random):
+    """Names of cases, and whether they came out right: f32 sums in another order."""
+    for heads, rows, width, spare in [(2, 5, 64, 0), (3, 300, 128, 7)]:
+        keys = elements.encode(random.standard_normal((heads, rows + spare, width)).astype(np.float32))
+        keys64 = elements.decode(keys).astype(np.float64)[:, :rows]
+        question = elements.encode(random.standard_normal((heads, 9, width)).astype(np.float32))
+        mean = elements.decode(question).astype(np.float64).mean(1)
+        scores = np.einsum("hrw,hw->hr", keys64, mean) * 0.125
+        units = kernels["query_scores"].facts["block"][0]
+        for race in (True, False):
+            got = np.full((heads, width), np.nan, np.float32)
+            kernels["mean_rows"].launch((-(-got.size // units), 1, 1), [question, got], {"usize": [got.size, 9, width]}, race)
+            yield f"mean {heads} x {width}", bool(np.abs(got - mean).max() <= SCORE_TOLERANCE * np.abs(mean).max())
+            out = np.full((heads, rows), np.nan, np.float32)
+            sizes = [out.size, rows, width // VECTOR, (rows + spare) * width // VECTOR]
+            cubes = (-(-out.size // units), 1, 1)
+            kernels["query_scores"].launch(cubes, [keys, got, out], {"usize": sizes, "f32": [0.125]}, race)
+            yield f"query {heads} x {rows}", bool(np.abs(out - scores).max() <= SCORE_TOLERANCE * np.abs(scores).max())
+
+
+def finite(kernels, elements, random):
+    """Names of cases, and whether they came out right."""
+    heads, rows, width, spare = 2, 40, 64, 3
+    units = kernels["not_finite"].facts["block"][0]
+    total = heads * rows * width // VECTOR
+    for value in (0.0, np.nan, np.inf, -np.inf):
+        # What lies between the heads is not looked at.
+        x = np.full((heads, rows + spare, width), np.nan, np.float32)
+        x[:, :rows] = random.standard_normal((heads, rows, width))
+        x[1, rows - 1, width - 1] = value
+        found = np.zeros(1, np.int32)
+        step = units
+        sizes = [total, rows * width // VECTOR, (rows + spare) * width // VECTOR, step]
+        kernels["not_finite"].launch((1, 1, 1), [elements.encode(x), found], {"usize": sizes}, True)
+        yield f"finite beside {value}", bool(found[0] == (0 if value == 0 else 1))
+
+
 def norms_and_gate(kernels, elements, random):
     """Names of cases, and whether they came out right: within the rounding of their type."""
     def wide(shape):
@@ -116,8 +176,11 @@ def check(kernels, elements):
         done += scores(kernels, kind, random)
         if kind.dtype == "bf16":
             done += norms_and_gate(kernels, kind, random)
+            done += products(kernels, kind, random)
+            done += query(kernels, kind, random)
+            done += finite(kernels, kind, random)
     for name, right in done:
         if not right:
             print(f"{name}: WRONG", flush=True)
-    print(f"{sum(right for _, right in done)} of {len(done)} selections, scores, norms and gates are right")
+    print(f"{sum(right for _, right in done)} of {len(done)} selections, scores, norms, gates, products and searches are right")
     return all(right for _, right in done)

@@ -8,6 +8,7 @@ mod noise;
 mod places;
 mod properties;
 mod quantized;
+mod query;
 mod refusals;
 mod selection;
 mod tensors;

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
 
 use super::{AnchorContext, Compressor, ScoreInput};
-use crate::kernels::KernelError;
+use crate::kernels::{KernelError, mean_rows, query_scores};
 use crate::model::Projections;
 
 /// `score[t] = mean over the query's rows and the group's heads of q . k_t / sqrt(head_dim)`, after
@@ -35,22 +35,20 @@ impl Compressor for QueryAware {
         let kv_heads = anchor.key.dims()[1];
         let rows = query.len();
         // The heads of a group lie together, so that a group's rows are one run of rows.
-        let mean = anchor
+        let query = anchor
             .query
             .clone()
             .slice([0..batch, 0..heads, query, 0..head_dim])
-            .reshape([batch, kv_heads, heads / kv_heads * rows, head_dim])
-            .cast(DType::F32)
-            .mean_dim(2);
+            .reshape([batch, kv_heads, heads / kv_heads * rows, head_dim]);
         Ok(AnchorContext {
             before: None,
-            query: Some(mean.reshape([batch, kv_heads, head_dim])),
+            query: Some(mean_rows(query)?),
         })
     }
 
     fn score(&self, input: ScoreInput<'_>) -> Result<Tensor<3>, KernelError> {
-        let key = input.projections.key.clone().cast(DType::F32);
-        let [batch, kv_heads, rows, head_dim] = key.dims();
+        let key = input.projections.key.clone();
+        let [batch, kv_heads, _, head_dim] = key.dims();
         let mean = input.anchor.and_then(|anchor| anchor.query.clone());
         let mean = mean.ok_or_else(|| KernelError::Shape {
             operation: "query-aware score",
@@ -58,8 +56,6 @@ impl Compressor for QueryAware {
             expected: format!("[{batch}, {kv_heads}, {head_dim}], read from the anchor's rows"),
             found: Vec::new(),
         })?;
-        let column = mean.reshape([batch, kv_heads, head_dim, 1]);
-        let scores = key.matmul(column).reshape([batch, kv_heads, rows]);
-        Ok(scores / (head_dim as f64).sqrt())
+        query_scores(key, mean, 1.0 / (head_dim as f64).sqrt())
     }
 }

@@ -46,11 +46,21 @@ fn buffer(tensor: &CubeTensor) -> BufferArg {
     unsafe { BufferArg::from_raw_parts(tensor.handle.clone(), len) }
 }
 
-/// The first rows of every head of `[batch, heads, rows, head_dim]`: the same memory, with another
-/// length. A slice would end its buffer behind the last row, which only some addresses allow.
-pub fn first_rows(mut x: CubeTensor, rows: usize) -> CubeTensor {
-    x.meta.shape_mut()[2] = rows;
-    x
+/// `rows` rows from `start` on of every head of `[batch, heads, rows, head_dim]`: the same memory, with another beginning
+/// and length. A slice would end its buffer behind the last row, which only some addresses allow. `None` where the
+/// device allows no buffer to begin there.
+pub fn some_rows(x: &CubeTensor, start: usize, rows: usize) -> Option<CubeTensor> {
+    let bytes = (start * x.meta.strides()[2] * x.dtype.size()) as u64;
+    let alignment = x.client.properties().memory.alignment;
+    if !bytes.is_multiple_of(alignment) || x.meta.is_tiled() {
+        return None;
+    }
+    let mut view = x.clone();
+    if bytes > 0 {
+        view.handle = x.handle.clone().offset_start(bytes);
+    }
+    view.meta.shape_mut()[2] = rows;
+    Some(view)
 }
 
 /// The lengths of queries and keys.

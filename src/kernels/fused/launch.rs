@@ -4,15 +4,20 @@
 
 use burn::backend::cubecl::dtype_to_elem_type;
 use burn::backend::ops::{FloatTensorOps, IntTensorOps};
-use burn::tensor::{DType, Shape, Slice};
+use burn::tensor::{DType, IntDType, Shape, Slice};
 use burn_cubecl::CubeBackend;
+#[cfg(feature = "cuda")]
+use burn_cubecl::CubeDevice;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 use cubecl::{calculate_cube_count_elemwise, tensor_vector_size_parallel};
 
-use super::{gather_rows, rms_norm, rotate, select_rows, silu_mul, silu_scores};
+use super::{
+    few_rows, gather_rows, not_finite, query_scores, rms_norm, rotate, select_rows, silu_mul,
+    silu_scores,
+};
 use crate::kernels::RowChoice;
 
 /// Units of the cube that serves a head, where the device allows as many; a power of two.
@@ -35,6 +40,12 @@ pub(super) fn units(client: &cubecl::client::Client, work: usize) -> (CubeCount,
 
 /// The widest vectors that `tensors`, contiguous and with rows of `width` elements, can be read as.
 fn vector_size(tensors: &[&CubeTensor], width: usize) -> usize {
+    // Computed in f32, of which four are a vector on every device.
+    vectors_of(tensors, width, 4)
+}
+
+/// [`vector_size`] of at most 16 bytes of elements of `least` bytes or more.
+fn vectors_of(tensors: &[&CubeTensor], width: usize, least: usize) -> usize {
     let bytes = tensors.iter().map(|tensor| tensor.dtype.size()).max();
     let client = &tensors[0].client;
     let fits = |size: &usize| {
@@ -48,8 +59,7 @@ fn vector_size(tensors: &[&CubeTensor], width: usize) -> usize {
         };
         width.is_multiple_of(*size) && tensors.iter().all(aligned)
     };
-    // Computed in f32, of which four are a vector on every device.
-    let sizes = client.io_optimized_vector_sizes(bytes.unwrap_or(4).max(4));
+    let sizes = client.io_optimized_vector_sizes(bytes.unwrap_or(least).max(least));
     sizes.filter(fits).max().unwrap_or(1)
 }
 
@@ -139,6 +149,67 @@ pub fn add_rms_norm(
         );
     }
     Some((sum, out))
+}
+
+/// [`linear`](crate::kernels::linear()) of up to [`MAX_ROWS`](few_rows::MAX_ROWS) rows of `x` `[.., d_input]` by a `weight`
+/// `[d_input, d_output]` that is stored as `[d_output, d_input]`. `None` for others.
+pub fn few_rows(
+    x: &CubeTensor,
+    weight: &CubeTensor,
+    bias: Option<&CubeTensor>,
+) -> Option<CubeTensor> {
+    let (rows, width) = rows_of(x);
+    let outputs = weight.meta.shape()[1];
+    let strides = weight.meta.strides();
+    let (inner, pitch) = (strides[0], strides[1]);
+    let stored = inner == 1 && pitch >= width && !weight.meta.is_tiled();
+    if rows * width * outputs == 0 || rows > few_rows::MAX_ROWS || !stored {
+        return None;
+    }
+    let x = into_contiguous(x.clone());
+    // CUDA alone has vectors of eight.
+    let least = match x.device {
+        #[cfg(feature = "cuda")]
+        CubeDevice::Cuda(_) => 2,
+        #[allow(unreachable_patterns)]
+        _ => 4,
+    };
+    let vector = vectors_of(&[&x, weight], width, least);
+    if !pitch.is_multiple_of(vector) {
+        return None;
+    }
+    let mut shape = x.meta.shape().clone();
+    let last = shape.num_dims() - 1;
+    shape[last] = outputs;
+    let out = empty(&x, shape, x.dtype);
+    let biased = bias.is_some();
+    // A binding may not be empty: without a bias x stands in, and is not read as such.
+    let bias = into_contiguous(bias.unwrap_or(&x).clone());
+    let client = x.client.clone();
+    let cubes = outputs.div_ceil(few_rows::GROUPS as usize * few_rows::COLUMNS);
+    // A grid's first dimension is limited to 65,535 cubes on some devices.
+    let count = calculate_cube_count_elemwise(&client, cubes, CubeDim::new_1d(1));
+    // SAFETY: rows of the weight are limited to those that there are; shapes have been checked by the caller.
+    unsafe {
+        few_rows::few_rows::launch_unchecked(
+            &client,
+            count,
+            CubeDim::new_2d(few_rows::LANES, few_rows::GROUPS),
+            address(&[&x, weight, &out]),
+            vector,
+            x.clone().into_buffer_arg(),
+            weight.clone().into_buffer_arg(),
+            bias.clone().into_buffer_arg(),
+            out.clone().into_buffer_arg(),
+            width / vector,
+            outputs,
+            pitch / vector,
+            rows,
+            biased,
+            [x.dtype, weight.dtype, bias.dtype].map(dtype_to_elem_type),
+        );
+    }
+    Some(out)
 }
 
 /// [`silu_mul`](crate::kernels::silu_mul()): `gate` and `up` of one shape.
@@ -275,6 +346,149 @@ pub fn silu_scores(hidden: &CubeTensor, weight: &CubeTensor) -> Option<CubeTenso
                 dtype_to_elem_type(hidden.dtype),
                 dtype_to_elem_type(weight.dtype),
             ],
+        );
+    }
+    Some(out)
+}
+
+/// Rows of `[batch, heads, rows, width]` as a kernel reads them where they lie: one head behind another, rows of a head
+/// without gaps.
+struct HeadRows {
+    memory: CubeTensor,
+    /// Batch entries times heads.
+    heads: usize,
+    rows: usize,
+    width: usize,
+    /// Elements from one head to the next.
+    head_stride: usize,
+}
+
+impl HeadRows {
+    /// Where they lie, or else a copy.
+    fn new(x: &CubeTensor) -> Self {
+        let [batch, heads, rows, width] = x.meta.shape().dims();
+        let strides = x.meta.strides();
+        let joined = strides[3] == 1 && strides[2] == width;
+        let even = batch == 1 || strides[0] == heads * strides[1];
+        let (memory, head_stride) = match joined && even && !x.meta.is_tiled() {
+            true => (x.clone(), strides[1]),
+            false => (into_contiguous(x.clone()), rows * width),
+        };
+        Self {
+            memory,
+            heads: batch * heads,
+            rows,
+            width,
+            head_stride,
+        }
+    }
+
+    /// The widest vectors of f32 that `other` and the rows can be read as.
+    fn vector(&self, other: &[&CubeTensor]) -> usize {
+        let all: Vec<&CubeTensor> = other.iter().copied().chain([&self.memory]).collect();
+        let vector = vector_size(&all, self.width);
+        match self.head_stride.is_multiple_of(vector) {
+            true => vector,
+            false => 1,
+        }
+    }
+}
+
+/// The mean over the rows of `x` `[batch, heads, rows, width]`: `[batch, heads, width]`, f32.
+pub fn mean_rows(x: &CubeTensor) -> Option<CubeTensor> {
+    let [batch, heads, rows, width] = x.meta.shape().dims();
+    let columns = batch * heads * width;
+    if columns * rows == 0 {
+        return None;
+    }
+    let x = into_contiguous(x.clone());
+    let out = empty(&x, Shape::new([batch, heads, width]), DType::F32);
+    let client = x.client.clone();
+    let (count, dim) = units(&client, columns);
+    // SAFETY: a unit beyond the last column does nothing.
+    unsafe {
+        query_scores::mean_rows::launch_unchecked(
+            &client,
+            count,
+            dim,
+            address(&[&x, &out]),
+            x.clone().into_buffer_arg(),
+            out.clone().into_buffer_arg(),
+            columns,
+            rows,
+            width,
+            dtype_to_elem_type(x.dtype),
+        );
+    }
+    Some(out)
+}
+
+/// `keys` `[batch, heads, rows, width]` by `query` `[batch, heads, width]`, f32, times `scale`: `[batch, heads, rows]`, f32.
+pub fn query_scores(keys: &CubeTensor, query: &CubeTensor, scale: f64) -> Option<CubeTensor> {
+    let [batch, heads, rows, width] = keys.meta.shape().dims();
+    let all_rows = batch * heads * rows;
+    if all_rows * width == 0 {
+        return None;
+    }
+    let keys = HeadRows::new(keys);
+    let query = into_contiguous(query.clone());
+    let out = empty(&query, Shape::new([batch, heads, rows]), DType::F32);
+    let vector = keys.vector(&[&query]);
+    let client = query.client.clone();
+    let (count, dim) = units(&client, all_rows);
+    // SAFETY: a unit beyond the last row does nothing; shapes have been checked by the caller.
+    unsafe {
+        query_scores::query_scores::launch_unchecked(
+            &client,
+            count,
+            dim,
+            address(&[&keys.memory, &query, &out]),
+            vector,
+            keys.memory.clone().into_buffer_arg(),
+            query.into_buffer_arg(),
+            out.clone().into_buffer_arg(),
+            all_rows,
+            rows,
+            width / vector,
+            keys.head_stride / vector,
+            scale as f32,
+            dtype_to_elem_type(keys.memory.dtype),
+        );
+    }
+    Some(out)
+}
+
+/// Whether some element of `x` `[batch, heads, rows, width]` is not finite: 1 or 0, `[1]`, i32.
+pub fn not_finite(x: &CubeTensor) -> Option<CubeTensor> {
+    /// Pieces of work that a unit does at least, where there are as many: more units would only read the same memory.
+    const PIECES: usize = 16;
+    let x = HeadRows::new(x);
+    let total = x.heads * x.rows * x.width;
+    if total == 0 {
+        return None;
+    }
+    let client = x.memory.client.clone();
+    let device = x.memory.device.clone();
+    let out = CubeBackend::int_zeros(Shape::new([1]), &device, IntDType::I32);
+    let vector = x.vector(&[]);
+    let total = total / vector;
+    let work = total.div_ceil(PIECES);
+    let (count, dim) = units(&client, work);
+    // SAFETY: a unit beyond the last vector does nothing.
+    unsafe {
+        not_finite::not_finite::launch_unchecked(
+            &client,
+            count,
+            dim,
+            address(&[&x.memory]),
+            vector,
+            x.memory.clone().into_buffer_arg(),
+            out.clone().into_buffer_arg(),
+            total,
+            x.rows * x.width / vector,
+            x.head_stride / vector,
+            work,
+            dtype_to_elem_type(x.memory.dtype),
         );
     }
     Some(out)

@@ -91,7 +91,7 @@ mod tests {
             let choice = Choice::named(word).expect("a choice");
             choice.kernel(&problem).map(|kernel| kernel.to_string())
         };
-        let wgmma = Some("wgmma_bf16_d128_r128_k128".to_string());
+        let wgmma = Some("wgmma_bf16_d128_r192_k80".to_string());
         assert_eq!(named(90, 4096, ""), wgmma);
         assert_eq!(
             named(90, 4096, "mma"),

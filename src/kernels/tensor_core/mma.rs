@@ -148,7 +148,14 @@ pub fn attention_mma<E: Float, O: Float, W: Size>(
                     keys,
                 );
             }
-            weigh(&mut scores, &mut state, arguments.scale, row_tiles, keys);
+            weigh(
+                &mut scores,
+                &mut state,
+                arguments.scale,
+                row_tiles,
+                keys,
+                1usize,
+            );
             #[unroll]
             for i in 0..comptime!(2 * row_tiles) {
                 #[unroll]

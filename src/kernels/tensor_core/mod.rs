@@ -6,6 +6,7 @@
 //! | `choice` | which of them a process is held to |
 //! | [`plan`] | blocks, splits and scalars of a launch |
 //! | [`block`] | what a plane's share of a block's rows sees |
+//! | [`barriers`] | barriers between planes that do different work |
 //! | [`tiles`] | shared-memory tiles, swizzled, and the asynchronous copies that fill them |
 //! | [`softmax`] | hidden keys, running maximum, weights |
 //! | [`hidden`] | values that some rows must not see even as `0 * NaN` |
@@ -27,6 +28,7 @@
 // `gpu_asm!` passes a variable by its address and an expression by its value: hence products with 1.
 #![allow(clippy::identity_op)]
 
+pub mod barriers;
 pub mod block;
 #[cfg(feature = "cuda")]
 pub mod choice;

@@ -100,7 +100,8 @@ pub fn hide(
     }
 }
 
-/// Turns scores into weights, `2^((score - max) * scale)`, and brings `state` up to date.
+/// Turns scores into weights, `2^((score - max) * scale)`, and brings `state` up to date. `at_once` of a lane's rows are
+/// computed side by side, so that one waits while another computes; that takes registers.
 #[cube]
 pub fn weigh(
     scores: &mut Fragments,
@@ -108,37 +109,69 @@ pub fn weigh(
     scale: f32,
     #[comptime] row_tiles: usize,
     #[comptime] keys: usize,
+    #[comptime] at_once: usize,
 ) {
     #[unroll]
-    for i in 0..comptime!(2 * row_tiles) {
-        let from = comptime!(i / 2 * (keys / 8));
-        let half = comptime!(i % 2);
-        let mut top = state.max[i];
+    for turn in 0..comptime!(2 * row_tiles / at_once) {
+        let first = comptime!(turn * at_once);
+        let mut tops = Array::<f32>::new(at_once);
+        #[unroll]
+        for i in 0..at_once {
+            tops[i] = state.max[comptime!(first + i)];
+        }
         #[unroll]
         for n in 0..comptime!(keys / 8) {
-            let pair = scores.index(from + n)[half];
-            top = max(top, max(pair.extract(0usize), pair.extract(1usize)));
+            #[unroll]
+            for i in 0..at_once {
+                let row = comptime!(first + i);
+                let fragment = scores.index(comptime!(row / 2 * (keys / 8)) + n);
+                let pair = fragment[comptime!(row % 2)];
+                tops[i] = max(tops[i], max(pair.extract(0usize), pair.extract(1usize)));
+            }
         }
-        top = max(top, plane_shuffle_xor(top, 1u32));
-        top = max(top, plane_shuffle_xor(top, 2u32));
-        let rescale = exp2((state.max[i] - top) * scale);
-        state.rescale[i] = rescale;
-        state.max[i] = top;
-        let shift = top * scale;
-        let mut sum = state.sum[i] * rescale;
+        #[unroll]
+        for step in 0..2u32 {
+            #[unroll]
+            for i in 0..at_once {
+                tops[i] = max(tops[i], plane_shuffle_xor(tops[i], comptime!(1u32 << step)));
+            }
+        }
+        #[unroll]
+        for i in 0..at_once {
+            let row = comptime!(first + i);
+            let rescale = exp2((state.max[row] - tops[i]) * scale);
+            state.rescale[row] = rescale;
+            state.max[row] = tops[i];
+            state.sum[row] *= rescale;
+        }
         #[unroll]
         for n in 0..comptime!(keys / 8) {
-            let fragment = scores.index_mut(from + n);
-            let mut pair = fragment[half];
-            let left = exp2(fma(pair.extract(0usize), scale, -shift));
-            let right = exp2(fma(pair.extract(1usize), scale, -shift));
-            sum += left + right;
-            pair.insert(0usize, left);
-            pair.insert(1usize, right);
-            fragment[half] = pair;
+            #[unroll]
+            for i in 0..at_once {
+                let row = comptime!(first + i);
+                let shift = state.max[row] * scale;
+                let fragment = scores.index_mut(comptime!(row / 2 * (keys / 8)) + n);
+                let mut pair = fragment[comptime!(row % 2)];
+                let left = exp2(fma(pair.extract(0usize), scale, -shift));
+                let right = exp2(fma(pair.extract(1usize), scale, -shift));
+                state.sum[row] += left + right;
+                pair.insert(0usize, left);
+                pair.insert(1usize, right);
+                fragment[comptime!(row % 2)] = pair;
+            }
         }
-        state.sum[i] = sum;
     }
+}
+
+/// Whether sums of any row of the plane have to be rescaled.
+#[cube]
+pub fn is_rescaled(state: &RowState, #[comptime] row_tiles: usize) -> bool {
+    let mut rescaled = false;
+    #[unroll]
+    for i in 0..comptime!(2 * row_tiles) {
+        rescaled = rescaled || state.rescale[i] != 1.0f32;
+    }
+    plane_any(rescaled)
 }
 
 /// The row's sum over its four lanes.

@@ -6,6 +6,7 @@ use cubecl::prelude::CubeDim;
 
 pub use crate::kernels::cube::lengths::Rows;
 
+use super::barriers::BARRIER_BYTES;
 use super::hidden::NOTES;
 use super::tiles::{TileShape, tile_chunks};
 
@@ -85,10 +86,12 @@ pub struct WgmmaTile {
     pub dtype: Dtype,
     /// Columns of queries, keys and values; a multiple of 64.
     pub head_dim: usize,
-    /// Keys a tile.
+    /// Keys a tile; a multiple of 16.
     pub keys: usize,
-    /// Warpgroups a block, 64 rows each.
+    /// Warpgroups a block that compute, 64 rows each; one more copies.
     pub groups: usize,
+    /// Tiles of keys, and of values, in shared memory.
+    pub stages: usize,
 }
 
 impl WgmmaTile {
@@ -97,7 +100,17 @@ impl WgmmaTile {
         self.groups * 64
     }
 
-    /// A tile of keys or values, and the threads that fill it.
+    /// Registers a unit of the warpgroup that copies.
+    pub const fn copying_registers(&self) -> usize {
+        32
+    }
+
+    /// Registers a unit of those that compute: what is left of a multiprocessor's 512 for each warpgroup's unit.
+    pub const fn computing_registers(&self) -> usize {
+        (512 - self.copying_registers()) / self.groups / 8 * 8
+    }
+
+    /// A tile of keys or values, and the threads that compute.
     pub const fn key_shape(&self) -> TileShape {
         TileShape {
             rows: self.keys,
@@ -158,20 +171,20 @@ impl Kernel {
     pub fn cube_dim(&self) -> CubeDim {
         match self {
             Self::Mma(tile) => CubeDim::new_2d(32, tile.planes as u32),
-            Self::Wgmma(tile) => CubeDim::new_2d(32, tile.groups as u32 * 4),
+            Self::Wgmma(tile) => CubeDim::new_2d(32, tile.groups as u32 * 4 + 4),
         }
     }
 
-    /// Bytes of shared memory a block: queries, every stage of keys and values, notes.
+    /// Bytes of shared memory a block: queries, every stage of keys and values, notes, barriers.
     pub fn shared_bytes(&self) -> usize {
-        let stages = match self {
-            Self::Mma(tile) => tile.stages,
-            Self::Wgmma(_) => 2,
+        let (stages, barriers) = match self {
+            Self::Mma(tile) => (tile.stages, 0),
+            Self::Wgmma(tile) => (tile.stages, 4 * tile.stages),
         };
         let head_dim = self.head_dim();
         let tiles =
             tile_chunks(self.rows(), head_dim) + 2 * stages * tile_chunks(self.keys(), head_dim);
-        16 * tiles + 4 * NOTES
+        16 * tiles + 4 * NOTES + BARRIER_BYTES as usize * barriers
     }
 }
 
@@ -242,15 +255,17 @@ const fn few(kernel: MmaTile) -> Line {
     }
 }
 
-const fn hopper(head_dim: usize) -> Line {
+/// Three warpgroups of 64 rows: while one computes its exponentials, two multiply.
+const fn hopper(head_dim: usize, keys: usize) -> Line {
     Line {
         architectures: (90, 90),
         rows: Rows::Any,
         kernel: Kernel::Wgmma(WgmmaTile {
             dtype: Dtype::Bf16,
             head_dim,
-            keys: 128,
-            groups: 2,
+            keys,
+            groups: 3,
+            stages: 3,
         }),
     }
 }
@@ -260,8 +275,8 @@ const fn hopper(head_dim: usize) -> Line {
 pub const TABLE: &[Line] = &[
     few(mma(64, 64, 4, 1)),
     few(mma(128, 64, 4, 1)),
-    hopper(64),
-    hopper(128),
+    hopper(64, 128),
+    hopper(128, 80),
     any(MmaTile {
         hold_queries: true,
         ..mma(64, 64, 4, 2)

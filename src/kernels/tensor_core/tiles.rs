@@ -52,6 +52,9 @@ pub fn shared_address<T: CubePrimitive>(tile: &Shared<[T]>) -> u32 {
     address
 }
 
+/// Turns that a thread computes the addresses of at once.
+const AT_ONCE: usize = 8;
+
 /// A tile, and the threads that fill it together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TileShape {
@@ -67,6 +70,11 @@ impl TileShape {
     /// Turns that each thread takes, the last one perhaps not all of them.
     pub fn turns(&self) -> usize {
         (self.rows * self.chunks).div_ceil(self.threads)
+    }
+
+    /// Whether every thread takes every turn.
+    pub fn whole(&self) -> bool {
+        self.full(self.turns().next_multiple_of(AT_ONCE.min(self.turns())) - 1)
     }
 
     /// Whether every thread takes this turn.
@@ -110,16 +118,81 @@ pub fn copy_keys<E: Float>(
 ) {
     let chunks = comptime!(shape.chunks as u32);
     let thread = opaque(thread);
+    // More turns at once would take more registers.
+    let parts = comptime!(shape.turns().div_ceil(AT_ONCE));
+    #[unroll(parts == 1)]
+    for part in 0..parts {
+        #[unroll]
+        for turn in 0..comptime!(shape.turns().min(AT_ONCE)) {
+            let turn = part * AT_ONCE + turn;
+            let index = turn as u32 * comptime!(shape.threads as u32) + thread;
+            let (row, chunk) = (index / chunks, index % chunks);
+            if comptime!(shape.whole()) || row < comptime!(shape.rows as u32) {
+                let key = min(start + row, keys.end - 1u32);
+                let from = (keys.base + key * keys.stride + chunk) as usize;
+                let to = (slot + place(row, chunk, shape.rows, shape.chunks)) as usize;
+                copy_async(&source[from..from + 1], &mut tile[to..to + 1], 8u32);
+            }
+        }
+    }
+}
+
+/// The 64-bit address of global memory that asynchronous instructions take.
+#[cube]
+fn global_address<E: CubePrimitive>(source: &[E]) -> u64 {
+    let address: u64;
+    gpu_asm!(
+        "cvta.to.global.u64 {address}, {pointer};",
+        address = out(_) address,
+        pointer = mem_in(_) &source[0],
+        options(explicit_mem),
+    );
+    address
+}
+
+/// Starts the copy of one chunk, between addresses.
+#[cube]
+fn copy_chunk(to: u32, from: u64) {
+    gpu_asm!(
+        "cp.async.cg.shared.global [{to}], [{from}], 16;",
+        to = in(_) to * 1u32,
+        from = in(_) from * 1u64,
+    );
+}
+
+/// [`copy_keys`] of a tile that ends before the keys do, in three instructions a chunk: rows of a thread are a step apart,
+/// in memory and, where the swizzle comes round, in the tile.
+#[cube]
+pub fn copy_whole_tile<E: Float>(
+    source: &[Chunk<E>],
+    tile: &mut Shared<[Chunk<E>]>,
+    slot: u32,
+    keys: &KeyRows,
+    start: u32,
+    thread: u32,
+    #[comptime] shape: TileShape,
+) {
+    let chunks = comptime!(shape.chunks as u32);
+    // Rows that the threads copy in one turn, and turns until the swizzle is the same.
+    let step = comptime!(shape.threads / shape.chunks);
+    let period = comptime!((8 / step).max(1));
+    let (first, chunk) = (thread / chunks, thread % chunks);
+    let tile_address = shared_address(&*tile) + slot * 16u32;
+    let mut to = Array::<u32>::new(period);
+    #[unroll]
+    for turn in 0..period {
+        let row = first + comptime!((turn * step) as u32);
+        to[turn] = tile_address + place(row, chunk, shape.rows, shape.chunks) * 16u32;
+    }
+    let row = keys.base + (start + first) * keys.stride + chunk;
+    let mut from = global_address(source) + u64::cast_from(row) * 16u64;
+    let stride = u64::cast_from(keys.stride) * comptime!(16 * step as u64).runtime();
     #[unroll]
     for turn in 0..comptime!(shape.turns()) {
-        let index = comptime!((turn * shape.threads) as u32) + thread;
-        let (row, chunk) = (index / chunks, index % chunks);
-        if comptime!(shape.full(turn)) || row < comptime!(shape.rows as u32) {
-            let key = min(start + row, keys.end - 1u32);
-            let from = (keys.base + key * keys.stride + chunk) as usize;
-            let to = (slot + place(row, chunk, shape.rows, shape.chunks)) as usize;
-            copy_async(&source[from..from + 1], &mut tile[to..to + 1], 8u32);
-        }
+        // Swizzled columns of a tile are 8 chunks wide.
+        let behind = comptime!((turn / period * period * step * 8 * 16) as u32);
+        copy_chunk(to[comptime!(turn % period)] + behind, from);
+        from += stride;
     }
 }
 

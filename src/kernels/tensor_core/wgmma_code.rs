@@ -16,7 +16,7 @@ fn registers(first: usize, count: usize) -> String {
 impl WgmmaTile {
     /// Registers a unit for the scores.
     pub fn score_registers(&self) -> usize {
-        self.keys / 2
+        (self.keys / 2).next_power_of_two()
     }
 
     /// Registers a unit for the output.
@@ -26,19 +26,19 @@ impl WgmmaTile {
 
     /// Registers a unit for the weights, two in each.
     pub fn weight_registers(&self) -> usize {
-        self.keys / 4
+        (self.keys / 4).next_power_of_two()
     }
 
     /// Registers a unit for scores and output in one vector.
     pub fn both_registers(&self) -> usize {
-        (self.score_registers() + self.output_registers()).next_power_of_two()
+        (self.keys / 2 + self.output_registers()).next_power_of_two()
     }
 
     /// Scores: outputs from `%0`; descriptors of queries and keys from `%descriptors`. Operand columns
     /// beyond 64 elements lie in the next swizzled column of the tile.
     fn score_products(&self, descriptors: usize) -> String {
         let (keys, dtype) = (self.keys, self.dtype.ptx());
-        let sums = registers(0, self.score_registers());
+        let sums = registers(0, self.keys / 2);
         let mut code = String::new();
         for step in 0..self.head_dim / 16 {
             let (column, within) = (step / 4, step % 4 * 2);
@@ -99,7 +99,7 @@ impl WgmmaTile {
 
     /// Both products issued; the wait for the scores alone.
     fn issue_code(&self) -> String {
-        let (scores, count) = (self.score_registers(), self.output_registers());
+        let (scores, count) = (self.keys / 2, self.output_registers());
         let descriptors = self.both_registers();
         let old = descriptors + 2;
         let weights = old + count;
@@ -113,7 +113,7 @@ impl WgmmaTile {
 
     /// The wait for the output of `issue`, whose registers are named so that they live until here.
     fn finish_code(&self) -> String {
-        let (scores, count) = (self.score_registers(), self.output_registers());
+        let (scores, count) = (self.keys / 2, self.output_registers());
         format!(
             "wgmma.wait_group.sync.aligned 0;\n{}",
             Self::moves(0, count + scores, count)

@@ -5,6 +5,7 @@ use std::ops::Range;
 use burn::tensor::{FloatDType, Tensor};
 
 use super::{CacheError, KvCache};
+use crate::kernels::{is_cpu, not_finite};
 
 /// Rows that exist as floats at once.
 const ROWS: usize = 4096;
@@ -28,10 +29,13 @@ impl KvCache {
         rows: Range<usize>,
     ) -> Result<Option<BrokenRow>, CacheError> {
         for layer in layers {
+            if self.is_finite_on_device(layer, rows.clone())? {
+                continue;
+            }
             for start in rows.clone().step_by(ROWS) {
                 let part = start..(start + ROWS).min(rows.end);
                 let (keys, values) = self.rows(layer, part)?.floats(FloatDType::F32)?;
-                if finite(keys.clone())? && finite(values.clone())? {
+                if finite(&[keys.clone(), values.clone()])? {
                     continue;
                 }
                 let mut first: Option<(usize, bool)> = None;
@@ -49,12 +53,27 @@ impl KvCache {
         }
         Ok(None)
     }
+
+    /// Whether a GPU finds all elements finite, of keys and values at once; false on a CPU, and of blocks, which would all
+    /// have to be floats.
+    fn is_finite_on_device(&self, layer: usize, rows: Range<usize>) -> Result<bool, CacheError> {
+        let rows = self.rows(layer, rows)?;
+        match rows.dtype().float() {
+            Some(dtype) if !is_cpu(&rows.key.device()) => {
+                let (keys, values) = rows.floats(dtype)?;
+                finite(&[keys, values])
+            }
+            _ => Ok(false),
+        }
+    }
 }
 
-/// Whether all elements are finite: 0 times an element is 0, or else NaN.
-fn finite(tensor: Tensor<4>) -> Result<bool, CacheError> {
-    let sum = host(tensor.mul_scalar(0.0).sum())?;
-    Ok(sum.first().is_none_or(|sum| *sum == 0.0))
+/// Whether all elements are finite.
+fn finite(tensors: &[Tensor<4>]) -> Result<bool, CacheError> {
+    let found = tensors.iter().map(|tensor| not_finite(tensor.clone()));
+    let found = Tensor::cat(found.collect::<Result<Vec<_>, _>>()?, 0);
+    let data = found.try_into_data().map_err(unread)?;
+    Ok(data.iter::<i32>().all(|found| found == 0))
 }
 
 /// The first row of `[batch, kv_heads, rows, head_dim]` with an element that is not finite, and whether none of it is.
@@ -74,9 +93,14 @@ fn broken(tensor: Tensor<4>) -> Result<Option<(usize, bool)>, CacheError> {
 
 /// A tensor's elements in f32.
 fn host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, CacheError> {
-    let failed = |reason: String| CacheError::Read { reason };
-    let data = tensor.try_into_data().map_err(|e| failed(e.to_string()))?;
+    let data = tensor.try_into_data().map_err(unread)?;
     Ok(data.iter::<f32>().collect())
+}
+
+fn unread(error: impl std::fmt::Display) -> CacheError {
+    CacheError::Read {
+        reason: error.to_string(),
+    }
 }
 
 #[cfg(test)]

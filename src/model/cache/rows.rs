@@ -5,7 +5,9 @@ use std::ops::Range;
 use burn::tensor::{DType, Device, ExecutionError, FloatDType, Int, Tensor, TensorData};
 
 use super::KvDType;
-use crate::kernels::{self, AttentionOutput, BlockFormat, KernelError, Regions, first_rows};
+use crate::kernels::{
+    self, AttentionOutput, BlockFormat, KernelError, Regions, first_rows, some_rows,
+};
 
 /// Keys or values of a layer.
 #[derive(Debug, Clone)]
@@ -86,12 +88,16 @@ impl Stored {
         }
     }
 
-    /// A view of some rows.
+    /// A view of some rows, without a copy wherever a device could do without.
     pub(super) fn slice(self, rows: Range<usize>) -> Self {
         let [batch, kv_heads, _, row] = self.dims();
-        let range = [0..batch, 0..kv_heads, rows, 0..row];
+        let range = [0..batch, 0..kv_heads, rows.clone(), 0..row];
         match self {
-            Self::Float(tensor) => Self::Float(tensor.slice(range)),
+            Self::Float(tensor) => Self::Float(match some_rows(tensor.clone(), rows) {
+                Ok(rows) => rows,
+                // A device without the operation.
+                Err(_) => tensor.slice(range),
+            }),
             Self::Blocks(tensor) => Self::Blocks(tensor.slice(range)),
         }
     }
