@@ -113,7 +113,7 @@ impl Case {
         let (weight, bias, [_, pitch]) = (self.weight(), self.bias(), self.stored());
         let mut out = Vec::with_capacity(rows * d_output);
         for row in 0..rows {
-            for column in 0..d_output {
+            for (column, bias) in bias.iter().enumerate() {
                 let mut sum = 0f32;
                 for term in 0..d_input {
                     let at = match self.transposed {
@@ -123,7 +123,7 @@ impl Case {
                     sum += weight[at] * x[row * d_input + term];
                 }
                 if self.bias {
-                    sum += bias[column];
+                    sum += bias;
                 }
                 out.push(sum);
             }

@@ -339,11 +339,9 @@ pub fn attention_wgmma<E: Float, S: Size, M: Size, P: Size, B: Size>(
                 }
                 operands::<P>(&following, &mut weights, tile);
             } else {
-                if !last {
-                    // The keys are not read by this warpgroup.
-                    if lane == 0 {
-                        arrive_barrier(rings.empty_keys(next));
-                    }
+                // Keys that this warpgroup does not read.
+                if !last && lane == 0 {
+                    arrive_barrier(rings.empty_keys(next));
                 }
                 if index + 1 == group_tiles {
                     mixed = accumulate::<M, P>(mixed, weights, values, tile);
