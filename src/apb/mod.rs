@@ -20,6 +20,7 @@ pub mod compressor;
 mod config;
 mod context;
 mod document_session;
+mod elapsed;
 mod error;
 mod finite;
 mod forced;

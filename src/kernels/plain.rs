@@ -67,7 +67,7 @@ pub(super) fn attention<B: Backend>(
         outs.push(empty(Shape::new([batch, heads, 0, head_dim])));
         lses.push(empty(Shape::new([batch, heads, 0])));
     }
-    (B::float_cast(join::<B>(outs, 2), dtype), join::<B>(lses, 2))
+    (as_dtype::<B>(join::<B>(outs, 2), dtype), join::<B>(lses, 2))
 }
 
 /// One tile of rows, all of which see a key.
@@ -164,7 +164,7 @@ pub(super) fn linear<B: Backend>(
     bias: Option<FloatTensor<B>>,
 ) -> FloatTensor<B> {
     let dtype = float_dtype(x.dtype());
-    B::float_cast(product::<B>(wide::<B>(x), weight, bias), dtype)
+    as_dtype::<B>(product::<B>(wide::<B>(x), weight, bias), dtype)
 }
 
 /// `x weight + bias` in the dtype of `x`: for f16 and bf16 the product is rounded before the bias is
@@ -180,9 +180,9 @@ pub(super) fn product<B: Backend>(
     let [d_input, d_output] = weight.shape().dims();
     let rows = shape.iter().take(rank - 1).product();
     let x = B::float_reshape(x, Shape::new([rows, d_input]));
-    let mut out = B::float_matmul(x, B::float_cast(weight, dtype));
+    let mut out = B::float_matmul(x, as_dtype::<B>(weight, dtype));
     if let Some(bias) = bias {
-        let bias = B::float_reshape(B::float_cast(bias, dtype), Shape::new([1, d_output]));
+        let bias = B::float_reshape(as_dtype::<B>(bias, dtype), Shape::new([1, d_output]));
         out = B::float_add(out, bias);
     }
     shape[rank - 1] = d_output;
@@ -296,7 +296,7 @@ pub(super) fn rms_norm<B: Backend>(
     let mean = B::float_mean_dim(B::float_mul(x.clone(), x.clone()), rank - 1);
     let scaled = B::float_div(x, B::float_sqrt(B::float_add_scalar(mean, eps.into())));
     let gamma = B::float_reshape(wide::<B>(gamma), broadcast);
-    B::float_cast(B::float_mul(scaled, gamma), dtype)
+    as_dtype::<B>(B::float_mul(scaled, gamma), dtype)
 }
 
 /// Attention over the keys of two parts, in f32.
@@ -333,7 +333,7 @@ pub(super) fn silu_mul<B: Backend>(gate: FloatTensor<B>, up: FloatTensor<B>) -> 
     let gate = wide::<B>(gate);
     let up = wide::<B>(up);
     let silu = B::float_mul(gate.clone(), B::sigmoid(gate));
-    B::float_cast(B::float_mul(silu, up), dtype)
+    as_dtype::<B>(B::float_mul(silu, up), dtype)
 }
 
 /// Half-split rotation in f32.
@@ -361,7 +361,7 @@ pub(super) fn rotate<B: Backend>(
         ),
         B::float_add(B::float_mul(second, cos), B::float_mul(first, sin)),
     ];
-    B::float_cast(B::float_cat(rotated, 3), dtype)
+    as_dtype::<B>(B::float_cat(rotated, 3), dtype)
 }
 
 /// `silu(hidden) weight` in f32, sorted by output.
@@ -452,5 +452,35 @@ pub(super) fn float_dtype(dtype: DType) -> FloatDType {
 
 /// As f32.
 pub(super) fn wide<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
-    B::float_cast(x, FloatDType::F32)
+    as_dtype::<B>(x, FloatDType::F32)
+}
+
+/// As `dtype`. What has it is given back as it is: fusion takes any cast for an operation, which stands between a product
+/// and its operands.
+fn as_dtype<B: Backend>(x: FloatTensor<B>, dtype: FloatDType) -> FloatTensor<B> {
+    match x.dtype() == DType::from(dtype) {
+        true => x,
+        false => B::float_cast(x, dtype),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::{Autodiff, AutodiffBackend};
+    use burn::tensor::{Device, Tensor};
+    use burn_flex::Flex;
+
+    use super::*;
+
+    /// Autodiff, as fusion, records an operation for every cast that it is given.
+    #[test]
+    fn a_cast_that_changes_nothing_is_no_operation() {
+        type Recorded = Autodiff<Flex>;
+        let x = Tensor::<1>::zeros([3], &Device::flex());
+        let x = Recorded::from_inner(x.try_into_primitive::<Flex>().unwrap());
+        let node = x.id();
+        assert_eq!(as_dtype::<Recorded>(x.clone(), FloatDType::F32).id(), node);
+        assert_eq!(wide::<Recorded>(x.clone()).id(), node);
+        assert_ne!(as_dtype::<Recorded>(x, FloatDType::F16).id(), node);
+    }
 }

@@ -128,15 +128,14 @@ def finite(kernels, elements, random):
     """Names of cases, and whether they came out right."""
     heads, rows, width, spare = 2, 40, 64, 3
     units = kernels["not_finite"].facts["block"][0]
-    total = heads * rows * width // VECTOR
+    total = heads * rows * width
     for value in (0.0, np.nan, np.inf, -np.inf):
         # What lies between the heads is not looked at.
         x = np.full((heads, rows + spare, width), np.nan, np.float32)
         x[:, :rows] = random.standard_normal((heads, rows, width))
         x[1, rows - 1, width - 1] = value
         found = np.zeros(1, np.int32)
-        step = units
-        sizes = [total, rows * width // VECTOR, (rows + spare) * width // VECTOR, step]
+        sizes = [total, rows * width, (rows + spare) * width, units]
         kernels["not_finite"].launch((1, 1, 1), [elements.encode(x), found], {"usize": sizes}, True)
         yield f"finite beside {value}", bool(found[0] == (0 if value == 0 else 1))
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use burn::tensor::Device;
 
 use crate::apb::cancel::CancelToken;
+use crate::apb::elapsed::{computed, elapsed_after};
 use crate::apb::error::SessionError;
 use crate::apb::observer::Part;
 
@@ -45,12 +46,9 @@ impl LayerClock {
         let Some((device, started)) = &mut self.running else {
             return Ok(());
         };
-        device.sync().map_err(|e| SessionError::Device {
-            reason: e.to_string(),
-        })?;
-        let now = Instant::now();
-        self.times.push((part, rank, now - *started));
-        *started = now;
+        let time = elapsed_after(*started, || computed(device))?;
+        self.times.push((part, rank, time));
+        *started += time;
         Ok(())
     }
 

@@ -460,33 +460,31 @@ pub fn query_scores(keys: &CubeTensor, query: &CubeTensor, scale: f64) -> Option
 
 /// Whether some element of `x` `[batch, heads, rows, width]` is not finite: 1 or 0, `[1]`, i32.
 pub fn not_finite(x: &CubeTensor) -> Option<CubeTensor> {
-    /// Pieces of work that a unit does at least, where there are as many: more units would only read the same memory.
-    const PIECES: usize = 16;
+    /// Elements that a unit looks at, where there are as many.
+    const EACH: usize = 64;
     let x = HeadRows::new(x);
-    let total = x.heads * x.rows * x.width;
+    let elements = x.rows * x.width;
+    let total = x.heads * elements;
     if total == 0 {
         return None;
     }
     let client = x.memory.client.clone();
     let device = x.memory.device.clone();
     let out = CubeBackend::int_zeros(Shape::new([1]), &device, IntDType::I32);
-    let vector = x.vector(&[]);
-    let total = total / vector;
-    let work = total.div_ceil(PIECES);
+    let work = total.div_ceil(EACH);
     let (count, dim) = units(&client, work);
-    // SAFETY: a unit beyond the last vector does nothing.
+    // SAFETY: a unit looks at no element beyond the last.
     unsafe {
         not_finite::not_finite::launch_unchecked(
             &client,
             count,
             dim,
             address(&[&x.memory]),
-            vector,
             x.memory.clone().into_buffer_arg(),
             out.clone().into_buffer_arg(),
             total,
-            x.rows * x.width / vector,
-            x.head_stride / vector,
+            elements,
+            x.head_stride,
             work,
             dtype_to_elem_type(x.memory.dtype),
         );

@@ -169,7 +169,6 @@ fn not_finite(target: &Target) -> Result<Source, String> {
         (),
         (),
         (),
-        VECTOR,
         bf16(),
     ))
 }
