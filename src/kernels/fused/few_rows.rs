@@ -1,4 +1,4 @@
-//! `x weight + bias` for few rows of `x`: decoding reads each weight once, and is as fast as the memory.
+//! `x weight + bias` for few rows of `x`: decoding reads each weight once.
 
 use cubecl::prelude::*;
 

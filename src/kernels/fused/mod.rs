@@ -10,7 +10,7 @@
 //! | [`query_scores`] | scores of rows against a mean query | no reduction or product to tune |
 //! | [`not_finite`] | whether all elements are finite | one pass, no reduction to tune |
 //! | [`select_rows`] | max pooling; the highest rows of each head | scores stay on the device; ties are decided |
-//! | [`few_rows`] | linear layer of up to 8 rows | each weight is read once, at the memory's rate |
+//! | [`few_rows`] | linear layer of up to 8 rows | each weight is read once, and no library's stream is waited for |
 //! | [`gather_rows`] | chosen keys and values into the packed block | one launch, no expanded indices |
 //! | [`quantized`] | products with, and rows of, weights that stay quantised | codes are read once, floats of them never written |
 //! | `launch` | all but the last on a device's tensors | |
