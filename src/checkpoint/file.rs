@@ -50,6 +50,7 @@ pub fn write_file<T, E: From<FileError>>(
 /// # Errors
 ///
 /// As [`write_file`].
+#[cfg(feature = "gguf")]
 pub(super) fn write_new_file<T, E: From<FileError>>(
     out: &Path,
     write: impl FnOnce(&mut UnfinishedFile) -> Result<T, E>,

@@ -47,7 +47,7 @@ def architectures(kernel):
 
 
 def check_resources(facts, found, update):
-    """Compares with the committed table; True where nothing differs."""
+    """Compares with the committed table; a line for each kernel that differs."""
     head = ["kernel", "arch", "threads", "shared", *next(iter(found.values()))]
     rows = [head]
     for kernel in facts:
@@ -59,12 +59,10 @@ def check_resources(facts, found, update):
     if update:
         lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(found[name])}" for name in found)
         RESOURCES.write_text("{\n" + lines + "\n}\n")
-        return True
+        return []
     committed = json.loads(RESOURCES.read_text())
     differing = [name for name in found if found[name] != committed.get(name)]
-    for name in differing:
-        print(f"{name}: {found[name]}, committed: {committed.get(name)}")
-    return not differing
+    return [f"{name}: {found[name]}, committed: {committed.get(name)}" for name in differing]
 
 
 def errors(got, expected, elements, heat):
@@ -192,9 +190,10 @@ def main():
         for (name, architecture), (source, ptx, resources) in zip(work, threads.map(compiled, work)):
             found[f"{name} {architecture}"] = resources
             sources.setdefault(name, (source, ptx))
-    passed = check_resources(facts, found, options.update)
+    resources = check_resources(facts, found, options.update)
     print()
 
+    passed = True
     simulator = Path(os.environ.get("PTXSIM", REPOSITORY.parent / "shared" / "tools" / "ptxsim"))
     if not simulator.is_dir():
         print(f"skipped: running the kernels; {simulator} does not exist (set PTXSIM)")
@@ -204,6 +203,10 @@ def main():
 
         passed &= simulate_all(ptxsim, facts, sources, options.binary, options.case)
         passed &= fused.check(Run.kernels, [cases.Elements(dtype) for dtype in ("bf16", "f16")])
+    # Last, below hundreds of rows.
+    for line in resources:
+        print(f"resources of {line}")
+    passed &= not resources
     print("all checks passed" if passed else "FAILED")
     sys.exit(not passed)
 
