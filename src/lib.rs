@@ -60,7 +60,8 @@
 pub mod apb;
 pub mod checkpoint;
 #[cfg(any(feature = "cuda", feature = "nccl-engine"))]
-mod cuda;
+#[doc(hidden)]
+pub mod cuda;
 mod error_path;
 pub mod eval;
 #[doc(hidden)]

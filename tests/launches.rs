@@ -1,5 +1,5 @@
-//! Which kernels a WebGPU adapter is given: none for the rows of a cache, and none that CubeCL tunes anew for every
-//! shape, which are Burn's reductions and products, for the operations that have kernels of this crate.
+//! Which kernels a WebGPU adapter is given: none for the rows of a cache, and none of Burn's reductions and products, which
+//! CubeCL tunes anew for every shape in builds with `cuda`, for the operations that have kernels of this crate.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

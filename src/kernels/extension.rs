@@ -121,16 +121,17 @@ pub trait Kernels: Backend {
         plain::product::<Self>(x, weight, Some(bias))
     }
 
-    /// [`linear`](Self::linear) as one operation of the backend, for those with a library of products, and for few rows.
-    // Not the default: fusion would see no product to put operations behind.
+    /// [`linear`](Self::linear) as one operation, which fusion passes on: few rows are for a kernel of ours, others for
+    /// cuBLASLt, and Burn's product serves where neither does.
+    // Not in place of `linear`: fusion sees no product here to put operations behind.
     #[fusion(meta = linear_meta)]
-    fn library_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn unfused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         plain::product::<Self>(x, weight, None)
     }
 
     /// [`linear_bias`](Self::linear_bias) likewise.
     #[fusion(meta = linear_bias_meta)]
-    fn library_linear_bias(
+    fn unfused_linear_bias(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
@@ -343,7 +344,7 @@ fn attention_meta(
     }
 }
 
-/// The output of [`Kernels::library_linear`].
+/// The output of [`Kernels::unfused_linear`].
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 fn linear_meta(x: &TensorSpec, weight: &TensorSpec) -> TensorSpec {
     let mut shape = x.shape.clone();
@@ -352,7 +353,7 @@ fn linear_meta(x: &TensorSpec, weight: &TensorSpec) -> TensorSpec {
     TensorSpec::new(shape, x.dtype)
 }
 
-/// The output of [`Kernels::library_linear_bias`].
+/// The output of [`Kernels::unfused_linear_bias`].
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 fn linear_bias_meta(x: &TensorSpec, weight: &TensorSpec, _bias: &TensorSpec) -> TensorSpec {
     linear_meta(x, weight)
@@ -396,17 +397,17 @@ impl Kernels for burn_cubecl::CubeBackend {
         AttentionPrimitives { out, lse }
     }
 
-    fn library_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        let product = library_product(&x, &weight, None);
+    fn unfused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        let product = few_rows_or_cublaslt(&x, &weight, None);
         product.unwrap_or_else(|| plain::product::<Self>(x, weight, None))
     }
 
-    fn library_linear_bias(
+    fn unfused_linear_bias(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        let product = library_product(&x, &weight, Some(&bias));
+        let product = few_rows_or_cublaslt(&x, &weight, Some(&bias));
         product.unwrap_or_else(|| plain::product::<Self>(x, weight, Some(bias)))
     }
 
@@ -554,9 +555,9 @@ impl Kernels for burn_cubecl::CubeBackend {
     }
 }
 
-/// The product of few rows by a kernel of ours, of more by a library; `None` where Burn's serves.
+/// The product of few rows by a kernel of ours, of more by cuBLASLt; `None` where Burn's serves.
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-fn library_product(
+fn few_rows_or_cublaslt(
     x: &burn_cubecl::tensor::CubeTensor,
     weight: &burn_cubecl::tensor::CubeTensor,
     bias: Option<&burn_cubecl::tensor::CubeTensor>,

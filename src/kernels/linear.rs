@@ -37,19 +37,19 @@ pub fn linear<const D: usize>(
         check_devices(OPERATION, &[&x.device(), &bias.device()])?;
     }
     let rows = x.dims().iter().rev().skip(1).product();
-    let library = has_library(&x.device(), rows);
+    let unfused = is_unfused(&x.device(), rows);
     let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
-    let out = match (bias.map(Tensor::into_dispatch), library) {
+    let out = match (bias.map(Tensor::into_dispatch), unfused) {
         (None, false) => Dispatch::linear(x, weight),
         (Some(bias), false) => Dispatch::linear_bias(x, weight, bias),
-        (None, true) => Dispatch::library_linear(x, weight),
-        (Some(bias), true) => Dispatch::library_linear_bias(x, weight, bias),
+        (None, true) => Dispatch::unfused_linear(x, weight),
+        (Some(bias), true) => Dispatch::unfused_linear_bias(x, weight, bias),
     };
     Ok(Tensor::from_dispatch(out))
 }
 
-/// Whether products on the device are a library's, or of as few rows as a kernel of ours is for.
-fn has_library(device: &Device, rows: usize) -> bool {
+/// Whether a product of so many rows is for a kernel of ours or for cuBLASLt, which fusion puts no operations behind.
+fn is_unfused(device: &Device, rows: usize) -> bool {
     #[cfg(feature = "cuda")]
     return is_cuda(device)
         && (rows <= super::fused::few_rows::MAX_ROWS || super::cublaslt::version().is_ok());

@@ -14,7 +14,7 @@ pub struct Place {
     pub dtypes: Vec<DType>,
     /// Cases of a property: fewer where each shape is compiled first.
     pub cases: u32,
-    /// Cases of a property of Burn's matrix product, which is tuned anew for every shape on GPUs.
+    /// Cases of a property of Burn's matrix product, for which a GPU chooses and compiles a kernel by the shape.
     pub products: u32,
 }
 

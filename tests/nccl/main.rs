@@ -3,13 +3,6 @@
 //! this.
 
 mod aligned;
-// Products need the driver and no CubeCL: their sources are compiled here as they are.
-#[allow(dead_code, reason = "the library uses all of it")]
-#[path = "../../src/kernels/cublaslt/products.rs"]
-mod cublaslt;
-#[allow(dead_code, unused_imports, reason = "the library uses all of it")]
-#[path = "../../src/cuda/mod.rs"]
-mod cuda;
 #[path = "../../cli/tests/ranks/faults.rs"]
 mod faults;
 mod launcher;

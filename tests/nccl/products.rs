@@ -1,13 +1,13 @@
 //! Products by cuBLASLt: equal to a loop, to the last bit, and in order with copies and exchanges.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn_apb::cuda::Order;
+use burn_apb::cuda::products::{Element, Matrices, Problem, Products};
 use burn_apb::ranks::Environment;
 use cudarc::driver::result::{malloc_sync, memcpy_dtoh_async, memcpy_htod_async};
 use cudarc::driver::sys::CUdeviceptr;
 use half::{bf16, f16};
 
-use crate::cublaslt::{Element, Matrices, Problem, Products};
-use crate::cuda::Order;
 use crate::launcher::{join, task};
 use crate::noise::noise;
 use crate::transport::run;
@@ -192,7 +192,9 @@ impl Gpu {
             Ok(())
         });
         there.expect("copies to the device");
-        self.products.run(&problem, &matrices).expect("a product");
+        // SAFETY: the matrices have room for the problem, and are not freed.
+        let ran = unsafe { self.products.run(&problem, &matrices) };
+        ran.expect("a product");
         let back = self.copies.within(|stream| {
             // SAFETY: as above.
             unsafe { memcpy_dtoh_async(&mut out[..], matrices.out, stream) }

@@ -2,14 +2,9 @@
 
 use cubecl::prelude::*;
 
-/// Units that share a row of the weight, a power of two.
-pub const LANES: u32 = 32;
-/// Units of a cube in the other direction.
-pub const GROUPS: u32 = 4;
-/// Rows of the weight, which are columns of the output, that a unit multiplies at a time: they share what is read of
-/// `x`.
-pub const COLUMNS: usize = 2;
-/// Vectors of each of these rows that are asked for before the first is used.
+use super::add_shares::{COLUMNS, GROUPS, LANES, add_shares};
+
+/// Vectors of each of a unit's rows of the weight that are asked for before the first is used.
 const AHEAD: usize = 4;
 /// Rows of `x` that a launch multiplies at most: a unit holds a sum for each row and column.
 pub const MAX_ROWS: usize = 8;
@@ -95,35 +90,5 @@ pub fn few_rows<E: Float, W: Float, B: Float, N: Size>(
         at += lanes;
     }
 
-    let values = comptime!(rows * COLUMNS);
-    let mut shares =
-        Shared::<[f32]>::new_slice(comptime!((GROUPS * LANES) as usize * rows * COLUMNS));
-    let start = group * comptime!(rows * COLUMNS * LANES as usize);
-    #[unroll]
-    for i in 0..values {
-        shares[start + i * lanes + lane] = sums[i];
-    }
-    sync_cube();
-    #[unroll]
-    for step in 1..comptime!(LANES.trailing_zeros() as usize + 1) {
-        let half = comptime!(LANES as usize >> step);
-        if lane < half {
-            #[unroll]
-            for i in 0..values {
-                let other = shares[start + i * lanes + lane + half];
-                shares[start + i * lanes + lane] += other;
-            }
-        }
-        sync_cube();
-    }
-    if lane < values {
-        let column = first + lane / rows;
-        if column < outputs {
-            let mut sum = shares[start + lane * lanes];
-            if comptime!(biased) {
-                sum += f32::cast_from(bias[column]);
-            }
-            out[lane % rows * outputs + column] = E::cast_from(sum);
-        }
-    }
+    add_shares::<E, B>(&sums, bias, out, first, outputs, rows, biased);
 }

@@ -15,8 +15,8 @@ use cubecl::prelude::*;
 use cubecl::{calculate_cube_count_elemwise, tensor_vector_size_parallel};
 
 use super::{
-    few_rows, gather_rows, not_finite, query_scores, rms_norm, rotate, select_rows, silu_mul,
-    silu_scores,
+    add_shares, few_rows, gather_rows, not_finite, query_scores, rms_norm, rotate, select_rows,
+    silu_mul, silu_scores,
 };
 use crate::kernels::RowChoice;
 
@@ -186,7 +186,7 @@ pub fn few_rows(
     // A binding may not be empty: without a bias x stands in, and is not read as such.
     let bias = into_contiguous(bias.unwrap_or(&x).clone());
     let client = x.client.clone();
-    let cubes = outputs.div_ceil(few_rows::GROUPS as usize * few_rows::COLUMNS);
+    let cubes = outputs.div_ceil(add_shares::GROUPS as usize * add_shares::COLUMNS);
     // A grid's first dimension is limited to 65,535 cubes on some devices.
     let count = calculate_cube_count_elemwise(&client, cubes, CubeDim::new_1d(1));
     // SAFETY: rows of the weight are limited to those that there are; shapes have been checked by the caller.
@@ -194,7 +194,7 @@ pub fn few_rows(
         few_rows::few_rows::launch_unchecked(
             &client,
             count,
-            CubeDim::new_2d(few_rows::LANES, few_rows::GROUPS),
+            CubeDim::new_2d(add_shares::LANES, add_shares::GROUPS),
             address(&[&x, weight, &out]),
             vector,
             x.clone().into_buffer_arg(),

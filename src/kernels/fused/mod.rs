@@ -13,8 +13,10 @@
 //! | [`few_rows`] | linear layer of up to 8 rows | each weight is read once, and no library's stream is waited for |
 //! | [`gather_rows`] | chosen keys and values into the packed block | one launch, no expanded indices |
 //! | [`quantized`] | products with, and rows of, weights that stay quantised | codes are read once, floats of them never written |
-//! | `launch` | all but the last on a device's tensors | |
+//! | [`add_shares`] | the end of products with few rows, of either kind of weight | |
+//! | `launch` | all but the last two on a device's tensors | |
 
+pub mod add_shares;
 pub mod few_rows;
 pub mod gather_rows;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]

@@ -66,6 +66,34 @@ fn fence_products() {
     gpu_asm!("fence.proxy.async.shared::cta;");
 }
 
+/// Waits for this unit's copies, and makes them visible to the warpgroup products. A barrier has to follow.
+#[cube]
+fn finish_copies() {
+    commit_copies();
+    wait_copies(0usize);
+    fence_products();
+}
+
+/// Hides what the rows do not see, of a tile's scores of the keys from `start`, and turns them into weights. `row` is the
+/// plane's first packed row.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn hide_and_weigh(
+    scores: &mut Fragments,
+    state: &mut RowState,
+    arguments: &Arguments,
+    block: &Block,
+    row: u32,
+    lane: u32,
+    start: u32,
+    #[comptime] keys: usize,
+) {
+    if block.hides(start, keys) {
+        hide(scores, arguments, row, lane, start, 1usize, keys);
+    }
+    weigh(scores, state, arguments.scale, 1usize, keys, 2usize);
+}
+
 /// Units that copy keys, and as many that copy values: halves of a warpgroup.
 const COPYING: u32 = 64;
 /// The named barrier of all planes that compute.
@@ -136,9 +164,7 @@ fn fill<E: Float>(
         } else {
             copy_keys::<E>(source, tiles, at, rows, start, thread, shape);
         }
-        commit_copies();
-        wait_copies(0usize);
-        fence_products();
+        finish_copies();
         arrive_barrier(full + slot * BARRIER_BYTES);
         slot = behind(slot, comptime!(tile.stages));
         parity = select(slot == 0, 1 - parity, parity);
@@ -237,9 +263,7 @@ pub fn attention_wgmma<E: Float, S: Size, M: Size, P: Size, B: Size>(
         let v_descriptor = descriptor(shared_address(&v_tiles), comptime!(keys * 128));
 
         copy_queries::<E>(q, &mut q_tile, &arguments, &block, thread, q_shape);
-        commit_copies();
-        wait_copies(0usize);
-        fence_products();
+        finish_copies();
         wait_named(COMPUTING.runtime(), comptime!(tile.groups * 128));
 
         let mut mixed = Vector::<f32, M>::new(0.0f32);
@@ -250,16 +274,15 @@ pub fn attention_wgmma<E: Float, S: Size, M: Size, P: Size, B: Size>(
             if group_tiles > 0 {
                 let registers = scores::<S>(q_descriptor, k_descriptor, tile);
                 let mut first = fragments::<S>(registers, comptime!(keys / 8));
-                if block.hides(block.first, keys) {
-                    hide(&mut first, &arguments, row, lane, block.first, 1usize, keys);
-                }
-                weigh(
+                hide_and_weigh(
                     &mut first,
                     &mut state,
-                    arguments.scale,
-                    1usize,
+                    &arguments,
+                    &block,
+                    row,
+                    lane,
+                    block.first,
                     keys,
-                    2usize,
                 );
                 operands::<P>(&first, &mut weights, tile);
             }
@@ -306,24 +329,15 @@ pub fn attention_wgmma<E: Float, S: Size, M: Size, P: Size, B: Size>(
                 // Always true: as a block of its own the softmax stays in front of the wait for the output,
                 // which ptxas would move above it otherwise.
                 if next_start < visible.seq_kv {
-                    if block.hides(next_start, keys) {
-                        hide(
-                            &mut following,
-                            &arguments,
-                            row,
-                            lane,
-                            next_start,
-                            1usize,
-                            keys,
-                        );
-                    }
-                    weigh(
+                    hide_and_weigh(
                         &mut following,
                         &mut state,
-                        arguments.scale,
-                        1usize,
+                        &arguments,
+                        &block,
+                        row,
+                        lane,
+                        next_start,
                         keys,
-                        2usize,
                     );
                 }
                 let done = finish::<B, M, P>(both, operand, tile);

@@ -17,6 +17,7 @@ use super::layout::{Layout, PIECE, WORDS};
 use super::{compact, dequantize, product};
 use crate::kernels::BlockFormat;
 use crate::kernels::extension::Kernels;
+use crate::kernels::fused::add_shares;
 use crate::kernels::fused::launch::{address, empty, units};
 use crate::kernels::plain::float_dtype;
 
@@ -197,11 +198,11 @@ pub fn linear(
             let weight = dequantize(blocks, format, x.dtype)?;
             let weight = CubeBackend::float_swap_dims(weight, 0, 1);
             Some(match bias {
-                None => CubeBackend::library_linear(x, weight),
+                None => CubeBackend::unfused_linear(x, weight),
                 Some(bias) => {
                     // A library takes one dtype.
                     let bias = CubeBackend::float_cast(bias.clone(), float_dtype(x.dtype));
-                    CubeBackend::library_linear_bias(x, weight, bias)
+                    CubeBackend::unfused_linear_bias(x, weight, bias)
                 }
             })
         }
@@ -219,7 +220,7 @@ fn few_rows(x: &CubeTensor, weight: &Blocks, bias: Option<&CubeTensor>, rows: us
     // A binding may not be empty: without a bias x stands in, and is not read as such.
     let bias = into_contiguous(bias.unwrap_or(&x).clone());
     let client = x.client.clone();
-    let cubes = (weight.rows).div_ceil(product::GROUPS as usize * product::COLUMNS);
+    let cubes = (weight.rows).div_ceil(add_shares::GROUPS as usize * add_shares::COLUMNS);
     // A grid's first dimension is limited to 65,535 cubes on some devices.
     let count = calculate_cube_count_elemwise(&client, cubes, CubeDim::new_1d(1));
     // SAFETY: rows of the weight are limited to those that there are; shapes have been checked by the caller.
@@ -227,7 +228,7 @@ fn few_rows(x: &CubeTensor, weight: &Blocks, bias: Option<&CubeTensor>, rows: us
         product::product::launch_unchecked(
             &client,
             count,
-            CubeDim::new_2d(product::LANES, product::GROUPS),
+            CubeDim::new_2d(add_shares::LANES, add_shares::GROUPS),
             address(&[&x, &weight.memory, &out]),
             x.clone().into_buffer_arg(),
             weight.words(),

@@ -5,13 +5,8 @@ use cubecl::prelude::*;
 use super::codes::{Four, codes, elements, first_element};
 use super::layout::{Layout, PIECE, WORDS};
 use super::scales::scales;
+use crate::kernels::fused::add_shares::{COLUMNS, GROUPS, LANES, add_shares};
 
-/// Units that share a row of the weight, a power of two.
-pub const LANES: u32 = 32;
-/// Units of a cube in the other direction.
-pub const GROUPS: u32 = 4;
-/// Rows of the weight, which are columns of the output, that a unit multiplies at a time: they share what is read of `x`.
-pub const COLUMNS: usize = 2;
 /// Rows of `x` that a launch multiplies at most: a unit holds `COLUMNS` sums of four for each in registers.
 pub const MAX_ROWS: usize = 8;
 
@@ -99,35 +94,10 @@ pub fn product<E: Float, B: Float>(
         piece += lanes;
     }
 
-    let values = comptime!(rows * COLUMNS);
-    let mut shares =
-        Shared::<[f32]>::new_slice(comptime!((GROUPS * LANES) as usize * rows * COLUMNS));
-    let start = group * comptime!(rows * COLUMNS * LANES as usize);
+    let mut shares = Array::<f32>::new(comptime!(rows * COLUMNS));
     #[unroll]
-    for i in 0..values {
-        shares[start + i * lanes + lane] = sums[i].vector_sum();
+    for i in 0..comptime!(rows * COLUMNS) {
+        shares[i] = sums[i].vector_sum();
     }
-    sync_cube();
-    #[unroll]
-    for step in 1..comptime!(LANES.trailing_zeros() as usize + 1) {
-        let half = comptime!(LANES as usize >> step);
-        if lane < half {
-            #[unroll]
-            for i in 0..values {
-                let other = shares[start + i * lanes + lane + half];
-                shares[start + i * lanes + lane] += other;
-            }
-        }
-        sync_cube();
-    }
-    if lane < values {
-        let column = first + lane / rows;
-        if column < outputs {
-            let mut sum = shares[start + lane * lanes];
-            if comptime!(biased) {
-                sum += f32::cast_from(bias[column]);
-            }
-            out[lane % rows * outputs + column] = E::cast_from(sum);
-        }
-    }
+    add_shares::<E, B>(&shares, bias, out, first, outputs, rows, biased);
 }

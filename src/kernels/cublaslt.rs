@@ -1,16 +1,10 @@
 //! Products by cuBLASLt on a CUDA device, where the library is found.
 //!
-//! | file | holds |
-//! |---|---|
-//! | `products` | the library's handle, its plans, and the product of two matrices in memory |
-//!
 //! What Burn tunes its products over has no `wgmma`, takes most of a minute to tune for each shape, and on an H100 chose
 //! a kernel that cannot be launched. cuBLASLt is opened at run time: the toolkit's, or that of PyPI's `nvidia-cublas`.
 //! `APB_PRODUCTS=burn` leaves it closed, for comparisons. Where it is not found, refuses a shape, or gives a wrong
 //! product at the start, Burn's own serve; and while this stream records a graph. A product on one thread ends the
 //! recording of a graph on another.
-
-mod products;
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, Once, OnceLock, PoisonError};
@@ -24,7 +18,7 @@ use cubecl::client::Client;
 use cubecl::cuda::CudaRuntime;
 use cubecl_runtime::runtime::Runtime;
 
-use self::products::{Element, Matrices, Problem, Products};
+use crate::cuda::products::{self, Element, Matrices, Problem, Products};
 
 /// The server that says where a tensor lies.
 type Server = <CudaRuntime as Runtime>::Server;
@@ -112,7 +106,9 @@ pub fn linear(
         aligned: matrices.alignment(),
     };
     let ran = with_products(device.index, &out.client, |products| {
-        products.run(&problem, &matrices)
+        // SAFETY: the problem is made of the tensors' shapes and strides, and what is held above keeps their memory until
+        // the product is in order.
+        unsafe { products.run(&problem, &matrices) }
     })?;
     ran.inspect_err(|error| warn_once(error, &problem)).ok()?;
     Some(out)

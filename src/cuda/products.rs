@@ -18,7 +18,7 @@ use cudarc::driver::result::{free_sync, malloc_sync, memcpy_dtoh_sync, memcpy_ht
 use cudarc::driver::sys::CUdeviceptr;
 use half::bf16;
 
-use crate::cuda::{Order, Turn, driver_version};
+use super::{Order, Turn, driver_version};
 
 /// Scratch memory of a product, in bytes: NVIDIA's recommendation for Hopper.
 const WORKSPACE: usize = 32 << 20;
@@ -32,8 +32,11 @@ const TEST: [usize; 3] = [80, 96, 64];
 /// What a matrix holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Element {
+    /// `f32`.
     F32,
+    /// `f16`.
     F16,
+    /// `bf16`.
     Bf16,
 }
 
@@ -50,8 +53,11 @@ impl Element {
 /// `x [rows, d_input]` by `weight [d_input, d_output]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Problem {
+    /// Rows of `x`.
     pub rows: usize,
+    /// Columns of `x`.
     pub d_input: usize,
+    /// Columns of the output.
     pub d_output: usize,
     /// Of all matrices; sums are f32.
     pub element: Element,
@@ -68,9 +74,13 @@ pub struct Problem {
 /// Addresses on the device.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrices {
+    /// `[rows, d_input]`, contiguous.
     pub x: CUdeviceptr,
+    /// `[d_input, d_output]`, stored as the problem says.
     pub weight: CUdeviceptr,
+    /// `[d_output]`.
     pub bias: Option<CUdeviceptr>,
+    /// `[rows, d_output]`, contiguous.
     pub out: CUdeviceptr,
 }
 
@@ -147,7 +157,12 @@ impl Products {
     }
 
     /// Puts a product on the device, behind all that was submitted to it before.
-    pub fn run(&mut self, problem: &Problem, at: &Matrices) -> Result<(), String> {
+    ///
+    /// # Safety
+    ///
+    /// The addresses are of this handle's device, and as aligned as the problem says; there is a bias where it has one. The
+    /// matrices have its sizes, and stay there until the work is in order.
+    pub unsafe fn run(&mut self, problem: &Problem, at: &Matrices) -> Result<(), String> {
         let handle = self.handle;
         if !self.plans.contains_key(problem) {
             if self.plans.len() >= PLANS {
@@ -170,8 +185,8 @@ impl Products {
                 )?;
             }
             let (one, zero) = (1f32, 0f32);
-            // SAFETY: the plan's layouts are those of the problem, whose matrices are at these addresses and stay there
-            // until the work is in order.
+            // SAFETY: the plan's layouts are those of the problem; its matrices are at these addresses by the caller's
+            // promise.
             unsafe {
                 lt::matmul(
                     handle,
@@ -248,7 +263,10 @@ impl Products {
             Ok(())
         });
         let ran = copied
-            .and_then(|()| self.run(&problem, &matrices))
+            .and_then(|()| {
+                // SAFETY: the memory was allocated for these matrices, and is freed when the stream is idle or has failed.
+                unsafe { self.run(&problem, &matrices) }
+            })
             .and_then(|()| self.order.sync());
         let read = ran.and_then(|()| {
             self.order.within(|_| {
