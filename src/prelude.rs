@@ -20,7 +20,9 @@ pub use crate::model::{
     AttentionShape, CausalLm, Decoder, DecoderConfig, HiddenRows, KvCache, KvDType, LayerAttention,
     Projections,
 };
-pub use crate::ranks::{Environment, JoinOptions, RankError, RankGroup, TransportKind, World};
+pub use crate::ranks::{
+    Environment, JoinOptions, RankError, RankGroup, RankOrder, TransportKind, World,
+};
 pub use crate::text::sampler::{AllowTokens, BanTokens, LogitsProcessor, Sampler, SamplerConfig};
 pub use crate::text::tokenizer::Tokenizer;
 #[cfg(feature = "train")]

@@ -14,7 +14,7 @@ use burn_apb::apb::{
 };
 use burn_apb::kernels::{AttentionOutput, Regions, attention, merge};
 use burn_apb::model::{Architecture, CausalLm, Decoder, DecoderConfig};
-use burn_apb::ranks::{RankError, RankGroup, threads};
+use burn_apb::ranks::{RankError, RankGroup, RankOrder, threads};
 use burn_apb::text::sampler::{Sampler, SamplerConfig};
 use proptest::prelude::*;
 
@@ -227,7 +227,11 @@ proptest! {
         let question = tokens(5, seed + 1);
         let (want, mut one) = run(&model, &document, &plan, None, &question).unwrap();
         one.selected.sort();
-        for processes in [2, 4] {
+        for (processes, order) in [
+            (2, RankOrder::InOrder),
+            (4, RankOrder::InOrder),
+            (2, RankOrder::Folded),
+        ] {
             let results: Vec<_> = std::thread::scope(|scope| {
                 let (model, document, plan, question) = (&model, &document, &plan, &question);
                 let threads: Vec<_> = threads(processes, Duration::from_secs(60))
@@ -235,6 +239,7 @@ proptest! {
                     .map(|transport| {
                         scope.spawn(move || {
                             let group = RankGroup::new(ranks, Box::new(transport)).unwrap();
+                            let group = group.with_order(order);
                             run(model, document, plan, Some(group), question).unwrap()
                         })
                     })
@@ -244,12 +249,12 @@ proptest! {
             let mut all = Rows::default();
             for (got, rows) in results {
                 let logits = difference(&got, &want);
-                prop_assert!(logits < EXACT, "{plan:?} {processes}: {logits:e}");
+                prop_assert!(logits < EXACT, "{plan:?} {processes} {order:?}: {logits:e}");
                 all.hidden.extend(rows.hidden);
                 all.selected.extend(rows.selected);
             }
             let hidden = difference(&in_order(&plan, &all), &in_order(&plan, &one));
-            prop_assert!(hidden < EXACT, "{plan:?} {processes}: {hidden:e}");
+            prop_assert!(hidden < EXACT, "{plan:?} {processes} {order:?}: {hidden:e}");
             all.selected.sort();
             prop_assert_eq!(&all.selected, &one.selected);
         }
@@ -625,6 +630,40 @@ fn a_session_is_replaced_whole_by_several_processes() {
     first.commit().unwrap();
     holds(3, 2);
     assert_eq!(names(folder), two);
+}
+
+/// Each rank has a file of its own, whichever process drives it.
+#[test]
+fn a_session_of_folded_ranks_comes_back() {
+    let model = &model(4, 2);
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let options = SaveOptions::default();
+    std::thread::scope(|scope| {
+        let drivers: Vec<_> = threads(2, Duration::from_secs(60))
+            .into_iter()
+            .map(|transport| {
+                scope.spawn(move || {
+                    let group = RankGroup::new(4, Box::new(transport)).unwrap();
+                    let group = group.with_order(RankOrder::Folded);
+                    let session = star(model, 1, 4, Some(group));
+                    session.prepare_save(folder, "model", options).unwrap()
+                })
+            })
+            .collect();
+        // The process of rank 0 comes last.
+        let prepared = drivers.into_iter().rev();
+        let prepared: Vec<_> = prepared.map(|driver| driver.join().unwrap()).collect();
+        for prepared in prepared {
+            prepared.commit().unwrap();
+        }
+    });
+    let saved = SavedSession::open(folder).unwrap();
+    let mut restored = saved.restore(model.1.clone(), 20).unwrap();
+    let mut alone = star(model, 1, 4, None);
+    let rows = |session: &mut Session| values(session.extend(&tokens(4, 2)).unwrap());
+    let difference = difference(&rows(&mut restored), &rows(&mut alone));
+    assert!(difference < EXACT, "{difference:e}");
 }
 
 /// A file that cannot be removed ends the replacement in the middle.

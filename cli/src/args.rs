@@ -9,7 +9,7 @@ use burn_apb::apb::{
 };
 use burn_apb::checkpoint::LoadOptions;
 use burn_apb::model::{DecoderConfig, KvDType};
-use burn_apb::ranks::{Environment, TransportKind};
+use burn_apb::ranks::{Environment, RankOrder, TransportKind};
 use burn_apb::text::chat_template::{RenderOptions, TemplateValue};
 use burn_apb::text::prompt::{PromptOptions, TemplateChoice};
 use burn_apb::text::sampler::SamplerConfig;
@@ -89,6 +89,9 @@ pub struct Processes {
     /// Folder for a log of each process
     #[arg(long, value_name = "DIR")]
     pub rank_logs: Option<PathBuf>,
+    /// Which of the ranks each process drives, where it drives several [default: in-order]
+    #[arg(long, value_enum, value_name = "ORDER")]
+    pub rank_order: Option<RankOrderName>,
 }
 
 impl Processes {
@@ -98,11 +101,29 @@ impl Processes {
             ("--timeout", self.timeout.is_some()),
             ("--rendezvous", self.rendezvous.is_some()),
             ("--rank-logs", self.rank_logs.is_some()),
+            ("--rank-order", self.rank_order.is_some()),
         ];
         limits::unused(
             flags,
             "for one process; start several with `apb launch`, mpirun, srun or torchrun",
         )
+    }
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RankOrderName {
+    /// Neighbours: of 4 ranks, 0 and 1, 2 and 3
+    InOrder,
+    /// Back and forth, which balances apb and a contiguous ring: of 4 ranks, 0 and 3, 1 and 2
+    Folded,
+}
+
+impl From<RankOrderName> for RankOrder {
+    fn from(name: RankOrderName) -> Self {
+        match name {
+            RankOrderName::InOrder => Self::InOrder,
+            RankOrderName::Folded => Self::Folded,
+        }
     }
 }
 

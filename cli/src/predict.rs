@@ -1,6 +1,5 @@
 //! Predictions of time and memory for this machine, and refusals of what would not fit it.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::FloatDType;
@@ -8,6 +7,7 @@ use burn_apb::apb::{Method, PrefillPlan, Request, RingLayout, Session, SessionCo
 use burn_apb::checkpoint::{LoadOptions, ModelSource};
 use burn_apb::model::{Decoder, DecoderConfig, KvCache, KvDType};
 use burn_apb::plan::{Hardware, MemoryConfig, MemoryParts, Program, Rates, Work, measure};
+use burn_apb::ranks::Ranks;
 
 use crate::args::Compute;
 use crate::error::{AtPath, CliError};
@@ -78,7 +78,7 @@ pub fn check_fits(
     weights: Weights,
     options: LoadOptions,
     request: &Request,
-    ranks: Range<usize>,
+    ranks: impl Into<Ranks>,
     compute: &Compute,
 ) -> Result<(), CliError> {
     let config = DecoderConfig::from_json(source.config());
@@ -136,9 +136,10 @@ impl<'a> AskedMemory<'a> {
 pub fn check_answer(
     config: &DecoderConfig,
     asked: AskedMemory<'_>,
-    ranks: Range<usize>,
+    ranks: impl Into<Ranks>,
     compute: &Compute,
 ) -> Result<(), CliError> {
+    let ranks: Ranks = ranks.into();
     let AskedMemory {
         memory,
         plan,
@@ -220,7 +221,7 @@ pub fn check_memory(
     config: &DecoderConfig,
     memory: MemoryConfig,
     plan: &PrefillPlan,
-    ranks: Range<usize>,
+    ranks: impl Into<Ranks>,
     compute: &Compute,
 ) -> Result<(), CliError> {
     let Some(available) = available_bytes(compute) else {

@@ -8,7 +8,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use burn_apb::apb::discard_unfinished;
-use burn_apb::ranks::{Environment, JoinOptions, Peer, RankError, World};
+use burn_apb::ranks::{Environment, JoinOptions, Peer, RankError, RankOrder, World};
 use serde_json::{Value, json};
 
 use crate::args::{Compute, Processes};
@@ -77,6 +77,7 @@ pub fn run(
     };
     let options = JoinOptions {
         transport: over,
+        rank_order: flags.rank_order.map(RankOrder::from).unwrap_or_default(),
         timeout: Duration::from_secs(
             flags
                 .timeout

@@ -86,7 +86,7 @@ impl Session {
                 rest -= owned.len();
             }
         }
-        (self.group.ranks().start, row)
+        (self.group.ranks().first().unwrap_or_default(), row)
     }
 }
 

@@ -217,7 +217,7 @@ impl Generation {
             max_tokens: options.max_tokens,
             top: options.logprobs,
             cancel: options.cancel.cloned().unwrap_or_default(),
-            chooses: session.group.ranks().start == 0,
+            chooses: session.group.ranks().contains(0),
             state: State::Asked,
             tokens: Vec::new(),
             logprobs: Vec::new(),

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::config::{Document, Method};
 use super::plan::PrefillPlan;
+use crate::ranks::Ranks;
 
 /// The rows of one rank: `[anchor | local]`, the anchor only where this rank computes it.
 ///
@@ -73,7 +74,8 @@ pub struct Layout {
 impl Layout {
     /// The rows of `ranks` under a plan. `anchor_everywhere`: rank 0, too, needs the anchor's rows,
     /// though its own rows do not attend to them.
-    pub fn new(plan: &PrefillPlan, ranks: Range<usize>, anchor_everywhere: bool) -> Self {
+    pub fn new(plan: &PrefillPlan, ranks: impl Into<Ranks>, anchor_everywhere: bool) -> Self {
+        let ranks: Ranks = ranks.into();
         let mut anchor = AnchorSource::None;
         let mut cached = 0..0;
         let rows = ranks
@@ -163,7 +165,7 @@ mod tests {
     #[test]
     fn a_process_computes_the_anchor_once() {
         let plan = plan(Method::Apb, 4, &document());
-        let anchors = |ranks, everywhere| {
+        let anchors = |ranks: Range<usize>, everywhere| {
             let layout = Layout::new(&plan, ranks, everywhere);
             let rows = layout.ranks.iter().map(|r| (r.anchor, r.sees_anchor));
             (layout.anchor, rows.collect::<Vec<_>>())

@@ -19,7 +19,7 @@ use crate::model::{
     CacheError, CacheFull, CachedRows, CausalLm, ForwardError, HiddenRows, KvCache, KvDType,
     LayerAttention, forward_layers,
 };
-use crate::ranks::RankGroup;
+use crate::ranks::{RankGroup, Ranks};
 
 /// Rows of a full-attention pass and of a tile of the MLP, where none are asked for: 8,192 on CUDA, whose
 /// multiprocessors fewer rows would leave idle, 1,024 elsewhere. More only add activations.
@@ -347,7 +347,7 @@ impl Session {
     }
 
     /// The ranks that this process drives.
-    pub(super) fn ranks(&self) -> Range<usize> {
+    pub(super) fn ranks(&self) -> Ranks {
         self.group.ranks()
     }
 

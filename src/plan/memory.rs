@@ -1,13 +1,12 @@
 //! Memory of a process that prefills some ranks' rows.
 
-use std::ops::Range;
-
 use burn::tensor::{DType, FloatDType};
 use serde::Serialize;
 
 use super::rates::Program;
 use crate::apb::{CompressorConfig, Method, PrefillPlan, ulysses_share};
 use crate::model::{DecoderConfig, KvCache, KvDType};
+use crate::ranks::Ranks;
 
 /// What takes a process's memory beside the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -74,6 +73,7 @@ const DRIVER_BYTES: u64 = 1 << 29;
 struct Sizes<'a> {
     plan: &'a PrefillPlan,
     config: &'a DecoderConfig,
+    driven: Ranks,
     /// Each rank's local rows, and the rows of the anchor that it computes.
     ranks: Vec<(usize, f64, f64)>,
     /// Rows of a tile at most.
@@ -103,12 +103,13 @@ impl MemoryConfig {
         &self,
         plan: &PrefillPlan,
         config: &DecoderConfig,
-        ranks: Range<usize>,
+        ranks: impl Into<Ranks>,
         program: Program,
     ) -> MemoryParts {
+        let ranks: Ranks = ranks.into();
         let owned = ranks.clone().map(|rank| plan.owned_len(rank));
         let owned = owned.fold(0, usize::saturating_add);
-        let last = ranks.end == plan.ranks;
+        let last = (plan.ranks.checked_sub(1)).is_some_and(|last| ranks.contains(last));
         let cached = owned.saturating_add(if last { self.following } else { 0 });
         let sizes = Sizes::new(self, plan, config, ranks, program);
         let (activations, exchange) = sizes.layer();
@@ -140,7 +141,7 @@ impl<'a> Sizes<'a> {
         memory: &MemoryConfig,
         plan: &'a PrefillPlan,
         config: &'a DecoderConfig,
-        ranks: Range<usize>,
+        ranks: Ranks,
         program: Program,
     ) -> Self {
         let width = |heads: usize| heads as f64 * config.head_dim as f64;
@@ -154,7 +155,7 @@ impl<'a> Sizes<'a> {
         let needs = |rank: usize| match (plan.method, &plan.compressor) {
             (Method::Apb, CompressorConfig::QueryAware) => plan.passing > 0 || rank > 0,
             (Method::Apb, _) => rank > 0,
-            (Method::Star, _) => rank > 0 && ranks.start > 0,
+            (Method::Star, _) => rank > 0 && !ranks.contains(0),
             _ => false,
         };
         let mut anchor = Some(plan.anchor).filter(|rows| *rows > 0);
@@ -170,6 +171,7 @@ impl<'a> Sizes<'a> {
             plan,
             config,
             ranks: rows.collect(),
+            driven: ranks,
             chunk,
             hidden: config.hidden_size as f64,
             query: width(config.num_attention_heads),
@@ -252,13 +254,15 @@ impl<'a> Sizes<'a> {
         gathered + joined * 2.0 * self.kv * self.cached + anchor
     }
 
-    /// All local keys and values packed, the block that arrives, and sums in f32.
+    /// All local keys and values packed, the blocks that arrive, and sums in f32.
     fn ring(&self, rows: f64, longest: f64) -> f64 {
-        let arriving = match self.ranks.len() < self.plan.ranks {
-            true => longest,
-            false => 0.0,
+        let arrives = |rank: &usize| {
+            let before = rank.checked_sub(1);
+            let before = before.unwrap_or(self.plan.ranks.saturating_sub(1));
+            !self.driven.contains(before)
         };
-        let blocks = (rows + arriving) * 2.0 * self.kv * self.cached;
+        let arriving = self.driven.clone().filter(arrives).count() as f64;
+        let blocks = (rows + arriving * longest) * 2.0 * self.kv * self.cached;
         let sums = (rows + longest) * self.query * 4.0;
         blocks + sums
     }

@@ -10,6 +10,7 @@ use super::rates::{Hardware, PartSeconds};
 use super::work::Work;
 use crate::apb::{DocumentLengths, PlanError, PrefillConfig, PrefillPlan};
 use crate::model::{DecoderConfig, KvDType, MAX_CONTEXT};
+use crate::ranks::Ranks;
 
 /// Ranks at each end of a plan that are looked at.
 const OUTER: usize = 64;
@@ -136,7 +137,7 @@ impl Planner {
     }
 
     /// Memory of a process that drives `ranks`.
-    pub fn memory_of(&self, plan: &PrefillPlan, ranks: Range<usize>) -> MemoryParts {
+    pub fn memory_of(&self, plan: &PrefillPlan, ranks: impl Into<Ranks>) -> MemoryParts {
         let program = self.hardware.rates.program;
         self.memory.predict(plan, &self.config, ranks, program)
     }

@@ -1,21 +1,20 @@
 //! Collectives between ranks, whichever process drives them.
 
-use std::ops::Range;
-
 use burn::tensor::{DType, Tensor};
 
 use super::alone::Alone;
-use super::{Local, Operation, RankError, Step, Ticket, Transport};
+use super::{Local, Operation, RankError, RankOrder, Ranks, Step, Ticket, Transport};
 
 /// The ranks of a computation, those of them that this process drives, and the transport to the others.
 ///
-/// Ranks are divided evenly and in order: with 8 ranks and 2 processes the second drives ranks 4
-/// to 7. Every method is called by all processes in the same order, with one tensor for each rank
+/// Ranks are divided evenly and, unless another [`RankOrder`] is chosen, in order: with 8 ranks and 2 processes the
+/// second drives ranks 4 to 7. Every method is called by all processes in the same order, with one tensor for each rank
 /// that the process drives, in the order of ranks.
 #[derive(Debug)]
 pub struct RankGroup {
     world_size: usize,
     transport: Box<dyn Transport>,
+    order: RankOrder,
     next_step: u64,
     layer: Option<usize>,
     received: u64,
@@ -29,8 +28,10 @@ pub struct PendingGather(Ticket);
 #[derive(Debug)]
 pub struct PendingShift {
     ticket: Ticket,
-    /// Tensors that stay within this process.
-    kept: Vec<Tensor<4>>,
+    /// For each rank of this process, what another one of them sends.
+    kept: Vec<Option<Tensor<4>>>,
+    /// From each process: which of this process's ranks receive, and tensors of which shapes.
+    incoming: Vec<Vec<(usize, [usize; 4])>>,
 }
 
 impl RankGroup {
@@ -81,10 +82,17 @@ impl RankGroup {
         Self {
             world_size,
             transport,
+            order: RankOrder::default(),
             next_step: 0,
             layer: None,
             received: 0,
         }
+    }
+
+    /// The same with its ranks divided in another order, which all processes must choose.
+    pub fn with_order(mut self, order: RankOrder) -> Self {
+        self.order = order;
+        self
     }
 
     /// Numbers the steps from `index`, where groups follow one another over the same processes.
@@ -169,21 +177,18 @@ impl RankGroup {
     }
 
     /// The ranks that this process drives.
-    pub fn ranks(&self) -> Range<usize> {
-        let share = self.share();
-        let first = self.transport.process() * share;
-        first..first + share
+    pub fn ranks(&self) -> Ranks {
+        self.ranks_of(self.transport.process())
     }
 
-    /// The ranks that a process drives.
-    pub fn ranks_of(&self, process: usize) -> Range<usize> {
-        let first = process.saturating_mul(self.share());
-        first..first.saturating_add(self.share())
+    /// The ranks that a process drives; none where there is no such process.
+    pub fn ranks_of(&self, process: usize) -> Ranks {
+        self.order.ranks_of(process, self.processes(), self.share())
     }
 
     /// Whether this process drives the last rank, which owns the tokens after the document.
     pub fn owns_last(&self) -> bool {
-        self.ranks().end == self.world_size
+        self.process_of(self.world_size - 1) == self.transport.process()
     }
 
     /// Whether other processes of the group are threads of this one and share its worker threads, on
@@ -194,7 +199,7 @@ impl RankGroup {
     }
 
     fn process_of(&self, rank: usize) -> usize {
-        rank / self.share()
+        self.order.process_of(rank, self.processes(), self.share())
     }
 
     /// Starts to send every rank's tensor `[n, ..]`, all of one shape, to all ranks.
@@ -232,14 +237,17 @@ impl RankGroup {
     ) -> Result<Vec<Tensor<4>>, RankError> {
         let share = self.share();
         let received = self.transport.finish(pending.0)?;
-        Ok(received
-            .into_iter()
-            .flatten()
-            .flat_map(|all| match share {
+        let of_process = |(process, all): (usize, Tensor<4>)| {
+            let tensors = match share {
                 1 => vec![all],
                 _ => all.chunk(share, 0),
-            })
-            .collect())
+            };
+            self.ranks_of(process).zip(tensors)
+        };
+        let all = received.into_iter().flatten().enumerate();
+        let mut all: Vec<_> = all.flat_map(of_process).collect();
+        all.sort_by_key(|(rank, _)| *rank);
+        Ok(all.into_iter().map(|(_, tensor)| tensor).collect())
     }
 
     /// Every process's tensor `[n, ..]`, all of one shape, in the order of processes.
@@ -267,8 +275,24 @@ impl RankGroup {
         }
     }
 
+    /// Starts to send each process its tensors of `outgoing`, `[n0, n1, n2, n3]` each, and to receive tensors of the
+    /// shapes `incoming` from it. Between two processes one tensor travels.
+    fn start(
+        &mut self,
+        operation: Operation,
+        outgoing: Vec<Vec<Tensor<4>>>,
+        incoming: &[Vec<[usize; 4]>],
+    ) -> Result<Ticket, RankError> {
+        let outgoing: Vec<Option<Tensor<4>>> = outgoing.into_iter().map(packed).collect();
+        let incoming: Vec<_> = incoming.iter().map(|shapes| packed_shape(shapes)).collect();
+        let dtype = outgoing.iter().flatten().next().map(Tensor::dtype);
+        let step = self.step(operation, dtype, &incoming);
+        self.transport.start(step, outgoing, incoming)
+    }
+
     /// Starts to send each rank's tensor `[n0, n1, n2, n3]` to the next rank, and the last's to the first.
-    /// `incoming` is the shape that this process's first rank receives.
+    /// `incoming` gives the shape that a rank of this process receives, and is asked where another process sends it.
+    /// Between two processes one tensor is sent.
     ///
     /// # Errors
     ///
@@ -276,21 +300,38 @@ impl RankGroup {
     /// transport's.
     pub fn start_shift(
         &mut self,
-        mut mine: Vec<Tensor<4>>,
-        incoming: [usize; 4],
+        mine: Vec<Tensor<4>>,
+        incoming: impl Fn(usize) -> [usize; 4],
     ) -> Result<PendingShift, RankError> {
         self.check_count(Operation::Shift, mine.len())?;
-        let processes = self.transport.processes();
+        let ranks = self.ranks();
+        let next = |rank: usize| (rank + 1) % self.world_size;
+        let mut kept = vec![None; mine.len()];
+        let mut outgoing = vec![Vec::new(); self.processes()];
+        for (rank, tensor) in ranks.clone().zip(mine) {
+            match ranks.index_of(next(rank)) {
+                Some(index) => kept[index] = Some(tensor),
+                None => outgoing[self.process_of(next(rank))].push(tensor),
+            }
+        }
+        // In the order in which the other process sends them.
+        let from = |process: usize| -> Vec<(usize, [usize; 4])> {
+            let to = self.ranks_of(process).map(next);
+            to.filter_map(|rank| Some((ranks.index_of(rank)?, incoming(rank))))
+                .collect()
+        };
         let me = self.transport.process();
-        let mut outgoing = vec![None; processes];
-        let mut shapes = vec![None; processes];
-        outgoing[(me + 1) % processes] = mine.pop();
-        shapes[(me + processes - 1) % processes] = Some(incoming);
-        let dtype = outgoing.iter().flatten().next().map(Tensor::dtype);
-        let step = self.step(Operation::Shift, dtype, &shapes);
+        let incoming: Vec<_> = (0..self.processes())
+            .map(|process| match process == me {
+                true => Vec::new(),
+                false => from(process),
+            })
+            .collect();
+        let shapes: Vec<Vec<_>> = incoming.iter().map(|from| shapes_of(from)).collect();
         Ok(PendingShift {
-            ticket: self.transport.start(step, outgoing, shapes)?,
-            kept: mine,
+            ticket: self.start(Operation::Shift, outgoing, &shapes)?,
+            kept,
+            incoming,
         })
     }
 
@@ -300,8 +341,20 @@ impl RankGroup {
     ///
     /// [`RankError`] as the transport's.
     pub fn finish_shift(&mut self, pending: PendingShift) -> Result<Vec<Tensor<4>>, RankError> {
-        let received = self.transport.finish(pending.ticket)?;
-        Ok(received.into_iter().flatten().chain(pending.kept).collect())
+        let PendingShift {
+            ticket,
+            kept: mut shifted,
+            incoming,
+        } = pending;
+        let received = self.transport.finish(ticket)?;
+        for (tensor, from) in received.into_iter().zip(incoming) {
+            let Some(tensor) = tensor else { continue };
+            let tensors = unpacked(tensor, &shapes_of(&from));
+            for ((index, _), tensor) in from.into_iter().zip(tensors) {
+                shifted[index] = Some(tensor);
+            }
+        }
+        Ok(shifted.into_iter().flatten().collect())
     }
 
     /// Sends every rank a tensor from each rank: `outgoing[i][j]` is from this process's `i`-th rank to
@@ -332,58 +385,46 @@ impl RankGroup {
         }
         let mine = self.ranks();
         let me = self.transport.process();
-        let share = self.share();
-        let processes = self.transport.processes();
-
-        let mut kept: Vec<Option<Tensor<4>>> = vec![None; share * share];
-        let mut packed: Vec<Vec<Tensor<4>>> = vec![Vec::new(); processes];
-        for (i, row) in outgoing.into_iter().enumerate() {
+        // By rank of this process and by sender.
+        let mut result: Vec<Vec<Option<Tensor<4>>>> =
+            vec![vec![None; self.world_size]; outgoing.len()];
+        let mut flattened: Vec<Vec<Tensor<4>>> = vec![Vec::new(); self.processes()];
+        for (from, row) in mine.clone().zip(outgoing) {
             for (to, tensor) in row.into_iter().enumerate() {
-                match self.process_of(to) {
-                    process if process == me => kept[i * share + to - mine.start] = Some(tensor),
-                    process => packed[process].push(tensor.reshape([1, 1, 1, -1])),
+                match mine.index_of(to) {
+                    Some(index) => result[index][from] = Some(tensor),
+                    None => flattened[self.process_of(to)].push(flat(tensor)),
                 }
             }
         }
-        let outgoing: Vec<Option<Tensor<4>>> = packed
-            .into_iter()
-            .map(|parts| (!parts.is_empty()).then(|| Tensor::cat(parts, 3)))
-            .collect();
-        let pairs = |from: usize| {
-            let mine = mine.clone();
-            (from * share..(from + 1) * share)
-                .flat_map(move |from| mine.clone().map(move |to| (from, to)))
+        let pairs = |process: usize| -> Vec<(usize, usize, usize)> {
+            let to = |from: usize| {
+                let mine = mine.clone().enumerate();
+                mine.map(move |(index, to)| (from, index, to))
+            };
+            match process == me {
+                true => Vec::new(),
+                false => self.ranks_of(process).flat_map(to).collect(),
+            }
         };
-        let elements = |shape: [usize; 4]| shape.iter().product::<usize>();
-        let incoming: Vec<_> = (0..processes)
-            .map(|process| {
-                let total: usize = pairs(process).map(|(f, t)| elements(shape(f, t))).sum();
-                (process != me).then_some([1, 1, 1, total])
-            })
+        let pairs: Vec<Vec<_>> = (0..self.processes()).map(pairs).collect();
+        let flat_shape =
+            |(from, _, to): &(usize, usize, usize)| [1, 1, 1, elements(shape(*from, *to))];
+        let shapes: Vec<Vec<_>> = (pairs.iter())
+            .map(|pairs| pairs.iter().map(flat_shape).collect())
             .collect();
-        let dtype = outgoing.iter().flatten().next().map(Tensor::dtype);
-        let step = self.step(Operation::AllToAll, dtype, &incoming);
-        let ticket = self.transport.start(step, outgoing, incoming)?;
+        let ticket = self.start(Operation::AllToAll, flattened, &shapes)?;
         let received = self.transport.finish(ticket)?;
-
-        let mut result: Vec<Vec<Tensor<4>>> = vec![Vec::new(); share];
-        for (process, packed) in received.into_iter().enumerate() {
-            let mut start = 0;
-            for (from, to) in pairs(process) {
-                let tensor = match &packed {
-                    None => kept[(from - mine.start) * share + to - mine.start].take(),
-                    Some(packed) => {
-                        let shape = shape(from, to);
-                        let end = start + elements(shape);
-                        let part = packed.clone().slice([0..1, 0..1, 0..1, start..end]);
-                        start = end;
-                        Some(part.reshape(shape))
-                    }
-                };
-                result[to - mine.start].extend(tensor);
+        for ((tensor, pairs), shapes) in received.into_iter().zip(pairs).zip(&shapes) {
+            let Some(tensor) = tensor else { continue };
+            for ((from, index, to), tensor) in pairs.into_iter().zip(unpacked(tensor, shapes)) {
+                result[index][from] = Some(tensor.reshape(shape(from, to)));
             }
         }
-        Ok(result)
+        let rows = result.into_iter();
+        Ok(rows
+            .map(|row| row.into_iter().flatten().collect())
+            .collect())
     }
 }
 
@@ -392,5 +433,193 @@ fn cat_or_only(mut tensors: Vec<Tensor<4>>) -> Tensor<4> {
     match tensors.len() {
         1 => tensors.remove(0),
         _ => Tensor::cat(tensors, 0),
+    }
+}
+
+fn elements(shape: [usize; 4]) -> usize {
+    shape.into_iter().product()
+}
+
+/// All elements in the last dimension.
+fn flat(tensor: Tensor<4>) -> Tensor<4> {
+    let count = elements(tensor.dims());
+    tensor.reshape([1, 1, 1, count])
+}
+
+/// Tensors in one: the only one as it is, several flattened, one after another.
+fn packed(mut tensors: Vec<Tensor<4>>) -> Option<Tensor<4>> {
+    match tensors.len() {
+        0 | 1 => tensors.pop(),
+        _ => Some(Tensor::cat(tensors.into_iter().map(flat).collect(), 3)),
+    }
+}
+
+/// The shape of what [`packed`] makes of tensors of these shapes.
+fn packed_shape(shapes: &[[usize; 4]]) -> Option<[usize; 4]> {
+    match shapes {
+        [] => None,
+        [shape] => Some(*shape),
+        shapes => Some([1, 1, 1, shapes.iter().copied().map(elements).sum()]),
+    }
+}
+
+/// The tensors of these shapes that [`packed`] made one.
+fn unpacked(tensor: Tensor<4>, shapes: &[[usize; 4]]) -> Vec<Tensor<4>> {
+    if shapes.len() == 1 {
+        return vec![tensor];
+    }
+    let mut start = 0;
+    let part = |shape: &[usize; 4]| {
+        let end = start + elements(*shape);
+        let part = tensor.clone().slice([0..1, 0..1, 0..1, start..end]);
+        start = end;
+        part.reshape(*shape)
+    };
+    shapes.iter().map(part).collect()
+}
+
+fn shapes_of(incoming: &[(usize, [usize; 4])]) -> Vec<[usize; 4]> {
+    incoming.iter().map(|(_, shape)| *shape).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use burn::tensor::{Device, TensorData};
+
+    use super::*;
+    use crate::ranks::threads;
+
+    const ORDERS: [RankOrder; 2] = [RankOrder::InOrder, RankOrder::Folded];
+
+    /// A tensor whose values tell its number and their place.
+    fn tensor(shape: [usize; 4], id: usize) -> Tensor<4> {
+        let values: Vec<f32> = (0..elements(shape))
+            .map(|place| (id * 100 + place) as f32)
+            .collect();
+        Tensor::from_data(TensorData::new(values, shape), &Device::flex())
+    }
+
+    fn assert_same(got: Tensor<4>, shape: [usize; 4], id: usize) {
+        assert_eq!(got.into_data(), tensor(shape, id).into_data(), "{id}");
+    }
+
+    /// Every collective, as one of the processes that make it.
+    fn exchange(group: &mut RankGroup) {
+        let world = group.world_size();
+        let ranks: Vec<usize> = group.ranks().collect();
+        assert_eq!(group.owns_last(), ranks.contains(&(world - 1)));
+
+        let shape = [2, 1, 2, 3];
+        let mine = ranks.iter().map(|rank| tensor(shape, *rank)).collect();
+        let pending = group.start_all_gather(mine).unwrap();
+        let gathered = group.finish_all_gather(pending).unwrap();
+        assert_eq!(gathered.len(), world);
+        for (rank, got) in gathered.into_iter().enumerate() {
+            assert_same(got, shape, rank);
+        }
+
+        let shape = |rank: usize| [2, 1, 1 + rank % 3, 2];
+        let before = |rank: usize| (rank + world - 1) % world;
+        let mine = ranks.iter().map(|rank| tensor(shape(*rank), *rank));
+        let pending = group
+            .start_shift(mine.collect(), |rank| shape(before(rank)))
+            .unwrap();
+        let shifted = group.finish_shift(pending).unwrap();
+        assert_eq!(shifted.len(), ranks.len());
+        for (rank, got) in ranks.iter().zip(shifted) {
+            assert_same(got, shape(before(*rank)), before(*rank));
+        }
+
+        let shape = |from: usize, to: usize| [1, 1 + to % 2, 1 + from % 3, 2];
+        let id = |from: usize, to: usize| from * world + to;
+        let row = |from: &usize| {
+            let tensors = (0..world).map(|to| tensor(shape(*from, to), id(*from, to)));
+            tensors.collect()
+        };
+        let outgoing = ranks.iter().map(row).collect();
+        let exchanged = group.all_to_all(outgoing, shape).unwrap();
+        assert_eq!(exchanged.len(), ranks.len());
+        for (to, row) in ranks.iter().zip(exchanged) {
+            assert_eq!(row.len(), world);
+            for (from, got) in row.into_iter().enumerate() {
+                assert_same(got, shape(from, *to), id(from, *to));
+            }
+        }
+    }
+
+    #[test]
+    fn ranks_of_any_order_receive_what_is_theirs() {
+        for order in ORDERS {
+            for (processes, each) in (1..=4).flat_map(|p| (1..=3).map(move |each| (p, each))) {
+                std::thread::scope(|scope| {
+                    for transport in threads(processes, Duration::from_secs(60)) {
+                        scope.spawn(move || {
+                            let group = RankGroup::new(processes * each, Box::new(transport));
+                            exchange(&mut group.unwrap().with_order(order));
+                        });
+                    }
+                });
+            }
+        }
+    }
+
+    /// By step, the shape of what is sent to each process.
+    type Sent = Arc<Mutex<Vec<Vec<Option<[usize; 4]>>>>>;
+
+    /// Process 0 of two, which notes what it sends.
+    #[derive(Debug)]
+    struct Noted(Sent);
+
+    impl Transport for Noted {
+        fn processes(&self) -> usize {
+            2
+        }
+
+        fn process(&self) -> usize {
+            0
+        }
+
+        fn start(
+            &mut self,
+            step: Step,
+            mut outgoing: Vec<Option<Tensor<4>>>,
+            incoming: Vec<Option<[usize; 4]>>,
+        ) -> Result<Ticket, RankError> {
+            let shapes = outgoing.iter().map(|sent| sent.as_ref().map(Tensor::dims));
+            self.0.lock().unwrap().push(shapes.collect());
+            Ok(Ticket::new(step, 0, &mut outgoing, incoming))
+        }
+
+        fn finish(&mut self, ticket: Ticket) -> Result<Vec<Option<Tensor<4>>>, RankError> {
+            Ok(ticket.held)
+        }
+
+        fn broadcast(&mut self, _: Step, _: usize, bytes: Vec<u8>) -> Result<Vec<u8>, RankError> {
+            Ok(bytes)
+        }
+    }
+
+    /// One tensor is sent as it is; of several, one with the elements of all.
+    #[test]
+    fn one_tensor_travels_between_two_processes() {
+        let sent = |order: RankOrder, ranks: usize| {
+            let noted = Sent::default();
+            let transport = Box::new(Noted(noted.clone()));
+            let group = RankGroup::new(ranks, transport).unwrap();
+            let mut group = group.with_order(order);
+            let mine = group.ranks().map(|rank| tensor([2, 1, 1 + rank, 3], rank));
+            let mine = mine.collect();
+            group.start_shift(mine, |_| [1; 4]).unwrap();
+            let noted = noted.lock().unwrap();
+            noted[0].clone()
+        };
+        assert_eq!(sent(RankOrder::InOrder, 8), [None, Some([2, 1, 4, 3])]);
+        assert_eq!(sent(RankOrder::Folded, 4), [None, Some([2, 1, 1, 3])]);
+        // Of ranks 0, 3, 4 and 7, 0 and 4 have a neighbour in the other process.
+        let both = 2 * 3 * (1 + 5);
+        assert_eq!(sent(RankOrder::Folded, 8), [None, Some([1, 1, 1, both])]);
     }
 }

@@ -4,7 +4,8 @@
 //! laptop, one on each GPU of a cluster. Methods are written against a [`RankGroup`], which holds
 //! the ranks that this process drives and moves tensors between ranks; between processes it uses a
 //! [`Transport`]. Virtual ranks in one process and ranks on many machines are therefore one code
-//! path: a process alone is a [`World`] of one, and its collectives copy nothing.
+//! path: a process alone is a [`World`] of one, and its collectives copy nothing. Which ranks a process drives, where
+//! it drives several, is their [`RankOrder`].
 //!
 //! | transport | ranks are |
 //! |---|---|
@@ -36,6 +37,7 @@ mod mpi;
 #[cfg(feature = "nccl-engine")]
 mod nccl;
 mod options;
+mod order;
 mod rendezvous;
 mod step;
 mod tcp;
@@ -51,6 +53,7 @@ pub use local::Local;
 #[cfg(feature = "nccl-engine")]
 pub use nccl::version as nccl_version;
 pub use options::{JoinOptions, OnFailure, TransportKind};
+pub use order::{RankOrder, Ranks};
 pub use rendezvous::TOKEN_VARIABLE;
 pub use step::{Operation, Peer, Step};
 pub use threads::{Threads, threads};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use super::{Peer, RankError};
+use super::{Peer, RankError, RankOrder};
 
 /// Called with this process and the error when another is lost. `Break` with an exit code ends this process, as
 /// [`World::exit`](super::World::exit) does.
@@ -35,6 +35,8 @@ pub struct JoinOptions {
     pub rendezvous: Option<String>,
     /// The library that moves tensors between the processes.
     pub transport: TransportKind,
+    /// Which ranks each process drives; the same on all processes.
+    pub rank_order: RankOrder,
     /// Called once, on a thread of its own, as soon as a process is lost. The calls that wait for it return the
     /// same error, and a prefill or an answer under way ends with it.
     pub on_failure: Option<OnFailure>,
@@ -52,12 +54,13 @@ const LEAST_START: Duration = Duration::from_secs(60);
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Default for JoinOptions {
-    /// A minute, this machine only, MPI; nothing is called.
+    /// A minute, this machine only, MPI, ranks in order; nothing is called.
     fn default() -> Self {
         Self {
             timeout: DEFAULT_TIMEOUT,
             rendezvous: None,
             transport: TransportKind::default(),
+            rank_order: RankOrder::default(),
             on_failure: None,
             terminated: Arc::default(),
         }

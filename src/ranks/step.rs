@@ -1,9 +1,10 @@
 //! A collective among all that a group makes, and the processes that take part in it.
 
 use std::fmt;
-use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
+
+use super::Ranks;
 
 /// The kind of a collective.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,7 +120,7 @@ pub struct Peer {
     /// Counted from 0.
     pub process: usize,
     /// The ranks that it drives.
-    pub ranks: Range<usize>,
+    pub ranks: Ranks,
     /// The machine it runs on; empty within one process.
     pub host: String,
     /// Its process id on that machine.
@@ -131,7 +132,7 @@ impl Peer {
     pub(crate) fn here(process: usize, host: String) -> Self {
         Self {
             process,
-            ranks: process..process + 1,
+            ranks: (process..process + 1).into(),
             host,
             pid: std::process::id(),
         }
@@ -140,13 +141,7 @@ impl Peer {
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.ranks.len() {
-            1 => write!(f, "rank {}", self.ranks.start)?,
-            _ => {
-                let last = self.ranks.end.saturating_sub(1);
-                write!(f, "ranks {} to {last}", self.ranks.start)?;
-            }
-        }
+        write!(f, "{}", self.ranks)?;
         match self.host.is_empty() {
             true => Ok(()),
             false => write!(f, " (host {}, pid {})", self.host, self.pid),

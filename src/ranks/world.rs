@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 
 use super::transport::Engine;
 use super::watch::{Watch, end_process};
-use super::{Environment, JoinOptions, Local, Peer, RankError, RankGroup, TransportKind, host};
+use super::{
+    Environment, JoinOptions, Local, Peer, RankError, RankGroup, RankOrder, TransportKind, host,
+};
 
 /// The processes that were started together, or this process alone.
 ///
@@ -30,6 +32,7 @@ enum Kind {
         watch: Watch,
         rounds: u64,
         engine: Box<dyn Engine>,
+        order: RankOrder,
     },
 }
 
@@ -59,7 +62,8 @@ impl World {
     /// # Errors
     ///
     /// [`RankError::Unavailable`] in a build without the transport, on a machine without its library, or
-    /// where the launcher starts no MPI; [`RankError::Connect`] when a process does not connect in time.
+    /// where the launcher starts no MPI; [`RankError::Connect`] when a process does not connect in time;
+    /// [`RankError::Differs`], on all, where the options have not the same rank order.
     #[cfg_attr(
         not(any(feature = "mpi", feature = "nccl-engine")),
         allow(
@@ -68,6 +72,7 @@ impl World {
         )
     )]
     pub fn join(environment: &Environment, options: JoinOptions) -> Result<Self, RankError> {
+        let (order, start) = (options.rank_order, options.start_timeout());
         let (engine, watch): (Box<dyn Engine>, Watch) = match options.transport {
             #[cfg(feature = "mpi")]
             TransportKind::Mpi => super::mpi::join(environment, options)?,
@@ -93,11 +98,30 @@ impl World {
                 });
             }
         };
-        Ok(Self(Kind::Joined {
+        Self::joined(watch, engine, order, start)
+    }
+
+    /// The world of processes that are connected, once their orders are found to be the same; others may connect
+    /// within `start`.
+    fn joined(
+        watch: Watch,
+        engine: Box<dyn Engine>,
+        order: RankOrder,
+        start: Duration,
+    ) -> Result<Self, RankError> {
+        let mut world = Self(Kind::Joined {
             watch,
             rounds: 0,
             engine,
-        }))
+            order,
+        });
+        let orders = [("rank order", Some(order.name().into()))];
+        let compared = world.compare_within(&orders, Some(start));
+        if let Err(error) = compared {
+            world.leave_after_error();
+            return Err(error);
+        }
+        Ok(world)
     }
 
     fn watch(&self) -> Option<&Watch> {
@@ -127,7 +151,7 @@ impl World {
         match &self.0 {
             Kind::Joined { watch, .. } => watch.peer(watch.process()),
             Kind::Single { ranks } => Peer {
-                ranks: 0..ranks.load(Ordering::Relaxed),
+                ranks: (0..ranks.load(Ordering::Relaxed)).into(),
                 ..Peer::here(0, host())
             },
         }
@@ -141,7 +165,8 @@ impl World {
         }
     }
 
-    /// `ranks` ranks divided evenly over the processes. Of several groups one is used at a time.
+    /// `ranks` ranks divided evenly over the processes, in the order of [`JoinOptions::rank_order`]. Of several groups
+    /// one is used at a time.
     ///
     /// # Errors
     ///
@@ -154,9 +179,14 @@ impl World {
                 named.store(ranks, Ordering::Relaxed);
                 Ok(group)
             }
-            Kind::Joined { watch, engine, .. } => {
-                let group = RankGroup::new(ranks, engine.transport(watch)?)?;
-                watch.set_ranks_per_process(ranks / watch.processes());
+            Kind::Joined {
+                watch,
+                engine,
+                order,
+                ..
+            } => {
+                let group = RankGroup::new(ranks, engine.transport(watch)?)?.with_order(*order);
+                watch.set_ranks(|process| group.ranks_of(process));
                 Ok(group.starting_at(watch.next_step()))
             }
         }
@@ -220,15 +250,24 @@ impl World {
     /// [`RankError::Differs`] with the first process that differs from the majority, and the setting;
     /// any other when a process is lost or late.
     pub fn compare(&mut self, fingerprint: &[(&str, Option<String>)]) -> Result<(), RankError> {
+        let timeout = self.watch().map(Watch::timeout);
+        self.compare_within(fingerprint, timeout)
+    }
+
+    fn compare_within(
+        &mut self,
+        fingerprint: &[(&str, Option<String>)],
+        timeout: Option<Duration>,
+    ) -> Result<(), RankError> {
         let mine: serde_json::Map<String, Value> = (fingerprint.iter())
             .map(|(name, value)| ((*name).into(), json!(value)))
             .collect();
-        let all = self.all_gather_values(Value::from(mine))?;
+        let all = self.gather(Value::from(mine), timeout)?;
         let Some((process, other, what)) = first_difference(&all) else {
             return Ok(());
         };
         // All processes find the same. None may end before all have, or it would be reported as lost.
-        let _ = self.all_gather_values(Value::Null);
+        let _ = self.gather(Value::Null, timeout);
         let peers = self.peers();
         let text = |process: usize| all[process][&what].as_str().unwrap_or("nothing").to_owned();
         Err(RankError::Differs {
@@ -331,6 +370,56 @@ fn first_difference(all: &[Value]) -> Option<(usize, usize, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ranks::watch::listen;
+    use crate::ranks::{Ranks, Transport};
+
+    /// Nothing is exchanged.
+    #[derive(Debug)]
+    struct Idle;
+
+    impl Engine for Idle {
+        fn transport(&self, _: &Watch) -> Result<Box<dyn Transport>, RankError> {
+            Ok(Box::new(Local))
+        }
+
+        fn finish(&self, _: &Watch) -> Result<(), RankError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn processes_with_different_rank_orders_are_refused() {
+        let (listeners, directory): (Vec<_>, Vec<_>) =
+            (0..2).map(|process| listen(process, None).unwrap()).unzip();
+        let join = |process: usize, order: RankOrder| {
+            let (listener, options) = (&listeners[process], JoinOptions::default());
+            let start = options.start_timeout();
+            let watch = Watch::start(process, directory.clone(), listener, "token", options);
+            World::joined(watch.unwrap(), Box::new(Idle), order, start)
+        };
+        let both = |other: RankOrder| {
+            std::thread::scope(|scope| {
+                let other = scope.spawn(|| join(1, other).map(|world| world.leave()));
+                let first = join(0, RankOrder::Folded).map(|world| world.leave());
+                [first, other.join().unwrap()]
+            })
+        };
+        assert_eq!(both(RankOrder::Folded), [Ok(Ok(())), Ok(Ok(()))]);
+        for refused in both(RankOrder::InOrder) {
+            let Err(RankError::Differs {
+                peer,
+                what,
+                expected,
+                found,
+                ..
+            }) = refused
+            else {
+                panic!("{refused:?}");
+            };
+            assert_eq!((peer.process, what.as_str()), (1, "rank order"));
+            assert_eq!((expected.as_str(), found.as_str()), ("folded", "in-order"));
+        }
+    }
 
     #[test]
     fn the_process_that_differs_from_the_majority_is_named() {
@@ -356,8 +445,9 @@ mod tests {
         assert!(world.is_single());
         assert_eq!((world.process(), world.processes()), (0, 1));
         let group = world.group(4).unwrap();
-        assert_eq!((group.world_size(), group.ranks()), (4, 0..4));
-        assert_eq!(world.me().ranks, 0..4);
+        let all = Ranks::from(0..4);
+        assert_eq!((group.world_size(), group.ranks()), (4, all.clone()));
+        assert_eq!(world.me().ranks, all);
         assert_eq!(world.me().pid, std::process::id());
         assert_eq!(
             world.group(0).err(),

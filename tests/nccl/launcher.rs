@@ -166,6 +166,7 @@ fn process() {
     match kind {
         "suite" => transport::process(&environment),
         "connect" => transport::connect(&environment),
+        "orders" => transport::join_in_orders(&environment),
         "methods" => methods::process(&environment, rest),
         "products" => products::process(&environment),
         "copies" => products::between_copies(),

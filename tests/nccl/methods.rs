@@ -12,8 +12,9 @@
 //!   roundings.
 //!
 //! No such thing is in a prefill by ring or Ulysses, which is compared to the bit with a process that drives all ranks in
-//! one thread, too; all else is compared with that one up to rounding. Full attention has one rank, which no processes
-//! share. Kernels share nothing out over threads here, and all memory is [aligned](crate::aligned).
+//! one thread, too; all else is compared with that one up to rounding. Each method has its ranks in order and folded.
+//! Full attention has one rank, which no processes share. Kernels share nothing out over threads here, and all memory
+//! is [aligned](crate::aligned).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,14 +26,16 @@ use burn_apb::apb::{
     SessionConfig, compressor,
 };
 use burn_apb::model::{Architecture, CausalLm, Decoder, DecoderConfig};
-use burn_apb::ranks::{Environment, RankGroup, Threads, threads};
+use burn_apb::ranks::{Environment, JoinOptions, RankGroup, RankOrder, Threads, World, threads};
 
-use crate::launcher::{join, task};
+use crate::launcher::{options, task};
 use crate::transport::run;
 
 const RANKS: usize = 8;
 /// The largest difference from one thread, relative to the rms.
 const SAME: f32 = 1e-5;
+/// The end of the name of a task with folded ranks.
+const FOLDED: &str = "_folded";
 /// Longest wait of a thread for another.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -132,12 +135,17 @@ fn logits_of(tokens: usize) -> String {
 }
 
 /// What this process computes with a thread in place of each process.
-fn over_threads(processes: usize, config: &PrefillConfig, decoder: &Arc<Decoder>) -> Results {
+fn over_threads(
+    processes: usize,
+    order: RankOrder,
+    config: &PrefillConfig,
+    decoder: &Arc<Decoder>,
+) -> Results {
     std::thread::scope(|scope| {
         let start = |transport: Threads| {
             scope.spawn(move || {
                 let group = RankGroup::new(RANKS, Box::new(transport)).expect("even");
-                results(group, config, decoder)
+                results(group.with_order(order), config, decoder)
             })
         };
         let running: Vec<_> = threads(processes, DEADLINE)
@@ -189,15 +197,23 @@ pub fn process(environment: &Environment, name: &str) {
     let decoder = Arc::new(model.init(&device));
     // Weights are drawn when they are first used, in an order that threads would change.
     assert!(decoder.weight_bytes() > 0);
+    let (name, rank_order) = match name.strip_suffix(FOLDED) {
+        Some(name) => (name, RankOrder::Folded),
+        None => (name, RankOrder::InOrder),
+    };
     let config = config(name);
-    let world = join(environment);
+    let options = JoinOptions {
+        rank_order,
+        ..options(environment)
+    };
+    let world = World::join(environment, options).expect("joined");
     let group = world.group(RANKS).expect("even");
     let ranks = group.ranks();
     let got = results(group, &config, &decoder);
     for rank in ranks {
         assert!(got.contains_key(&format!("hidden rows of rank {rank}")));
     }
-    let one = over_threads(world.processes(), &config, &decoder);
+    let one = over_threads(world.processes(), rank_order, &config, &decoder);
     for (name, bits) in &got {
         assert_eq!(differing(bits, &one[name]), 0, "{config:?}: {name}");
     }
@@ -244,3 +260,21 @@ macro_rules! methods {
 }
 
 methods! { ring ring_of_blocks ulysses star apb_query_aware apb_random }
+
+macro_rules! folded {
+    ($($name:ident)*) => {$(
+        mod $name {
+            #[test]
+            fn over_2_processes() {
+                super::over(2, stringify!($name));
+            }
+
+            #[test]
+            fn over_4_processes() {
+                super::over(4, stringify!($name));
+            }
+        }
+    )*};
+}
+
+folded! { ring_folded ring_of_blocks_folded ulysses_folded star_folded apb_query_aware_folded apb_random_folded }

@@ -67,11 +67,19 @@ impl Timed {
     }
 
     fn end(&mut self, pending: Pending) -> Result<Vec<Option<Tensor<4>>>, RankError> {
-        let received = match pending {
-            Pending::Gather(pending) => self.group.finish_all_gather(pending)?,
-            Pending::Shift(pending) => self.group.finish_shift(pending)?,
-        };
-        Ok(received.into_iter().map(Some).collect())
+        match pending {
+            Pending::Gather(pending) => {
+                let received = self.group.finish_all_gather(pending)?;
+                Ok(received.into_iter().map(Some).collect())
+            }
+            Pending::Shift(pending) => {
+                let processes = self.processes();
+                let before = (self.process() + processes - 1) % processes;
+                let mut received = vec![None; processes];
+                received[before] = self.group.finish_shift(pending)?.pop();
+                Ok(received)
+            }
+        }
     }
 
     fn count(&self, since: Instant) {
@@ -85,7 +93,7 @@ impl Transport for Timed {
     }
 
     fn process(&self) -> usize {
-        self.group.ranks().start
+        self.group.ranks().first().expect("a rank")
     }
 
     fn check(&self) -> Result<(), RankError> {
@@ -102,7 +110,7 @@ impl Transport for Timed {
         let at = Instant::now();
         let shape = incoming.into_iter().flatten().next().expect("a shift");
         let mine = outgoing.into_iter().flatten().collect();
-        let pending = self.group.start_shift(mine, shape)?;
+        let pending = self.group.start_shift(mine, |_| shape)?;
         self.began(step, Pending::Shift(pending), at)
     }
 

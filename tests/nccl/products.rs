@@ -245,7 +245,7 @@ pub fn process(environment: &Environment) {
         };
         let own = case.rows(me);
         let moving = vec![tensor(case.bytes(&own), d_input)];
-        let pending = group.start_shift(moving, [1, 1, rows, d_input]);
+        let pending = group.start_shift(moving, |_| [1, 1, rows, d_input]);
         let pending = pending.expect("started");
         // While they travel.
         let got = gpu.product(case, &case.bytes(&own));

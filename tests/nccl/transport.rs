@@ -4,13 +4,14 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
-use burn_apb::ranks::{Environment, World};
+use burn_apb::ranks::{Environment, JoinOptions, RankError, RankOrder, World};
 
 use crate::launcher::{join, options, task, task_with};
 use crate::{faults, suite};
 
-/// Ranks a process.
-const SHARES: [usize; 2] = [1, 2];
+/// Ranks a process, in each order.
+const SHARES: [(RankOrder, [usize; 2]); 2] =
+    [(RankOrder::InOrder, [1, 2]), (RankOrder::Folded, [2, 3])];
 /// Processes that connect, but for one.
 const RANKS: usize = 3;
 
@@ -18,8 +19,13 @@ const RANKS: usize = 3;
 pub fn process(environment: &Environment) {
     let world = join(environment);
     let processes = world.processes();
-    let group = |each| world.group(processes * each).expect("even");
-    suite::run(&Device::flex(), group, processes, &SHARES);
+    for (order, shares) in SHARES {
+        let group = |each| {
+            let group = world.group(processes * each).expect("even");
+            group.with_order(order)
+        };
+        suite::run(&Device::flex(), group, processes, &shares);
+    }
     world.leave().expect("left");
     println!("process {} done", world.process());
 }
@@ -106,6 +112,29 @@ fn a_rank_that_nccl_does_not_connect() {
             assert!(message.contains(&expected), "{fault}: {message}");
         }
     }
+}
+
+/// One process of those that join, the last in another order than the others.
+pub fn join_in_orders(environment: &Environment) {
+    let rank_order = match environment.process == RANKS - 1 {
+        true => RankOrder::Folded,
+        false => RankOrder::InOrder,
+    };
+    let options = JoinOptions {
+        rank_order,
+        ..options(environment)
+    };
+    let refused = World::join(environment, options).expect_err("another order");
+    let RankError::Differs { peer, what, .. } = &refused else {
+        panic!("{refused}");
+    };
+    assert_eq!((peer.process, what.as_str()), (RANKS - 1, "rank order"));
+    println!("process {} done", environment.process);
+}
+
+#[test]
+fn a_rank_order_that_differs_is_named_by_all() {
+    run(task(RANKS, "orders"), RANKS);
 }
 
 macro_rules! faults {

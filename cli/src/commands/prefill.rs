@@ -100,7 +100,7 @@ pub fn run<T>(
     let decoder = load_weights(&source, reading.load_options(), &device, output);
     let decoder = processes::agree(world, decoder)?;
     processes::log(&format!(
-        "computes ranks {:?} of {}",
+        "computes {} of {}",
         group.ranks(),
         request.plan.ranks
     ));
@@ -517,7 +517,7 @@ impl Observer for Terminal {
 pub fn report(decoder: &Decoder, request: &Request, group: &RankGroup) -> Value {
     let plan = &request.plan;
     let owned: usize = group.ranks().map(|rank| plan.owned_len(rank)).sum();
-    let anchor = match group.ranks().end > 1 {
+    let anchor = match group.ranks().any(|rank| rank > 0) {
         true => plan.anchor,
         false => 0,
     };

@@ -492,7 +492,7 @@ impl Trace {
         }
         let mut group = session.into_group();
         let owned = |process| -> Vec<Range<usize>> {
-            let ranks: Range<usize> = group.ranks_of(process);
+            let ranks = group.ranks_of(process);
             ranks.flat_map(|rank| plan.owned(rank)).collect()
         };
         let pieces: Vec<Vec<Range<usize>>> = (0..group.processes()).map(owned).collect();

@@ -11,6 +11,8 @@ use crate::mpi::mpirun;
 
 /// Largest difference, relative to the rms, that merging in another order makes.
 const SAME: f64 = 1e-5;
+/// Flags with which a process drives ranks that are not neighbours.
+const FOLDED: [&str; 2] = ["--rank-order", "folded"];
 
 fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
@@ -51,7 +53,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// Runs a case of the independent program with another method, and gives its tensors.
-fn trace(start: Start, case: &Value, model: &Path, layout: &str) -> Vec<u8> {
+fn trace(start: Start, more: &[&str], case: &Value, model: &Path, layout: &str) -> Vec<u8> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (path, out) = (
         folder.path().join("case.json"),
@@ -74,6 +76,7 @@ fn trace(start: Start, case: &Value, model: &Path, layout: &str) -> Vec<u8> {
         args.extend(["--heads".into(), text_of(&heads)]);
     }
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let args = [&args[..], more].concat();
     let done = run(start, &args);
     assert!(
         done.status.success(),
@@ -163,11 +166,16 @@ fn five_methods_on_public_cases() {
         let case = case(name, method);
         let model = case["model"].as_str().expect("a model");
         let model = root().join("tests/fixtures/models").join(model);
-        let want = trace(Start::Alone, &case, &model, layout);
-        for start in [Start::Launch(4), Start::Mpirun(4), Start::Launch(2)] {
-            let got = trace(start, &case, &model, layout);
+        let want = trace(Start::Alone, &[], &case, &model, layout);
+        for (start, more) in [
+            (Start::Launch(4), &[][..]),
+            (Start::Mpirun(4), &[]),
+            (Start::Launch(2), &[]),
+            (Start::Launch(2), &FOLDED),
+        ] {
+            let got = trace(start, more, &case, &model, layout);
             compare(
-                &format!("{name} {method:?} {layout} {start:?}"),
+                &format!("{name} {method:?} {layout} {start:?} {more:?}"),
                 &got,
                 &want,
             );
@@ -186,9 +194,9 @@ pub fn smollm2() -> Option<PathBuf> {
 fn on_smollm2(name: &str, method: Option<(&str, usize)>, starts: &[Start]) {
     let Some(model) = smollm2() else { return };
     let case = case(&format!("real/smollm2-135m-f32.{name}"), method);
-    let want = trace(Start::Alone, &case, &model, "zigzag");
+    let want = trace(Start::Alone, &[], &case, &model, "zigzag");
     for start in starts {
-        let got = trace(*start, &case, &model, "zigzag");
+        let got = trace(*start, &[], &case, &model, "zigzag");
         compare(&format!("{name} {method:?} {start:?}"), &got, &want);
     }
 }
@@ -262,14 +270,17 @@ fn generate_on_smollm2() {
     let whole = std::fs::read_to_string(root().join("examples/data/opticks.txt")).expect("text");
     std::fs::write(&document, &whole[..6000]).expect("written");
     let alone = generate(Start::Alone, &model, &document, &["--ranks", "4"]);
-    for (start, more) in [
-        (Start::Launch(4), &[][..]),
-        (Start::Mpirun(2), &["--ranks", "4"]),
+    let folded = [&["--ranks", "4"][..], &FOLDED].concat();
+    for (start, more, ranks) in [
+        (Start::Launch(4), &[][..], &[0][..]),
+        (Start::Mpirun(2), &["--ranks", "4"], &[0, 1]),
+        (Start::Launch(2), &folded, &[0, 3]),
     ] {
         let found = generate(start, &model, &document, more);
         assert_eq!(found["tokens"], alone["tokens"], "{start:?}");
         assert_eq!(found["ranks"], 4);
         let processes = found["processes"].as_array().expect("a report of each");
+        assert_eq!(processes[0]["ranks"], serde_json::json!(ranks), "{start:?}");
         let share = 4 / processes.len();
         for process in processes {
             // Prefill: in all layers but the last, (H - own) l_p 2 n_kv d_h elements of 4 bytes

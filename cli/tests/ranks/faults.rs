@@ -83,6 +83,7 @@ pub fn process(environment: &Environment, fault: &str) {
         })),
         terminated: terminated(),
         transport: transport_kind(environment),
+        ..JoinOptions::default()
     };
     let mut world = World::join(environment, options).expect("joined");
     let length = if faulty && kind == "length" { 399 } else { 400 };

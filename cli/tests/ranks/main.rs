@@ -16,7 +16,7 @@ mod suite;
 use std::time::Duration;
 
 use burn::tensor::Device;
-use burn_apb::ranks::{RankGroup, threads};
+use burn_apb::ranks::{RankGroup, RankOrder, threads};
 #[cfg(feature = "mpi")]
 use mpi as launcher;
 
@@ -32,14 +32,20 @@ fn local() {
 #[test]
 fn over_threads() {
     for processes in [2, 3, 4] {
-        for each in [1, 2] {
+        for (order, each) in [
+            (RankOrder::InOrder, 1),
+            (RankOrder::InOrder, 2),
+            (RankOrder::Folded, 2),
+            (RankOrder::Folded, 3),
+        ] {
             std::thread::scope(|scope| {
                 for transport in threads(processes, DEADLINE) {
                     scope.spawn(move || {
                         let mut transport = Some(transport);
                         let group = |_| {
                             let transport = transport.take().expect("one group");
-                            RankGroup::new(processes * each, Box::new(transport)).expect("even")
+                            let group = RankGroup::new(processes * each, Box::new(transport));
+                            group.expect("even").with_order(order)
                         };
                         suite::run(&Device::flex(), group, processes, &[each]);
                     });

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use burn::tensor::Device;
-use burn_apb::ranks::{Environment, JoinOptions, TransportKind, World};
+use burn_apb::ranks::{Environment, JoinOptions, RankOrder, TransportKind, World};
 
 use crate::{faults, suite};
 
@@ -68,12 +68,13 @@ fn process() {
     };
     let mut world = World::join(&environment, options).expect("joined");
     let processes = world.processes();
-    suite::run(
-        &Device::flex(),
-        |each| world.group(processes * each).expect("even"),
-        processes,
-        &[1, 2],
-    );
+    for (order, shares) in [(RankOrder::InOrder, [1, 2]), (RankOrder::Folded, [2, 3])] {
+        let group = |each| {
+            let group = world.group(processes * each).expect("even");
+            group.with_order(order)
+        };
+        suite::run(&Device::flex(), group, processes, &shares);
+    }
     let all = world.all_gather_values(world.process()).expect("gathered");
     assert_eq!(all, (0..processes).collect::<Vec<_>>());
     if processes > 1 {

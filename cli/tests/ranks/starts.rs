@@ -122,6 +122,14 @@ fn another_length_is_named() {
 }
 
 #[test]
+fn another_rank_order_is_named() {
+    let scene = Scene::new();
+    let usual = format!("generate --query 'What month?' {}", scene.small());
+    let odd = format!("APB {usual} --rank-order folded");
+    scene.all_name_the_odd(&usual, &odd, "rank order");
+}
+
+#[test]
 fn a_damaged_model_is_named() {
     let scene = Scene::new();
     let usual = format!("generate --query 'What month?' {}", scene.small());

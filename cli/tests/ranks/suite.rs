@@ -2,7 +2,7 @@
 //! from, so that each can check what it gets without asking.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use burn_apb::ranks::RankGroup;
+use burn_apb::ranks::{RankGroup, Ranks};
 
 /// Runs everything, with tensors of a device and so many ranks a process; `group` makes a group of them.
 pub fn run(
@@ -69,7 +69,6 @@ fn all_gather(device: &Device, group: &mut RankGroup, dtype: DType) {
 fn shift(device: &Device, group: &mut RankGroup, dtype: DType) {
     let world = group.world_size();
     let shape = |owner: usize| [2, 1, 3 + owner % 3, 2];
-    let first = group.ranks().start;
     let mut held: Vec<_> = group
         .ranks()
         .map(|rank| tensor(device, shape(rank), rank, dtype))
@@ -77,7 +76,7 @@ fn shift(device: &Device, group: &mut RankGroup, dtype: DType) {
     for step in 1..=world {
         let owner = |rank: usize| (rank + world - step % world) % world;
         let pending = group
-            .start_shift(held, shape(owner(first)))
+            .start_shift(held, |rank| shape(owner(rank)))
             .expect("started");
         held = group.finish_shift(pending).expect("shifted");
         for (rank, block) in group.ranks().zip(&held) {
@@ -111,7 +110,7 @@ fn all_to_all(device: &Device, group: &mut RankGroup, dtype: DType) {
 fn several_at_once(device: &Device, group: &mut RankGroup) {
     let world = group.world_size();
     let shape = [1, 2, 3, 4];
-    let of = |ranks: std::ops::Range<usize>, id: usize| {
+    let of = |ranks: Ranks, id: usize| {
         ranks
             .map(|rank| tensor(device, shape, id + rank, DType::F32))
             .collect::<Vec<_>>()
@@ -120,7 +119,7 @@ fn several_at_once(device: &Device, group: &mut RankGroup) {
         .start_all_gather(of(group.ranks(), 0))
         .expect("started");
     let shift = group
-        .start_shift(of(group.ranks(), 50), shape)
+        .start_shift(of(group.ranks(), 50), |_| shape)
         .expect("started");
     let computed = tensor(device, [1, 1, 64, 64], 1, DType::F32).matmul(tensor(
         device,
@@ -150,7 +149,9 @@ fn several_at_once(device: &Device, group: &mut RankGroup) {
 }
 
 fn gather_processes(device: &Device, group: &mut RankGroup) {
-    let process = group.ranks().start / group.ranks().len();
+    let process = (0..group.processes())
+        .find(|process| group.ranks_of(*process) == group.ranks())
+        .expect("this process");
     let shape = [1, 4, 2, 9];
     let all = group
         .gather_processes(tensor(device, shape, process, DType::F32))
@@ -169,7 +170,7 @@ fn large(device: &Device, group: &mut RankGroup) {
         .ranks()
         .map(|rank| tensor(device, shape, rank, DType::F32))
         .collect();
-    let pending = group.start_shift(mine, shape).expect("started");
+    let pending = group.start_shift(mine, |_| shape).expect("started");
     let shifted = group.finish_shift(pending).expect("shifted");
     for (rank, tensor) in group.ranks().zip(&shifted) {
         assert_same(
@@ -183,7 +184,7 @@ fn large(device: &Device, group: &mut RankGroup) {
 }
 
 fn bytes(group: &mut RankGroup) {
-    let first = group.ranks().start == 0;
+    let first = group.ranks().contains(0);
     for length in [1, 5, 300_000] {
         let sent = if first {
             vec![7; length]

@@ -28,8 +28,6 @@ mod ring;
 mod star;
 mod ulysses;
 
-use std::ops::Range;
-
 use burn::tensor::{FloatDType, Tensor};
 
 use super::compressor::Compressor;
@@ -40,7 +38,7 @@ use super::passing::Selection;
 use super::plan::PrefillPlan;
 use crate::kernels::KernelError;
 use crate::model::{CachedRows, Projections};
-use crate::ranks::RankGroup;
+use crate::ranks::{RankGroup, Ranks};
 
 use clock::LayerClock;
 pub use module::{ApbAttention, ApbAttentionConfig};
@@ -122,7 +120,7 @@ fn method(plan: &PrefillPlan) -> Box<dyn MethodAttention + '_> {
 /// of one pass of full attention.
 pub fn passes(
     plan: &PrefillPlan,
-    ranks: Range<usize>,
+    ranks: impl Into<Ranks>,
     compressor: Option<&dyn Compressor>,
     chunk: usize,
 ) -> Vec<Layout> {

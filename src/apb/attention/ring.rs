@@ -88,7 +88,6 @@ impl MethodAttention for Ring<'_> {
     ) -> Result<Vec<Tensor<3>>, SessionError> {
         let world = self.plan.ranks;
         let owner_at = |rank: usize, step: usize| (rank + world - step) % world;
-        let first = group.ranks().start;
         let mut held = Vec::with_capacity(ranks.len());
         for rank in ranks {
             let (key, value) = rank.floats()?;
@@ -103,9 +102,12 @@ impl MethodAttention for Ring<'_> {
             // The next blocks travel while this one is attended to.
             let next = match step + 1 < world {
                 true => {
-                    let mut shape = held[0].dims();
-                    shape[2] = self.plan.owned_len(owner_at(first, step + 1));
-                    Some(group.start_shift(held.clone(), shape)?)
+                    let [both, kv_heads, _, head_dim] = held[0].dims();
+                    let incoming = |rank: usize| {
+                        let rows = self.plan.owned_len(owner_at(rank, step + 1));
+                        [both, kv_heads, rows, head_dim]
+                    };
+                    Some(group.start_shift(held.clone(), incoming)?)
                 }
                 false => None,
             };

@@ -15,6 +15,7 @@ use crate::apb::session::{Prefilled, Session};
 use crate::checkpoint::{FileError, create_private, encode};
 use crate::hex::encode as hex;
 use crate::model::{CachedRows, KvDType};
+use crate::ranks::Ranks;
 
 /// How a session is saved.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -175,7 +176,7 @@ pub struct PreparedSave {
     folder: PathBuf,
     world: usize,
     /// The ranks of this process.
-    ranks: Range<usize>,
+    ranks: Ranks,
     options: SaveOptions,
     bytes: u64,
     complete: bool,
@@ -207,20 +208,20 @@ impl PreparedSave {
     /// be removed or renamed; the folder then holds the earlier session or none.
     pub fn commit(mut self) -> Result<u64, SavedError> {
         let folder = &self.folder;
-        let ranks = match self.ranks.contains(&0) {
+        let ranks: Ranks = match self.ranks.contains(0) {
             true => {
                 for file in self.options.replaced(folder)? {
                     let path = file.path(folder);
                     std::fs::remove_file(&path).map_err(FileError::at(&path))?;
                 }
-                0..self.world
+                (0..self.world).into()
             }
             // Rank 0 is in this folder: its process names these files, too.
-            false if self.file(0).partial(folder).exists() => 0..0,
+            false if self.file(0).partial(folder).exists() => (0..0).into(),
             false => self.ranks.clone(),
         };
         let written =
-            |file: &RankFile| self.ranks.contains(&file.rank) || file.partial(folder).exists();
+            |file: &RankFile| self.ranks.contains(file.rank) || file.partial(folder).exists();
         let files: Vec<_> = ranks.map(|rank| self.file(rank)).filter(written).collect();
         for file in files.into_iter().rev() {
             let path = file.path(folder);

@@ -23,7 +23,7 @@ use serde_json::Value;
 
 use self::message::{Message, receive, send};
 use super::options::OnFailure;
-use super::{JoinOptions, Operation, Peer, RankError, Step};
+use super::{JoinOptions, Operation, Peer, RankError, Ranks, Step};
 
 pub(crate) use mesh::{Entry, listen};
 
@@ -212,10 +212,9 @@ impl Watch {
     }
 
     /// Sets the ranks in the names of processes.
-    pub(crate) fn set_ranks_per_process(&self, ranks_each: usize) {
+    pub(crate) fn set_ranks(&self, ranks_of: impl Fn(usize) -> Ranks) {
         for member in &mut self.lock().members {
-            let first = member.peer.process * ranks_each;
-            member.peer.ranks = first..first + ranks_each;
+            member.peer.ranks = ranks_of(member.peer.process);
         }
     }
 

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use burn::tensor::Tensor;
-use burn_apb::ranks::{JoinOptions, Local, Operation, RankGroup, Step, Ticket, World, threads};
+use burn_apb::ranks::{
+    JoinOptions, Local, Operation, RankGroup, RankOrder, Step, Ticket, World, threads,
+};
 
 use super::{Calls, zeros};
 
@@ -35,6 +37,14 @@ fn ranks() {
     for process in [0, 1, usize::MAX] {
         calls.call("ranks::RankGroup::ranks_of", || group.ranks_of(process));
     }
+    for order in [RankOrder::InOrder, RankOrder::Folded] {
+        let name = "ranks::RankGroup::with_order";
+        let all = calls.call(name, || RankGroup::local(usize::MAX).with_order(order));
+        let ranks = all.expect("a group").ranks();
+        for rank in [0, usize::MAX] {
+            calls.call("ranks::Ranks::contains", || ranks.contains(rank));
+        }
+    }
     calls.call("ranks::RankGroup::at_layer", || {
         group.at_layer(Some(usize::MAX))
     });
@@ -61,14 +71,14 @@ fn ranks() {
 
     let name = "ranks::RankGroup::start_shift";
     for tensors in [vec![], vec![block()]] {
-        calls.refused(name, || group.start_shift(tensors, [2, 2, 3, 8]));
+        calls.refused(name, || group.start_shift(tensors, |_| [2, 2, 3, 8]));
     }
     calls.call(name, || {
-        group.start_shift(vec![block(), block()], [usize::MAX; 4])
+        group.start_shift(vec![block(), block()], |_| [usize::MAX; 4])
     });
     calls.refused("ranks::RankGroup::finish_shift", || {
         let mut lost = abandoned();
-        let pending = lost.start_shift(vec![block(), block()], [2, 2, 3, 8])?;
+        let pending = lost.start_shift(vec![block(), block()], |_| [2, 2, 3, 8])?;
         lost.finish_shift(pending)
     });
 
