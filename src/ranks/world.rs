@@ -68,6 +68,7 @@ impl World {
         not(any(feature = "mpi", feature = "nccl-engine")),
         allow(
             unreachable_code,
+            unused_variables,
             reason = "a build without an engine joins no processes"
         )
     )]
