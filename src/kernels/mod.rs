@@ -46,7 +46,7 @@
 //! | quantised linear | more rows | packed panels of what the codes stand for |
 //! | linear | weight stored otherwise | Burn's matrix product |
 //!
-//! f16 and bf16 are widened to f32 tile by tile, except where AMX multiplies bf16; sums are always f32. The work is shared by rayon's
+//! f16 and bf16 are widened to f32 tile by tile, except where the processor multiplies bf16 (AMX, AVX-512); sums are always f32. The work is shared by rayon's
 //! threads; [`on_workers`] lets a whole forward pass start them once.
 
 mod add;

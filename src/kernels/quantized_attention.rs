@@ -42,7 +42,7 @@ pub fn quantize_rows(x: Tensor<4>) -> Result<Tensor<4, Int>, KernelError> {
 
 /// [`attention`](super::attention()) over keys and values that [`quantize_rows`] made. On a CPU they are read as they
 /// are, and a part of them at a time stands in floats: in the dtype of the queries, and for many f32 queries in bf16 where
-/// the processor has AMX. Elsewhere all of them are dequantised first. Gradients pass to the queries alone.
+/// the processor multiplies bf16. Elsewhere all of them are dequantised first. Gradients pass to the queries alone.
 ///
 /// # Shapes
 ///

@@ -13,7 +13,7 @@ use super::{KernelError, linear};
 ///
 /// On a CPU, with up to 8 rows, `x` is rounded to eight bits with a scale for 32 elements, and to fifteen bits beside
 /// formats of eight; with more, elements are those that the codes stand for, in f32, or rounded to bf16, as `x` is, where
-/// the processor has AMX (sums are in f32). On CubeCL's runtimes elements are those that the codes stand for, and with up
+/// the processor multiplies bf16, by AMX or AVX-512 (sums are in f32). On CubeCL's runtimes elements are those that the codes stand for, and with up
 /// to 8 rows in f32, as `x` and sums are; with more, the weight is dequantised to the dtype of `x` for the device's
 /// product. With autodiff it is so in any case.
 ///

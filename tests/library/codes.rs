@@ -993,5 +993,5 @@ fn codes_without_a_configuration_are_named() {
 
 /// Whether many rows are multiplied in bf16, with weights that are rounded to it.
 fn in_tiles() -> bool {
-    burn_apb::kernels::simd_name() == Ok("AMX")
+    matches!(burn_apb::kernels::simd_name(), Ok("AMX" | "AVX-512 BF16"))
 }

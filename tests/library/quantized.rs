@@ -57,7 +57,7 @@ fn log_probabilities(decoder: &Decoder, ids: &[u32], passes: usize, dtype: KvDTy
 
 /// Whether many rows are multiplied in bf16, with weights that are rounded to it.
 fn in_tiles() -> bool {
-    kernels::simd_name() == Ok("AMX")
+    matches!(kernels::simd_name(), Ok("AMX" | "AVX-512 BF16"))
 }
 
 /// The mean over rows of the Kullback-Leibler divergence of `q` from `p`.

@@ -169,7 +169,7 @@ fn solve<E: Elem, K: Elem>(problem: &Problem<E, K>, level: Level, each: &Each<'_
             return level.run(Dots(piece));
         }
         let piece = &piece;
-        if !(in_tiles && level.run_tiles(InTiles(piece))) {
+        if !(in_tiles && level.multiply_tiles(InTiles(piece))) {
             level.run(Panels(piece));
         }
     };

@@ -149,7 +149,7 @@ impl Kernels for Flex {
 }
 
 /// The instruction set that the CPU kernels use: the best of this processor, or the one that the variable `APB_CPU`
-/// names (`amx`, `avx512vnni`, `avx512`, `avx2` or `portable`).
+/// names (`amx`, `avx512bf16`, `avx512vnni`, `avx512`, `avx2` or `portable`).
 ///
 /// # Errors
 ///

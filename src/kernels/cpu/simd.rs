@@ -1,5 +1,6 @@
 //! Vectors of f32 for the widest instructions the processor has, chosen at run time.
 
+use super::tiles::{self, TileJob};
 use crate::kernels::KernelError;
 use crate::kernels::quantized::{Plain, Vectors};
 
@@ -307,6 +308,8 @@ enum Set {
     #[cfg(target_arch = "x86_64")]
     Amx,
     #[cfg(target_arch = "x86_64")]
+    Avx512Bf16,
+    #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
     #[cfg(target_arch = "x86_64")]
     Avx512,
@@ -336,10 +339,16 @@ impl Level {
             {
                 if std::is_x86_feature_detected!("avx512vnni") {
                     let bf16 = std::is_x86_feature_detected!("avx512bf16");
-                    if bf16 && super::tiles::is_available() {
+                    if bf16 && tiles::is_available() {
                         levels.push(Self(Set::Amx));
                     }
-                    levels.push(Self(Set::Avx512Vnni));
+                    let mut sets = [Set::Avx512Bf16, Set::Avx512Vnni];
+                    if !tiles::has_fast_pairs() {
+                        sets.reverse();
+                    }
+                    let sets = sets.into_iter();
+                    let had = sets.filter(|set| bf16 || *set != Set::Avx512Bf16);
+                    levels.extend(had.map(Self));
                 }
                 levels.push(Self(Set::Avx512));
             }
@@ -384,6 +393,8 @@ impl Level {
             #[cfg(target_arch = "x86_64")]
             Set::Amx => "amx",
             #[cfg(target_arch = "x86_64")]
+            Set::Avx512Bf16 => "avx512bf16",
+            #[cfg(target_arch = "x86_64")]
             Set::Avx512Vnni => "avx512vnni",
             #[cfg(target_arch = "x86_64")]
             Set::Avx512 => "avx512",
@@ -400,6 +411,8 @@ impl Level {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             Set::Amx => "AMX",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512Bf16 => "AVX-512 BF16",
             #[cfg(target_arch = "x86_64")]
             Set::Avx512Vnni => "AVX-512 VNNI",
             #[cfg(target_arch = "x86_64")]
@@ -426,7 +439,7 @@ impl Level {
     pub(super) fn has_tiles(self) -> bool {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Set::Amx => true,
+            Set::Amx | Set::Avx512Bf16 => true,
             #[cfg(test)]
             Set::PlainTiles => true,
             _ => false,
@@ -439,7 +452,7 @@ impl Level {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as in `run`.
-            Set::Amx | Set::Avx512Vnni => unsafe { super::x86::avx512_vnni(job) },
+            Set::Amx | Set::Avx512Bf16 | Set::Avx512Vnni => unsafe { super::x86::avx512_vnni(job) },
             // Without VNNI AVX-512 has no dots of its own.
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a processor with AVX-512 is one with AVX2, which `available` asks for too.
@@ -448,14 +461,28 @@ impl Level {
         }
     }
 
-    /// Runs `job`, which multiplies [tiles](super::tiles), on a level that [has them](Self::has_tiles).
+    /// Runs `job` with products of [tiles], on a level that [has them](Self::has_tiles).
+    #[inline]
+    pub(super) fn multiply_tiles<J: TileJob>(self, job: J) -> J::Output {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Set::Amx => self.run_tiles(tiles::With::<J, tiles::AmxTiles>::new(job)),
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512Bf16 => self.run_tiles(tiles::With::<J, tiles::Avx512Tiles>::new(job)),
+            #[cfg(test)]
+            Set::PlainTiles => self.run_tiles(tiles::With::<J, tiles::PlainTiles>::new(job)),
+            _ => unreachable!("this level has no tiles"),
+        }
+    }
+
+    /// Runs `job`, which fills [tiles], on a level that [has them](Self::has_tiles).
     #[inline]
     pub(super) fn run_tiles<J: Job>(self, job: J) -> J::Output {
         // SAFETY: as in `run`; plain code runs anywhere.
         unsafe {
             match self.0 {
                 #[cfg(target_arch = "x86_64")]
-                Set::Amx => super::x86::avx512_bf16(job),
+                Set::Amx | Set::Avx512Bf16 => super::x86::avx512_bf16(job),
                 #[cfg(test)]
                 Set::PlainTiles => job.run::<Portable>(),
                 _ => unreachable!("this level has no tiles"),
@@ -470,7 +497,9 @@ impl Level {
         unsafe {
             match self.0 {
                 #[cfg(target_arch = "x86_64")]
-                Set::Amx | Set::Avx512Vnni | Set::Avx512 => super::x86::avx512(job),
+                Set::Amx | Set::Avx512Bf16 | Set::Avx512Vnni | Set::Avx512 => {
+                    super::x86::avx512(job)
+                }
                 #[cfg(target_arch = "x86_64")]
                 Set::Avx2 => super::x86::avx2(job),
                 Set::Portable => job.run::<Portable>(),

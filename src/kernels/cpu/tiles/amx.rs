@@ -61,20 +61,18 @@ static CONFIG: Config = Config {
 };
 
 /// The tiles of this thread, set up; they are released when this is dropped.
-pub(super) struct Tiles(());
+pub(in crate::kernels::cpu) struct AmxTiles(());
 
-impl Tiles {
+impl Product for AmxTiles {
     /// # Safety
     ///
     /// [`is_available`].
     #[inline]
-    pub(super) unsafe fn new() -> Self {
+    unsafe fn new() -> Self {
         asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly));
         Self(())
     }
-}
 
-impl Product for Tiles {
     #[inline(always)]
     unsafe fn product<const R: usize, const ADD: bool>(
         &self,
@@ -177,7 +175,7 @@ impl Product for Tiles {
     }
 }
 
-impl Drop for Tiles {
+impl Drop for AmxTiles {
     fn drop(&mut self) {
         // SAFETY: whoever made this has the instruction.
         unsafe { asm!("tilerelease", options(nostack, nomem)) };

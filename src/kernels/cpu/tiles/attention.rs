@@ -5,13 +5,11 @@
 
 use core::ops::Range;
 
-#[cfg(target_arch = "x86_64")]
-use super::amx::Tiles;
-use super::{PAIR, Product, TILE, TILE_DEPTH, TILE_ROWS, transpose_pairs};
+use super::{PAIR, Product, TILE, TILE_DEPTH, TILE_ROWS, TileJob, transpose_pairs};
 use crate::kernels::cpu::panels::seen_by_panel;
 use crate::kernels::cpu::piece::Piece;
 use crate::kernels::cpu::scratch::{LINE, Scratch};
-use crate::kernels::cpu::simd::{Elem, Job, Simd};
+use crate::kernels::cpu::simd::{Elem, Simd};
 use crate::kernels::cpu::view::View;
 
 /// Keys taken at a time: their tiles and the scores of a pair of blocks of lanes stay near the processor.
@@ -24,21 +22,13 @@ const NOT_FINITE: u16 = 0x7f80;
 /// A piece computed in tiles. Keys and values are bf16.
 pub(in crate::kernels::cpu) struct InTiles<'a, E, K>(pub &'a Piece<'a, E, K>);
 
-impl<E: Elem, K: Elem> Job for InTiles<'_, E, K> {
+impl<E: Elem, K: Elem> TileJob for InTiles<'_, E, K> {
     /// Whether it could be computed: products with 0 are wrong where a value is infinite or NaN.
     type Output = bool;
 
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) -> bool {
-        #[cfg(test)]
-        if S::LANES < TILE_ROWS {
-            return self.compute::<S, _>(&super::PlainTiles);
-        }
-        #[cfg(target_arch = "x86_64")]
-        let done = self.compute::<S, _>(&Tiles::new());
-        #[cfg(not(target_arch = "x86_64"))]
-        let done = false;
-        done
+    unsafe fn run<S: Simd, T: Product>(self, tiles: &T) -> bool {
+        self.compute::<S, T>(tiles)
     }
 }
 

@@ -5,9 +5,7 @@ use core::ops::Range;
 
 use rayon::prelude::*;
 
-#[cfg(target_arch = "x86_64")]
-use super::amx::Tiles;
-use super::{PAIR, Product, TILE, TILE_DEPTH, TILE_ROWS, round};
+use super::{PAIR, Product, TILE, TILE_DEPTH, TILE_ROWS, TileJob, round};
 use crate::kernels::cpu::packed::Panels;
 use crate::kernels::cpu::scratch::Scratch;
 use crate::kernels::cpu::simd::{Elem, Job, Level, Simd};
@@ -97,7 +95,7 @@ fn multiply_rows<X: Elem, W: Panels>(
                 depth,
                 dst: packed.cast(),
             });
-            level.run_tiles(Columns {
+            level.multiply_tiles(Columns {
                 x: packed_x,
                 blocks: piece_index * piece..blocks.min((piece_index + 1) * piece),
                 rows,
@@ -186,23 +184,11 @@ struct Columns<'a, X> {
     sums: *mut f32,
 }
 
-impl<X: Elem> Job for Columns<'_, X> {
+impl<X: Elem> TileJob for Columns<'_, X> {
     type Output = ();
 
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        #[cfg(test)]
-        if S::LANES < TILE_ROWS {
-            return self.multiply::<S, _>(&super::PlainTiles);
-        }
-        #[cfg(target_arch = "x86_64")]
-        self.multiply::<S, _>(&Tiles::new());
-    }
-}
-
-impl<X: Elem> Columns<'_, X> {
-    #[inline(always)]
-    unsafe fn multiply<S: Simd, T: Product>(&self, tiles: &T) {
+    unsafe fn run<S: Simd, T: Product>(self, tiles: &T) {
         let (packed, sums) = (self.packed, self.sums);
         let strip = self.depth * TILE;
         let mut block = self.blocks.start;
@@ -228,7 +214,9 @@ impl<X: Elem> Columns<'_, X> {
             block += if two { 2 } else { 1 };
         }
     }
+}
 
+impl<X: Elem> Columns<'_, X> {
     /// Adds the bias to `count` rows of sums, and writes those that there are.
     #[inline(always)]
     unsafe fn write<S: Simd>(&self, first: usize, count: usize, pair: usize, sums: *const f32) {

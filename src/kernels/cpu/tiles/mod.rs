@@ -1,20 +1,27 @@
 //! Matrix products of tiles of bf16, with sums in f32.
 //!
 //! Two matrices are cut into tiles of 1 KiB. Of the left one a tile is 16 rows of 32 elements; of the right one it is
-//! 16 rows that hold two elements, one below the other, of each of 16 columns. AMX multiplies them in one instruction.
+//! 16 rows that hold two elements, one below the other, of each of 16 columns. AMX multiplies them in one instruction,
+//! AVX-512 a row of the left one with a row of two elements of the right one.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod linear;
+
+use core::marker::PhantomData;
 
 use burn::tensor::DType;
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use self::amx::is_available;
+pub(super) use self::amx::{AmxTiles, is_available};
 pub(super) use self::attention::InTiles;
+#[cfg(target_arch = "x86_64")]
+pub(super) use self::avx512::{Avx512Tiles, has_fast_pairs};
 pub(super) use self::linear::multiply;
-use super::simd::{Elem, Simd};
+use super::simd::{Elem, Job, Simd};
 
 /// Rows of a tile.
 pub(super) const TILE_ROWS: usize = 16;
@@ -27,7 +34,12 @@ pub(super) const TILE: usize = TILE_ROWS * TILE_DEPTH;
 pub(super) const PAIR: usize = 2 * TILE_ROWS;
 
 /// Products of tiles.
-pub(super) trait Product {
+pub(super) trait Product: Sized {
+    /// # Safety
+    ///
+    /// The processor must have the instructions.
+    unsafe fn new() -> Self;
+
     /// Sums of products of `R` blocks of 16 rows of `a` with two of 16 columns of `b`, written to `out`, whose rows are
     /// `stride` elements apart; added to what is there with `ADD`.
     ///
@@ -47,12 +59,51 @@ pub(super) trait Product {
     );
 }
 
+/// A piece of work that multiplies tiles, compiled for every kind of [`Product`]; else as a [`Job`].
+pub(super) trait TileJob {
+    type Output;
+    /// # Safety
+    ///
+    /// The processor must have the instructions of `S`.
+    unsafe fn run<S: Simd, T: Product>(self, tiles: &T) -> Self::Output;
+}
+
+/// A job with the products of `T`.
+#[cfg_attr(
+    not(any(target_arch = "x86_64", test)),
+    allow(dead_code, reason = "no other processor has tiles")
+)]
+pub(super) struct With<J, T>(J, PhantomData<T>);
+
+#[cfg_attr(
+    not(any(target_arch = "x86_64", test)),
+    allow(dead_code, reason = "as above")
+)]
+impl<J, T> With<J, T> {
+    pub(super) fn new(job: J) -> Self {
+        Self(job, PhantomData)
+    }
+}
+
+impl<J: TileJob, T: Product> Job for With<J, T> {
+    type Output = J::Output;
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) -> J::Output {
+        self.0.run::<S, T>(&T::new())
+    }
+}
+
 /// Products of tiles in plain code: the reference.
 #[cfg(test)]
-struct PlainTiles;
+pub(super) struct PlainTiles;
 
 #[cfg(test)]
 impl Product for PlainTiles {
+    unsafe fn new() -> Self {
+        Self
+    }
+
     #[inline(always)]
     unsafe fn product<const R: usize, const ADD: bool>(
         &self,
