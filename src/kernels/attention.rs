@@ -63,6 +63,12 @@ pub fn attention(
         true => (k, v),
         false => (k.cast(dtype), v.cast(dtype)),
     };
+    #[cfg(feature = "cuda")]
+    {
+        let [_, heads, seq_q, head_dim] = q.dims();
+        let rows = seq_q.saturating_mul(heads / k.dims()[1]);
+        super::tensor_core::self_test::before(&q.device(), dtype, head_dim, rows);
+    }
     let AttentionPrimitives { out, lse } = Dispatch::attention(
         q.into_dispatch(),
         k.into_dispatch(),

@@ -1,12 +1,21 @@
 //! Which kernels of the table may be chosen: for comparisons and tests, a process can be held to some.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::plan::Problem;
 use super::table::{Kernel, TABLE};
 
 /// The environment variable that holds a [`Choice`]: `mma`, `wgmma` or `none`.
 const VARIABLE: &str = "APB_TENSOR_CORE";
+
+/// Whether kernels on `wgmma` gave a wrong result in this process.
+static WGMMA_IS_WRONG: AtomicBool = AtomicBool::new(false);
+
+/// Leaves kernels on `wgmma` out from now on, where the environment names none.
+pub fn refuse_wgmma() {
+    WGMMA_IS_WRONG.store(true, Ordering::Relaxed);
+}
 
 /// Kernels that may be chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,16 +31,21 @@ pub enum Choice {
 }
 
 impl Choice {
-    /// The environment's, read once; a word that is no choice is reported and ignored.
+    /// The environment's, read once; a word that is no choice is reported and ignored. All but `wgmma` where that was
+    /// [wrong](refuse_wgmma).
     pub fn of_environment() -> Self {
         static CHOICE: OnceLock<Choice> = OnceLock::new();
-        *CHOICE.get_or_init(|| {
+        let named = *CHOICE.get_or_init(|| {
             let word = std::env::var(VARIABLE).unwrap_or_default();
             Self::named(&word).unwrap_or_else(|| {
                 tracing::warn!("{VARIABLE} is `{word}`; it may be mma, wgmma or none");
                 Self::Best
             })
-        })
+        });
+        match named == Self::Best && WGMMA_IS_WRONG.load(Ordering::Relaxed) {
+            true => Self::Mma,
+            false => named,
+        }
     }
 
     /// The choice of a word.

@@ -13,6 +13,7 @@
 //! | [`mma`], [`products`] | the kernel on `mma.sync`, compute capability 8.0 and later, and its products |
 //! | [`wgmma`], [`wgmma_code`] | the kernel on `wgmma`, compute capability 9.0, and its PTX |
 //! | [`output`] | normalised rows |
+//! | `self_test` | a small problem before the first large one, whose wrong result leaves `wgmma` out |
 //! | `launch` | all of this on a CUDA device's tensors |
 //!
 //! Regions, blocks of packed rows and the merge of split keys are [`cube`](super::cube)'s.
@@ -40,6 +41,8 @@ mod opaque;
 pub mod output;
 pub mod plan;
 pub mod products;
+#[cfg(any(feature = "cuda", test))]
+pub(crate) mod self_test;
 pub mod softmax;
 pub mod table;
 pub mod tiles;

@@ -242,7 +242,7 @@ const fn any(kernel: MmaTile) -> Line {
 
 /// Packed rows up to which keys are split: 8 blocks a key/value head. More blocks, of the 8 heads that
 /// grouped models have, fill a device by themselves.
-const FEW_ROWS: usize = 512;
+pub(super) const FEW_ROWS: usize = 512;
 
 const fn few(kernel: MmaTile) -> Line {
     Line {
