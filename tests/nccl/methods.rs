@@ -239,42 +239,22 @@ fn over(processes: usize, name: &str) {
 }
 
 macro_rules! methods {
-    ($($name:ident)*) => {$(
-        mod $name {
-            #[test]
-            fn over_2_processes() {
-                super::over(2, stringify!($name));
-            }
-
-            #[test]
-            fn over_4_processes() {
-                super::over(4, stringify!($name));
-            }
-
-            #[test]
-            fn over_8_processes() {
-                super::over(8, stringify!($name));
-            }
+    ($($test:ident = $processes:literal: $($name:ident)*;)*) => {$(
+        mod $test {
+            $(
+                #[test]
+                fn $name() {
+                    super::over($processes, stringify!($name));
+                }
+            )*
         }
     )*};
 }
 
-methods! { ring ring_of_blocks ulysses star apb_query_aware apb_random }
-
-macro_rules! folded {
-    ($($name:ident)*) => {$(
-        mod $name {
-            #[test]
-            fn over_2_processes() {
-                super::over(2, stringify!($name));
-            }
-
-            #[test]
-            fn over_4_processes() {
-                super::over(4, stringify!($name));
-            }
-        }
-    )*};
+methods! {
+    over_2_processes = 2: ring ring_of_blocks ulysses star apb_query_aware apb_random
+        ring_folded ring_of_blocks_folded ulysses_folded star_folded apb_query_aware_folded apb_random_folded;
+    over_4_processes = 4: ring ring_of_blocks ulysses star apb_query_aware apb_random
+        ring_folded ring_of_blocks_folded ulysses_folded star_folded apb_query_aware_folded apb_random_folded;
+    over_8_processes = 8: ring ring_of_blocks ulysses star apb_query_aware apb_random;
 }
-
-folded! { ring_folded ring_of_blocks_folded ulysses_folded star_folded apb_query_aware_folded apb_random_folded }

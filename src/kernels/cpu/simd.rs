@@ -342,13 +342,10 @@ impl Level {
                     if bf16 && tiles::is_available() {
                         levels.push(Self(Set::Amx));
                     }
-                    let mut sets = [Set::Avx512Bf16, Set::Avx512Vnni];
-                    if !tiles::has_fast_pairs() {
-                        sets.reverse();
-                    }
-                    let sets = sets.into_iter();
-                    let had = sets.filter(|set| bf16 || *set != Set::Avx512Bf16);
-                    levels.extend(had.map(Self));
+                    let fast = tiles::has_fast_pairs();
+                    levels.extend((bf16 && fast).then_some(Self(Set::Avx512Bf16)));
+                    levels.push(Self(Set::Avx512Vnni));
+                    levels.extend((bf16 && !fast).then_some(Self(Set::Avx512Bf16)));
                 }
                 levels.push(Self(Set::Avx512));
             }
@@ -466,11 +463,11 @@ impl Level {
     pub(super) fn multiply_tiles<J: TileJob>(self, job: J) -> J::Output {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Set::Amx => self.run_tiles(tiles::With::<J, tiles::AmxTiles>::new(job)),
+            Set::Amx => self.run_tiles(tiles::WithTiles::<J, tiles::AmxTiles>::new(job)),
             #[cfg(target_arch = "x86_64")]
-            Set::Avx512Bf16 => self.run_tiles(tiles::With::<J, tiles::Avx512Tiles>::new(job)),
+            Set::Avx512Bf16 => self.run_tiles(tiles::WithTiles::<J, tiles::Avx512Tiles>::new(job)),
             #[cfg(test)]
-            Set::PlainTiles => self.run_tiles(tiles::With::<J, tiles::PlainTiles>::new(job)),
+            Set::PlainTiles => self.run_tiles(tiles::WithTiles::<J, tiles::PlainTiles>::new(job)),
             _ => unreachable!("this level has no tiles"),
         }
     }

@@ -28,39 +28,6 @@ impl<E: Elem, K: Elem> TileJob for InTiles<'_, E, K> {
 
     #[inline(always)]
     unsafe fn run<S: Simd, T: Product>(self, tiles: &T) -> bool {
-        self.compute::<S, T>(tiles)
-    }
-}
-
-/// Where a piece's tiles and sums are.
-struct Areas {
-    /// Of every 16 lanes, `depth` tiles.
-    queries: *mut u16,
-    /// Of every 16 keys, `depth` tiles.
-    keys: *mut u16,
-    /// Of every 16 of `head_dim`, [`KEY_STEPS`] tiles.
-    values: *mut u16,
-    /// `[32, BLOCK_KEYS]`.
-    scores: *mut f32,
-    /// Of two blocks of 16 lanes, [`KEY_STEPS`] tiles.
-    weights: *mut u16,
-    /// `[lanes, width]`, sums of weighted values.
-    sums: *mut f32,
-    /// The largest score of each lane so far, in bits; finite, so that differences are never NaN.
-    shift: *mut f32,
-    /// What the sums so far have to be multiplied with.
-    factor: *mut f32,
-    /// `[lanes, 16]`, sums of weights.
-    totals: *mut f32,
-    /// Tiles along `head_dim`.
-    depth: usize,
-    /// `head_dim` in whole tiles.
-    width: usize,
-}
-
-impl<E: Elem, K: Elem> InTiles<'_, E, K> {
-    #[inline(always)]
-    unsafe fn compute<S: Simd, T: Product>(&self, tiles: &T) -> bool {
         let piece = self.0;
         let head_dim = piece.problem.head_dim();
         let depth = head_dim.div_ceil(TILE_DEPTH);
@@ -127,7 +94,35 @@ impl<E: Elem, K: Elem> InTiles<'_, E, K> {
         }
         true
     }
+}
 
+/// Where a piece's tiles and sums are.
+struct Areas {
+    /// Of every 16 lanes, `depth` tiles.
+    queries: *mut u16,
+    /// Of every 16 keys, `depth` tiles.
+    keys: *mut u16,
+    /// Of every 16 of `head_dim`, [`KEY_STEPS`] tiles.
+    values: *mut u16,
+    /// `[32, BLOCK_KEYS]`.
+    scores: *mut f32,
+    /// Of two blocks of 16 lanes, [`KEY_STEPS`] tiles.
+    weights: *mut u16,
+    /// `[lanes, width]`, sums of weighted values.
+    sums: *mut f32,
+    /// The largest score of each lane so far, in bits; finite, so that differences are never NaN.
+    shift: *mut f32,
+    /// What the sums so far have to be multiplied with.
+    factor: *mut f32,
+    /// `[lanes, 16]`, sums of weights.
+    totals: *mut f32,
+    /// Tiles along `head_dim`.
+    depth: usize,
+    /// `head_dim` in whole tiles.
+    width: usize,
+}
+
+impl<E: Elem, K: Elem> InTiles<'_, E, K> {
     /// Queries; lanes beyond the last are 0.
     #[inline(always)]
     unsafe fn pack_queries(&self, areas: &Areas) {

@@ -6,7 +6,7 @@ use core::arch::x86_64::{
 };
 use core::mem::transmute;
 
-use super::{PAIR, Product, TILE, TILE_DEPTH, TILE_ROWS};
+use super::{Product, TILE, TILE_DEPTH, TILE_ROWS};
 
 /// Whether products of pairs are faster than those of f32: twice as fast on AMD's processors, half as fast on Intel's.
 pub(in crate::kernels::cpu) fn has_fast_pairs() -> bool {
@@ -45,7 +45,7 @@ impl Product for Avx512Tiles {
             if ADD {
                 for (row, sums) in sums.iter_mut().enumerate() {
                     for (half, sum) in sums.iter_mut().enumerate() {
-                        *sum = _mm512_loadu_ps(out.wrapping_add(row * stride + half * PAIR / 2));
+                        *sum = _mm512_loadu_ps(out.wrapping_add(row * stride + half * TILE_ROWS));
                     }
                 }
             }
@@ -66,7 +66,7 @@ impl Product for Avx512Tiles {
             }
             for (row, sums) in sums.into_iter().enumerate() {
                 for (half, sum) in sums.into_iter().enumerate() {
-                    _mm512_storeu_ps(out.wrapping_add(row * stride + half * PAIR / 2), sum);
+                    _mm512_storeu_ps(out.wrapping_add(row * stride + half * TILE_ROWS), sum);
                 }
             }
         }

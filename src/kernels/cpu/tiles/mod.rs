@@ -73,19 +73,19 @@ pub(super) trait TileJob {
     not(any(target_arch = "x86_64", test)),
     allow(dead_code, reason = "no other processor has tiles")
 )]
-pub(super) struct With<J, T>(J, PhantomData<T>);
+pub(super) struct WithTiles<J, T>(J, PhantomData<T>);
 
 #[cfg_attr(
     not(any(target_arch = "x86_64", test)),
     allow(dead_code, reason = "as above")
 )]
-impl<J, T> With<J, T> {
+impl<J, T> WithTiles<J, T> {
     pub(super) fn new(job: J) -> Self {
         Self(job, PhantomData)
     }
 }
 
-impl<J: TileJob, T: Product> Job for With<J, T> {
+impl<J: TileJob, T: Product> Job for WithTiles<J, T> {
     type Output = J::Output;
 
     #[inline(always)]
